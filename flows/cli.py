@@ -1,0 +1,132 @@
+"""The command line: `dapflow run`, `plan`, `recipes`, `ui`. Exit codes: 0 done, 2 something to put right, 130 Ctrl-C.
+
+Heavy imports stand inside the commands, so that --help is quick and Prefect sees the environment that `prepare` made.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+from cyclopts import App, Parameter
+from rich.console import Console
+
+from flows.environment import prepare
+from storage.errors import UserError
+
+app = App(name="dapflow", help="Direct alignment from preferences, as a flow: sample, judge, pair, train, measure, and again.")
+
+Lake = Annotated[Path, Parameter(name="--lake", env_var="DAPFLOW_LAKE", help="Directory of the lake.")]
+Settings = Annotated[tuple[str, ...], Parameter(name="--set", help="Change the recipe: key=value, repeatable.", negative=())]
+Toy = Annotated[bool, Parameter(name="--toy", negative=(), help="On a toy model made on the spot: seconds.")]
+Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object as the last line.")]
+
+
+@app.command
+def run(
+    recipe: str,
+    /,
+    *,
+    settings: Settings = (),
+    iterations: int = 1,
+    toy: Toy = False,
+    lake: Lake = Path("lake"),
+    as_json: Json = False,
+) -> None:
+    """Run a recipe. What the lake already holds is not done again; a run that was stopped goes on.
+
+    Example: dapflow run rso --iterations 2 --set sampling.temperature=0.9
+
+    Parameters
+    ----------
+    recipe: Name of the recipe (`dapflow recipes` lists them).
+    iterations: How many iterations there should be in all, each on top of the one before.
+    """
+    _at_least_one(iterations)
+    console = Console(stderr=as_json)
+    prepare(lake)
+    console.print(f"[bold]dapflow run {recipe}[/bold]  lake {lake.absolute()}  (loading, starting Prefect ...)", highlight=False)
+    from flows.align import align, chosen
+    from flows.console import ConsoleReporter, print_summary
+    from tasks.progress import report_to
+
+    chosen(recipe, list(settings), toy)  # says what is wrong with the recipe before anything is started
+    reporter = ConsoleReporter(console)
+    with reporter, report_to(reporter):
+        result = align(recipe, iterations, list(settings), toy, str(lake))
+    print_summary(console, result, reporter.records)
+    if as_json:
+        steps = [{name: getattr(one, name) for name in ("name", "version", "state", "rows", "seconds")} for one in reporter.records]
+        print(json.dumps(result | {"steps": steps}))
+
+
+@app.command
+def plan(
+    recipe: str, /, *, settings: Settings = (), iterations: int = 1, toy: Toy = False, lake: Lake = Path("lake"), as_json: Json = False
+) -> None:
+    """Check a recipe and say what it would do: steps, models, tokens, time. Runs nothing.
+
+    Example: dapflow plan rso --set sampling.n=16
+    """
+    _at_least_one(iterations)
+    prepare(None)
+    from flows.align import chosen
+    from flows.plan import make_plan, print_plan
+
+    made = make_plan(chosen(recipe, list(settings), toy), iterations)
+    print(json.dumps(made)) if as_json else print_plan(Console(), made)
+
+
+@app.command
+def recipes(name: str | None = None, /, *, as_json: Json = False) -> None:
+    """List the recipes, or print one in full with every key that --set can change.
+
+    Example: dapflow recipes rso
+    """
+    prepare(None)
+    import yaml
+
+    from flows.recipes import RECIPES, recipe_named
+
+    if name is not None:
+        values = recipe_named(name).model_dump(mode="json")
+        print(json.dumps(values) if as_json else yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
+    elif as_json:
+        print(json.dumps([recipe.model_dump(mode="json") for recipe in RECIPES.values()]))
+    else:
+        for recipe in RECIPES.values():
+            print(f"{recipe.name:<18} {recipe.title} ({recipe.paper})")
+
+
+@app.command
+def ui(*, lake: Lake = Path("lake"), port: int = 4200) -> NoReturn:
+    """Open the Prefect UI on the runs of a lake, on loopback; Ctrl-C ends it.
+
+    Example: dapflow ui --port 4300
+    """
+    prepare(lake)
+    url = f"http://127.0.0.1:{port}/api"
+    os.environ |= {"PREFECT_SERVER_UI_API_URL": url, "PREFECT_UI_API_URL": url}
+    print(f"The runs of {lake.absolute()}: http://127.0.0.1:{port}/runs", flush=True)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    os.execv(sys.executable, command)
+
+
+def _at_least_one(iterations: int) -> None:
+    if iterations < 1:
+        raise UserError(f"--iterations {iterations}: there must be at least one.")
+
+
+def main() -> None:
+    """The console script: one sentence and exit code 2 for what a user can put right, 130 for Ctrl-C."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        app()
+    except UserError as error:
+        print(f"dapflow: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\ndapflow: stopped. Nothing is lost: the same command goes on from here.", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,127 @@
+"""What a person sees in the terminal: a bar for each step while it runs, and the summary at the end."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.panel import Panel
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from tasks.progress import StepRecord
+
+
+class ConsoleReporter:
+    """Shows every step as it runs (units per second, time left) and keeps the records for the summary."""
+
+    def __init__(self, console: Console) -> None:
+        self.records: list[StepRecord] = []
+        self._console = console
+        self._task = TaskID(0)
+        self._bars = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[rate]}"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+
+    def __enter__(self) -> "ConsoleReporter":
+        self._bars.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bars.stop()
+
+    def started(self, name: str) -> None:
+        """A step begins: its bar appears."""
+        self._task = self._bars.add_task(name, total=None, rate="")
+
+    def advanced(self, done: float, total: float, unit: str) -> None:
+        """A step got on: `done` of `total` units."""
+        task = next(task for task in self._bars.tasks if task.id == self._task)
+        rate = done / task.elapsed if task.elapsed else 0.0
+        self._bars.update(self._task, completed=done, total=total, rate=f"{rate:,.1f} {unit}/s" if rate < 10 else f"{rate:,.0f} {unit}/s")
+
+    def finished(self, record: StepRecord) -> None:
+        """A step ended: its bar becomes a line."""
+        self._bars.remove_task(self._task)
+        self.records.append(record)
+        mark, style = ("=", "dim") if record.state == "cached" else ("+", "green")
+        line = f"{mark} {record.name:<44} {record.rows:>6,} rows  {record.seconds:>6.1f} s  {record.state}"
+        self._console.print(Text(line, style=style), highlight=False)
+
+    def said(self, sentence: str) -> None:
+        """A step has something to say."""
+        self._console.print(Text(f"! {sentence}", style="yellow"))
+
+
+def print_summary(console: Console, result: dict[str, Any], records: Sequence[StepRecord]) -> None:
+    """The outcome of a run, as a person wants to read it."""
+    console.print()
+    console.print(_steps(records))
+    for number, one in enumerate(result["iterations"], start=1):
+        console.print(_outcome(number, one))
+        for example in one["examples"]:
+            console.print(_example(example))
+    console.print(_next(result))
+
+
+def _steps(records: Sequence[StepRecord]) -> Table:
+    table = Table(title="Steps", title_justify="left", show_edge=False, pad_edge=False)
+    for column, justify in (("step", "left"), ("version", "left"), ("state", "left"), ("rows", "right"), ("seconds", "right")):
+        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for one in records:
+        table.add_row(one.name, f"{one.kind}@{one.version}", one.state, f"{one.rows:,}", f"{one.seconds:.1f}")
+    table.add_section()
+    table.add_row("all", "", "", "", f"{sum(one.seconds for one in records):.1f}")
+    return table
+
+
+def _outcome(number: int, one: dict[str, Any]) -> Panel:
+    low, high = one["win_rate_low"], one["win_rate_high"]
+    verdict = "better" if low > 0.5 else "worse" if high < 0.5 else "cannot tell yet"
+    dropped = ", ".join(f"{count} {reason}" for reason, count in one["dropped"].items()) or "none"
+    lines = [
+        f"win rate against the policy before   {one['win_rate']:.1%}  (95 % interval {low:.1%} to {high:.1%}): {verdict}",
+        f"  on {one['held_out_prompts']} held-out prompts, by a judge that did not label the training pairs",
+        f"accepted candidates                  {one['acceptance_rate']:.1%}",
+        f"pairs trained on                     {one['pairs']}",
+        f"left out                             {dropped}",
+        _change("reward (training judge)", one["reward_before"], one["reward_after"], "{:+.2f}"),
+        _change("length, tokens", one["length_before"], one["length_after"], "{:.1f}"),
+        _change("cut off at the token limit", one["truncated_before"], one["truncated_after"], "{:.1%}"),
+        f"new policy                           models@{one['policy']}",
+    ]
+    return Panel(Text("\n".join(lines)), title=f"Iteration {number}", title_align="left")
+
+
+def _change(name: str, before: float | None, after: float | None, form: str) -> str:
+    if before is None or after is None:
+        return f"{name:<36} not measured"
+    return f"{name:<36} {form.format(before)} -> {form.format(after)}"
+
+
+def _example(example: dict[str, Any]) -> Panel:
+    table = Table(show_header=False, show_edge=False, pad_edge=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column()
+    table.add_row("before", Text(example["before"].strip()))
+    table.add_row("after", Text(example["after"].strip()))
+    change = f"judged {example['change']:+.2f}"
+    return Panel(table, title=Text(example["prompt"].replace("\n", " ")[:90]), title_align="left", subtitle=change, subtitle_align="right")
+
+
+def _next(result: dict[str, Any]) -> Panel:
+    recipe, lake, further = result["recipe"], result["lake"], len(result["iterations"]) + 1
+    lines = [
+        f"go on        dapflow run {recipe} --iterations {further} --lake {lake}",
+        f"look at it   dapflow ui --lake {lake}   (runs, their graph and artifacts in the Prefect UI)",
+        "change it    dapflow run rso --set loss=hinge-norm --set sampling.temperature=0.9   (dapflow recipes lists all)",
+    ]
+    return Panel(Text("\n".join(lines)), title="Next", title_align="left")

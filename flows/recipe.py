@@ -1,0 +1,114 @@
+"""A recipe: one alignment method as a frozen value that names its choices. There is no branch on a method's name anywhere.
+
+    RSO_HINGE = RSO.model_copy(update={"name": "rso-hinge", "loss": Loss.of("hinge_norm", gamma=0.05)})
+"""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from storage import UserError
+from tasks.acceptance import Acceptance
+from tasks.engines.base import Sampling
+from tasks.pairing import Pairing
+from tasks.prompts import Preferences, Prompts
+from tasks.training.settings import Training
+from tasks.training.losses import Loss
+from tasks.training.reward import RewardModel
+
+
+class Evaluation(BaseModel):
+    """How the new policy is measured against the old one on the held-out prompts."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    sampling: Sampling = Field(Sampling(n=1), description="one answer of each policy per held-out prompt")
+    judge: RewardModel | str = Field(RewardModel(), description="trained on preferences of its own, or the name of a program")
+
+
+class Recipe(BaseModel):
+    """What a method chooses. Everything that decides the result of a run is in here; the lake and the machine are not."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    title: str = Field(description="the method in one line")
+    paper: str = Field(description="where it comes from")
+    policy: str = Field("embedded:smollm2-135m", description="the initial policy: `embedded:...`, `toy`, a directory or a hub id")
+    seed: int = Field(0, ge=0)
+
+    prompts: Prompts = Prompts()
+    preferences: Preferences = Preferences()
+    sampling: Sampling = Sampling()
+    reward: RewardModel = RewardModel()
+    judge: str = Field("reward-model", description="who scores candidates: `reward-model`, `policy` (it judges itself) or a program")
+    acceptance: Acceptance = Acceptance()
+    pairing: Pairing = Pairing()
+    loss: Loss
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+
+    init: Literal["previous", "initial"] = Field("previous", description="the weights an iteration starts from")
+    reference: Literal["initial", "previous"] = Field("initial", description="the policy its loss is taken against")
+    pool: Literal["new", "all"] = Field("new", description="pairs it trains on: this iteration's, or all so far")
+
+
+def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """The recipe with `key=value` settings applied, keys dotted ("sampling.temperature=0.7"), values as in YAML.
+
+    Raises UserError that names the key.
+    """
+    values = recipe.model_dump()
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise UserError(f"--set {setting}: write it as key=value, for example --set sampling.temperature=0.7.")
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(f"--set {setting}: the value cannot be read as YAML: quote it.") from error
+        _put(values, key.strip(), value)
+    return validated(values)
+
+
+def validated(values: dict[str, Any]) -> Recipe:
+    """A recipe from plain values. Raises UserError with one sentence that names the fields."""
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"The recipe is not valid: {'; '.join(_sentence(one) for one in error.errors())}.") from error
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    place: Any = values
+    for depth, part in enumerate([*path, last]):
+        if not isinstance(place, dict) or (part not in place and path[:1] != ["loss"]):
+            raise UserError(_unknown(values, ".".join(key.split(".")[: depth + 1])))
+        if depth < len(path):
+            place = place[part]
+    place[last] = value
+
+
+def _unknown(values: dict[str, Any], key: str) -> str:
+    near = difflib.get_close_matches(key, list(_keys(values)), n=1, cutoff=0.5)
+    hint = f"did you mean `{near[0]}`?" if near else "`dapflow recipes NAME` prints all keys."
+    return f"A recipe has no key `{key}`: {hint}"
+
+
+def _keys(values: dict[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key, value in values.items():
+        found += [prefix + key, *(_keys(value, f"{prefix}{key}.") if isinstance(value, dict) else [])]
+    return found
+
+
+def _sentence(error: Any) -> str:
+    key = ".".join(str(part) for part in error["loc"] if part != "RewardModel")
+    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    if error["type"] == "extra_forbidden":
+        return f"there is no key `{key}`"
+    wanted = f"must be {message}" if error["msg"].startswith("Input should be ") else message
+    return f"`{key}` {wanted}, not {error['input']!r}" if error["type"] != "value_error" else f"`{key}`: {message}"

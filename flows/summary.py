@@ -1,0 +1,50 @@
+"""What came out of an iteration, as plain values: the figures of `dapflow run --json` and the examples a person reads."""
+
+from collections import Counter
+from typing import Any
+
+from flows.iteration import Iteration
+from storage import Lake
+
+
+def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
+    """The figures of one iteration: rates and shares in [0, 1], rewards in the reward model's logits, lengths in tokens."""
+    metrics = {row["name"]: row for row in lake.read(iteration.parts["metrics"])}
+    acceptances, pairs = lake.read(iteration.parts["acceptances"]), lake.read(iteration.parts["pairs"])
+    able = [row for row in acceptances if row["note"] is None]
+    dropped = Counter(row["dropped"] for row in pairs if row["dropped"])
+    dropped.update(row["note"] for row in acceptances if row["note"])
+    return {
+        "policy": iteration.policy.version,
+        "win_rate": metrics["win_rate"]["value"],
+        "win_rate_low": metrics["win_rate"]["low"],
+        "win_rate_high": metrics["win_rate"]["high"],
+        **{name: _value(metrics, name) for name in ("reward_before", "reward_after", "length_before", "length_after")},
+        **{name: _value(metrics, name) for name in ("truncated_before", "truncated_after")},
+        "acceptance_rate": sum(row["accepted"] for row in able) / len(able) if able else 0.0,
+        "pairs": sum(row["dropped"] is None for row in pairs),
+        "dropped": dict(sorted(dropped.items())),
+        "held_out_prompts": iteration.parts["held_out"].rows,
+        "examples": _examples(lake, iteration),
+    }
+
+
+def _value(metrics: dict[str, Any], name: str) -> float | None:
+    return metrics[name]["value"] if name in metrics else None
+
+
+def _examples(lake: Lake, iteration: Iteration) -> list[dict[str, str]]:
+    """The held-out prompts whose answers' judged score rose most, in the middle, and fell most."""
+    rows = lake.rows(
+        """
+        SELECT p.prompt, b.text AS before, a.text AS after, va.score - vb.score AS change
+        FROM prompts p
+        JOIN completions b ON b.version = ? AND b.prompt_id = p.id AND b.sample = 0
+        JOIN completions a ON a.version = ? AND a.prompt_id = p.id AND a.sample = 0
+        JOIN verdicts vb ON vb.version = ? AND vb.completion_id = b.id
+        JOIN verdicts va ON va.version = ? AND va.completion_id = a.id
+        WHERE p.version = ? AND change IS NOT NULL AND a.text <> b.text ORDER BY change DESC, p.id
+        """,
+        [iteration.parts[part].version for part in ("before", "after", "judged_before", "judged_after", "held_out")],
+    )
+    return [rows[place] for place in sorted({0, len(rows) // 2, len(rows) - 1})] if rows else []

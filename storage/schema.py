@@ -1,0 +1,109 @@
+"""The lake's tables, one per noun, as append-only numbered migrations. Each runs in one transaction together with its record.
+
+Every noun has `version` (the dataset version a row belongs to) and `id` (the version, a dash, the row's place in it).
+Never edit a migration that has been released: append one.
+"""
+
+NOUNS = ("prompts", "completions", "verdicts", "acceptances", "pairs", "models", "metrics")
+
+_V1 = """
+CREATE TABLE lake.versions (
+    version VARCHAR,             -- digest of (step, code, parameters, parents' versions), 16 hexadecimal digits
+    kind VARCHAR,                -- the noun it holds
+    step VARCHAR,                -- the step that made it
+    state VARCHAR,               -- 'open' while rows arrive, 'complete' for good
+    parameters VARCHAR,          -- JSON object: the step's parameters (open shape: every step has its own)
+    code VARCHAR,                -- digest of the step's source and of all it calls
+    rows BIGINT,                 -- rows of its kind, null while open
+    seconds DOUBLE,              -- wall time spent on it, over all attempts that committed a chunk
+    flow_run_id VARCHAR,         -- Prefect flow run that completed it
+    task_run_id VARCHAR,         -- Prefect task run that completed it
+    opened_at TIMESTAMPTZ,
+    completed_at TIMESTAMPTZ
+);
+CREATE TABLE lake.edges (
+    child VARCHAR,               -- version that was made
+    parent VARCHAR,              -- version it was made from
+    role VARCHAR                 -- the parameter of the step through which it went in
+);
+CREATE TABLE lake.chunks (
+    version VARCHAR,
+    chunk INTEGER,               -- number of the chunk within its version, committed together with its rows
+    rows BIGINT,
+    seconds DOUBLE,              -- wall time spent on the chunk
+    committed_at TIMESTAMPTZ
+);
+CREATE TABLE lake.prompts (
+    version VARCHAR, id VARCHAR,
+    digest VARCHAR,              -- sha256 of the prompt's text: recognises it across versions
+    prompt VARCHAR,              -- the user's turn
+    source VARCHAR,              -- where it came from: file and line
+    split VARCHAR,               -- 'train' or 'held_out'
+    parents VARCHAR[]            -- ids of the prompts it was generated from (self-instruct), else empty
+);
+CREATE TABLE lake.completions (
+    version VARCHAR, id VARCHAR,
+    prompt_id VARCHAR,
+    sample INTEGER,              -- 0 .. n-1 within its prompt
+    policy VARCHAR,              -- model version that sampled it
+    text VARCHAR,
+    token_ids INTEGER[],         -- as sampled, with the end-of-sequence token where it was sampled
+    logprobs FLOAT[],            -- nats per token, raw: at temperature 1 over the whole vocabulary
+    finish_reason VARCHAR,       -- 'stop', 'length' (truncated) or 'refused' (not sampled: see note)
+    seed BIGINT,                 -- of this row's random stream
+    note VARCHAR                 -- why it was refused
+);
+CREATE TABLE lake.verdicts (
+    version VARCHAR, id VARCHAR,
+    prompt_id VARCHAR,
+    completion_id VARCHAR,
+    other_id VARCHAR,            -- the completion it was compared with; null for a score
+    judge VARCHAR,               -- model version or name of the judge
+    outcome VARCHAR,             -- 'scored', or a comparison: 'win', 'lose', 'tie'; or 'invalid', 'refused', 'over_budget'
+    score DOUBLE,                -- a score in the judge's unit, or the probability that completion_id wins; null when there is none
+    note VARCHAR                 -- why there is no score
+);
+CREATE TABLE lake.acceptances (
+    version VARCHAR, id VARCHAR,
+    prompt_id VARCHAR,
+    completion_id VARCHAR,
+    reward DOUBLE,               -- the score it was accepted or rejected on; null when it had none
+    accepted BOOLEAN,
+    sweep INTEGER,               -- the pass over the candidates in which it was accepted, from 0; null when it was not
+    note VARCHAR                 -- why it could not take part: duplicate, invalid, too_few_candidates, ...
+);
+CREATE TABLE lake.pairs (
+    version VARCHAR, id VARCHAR,
+    prompt_id VARCHAR,
+    chosen_id VARCHAR,           -- completion; null for preferences that came from a file
+    rejected_id VARCHAR,
+    prompt VARCHAR,
+    chosen VARCHAR,
+    rejected VARCHAR,
+    margin DOUBLE,               -- score of chosen minus score of rejected, in the judge's unit
+    rating VARCHAR,              -- how much better, in people's words: 'significantly', 'better', 'slightly', 'negligible'
+    source VARCHAR,              -- pairing rule, or file and line
+    dropped VARCHAR              -- null for a pair to train on, else why not: tie, identical, truncated, invalid, ...
+);
+CREATE TABLE lake.models (
+    version VARCHAR, id VARCHAR,
+    name VARCHAR,                -- as a person calls it
+    role VARCHAR,                -- 'policy' or 'reward'
+    parent VARCHAR,              -- model version it was trained from; null for a model from outside
+    reference VARCHAR,           -- model version its loss was taken against; null when there was none
+    path VARCHAR,                -- directory of the weights, relative to the lake's root; null for a model from outside
+    digest VARCHAR,              -- sha256 over weights, configuration and tokenizer
+    recipe VARCHAR               -- JSON object: what it was trained with (open shape)
+);
+CREATE TABLE lake.metrics (
+    version VARCHAR, id VARCHAR,
+    subject VARCHAR,             -- the version it says something about
+    name VARCHAR,
+    step BIGINT,                 -- optimiser step, null for a figure of the whole
+    value DOUBLE,
+    low DOUBLE, high DOUBLE,     -- 95 % interval, null when there is none
+    unit VARCHAR
+);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1,)

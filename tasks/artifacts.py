@@ -1,0 +1,74 @@
+"""What a step shows on its page in the Prefect UI: where its rows came from, a few of them, and how far it is while it runs."""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.context import TaskRunContext
+from prefect.runtime import flow_run
+
+from storage import Lake, Ref
+
+_SECONDS_BETWEEN_UPDATES = 5.0
+_SHOWN_COLUMNS = {
+    "prompts": ("prompt", "split", "source"),
+    "completions": ("prompt_id", "text", "finish_reason"),
+    "verdicts": ("completion_id", "outcome", "score", "note"),
+    "acceptances": ("completion_id", "reward", "accepted", "note"),
+    "pairs": ("prompt", "chosen", "rejected", "margin", "dropped"),
+    "models": ("name", "role", "parent", "digest"),
+    "metrics": ("name", "value", "low", "high", "unit"),
+}
+
+
+class ProgressArtifact:
+    """A progress bar in the run's graph, created once a step has taken some seconds and updated every few."""
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+        self._id: Any = None
+        self._updated = time.monotonic()
+
+    def update(self, share: float) -> None:
+        """Show `share` (0 to 1) of the step as done."""
+        late = time.monotonic() - self._updated >= _SECONDS_BETWEEN_UPDATES
+        if TaskRunContext.get() is None or not (late or (share >= 1.0 and self._id)):
+            return
+        self._updated = time.monotonic()
+        if self._id is None:
+            self._id = create_progress_artifact(progress=100.0 * share, description=self._description)
+        else:
+            update_progress_artifact(self._id, progress=100.0 * share)
+
+
+def publish_artifacts(
+    lake: Lake, ref: Ref, step: str, code: str, parameters: Mapping[str, Any], parents: Mapping[str, str]
+) -> None:
+    """Put the version's card on the task run: id, parents, parameters, code version and its first rows."""
+    if TaskRunContext.get() is None:
+        return
+    facts = [
+        ("version", f"`{ref.kind}@{ref.version}`"),
+        ("rows", f"{ref.rows:,}"),
+        *((f"from {role}", f"`{version}`") for role, version in parents.items()),
+        *((name, f"`{value}`") for name, value in parameters.items()),
+        ("code version", f"`{code}`"),
+        ("flow run", f"`{flow_run.name}`"),
+    ]
+    columns = _SHOWN_COLUMNS[ref.kind]
+    query = f'SELECT {", ".join(columns)} FROM "{ref.kind}" WHERE version = ? ORDER BY id LIMIT 5'
+    rows = [[row[column] for column in columns] for row in lake.rows(query, [ref.version])]
+    markdown = f"{_table(('', ''), facts)}\n\n{_table(columns, rows)}"
+    create_markdown_artifact(key=step.replace("_", "-"), markdown=markdown, description=f"{ref.kind}@{ref.version}")
+
+
+def _table(header: tuple[str, ...], rows: Any) -> str:
+    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(_cell(value) for value in row) + " |" for row in rows)])
+
+
+def _cell(value: Any) -> str:
+    text = f"{value:.4g}" if isinstance(value, float) else str(value if value is not None else "")
+    text = text.replace("|", "\\|").replace("\n", " ")
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -1,0 +1,135 @@
+"""Keys and values of the rows that decode together: written in place, never concatenated.
+
+All rows share a clock. At each step every row writes at slot `clock`, and a row of n tokens owns the slots [clock - n, clock), so a
+row may join or leave at any time, and to the model the rows look like an ordinary batch padded on the left.
+Test: pytest tests/tasks/engines/test_transformers.py
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache
+from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
+
+from storage import UserError
+
+_SPARE_SLOTS = 64  # the clock is turned back once in as many steps
+
+
+class RowCache(Cache):
+    """A cache of transformers for single-token steps of up to `rows` rows."""
+
+    layers: list["_RowLayer"]  # type: ignore[assignment]
+
+    def __init__(self, like: Cache, rows: int, longest: int) -> None:
+        """like: the cache of a prefill, for its shapes. longest: the most tokens a row can come to."""
+        self.starts: list[int] = []  # of each active row: its first slot
+        self.clock = 0
+        self.slots = longest + _SPARE_SLOTS
+        super().__init__(layers=[_RowLayer(self, layer, rows) for layer in like.layers])  # type: ignore[arg-type]
+
+    @property
+    def begin(self) -> int:
+        """The first slot that an active row owns."""
+        return min(self.starts, default=self.clock)
+
+    def join(self, prefill: Cache, prompts: Sequence[int], lengths: Sequence[int]) -> None:
+        """Add rows: row i gets the last lengths[i] positions of entry prompts[i] of a left-padded prefill."""
+        width = max(lengths)
+        if not self.starts:
+            self.clock = width
+        assert width <= self.clock, "prompts must come longest first"
+        first, last = len(self.starts), len(self.starts) + len(prompts)
+        before, written = slice(self.begin, self.clock - width), slice(self.clock - width, self.clock)
+        for own, other in zip(self.layers, prefill.layers, strict=True):
+            chosen = torch.tensor(prompts, device=own.keys.device)
+            for mine, theirs in ((own.keys, other.keys), (own.values, other.values)):
+                mine[first:last, :, before] = 0  # masked, but a masked NaN would still be a NaN
+                mine[first:last, :, written] = theirs[:, :, -width:].index_select(0, chosen)
+        self.starts += [self.clock - length for length in lengths]
+
+    def keep(self, rows: Sequence[int]) -> None:
+        """Rows 0 .. len(rows) - 1 become what `rows` were. Only those that change their place are copied."""
+        owned = slice(self.begin, self.clock)
+        moved = [(to, row) for to, row in enumerate(rows) if to != row]
+        if moved:
+            for layer in self.layers:
+                to, row = torch.tensor(moved, device=layer.keys.device).unbind(1)
+                layer.keys[to, :, owned] = layer.keys[row, :, owned]
+                layer.values[to, :, owned] = layer.values[row, :, owned]
+        self.starts = [self.starts[row] for row in rows]
+
+    def tick(self) -> None:
+        """Make room for one more token of every row; call it before each step."""
+        if self.clock == self.slots:
+            begin, rows = self.begin, len(self.starts)
+            for layer in self.layers:
+                for tensor in (layer.keys, layer.values):
+                    tensor[:rows, :, : self.clock - begin] = tensor[:rows, :, begin:].clone()
+            self.starts = [start - begin for start in self.starts]
+            self.clock -= begin
+        self.clock += 1
+
+    def mask(self) -> Tensor:
+        """[rows, slots in use], 1 where a row owns the slot; the token that is about to be written counts."""
+        starts = torch.tensor(self.starts)[:, None]
+        return (torch.arange(self.begin, self.clock) >= starts).long().to(self.layers[0].keys.device)
+
+    def positions(self) -> Tensor:
+        """[rows, 1], the position of the token that is about to be written."""
+        return (self.clock - 1 - torch.tensor(self.starts)[:, None]).to(self.layers[0].keys.device)
+
+
+class _RowLayer(CacheLayerMixin):
+    """One layer's keys and values, [rows, key-value heads, slots, dim]."""
+
+    keys: Tensor
+    values: Tensor
+    is_sliding = False  # everything is kept; the model's mask says how far a layer looks back
+
+    def __init__(self, owner: RowCache, like: Any, rows: int) -> None:
+        super().__init__()
+        self._owner = owner
+        self.lazy_initialization(like.keys[:1].expand(rows, -1, -1, -1), like.values[:1].expand(rows, -1, -1, -1))
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        slots = self._owner.slots
+        self.keys = key_states.new_empty(*key_states.shape[:2], slots, key_states.shape[-1])
+        self.values = value_states.new_empty(*value_states.shape[:2], slots, value_states.shape[-1])
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
+        """Write one token per row at the clock's slot; views of the slots in use."""
+        owner, rows = self._owner, len(self._owner.starts)
+        self.keys[:rows, :, owner.clock - 1] = key_states[:, :, 0]
+        self.values[:rows, :, owner.clock - 1] = value_states[:, :, 0]
+        used = slice(owner.begin, owner.clock)
+        return self.keys[:rows, :, used], self.values[:rows, :, used]
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self._owner.clock - self._owner.begin, 0
+
+    def get_seq_length(self) -> int:
+        return self._owner.clock - self._owner.begin - 1
+
+    def get_max_length(self) -> int:
+        return self._owner.slots
+
+
+def check_cacheable(model: Any) -> None:
+    """Raise UserError for models that keep something else than keys and values between tokens."""
+    kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
+    if model._is_stateful or not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
+        raise UserError(
+            f"{type(model).__name__} keeps a recurrent or compressed state, which this engine cannot sample from: "
+            "take a model whose layers all use attention (Llama, Qwen, Gemma, GPT ...)."
+        )
+
+
+def rows_that_fit(like: Cache, longest: int, max_bytes: int) -> int:
+    """How many rows of up to `longest` tokens a RowCache of that many bytes can hold, at least one. like: as in RowCache."""
+    states = [state for layer in like.layers for state in (layer.keys, layer.values)]  # type: ignore[union-attr]
+    bytes_per_slot = sum(state.shape[1] * state.shape[-1] * state.element_size() for state in states)
+    return max(1, max_bytes // (bytes_per_slot * (longest + _SPARE_SLOTS)))

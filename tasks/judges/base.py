@@ -1,0 +1,55 @@
+"""What a judge is: (prompt, completion) in, verdict out. A verdict is a typed value; what went wrong is never turned into a score.
+
+One file per judge beside this one. Test: tests/tasks/judges/
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+Outcome = Literal["scored", "win", "lose", "tie", "invalid", "refused", "over_budget"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """A completion to be judged."""
+
+    completion_id: str
+    prompt: str
+    completion: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """`score`: in the judge's unit for "scored"; the probability that the first answer wins for a comparison; else None."""
+
+    outcome: Outcome
+    score: float | None = None
+    note: str | None = None
+
+    def __post_init__(self) -> None:
+        judged = self.outcome in ("scored", "win", "lose", "tie")
+        assert judged == (self.score is not None), f"{self.outcome} with score {self.score}"
+
+
+class Judge(Protocol):
+    """Scores completions one by one; verdicts come in the order of the questions."""
+
+    name: str
+
+    def judge(self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]: ...
+
+
+def both_orders(compare: Callable[[str, str, str], float | None], prompt: str, first: str, second: str) -> Verdict:
+    """Ask a pairwise judge in both orders and average, so that a preference for a place cancels out.
+
+    compare(prompt, a, b): the probability that `a` is better, or None for an answer that cannot be read. One that cannot be
+    read makes the verdict invalid: half an answer still holds the bias of its order.
+    """
+    forward, backward = compare(prompt, first, second), compare(prompt, second, first)
+    if forward is None or backward is None:
+        return Verdict(outcome="invalid", note="no readable answer in one of the two orders")
+    probability = (forward + 1.0 - backward) / 2
+    if probability == 0.5:
+        return Verdict(outcome="tie", score=0.5)
+    return Verdict(outcome="win" if probability > 0.5 else "lose", score=probability)

@@ -1,0 +1,35 @@
+"""The reward model as a judge: pointwise, batched, prompts computed once for all their completions."""
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+
+from storage import Lake, ModelRef
+from tasks.judges.base import Question, Verdict
+from tasks.training.features import text_group
+from tasks.training.reward import load_scorer
+
+
+class RewardModelJudge:
+    """Scores in logits: sigmoid(a - b) is the probability that a is the better answer. An empty completion is invalid."""
+
+    def __init__(self, lake: Lake, ref: ModelRef) -> None:
+        self.name = ref.version
+        self._scorer = load_scorer(lake, ref)
+
+    def judge(self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]:
+        """One verdict per question, in order; questions about the same prompt that follow one another share its computation."""
+        tokenizer = self._scorer.backbone.tokenizer
+        answered = [question for question in questions if question.completion.strip()]
+        groups = []
+        for prompt, same in groupby(answered, key=lambda question: question.prompt):
+            members = list(same)
+            groups.append(text_group(tokenizer, prompt, [one.completion for one in members], members[0].completion_id))
+        scores = self._scorer.scores(groups, on_groups=lambda count: None)
+        flat = iter([float(score) for group in scores for score in group])
+        for question in questions:
+            if question.completion.strip():
+                yield Verdict(outcome="scored", score=next(flat))
+            else:
+                yield Verdict(outcome="invalid", note="empty completion")
+            if on_rows:
+                on_rows(1)

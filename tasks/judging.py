@@ -1,0 +1,63 @@
+"""Somebody judges the completions.
+
+    judge(prompts, completions, by)  ->  verdicts, one per completion; odd cases are values, never labels
+`by`: a reward model's reference, a policy's (it is asked for a score), or the name of a program.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from storage import DatasetRef, Lake, ModelRef
+from tasks.judges.base import Judge, Question, Verdict
+from tasks.judges.policy import PolicyJudge
+from tasks.judges.programs import ProgramJudge
+from tasks.judges.reward_model import RewardModelJudge
+from tasks.step import Out, step
+
+_ROWS_PER_CHUNK = 128
+
+
+@step("verdicts", title="judge {completions.rows} completions", expects=lambda completions, **_: completions.rows)
+def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: ModelRef | str) -> None:
+    """A verdict on each completion, in its order. What was refused at sampling stays refused, and is not judged."""
+    texts = {row["id"]: row["prompt"] for row in out.lake.read(prompts)}
+    rows = out.lake.read(completions)
+    judge = make_judge(out.lake, by)
+    chunks = [rows[first : first + _ROWS_PER_CHUNK] for first in range(0, len(rows), _ROWS_PER_CHUNK)]
+    judged = 0
+
+    def advance(count: int) -> None:
+        nonlocal judged
+        judged += count
+        out.progress(judged, len(rows), "rows")
+
+    for number, chunk in out.missing(chunks):
+        judged = number * _ROWS_PER_CHUNK
+        questions = [_question(texts, row) for row in chunk if row["finish_reason"] != "refused"]
+        verdicts = dict(zip([q.completion_id for q in questions], judge.judge(questions, advance), strict=True))
+        ids = [out.row_id(number * _ROWS_PER_CHUNK + place) for place in range(len(chunk))]
+        out.write(number, _verdict_rows(ids, chunk, verdicts, judge.name))
+
+
+def make_judge(lake: Lake, by: ModelRef | str) -> Judge:
+    """The judge that a reference or a name stands for. Raises UserError for an unknown name."""
+    if isinstance(by, str):
+        return ProgramJudge(by)
+    return PolicyJudge(lake, by) if lake.model(by)["role"] == "policy" else RewardModelJudge(lake, by)
+
+
+def _question(texts: dict[str, str], row: dict[str, Any]) -> Question:
+    return Question(completion_id=row["id"], prompt=texts[row["prompt_id"]], completion=row["text"])
+
+
+def _verdict_rows(
+    ids: Sequence[str], completions: Sequence[dict[str, Any]], verdicts: dict[str, Verdict], judge: str
+) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = []
+    for row_id, completion in zip(ids, completions, strict=True):
+        verdict = verdicts.get(completion["id"]) or Verdict(outcome="refused", note=completion["note"])
+        rows.append(
+            {"id": row_id, "prompt_id": completion["prompt_id"], "completion_id": completion["id"], "judge": judge}
+            | {"outcome": verdict.outcome, "score": verdict.score, "note": verdict.note}
+        )
+    return rows

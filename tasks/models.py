@@ -1,0 +1,139 @@
+"""Models by name: `embedded:smollm2-135m`, `toy`, a directory, or a hub id. Safetensors only; no code from a model is ever run.
+
+    files = resolve("embedded:smollm2-135m"); loaded = load(files.path)
+Test: pytest tests/tasks/test_models.py
+"""
+
+import hashlib
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from transformers.utils import logging
+
+from storage import UserError
+from tasks import embedded
+from tasks.training.settings import fast_dtype
+
+logging.disable_progress_bar()  # steps show their own
+
+_HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "*.txt")
+_NOT_CONTENT = frozenset({embedded.RECORD, "README.md", ".gitattributes"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFiles:
+    """A model on this machine. `digest`: sha256 over weights, configuration, tokenizer and chat template."""
+
+    name: str
+    path: Path
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """A model in memory, in eval mode, and its tokenizer. Shared between steps: whoever trains it takes a copy."""
+
+    model: PreTrainedModel
+    tokenizer: Any
+
+
+def resolve(name: str, notify: Callable[[str], None] = lambda sentence: None) -> ModelFiles:
+    """Find a model by name, fetching it where needed. Raises UserError, saying what to do, when it cannot be had."""
+    if name in embedded.MAKERS:
+        path = embedded.cached(name, notify)
+        return ModelFiles(name=name, path=path, digest=embedded.recorded_digest(path))
+    path = Path(name).expanduser()
+    if path.is_dir():
+        pass
+    elif name.count("/") == 1 and not name.startswith((".", "/", "~")) and not path.exists():
+        path = _from_hub(name)
+    else:
+        raise UserError(
+            f"There is no model `{name}`: give {', '.join(f'`{one}`' for one in embedded.MAKERS)}, a directory with "
+            "config.json and *.safetensors, or a hub id such as `org/name`."
+        )
+    _check(path)
+    return ModelFiles(name=name, path=path, digest=files_digest(path))
+
+
+def files_digest(path: Path) -> str:
+    """sha256 over the names and contents of a model directory's files, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in path.iterdir() if file.is_file() and file.name not in _NOT_CONTENT):
+        with file.open("rb") as stream:
+            digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()
+
+
+def load(path: Path, *, dtype: torch.dtype | None = None) -> Loaded:
+    """Load a model directory; the last three stay in memory. dtype: None for the fastest this machine has. Raises UserError."""
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return _load(Path(path), dtype or _dtype_of(Path(path), device), device)
+
+
+def save(loaded: Loaded, directory: Path) -> None:
+    """Write a model and its tokenizer as a directory that `load` and every other tool can read."""
+    loaded.model.save_pretrained(directory)
+    loaded.tokenizer.save_pretrained(directory)
+
+
+def release() -> None:
+    """Let go of every model in memory."""
+    _load.cache_clear()
+
+
+@lru_cache(maxsize=3)
+def _load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
+    try:
+        # trust_remote_code unset would ask on the terminal whether to run the code
+        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+        model = AutoModelForCausalLM.from_pretrained(
+            path, dtype=dtype, use_safetensors=True, attn_implementation="sdpa", local_files_only=True, trust_remote_code=False
+        )
+    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
+        raise UserError(f"The model in {path} cannot be loaded ({str(error).strip().splitlines()[0]}): fetch or save it again.") from error
+    return Loaded(model=model.to(device).eval(), tokenizer=tokenizer)
+
+
+def _dtype_of(path: Path, device: torch.device) -> torch.dtype:
+    """The weights' own precision, or bfloat16 for half-precision ones where that is fast."""
+    with safe_open(next(iter(sorted(path.glob("*.safetensors")))), framework="pt") as weights:
+        stored = weights.get_slice(next(iter(weights.keys()))).get_dtype()
+    return torch.float32 if stored == "F32" else fast_dtype(device)
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_HUB_FILES)))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] or type(error).__name__
+        raise UserError(
+            f"The model {name} cannot be had from the hub ({reason}): check its name and the network (HF_TOKEN for a gated one), "
+            "or give a directory."
+        ) from error
+
+
+def _check(path: Path) -> None:
+    weights = sorted(path.glob("*.safetensors"))
+    if not (path / "config.json").is_file():
+        raise UserError(f"{path} is not a model directory: it has no config.json.")
+    if not weights:
+        raise UserError(f"{path} has no *.safetensors: other weight files can run code when they are loaded, so save it as safetensors first.")
+    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
+        raise UserError(f"{path} has no tokenizer (tokenizer.json): save the model's tokenizer beside it.")
+    for file in weights:
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except (SafetensorError, OSError) as error:
+            raise UserError(f"{file} is truncated or corrupt ({os.path.getsize(file):,} bytes): fetch or save it again.") from error

@@ -1,0 +1,127 @@
+"""Accepted candidates become preference pairs. A pair that must not be trained on is kept with the reason, never mislabelled.
+
+    pair(prompts, completions, acceptances)  ->  pairs
+Test: tests/tasks/test_pairing.py
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from storage import DatasetRef
+from tasks.seeds import generator
+from tasks.step import Out, step
+
+
+class Pairing(BaseModel):
+    """How the accepted candidates of a prompt meet."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    rule: Literal["first-round", "tournament", "best-worst"] = Field(
+        "first-round", description="`first-round`: n/2 disjoint pairs; `tournament`: knockout, n-1 pairs; `best-worst`: one pair"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """An accepted completion and its reward."""
+
+    id: str
+    text: str
+    reward: float
+    finished: bool  # it ended by itself rather than at the token limit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two candidates in the order of preference, or, with `dropped`, not to be trained on."""
+
+    chosen: Candidate
+    rejected: Candidate
+    dropped: str | None
+
+    @property
+    def margin(self) -> float:
+        return self.chosen.reward - self.rejected.reward
+
+
+def compare(a: Candidate, b: Candidate) -> Pair:
+    """Label two candidates by their rewards. A tie, equal texts, or an unfinished answer beating a finished one is no label."""
+    chosen, rejected = (a, b) if a.reward >= b.reward else (b, a)
+    if a.text == b.text:
+        dropped = "identical"
+    elif a.reward == b.reward:
+        dropped = "tie"
+    elif rejected.finished and not chosen.finished:
+        dropped = "truncated"
+    else:
+        dropped = None
+    return Pair(chosen=chosen, rejected=rejected, dropped=dropped)
+
+
+def first_round(candidates: Sequence[Candidate], rng: Random) -> list[Pair]:
+    """Disjoint random pairs, n // 2 of them (RSO, first-round-rank)."""
+    order = rng.sample(list(candidates), len(candidates))
+    return [compare(a, b) for a, b in zip(order[::2], order[1::2], strict=False)]
+
+
+def tournament(candidates: Sequence[Candidate], rng: Random) -> list[Pair]:
+    """A knockout among the winners of each round, n - 1 pairs (RSO, tournament-rank). The one without an opponent goes on."""
+    pairs: list[Pair] = []
+    standing = rng.sample(list(candidates), len(candidates))
+    while len(standing) > 1:
+        matches = [compare(a, b) for a, b in zip(standing[::2], standing[1::2], strict=False)]
+        pairs += matches
+        standing = [match.chosen for match in matches] + ([standing[-1]] if len(standing) % 2 else [])
+    return pairs
+
+
+def best_worst(candidates: Sequence[Candidate], rng: Random) -> list[Pair]:
+    """The highest against the lowest reward; equal ones at random."""
+    order = sorted(rng.sample(list(candidates), len(candidates)), key=lambda candidate: candidate.reward)
+    return [compare(order[-1], order[0])] if len(order) > 1 else []
+
+
+RULES: dict[str, Callable[[Sequence[Candidate], Random], list[Pair]]] = {
+    "first-round": first_round,
+    "tournament": tournament,
+    "best-worst": best_worst,
+}
+
+
+def _expected(prompts: DatasetRef, completions: DatasetRef, pairing: Pairing, **_: Any) -> int:
+    per_prompt = completions.rows // max(prompts.rows, 1)
+    return prompts.rows * {"first-round": per_prompt // 2, "tournament": per_prompt - 1, "best-worst": 1}[pairing.rule]
+
+
+@step("pairs", title="pair {acceptances.rows} candidates", expects=_expected)
+def pair(
+    out: Out, prompts: DatasetRef, completions: DatasetRef, acceptances: DatasetRef, pairing: Pairing, seed: int
+) -> None:
+    """Pairs of the accepted completions of each prompt, in prompt order."""
+    texts = {row["id"]: row["prompt"] for row in out.lake.read(prompts)}
+    sampled = {row["id"]: row for row in out.lake.read(completions)}
+    candidates: dict[str, list[Candidate]] = defaultdict(list)
+    for row in out.lake.read(acceptances):
+        if row["accepted"]:
+            candidates[row["prompt_id"]].append(_candidate(sampled[row["completion_id"]], row["reward"]))
+    rows: list[dict[str, Any]] = []
+    for prompt_id, accepted in candidates.items():
+        rng = generator(seed, "pair", prompt_id.rsplit("-", 1)[1])
+        for match in RULES[pairing.rule](accepted, rng):
+            rows.append(
+                {"id": out.row_id(len(rows)), "prompt_id": prompt_id, "prompt": texts[prompt_id]}
+                | {"chosen_id": match.chosen.id, "rejected_id": match.rejected.id}
+                | {"chosen": match.chosen.text, "rejected": match.rejected.text}
+                | {"margin": match.margin, "source": pairing.rule, "dropped": match.dropped}
+            )
+    out.write(0, rows)
+
+
+def _candidate(completion: dict[str, Any], reward: float) -> Candidate:
+    finished = completion["finish_reason"] == "stop"
+    return Candidate(id=completion["id"], text=completion["text"], reward=reward, finished=finished)

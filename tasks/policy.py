@@ -1,0 +1,29 @@
+"""Models enter the lake by name and leave it by reference.
+
+    register_model(name="embedded:smollm2-135m", digest=...)  ->  a model version without files of its own
+"""
+
+from storage import Lake, ModelRef, UserError
+from tasks.models import Loaded, load, resolve
+from tasks.step import Out, step
+
+
+@step("models", title="policy {name}", expects=lambda **_: 1)
+def register_model(out: Out, name: str, digest: str) -> None:
+    """A model from outside: the lake keeps its name and the digest of its files, not the files."""
+    row = {"id": out.row_id(0), "name": name, "role": "policy", "digest": digest}
+    out.write(0, [row])
+
+
+def load_policy(lake: Lake, ref: ModelRef) -> Loaded:
+    """The weights and tokenizer of a policy version, kept in memory between steps.
+
+    Raises UserError when a model from outside is no longer what the version was made with.
+    """
+    row = lake.model(ref)
+    if row["path"] is not None:
+        return load(row["path"])
+    files = resolve(row["name"])
+    if files.digest != row["digest"]:
+        raise UserError(f"The model {row['name']} has changed since this run began (digest {files.digest[:16]}, was {row['digest'][:16]}): run again.")
+    return load(files.path)

@@ -1,0 +1,123 @@
+"""Where prompts and preferences come from: the shipped sets, a JSONL or Parquet file, or a data set of the model hub.
+
+Every record keeps its place ("prompts.jsonl:12"), and malformed ones are named by it.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage import UserError
+
+SHIPPED = Path(__file__).parent / "data"
+_HUB_PREFIX = "hub:"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """One line of a source. `place` says where it stands, for messages and for the lake."""
+
+    place: str
+    fields: Mapping[str, Any]
+
+    def text(self, *names: str) -> str:
+        """The first of these fields that is there; UserError when none is, or when it is not a non-empty string."""
+        for name in names:
+            if name in self.fields:
+                value = self.fields[name]
+                if isinstance(value, str) and value.strip():
+                    return value
+                raise UserError(f"{self.place}: `{name}` must be a non-empty string.")
+        raise UserError(f"{self.place}: there is no `{names[0]}` (fields: {', '.join(self.fields) or 'none'}).")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A source that has been found: its name and the digest of its content, which is part of every version made from it."""
+
+    name: str
+    digest: str
+
+
+def find_source(name: str, shipped: str) -> Source:
+    """`name`: "shipped" (the project's own file `shipped`), a path to .jsonl or .parquet, or "hub:org/dataset".
+
+    Raises UserError when there is no such file.
+    """
+    if name.startswith(_HUB_PREFIX):
+        return Source(name=name, digest=_hub_revision(name))
+    path = _path(name, shipped)
+    if not path.is_file():
+        raise UserError(f"There is no file {path}: give a .jsonl or .parquet file, `shipped`, or `hub:org/dataset`.")
+    return Source(name=name, digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16])
+
+
+def read_source(name: str, shipped: str) -> list[Record]:
+    """All records of a source, in its order. Raises UserError, naming the line, for what cannot be read."""
+    records = list(_hub_records(name) if name.startswith(_HUB_PREFIX) else _file_records(_path(name, shipped)))
+    if not records:
+        raise UserError(f"{name} is empty: it needs at least one record, such as {{\"prompt\": \"Why is the sky blue?\"}}.")
+    return records
+
+
+def _path(name: str, shipped: str) -> Path:
+    return SHIPPED / shipped if name == "shipped" else Path(name).expanduser()
+
+
+def _file_records(path: Path) -> Iterator[Record]:
+    if path.suffix == ".parquet":
+        try:
+            rows = pq.read_table(path).to_pylist()
+        except (pa.ArrowException, OSError) as error:
+            raise UserError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from error
+        yield from (Record(place=f"{path.name}:{number}", fields=row) for number, row in enumerate(rows, start=1))
+        return
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8.") from error
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            yield Record(place=f"{path.name}:{number}", fields=_json_object(line, f"{path.name}:{number}"))
+
+
+def _json_object(line: str, place: str) -> dict[str, Any]:
+    try:
+        value = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise UserError(f"{place}: not valid JSON ({error.msg} at column {error.colno}).") from error
+    if not isinstance(value, dict):
+        raise UserError(f"{place}: expected a JSON object such as {{\"prompt\": \"...\"}}, found {type(value).__name__}.")
+    return value
+
+
+def _hub_revision(name: str) -> str:
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, OfflineModeIsEnabled
+
+    try:
+        return str(HfApi().dataset_info(name.removeprefix(_HUB_PREFIX), timeout=20).sha)
+    except (HfHubHTTPError, HFValidationError, OfflineModeIsEnabled, OSError) as error:
+        raise _unreachable(name) from error
+
+
+def _hub_records(name: str) -> Iterator[Record]:
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    try:
+        rows = load_dataset(name.removeprefix(_HUB_PREFIX), split="train", revision=_hub_revision(name))
+    except (DatasetsError, OSError, ValueError) as error:
+        raise _unreachable(name) from error
+    for number, row in enumerate(rows, start=1):
+        yield Record(place=f"{name}:{number}", fields=dict(row))
+
+
+def _unreachable(name: str) -> UserError:
+    return UserError(f"The data set {name} cannot be had from the model hub: check its name and the network, or give a .jsonl or .parquet file.")

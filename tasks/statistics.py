@@ -1,0 +1,32 @@
+"""Intervals: how sure a share or a mean is. Test: pytest tests/tasks/test_statistics.py"""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+_Z = 1.959963984540054  # two-sided 95 %
+
+
+def wilson(successes: int, trials: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share; (0, 1) when nothing was tried."""
+    if trials == 0:
+        return 0.0, 1.0
+    share = successes / trials
+    centre = (share + _Z**2 / (2 * trials)) / (1 + _Z**2 / trials)
+    half = _Z / (1 + _Z**2 / trials) * math.sqrt(share * (1 - share) / trials + _Z**2 / (4 * trials**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def bootstrap_mean(values: Sequence[float], seed: int, resamples: int = 10_000) -> tuple[float, float, float]:
+    """The mean and its 95 % percentile interval, resampling the values (one per prompt) with replacement.
+
+    Raises ValueError without values: a mean of nothing is not a number, and must not become one.
+    """
+    if not values:
+        raise ValueError("there is nothing to average: no prompt was judged")
+    data = np.asarray(values, dtype=np.float64)
+    rng = np.random.default_rng(seed)
+    means = data[rng.integers(0, len(data), size=(resamples, len(data)))].mean(axis=1)
+    low, high = np.percentile(means, [2.5, 97.5])
+    return float(data.mean()), float(low), float(high)

@@ -1,0 +1,85 @@
+"""Attention over a packed row without a mask of the whole row: each prompt attends to itself, each answer to its prompt and itself.
+
+Registered with transformers' AttentionInterface, so it serves every architecture that uses that interface. No tokens are padded and no
+score between two groups, or two answers, is ever computed. Test: pytest tests/tasks/training/test_logps.py
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+
+import torch
+from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface, PreTrainedModel
+
+from tasks.training.batches import Segments
+
+NAME = "dapflow_shared_prefix"
+
+
+def shared_prefix_attention(
+    module: torch.nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    *,
+    segments: tuple[Segments, ...],
+    masks: dict[tuple[int, int, int | None], Tensor],
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    **_: object,
+) -> tuple[Tensor, None]:
+    """query [1, heads, L, dim], key and value [1, key-value heads, L, dim] -> [1, L, heads, dim]; `masks` is shared between layers."""
+    assert attention_mask is None
+    sizes = [end - begin for group in segments for begin, end in ((group.start, group.prompt_end), *group.answers)]
+    # One split, not a slice for each segment: the gradient of a slice is a whole row of zeros.
+    parts = zip(query.split(sizes, dim=2), key.split(sizes, dim=2), value.split(sizes, dim=2), strict=True)
+    outputs = list[Tensor]()
+
+    def attend(query: Tensor, key: Tensor, value: Tensor) -> None:
+        shape = (query.shape[2], key.shape[2], sliding_window)
+        if shape not in masks:
+            masks[shape] = _causal(*shape, query)
+        outputs.append(_attention(query, key, value, masks[shape], scaling, softcap))
+
+    for group in segments:
+        prompt_query, prompt_key, prompt_value = next(parts)
+        attend(prompt_query, prompt_key, prompt_value)
+        for own_query, own_key, own_value in islice(parts, len(group.ends)):
+            if own_query.shape[2]:
+                attend(own_query, torch.cat((prompt_key, own_key), dim=2), torch.cat((prompt_value, own_value), dim=2))
+    return torch.cat(outputs, dim=2).transpose(1, 2), None
+
+
+def _causal(queries: int, keys: int, window: int | None, like: Tensor) -> Tensor:
+    """[queries, keys], 0 where the last `queries` of `keys` positions may look (back to `window` of them), else -inf."""
+    distance = torch.arange(keys - queries, keys, device=like.device)[:, None] - torch.arange(keys, device=like.device)
+    seen = (distance >= 0) & (distance < (window or keys))
+    return torch.zeros(queries, keys, dtype=like.dtype, device=like.device).masked_fill_(~seen, -torch.inf)
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None, softcap: float | None) -> Tensor:
+    if softcap is None:
+        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
+    repeats = query.shape[1] // key.shape[1]
+    scores = query @ key.repeat_interleave(repeats, dim=1).mT * (scale or query.shape[-1] ** -0.5)
+    weights = (softcap * torch.tanh(scores / softcap) + mask).softmax(dim=-1, dtype=torch.float32)  # Gemma 2
+    return weights.to(value.dtype) @ value.repeat_interleave(repeats, dim=1)
+
+
+AttentionInterface.register(NAME, shared_prefix_attention)
+
+
+@contextmanager
+def shared_prefix(model: PreTrainedModel) -> Iterator[None]:
+    """While it lasts the model's attention is the packed row's, and its forward needs `segments=` and `masks=`."""
+    before = model.config._attn_implementation  # the public name has a setter only
+    assert before is not None
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)

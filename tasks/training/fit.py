@@ -1,0 +1,222 @@
+"""`fit`: train a model in place on groups of answers, resumable at any moment with the same result to the bit. Test: test_fit.py
+
+Reads and writes only its checkpoint folder. Reference log-probs come in `Group.reference` (see `logps.reference_logps`).
+"""
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from storage.errors import UserError
+from tasks.seeds import derive_seed, generator
+from tasks.training import checkpoints
+from tasks.training.batches import Group, microbatches
+from tasks.training.cringe import cringe, draw_alternatives
+from tasks.training.logps import Scorer, pick_scorer, sum_by_answer
+from tasks.training.losses import Logps, Loss
+from tasks.training.optimizer import MasterAdamW
+from tasks.training.settings import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLog:
+    """One optimiser step; means over its groups, before the step was taken, in nats summed over an answer's tokens.
+
+    Chosen is a group's first answer, rejected its last. Implied rewards are log pi - log pi_ref, without a loss's beta; the margin is
+    theirs where there is a reference, else of the log-probs; accuracy is the share of groups whose margin is above zero.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    logp_chosen: float
+    logp_rejected: float | None
+    reward_chosen: float | None
+    reward_rejected: float | None
+    margin: float | None
+    accuracy: float | None
+    gradient_norm: float
+    learning_rate: float
+    tokens_per_second: float
+    warnings: tuple[str, ...] = ()
+
+
+def fit(
+    model: PreTrainedModel,
+    groups: Sequence[Group],
+    loss: Loss,
+    settings: Training,
+    *,
+    seed: int,
+    checkpoint_dir: Path | None = None,
+    on_step: Callable[[StepLog], None] | None = None,
+) -> list[StepLog]:
+    """Train `model` (in place, cast to the settings' dtype) and return the logs of every step, those before a resume included.
+
+    Started again after a kill with the same arguments, it goes on from the newest whole checkpoint; `on_step` then sees the steps after
+    that checkpoint once more. Raises UserError where groups lack what the loss needs, where the checkpoints belong to another run, and
+    where a loss or gradient is not finite (it names the rows; the checkpoints before it stay).
+    """
+    _check(groups, loss)
+    torch.nn.Module.to(model, settings.torch_dtype(model.device))
+    model.eval()  # dropout off: the log-probs of the policy are those of the reference at the start
+    scorer = pick_scorer(model)
+    optimizer = MasterAdamW(model, settings)
+    run = _fingerprint(groups, loss, settings, seed)
+    logs = _resume(checkpoint_dir, optimizer, run)
+    batches = list(_batches(len(groups), settings, seed))
+    for step, (epoch, indices) in list(enumerate(batches))[len(logs) :]:
+        rate = settings.learning_rate_at(step, len(batches))
+        batch = [groups[index] for index in indices]
+        log = _train_step(model, batch, loss, settings, scorer, optimizer, rate, seed, step, epoch)
+        logs.append(log)
+        if on_step is not None:
+            on_step(log)
+        if checkpoint_dir is not None and (step + 1) % settings.checkpoint_every_steps == 0:
+            state = {"run": run, "logs": [asdict(log) for log in logs]}
+            checkpoints.save(checkpoint_dir, step + 1, optimizer.state(), state)
+    return logs
+
+
+def _train_step(
+    model: PreTrainedModel,
+    batch: Sequence[Group],
+    loss: Loss,
+    settings: Training,
+    scorer: Scorer,
+    optimizer: MasterAdamW,
+    learning_rate: float,
+    seed: int,
+    step: int,
+    epoch: int,
+) -> StepLog:
+    start = time.perf_counter()
+    losses, policies = list[Tensor](), dict[int, Tensor]()
+    for indices in microbatches(batch, settings.tokens_per_microbatch):
+        part = [batch[index] for index in indices]
+        logps = _score(model, part, loss, scorer, random_seed=derive_seed(seed, "alternatives", step, *part[0].row_ids))
+        each = torch.cat([loss(group) for group in logps])
+        _check_finite(each.sum().item(), part, step)
+        (each.sum() / len(batch)).backward()  # of the whole batch, so that micro-batches do not change the mean
+        losses.append(each.detach())
+        policies.update(zip(indices, (group.policy[0].detach() for group in logps), strict=True))
+    norm = optimizer.step(learning_rate)
+    _check_finite(norm, batch, step)
+    ordered = [policies[index] for index in range(len(batch))]
+    means = _means(batch, ordered)
+    return StepLog(
+        step=step,
+        epoch=epoch,
+        loss=(torch.cat(losses).sum() / len(batch)).item(),
+        logp_chosen=math.fsum(policy[0].item() for policy in ordered) / len(batch),
+        **means,
+        gradient_norm=norm,
+        learning_rate=learning_rate,
+        tokens_per_second=sum(group.tokens for group in batch) / (time.perf_counter() - start),
+        warnings=_displacement(means["reward_chosen"], settings),
+    )
+
+
+def _score(model: PreTrainedModel, groups: Sequence[Group], loss: Loss, scorer: Scorer, random_seed: int) -> list[Logps]:
+    """What the loss sees of each group, [1, answers]; its length may differ between groups."""
+    draw = None
+    if loss.registered.needs_cringe:
+        random = torch.Generator(model.device).manual_seed(random_seed)
+        draw = partial(draw_alternatives, k=int(loss.options["k"]), random=random)
+    tokens = scorer(model, groups, draw)
+    penalties = None if draw is None else sum_by_answer(cringe(tokens[0], tokens[1]), groups)
+    policies = sum_by_answer(tokens[0], groups)
+
+    def row(values: Sequence[float] | None) -> Tensor | None:
+        return None if values is None else tokens.new_tensor([values])
+
+    return [
+        Logps(
+            policy=policies[index][None],
+            length=tokens.new_tensor([[len(answer) for answer in group.answers]]),
+            reference=row(group.reference),
+            rewards=row(group.rewards),
+            cringe=None if penalties is None else penalties[index][None],
+        )
+        for index, group in enumerate(groups)
+    ]
+
+
+def _means(batch: Sequence[Group], policies: Sequence[Tensor]) -> dict[str, float | None]:
+    first = [policy[0].item() for policy in policies]
+    last = [policy[-1].item() for policy in policies if len(policy) > 1]
+    references = [group.reference for group in batch if group.reference is not None]
+    d_first = [p - r[0] for p, r in zip(first, references, strict=False)]
+    d_last = [p - r[-1] for p, r in zip(last, references, strict=False)]
+    margins = [w - l for w, l in zip(d_first or first, d_last or last, strict=False)]
+    return {
+        "logp_rejected": _mean(last),
+        "reward_chosen": _mean(d_first),
+        "reward_rejected": _mean(d_last),
+        "margin": _mean(margins),
+        "accuracy": _mean([float(margin > 0) for margin in margins]),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def _displacement(reward_chosen: float | None, settings: Training) -> tuple[str, ...]:
+    if reward_chosen is None or reward_chosen > -settings.displacement_alarm_nats:
+        return ()
+    return (f"likelihood displacement: chosen answers have lost {-reward_chosen:.1f} nats against the reference",)
+
+
+def _batches(count: int, settings: Training, seed: int) -> Iterator[tuple[int, list[int]]]:
+    """(epoch, indices) of each step: a permutation for each epoch, the last batch of which may be smaller."""
+    for epoch in range(settings.epochs):
+        order = list(range(count))
+        generator(seed, "training order", epoch).shuffle(order)
+        for start in range(0, count, settings.batch_size):
+            yield epoch, order[start : start + settings.batch_size]
+
+
+def _check(groups: Sequence[Group], loss: Loss) -> None:
+    if not groups:
+        raise UserError("There is nothing to train on: no pair is left after judging and pairing.")
+    needs = loss.registered
+    for group in groups:
+        if len(group.answers) < needs.answers:
+            raise UserError(f"The loss {loss.name} needs {needs.answers} answers, but {', '.join(group.row_ids)} has {len(group.answers)}.")
+        if needs.needs_reference and group.reference is None:
+            raise UserError(f"The loss {loss.name} needs a reference, but {', '.join(group.row_ids)} has no reference log-probabilities.")
+
+
+def _check_finite(value: float, groups: Sequence[Group], step: int) -> None:
+    if not math.isfinite(value):
+        rows = ", ".join(row for group in groups for row in group.row_ids)
+        raise UserError(f"The loss or its gradient is not finite at step {step}; look at these rows or lower the learning rate: {rows}.")
+
+
+def _fingerprint(groups: Sequence[Group], loss: Loss, settings: Training, seed: int) -> str:
+    digest = hashlib.sha256(f"{loss.model_dump_json()} {settings.model_dump_json()} {seed}".encode())
+    for group in groups:
+        digest.update(repr(group).encode())
+    return digest.hexdigest()
+
+
+def _resume(folder: Path | None, optimizer: MasterAdamW, run: str) -> list[StepLog]:
+    found = None if folder is None else checkpoints.load(folder)
+    if found is None:
+        return []
+    tensors, state = found
+    if state["run"] != run:
+        raise UserError(
+            f"The checkpoints in {folder} are of another run (other data, loss, settings or seed): remove them or use another folder."
+        )
+    optimizer.load(tensors)
+    return [StepLog(**log | {"warnings": tuple(log["warnings"])}) for log in state["logs"]]

@@ -1,0 +1,128 @@
+"""Speed and memory of DPO on SmolLM2-135M's shape: python -m tests.benchmarks.training [--pairs 16] [--model embedded:smollm2-135m]
+
+Random tokens, and random weights unless a model is named. Prints, for short and long prompts: pairs per second, the share of the
+machine's own matrix product rate that the necessary operations make up, peak memory, and the seconds of each phase.
+"""
+
+import argparse
+import random
+import resource
+import time
+from dataclasses import replace
+
+import torch
+from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
+
+from tasks.models import load, resolve
+from tasks.training.attention import shared_prefix
+from tasks.training.batches import Group, pack
+from tasks.training.fit import fit
+from tasks.training.head import completion_logps
+from tasks.training.logps import reference_logps
+from tasks.training.losses import Loss
+from tasks.training.optimizer import MasterAdamW
+from tasks.training.settings import Training, fast_dtype
+
+SMOLLM2 = LlamaConfig(
+    vocab_size=49152,
+    hidden_size=576,
+    intermediate_size=1536,
+    num_hidden_layers=30,
+    num_attention_heads=9,
+    num_key_value_heads=3,
+    max_position_embeddings=8192,
+    tie_word_embeddings=True,
+)
+SHAPES = {"short prompts": (66, 128), "long prompts": (330, 40)}  # (prompt, each of two answers), in tokens
+BATCH = 4
+CPU = torch.device("cpu")
+
+
+def matmul_rate(dtype: torch.dtype, seconds: float = 1.0) -> float:
+    """Multiply-adds times two, per second, of the matrix product that the model's largest layers run."""
+    left, weight = torch.randn(1024, 576).to(dtype), torch.randn(1536, 576).to(dtype)
+    torch.nn.functional.linear(left, weight)
+    count, start = 0, time.perf_counter()
+    while time.perf_counter() - start < seconds:
+        torch.nn.functional.linear(left, weight)
+        count += 1
+    return 2 * 1024 * 576 * 1536 * count / (time.perf_counter() - start)
+
+
+def necessary_operations(model: PreTrainedModel, group: Group) -> float:
+    """Operations of one training step on the group: 6 for each weight and token, the output head at completion tokens only."""
+    head = model.get_output_embeddings().weight.numel()
+    body = sum(p.numel() for p in model.parameters()) - head
+    return 6 * (body * group.tokens + head * sum(map(len, group.answers)))
+
+
+def random_groups(count: int, prompt: int, answer: int) -> list[Group]:
+    draw = random.Random(0)
+
+    def ids(length: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(SMOLLM2.vocab_size) for _ in range(length))
+
+    return [Group(prompt=ids(prompt), answers=(ids(answer), ids(answer)), row_ids=(str(i),)) for i in range(count)]
+
+
+def phases(model: PreTrainedModel, groups: list[Group], optimizer: MasterAdamW) -> dict[str, float]:
+    """Seconds of each phase of one optimiser step."""
+    times = [time.perf_counter()]
+    packed = pack(groups)
+    with shared_prefix(model):
+        body = model.get_decoder()(
+            input_ids=packed.input_ids, position_ids=packed.position_ids, use_cache=False, segments=packed.segments, masks={}
+        )
+    times.append(time.perf_counter())
+    hidden = body.last_hidden_state[0].index_select(0, packed.source)
+    loss = completion_logps(hidden, packed.target, model.get_output_embeddings().weight).sum()
+    times.append(time.perf_counter())
+    loss.backward()
+    times.append(time.perf_counter())
+    optimizer.step(1e-9)
+    times.append(time.perf_counter())
+    names = ("forward", "output head", "backward", "optimiser")
+    return {name: end - start for name, start, end in zip(names, times, times[1:], strict=False)}
+
+
+def measure(model: PreTrainedModel, name: str, pairs: int, rate: float) -> None:
+    groups = random_groups(pairs, *SHAPES[name])
+    start = time.perf_counter()
+    values = reference_logps(model, groups)
+    reference_s = time.perf_counter() - start
+    groups = [replace(group, reference=value) for group, value in zip(groups, values, strict=True)]
+    settings = Training(batch_size=BATCH, learning_rate=1e-6)
+    logs = fit(model, groups, Loss.of("sigmoid_norm"), settings, seed=0)
+    step_s = sorted(BATCH * groups[0].tokens / log.tokens_per_second for log in logs)
+    pairs_per_s = len(logs) * BATCH / sum(step_s)
+    needed = necessary_operations(model, groups[0])
+    optimizer = MasterAdamW(model, settings)
+    phases(model, groups[:BATCH], optimizer)  # the first one allocates
+    parts = phases(model, groups[:BATCH], optimizer)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    print(f"{name}: {pairs} pairs of {SHAPES[name][0]} + 2 x {SHAPES[name][1]} tokens, {BATCH} a step")
+    print(
+        f"  {pairs_per_s:.3f} pairs/s ({BATCH / step_s[0]:.3f} in the best step, {needed * BATCH / step_s[0] / rate:.0%} of the matmul rate)"
+    )
+    print(f"  reference log-probs {pairs / reference_s:.2f} pairs/s; peak memory {peak:.1f} GB so far")
+    print("  one step: " + ", ".join(f"{key} {value:.2f} s" for key, value in parts.items()), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--model", help="a model to load instead of random weights")
+    arguments = parser.parse_args()
+    dtype = fast_dtype(CPU)
+    if arguments.model:
+        model = load(resolve(arguments.model).path, dtype=dtype).model
+    else:
+        model = AutoModelForCausalLM.from_config(SMOLLM2, dtype=dtype)
+    rate = matmul_rate(dtype)
+    print(f"{dtype}, {torch.get_num_threads()} threads, matrix product {rate / 1e9:.0f} GFLOP/s")
+    for name in SHAPES:
+        measure(model, name, arguments.pairs, rate)
+
+
+if __name__ == "__main__":
+    main()

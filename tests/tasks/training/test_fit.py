@@ -1,0 +1,219 @@
+"""Training on toy models: what is logged, what is refused, and that a killed run ends with the same bits."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import PreTrainedModel
+
+from storage.errors import UserError
+from tasks.training.batches import Group
+from tasks.training.fit import StepLog, fit
+from tasks.training.logps import packed_token_logps, reference_logps, sequence_logps
+from tasks.training.losses import Loss
+from tasks.training.registry import LOSSES
+from tasks.training.settings import Training
+from tests.tasks.training.toys import toy_groups, toy_model
+
+SETTINGS = Training(learning_rate=1e-3, batch_size=4, epochs=2, tokens_per_microbatch=30, checkpoint_every_steps=2, dtype="float32")
+DPO = Loss.of("sigmoid_norm", beta=0.1)
+
+
+def groups_with_reference(count: int = 10, answers: int = 2) -> list[Group]:
+    groups = toy_groups(count, answers=answers)
+    return [replace(g, reference=r) for g, r in zip(groups, reference_logps(toy_model(), groups), strict=True)]
+
+
+GROUPS = groups_with_reference()
+
+
+def weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
+    return {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+
+
+def same_bits(left: PreTrainedModel, right: PreTrainedModel) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(left.parameters(), right.parameters(), strict=True))
+
+
+def without_speed(logs: list[StepLog]) -> list[StepLog]:
+    return [replace(log, tokens_per_second=0.0) for log in logs]
+
+
+def test_the_first_loss_of_dpo_is_ln_2_with_dropout_in_the_config() -> None:
+    log = fit(toy_model(), GROUPS, DPO, SETTINGS, seed=0)[0]
+    assert log.loss == pytest.approx(math.log(2), abs=1e-5)
+    assert (log.reward_chosen, log.reward_rejected, log.margin) == pytest.approx((0.0, 0.0, 0.0), abs=1e-3)
+
+
+@pytest.mark.parametrize("name", sorted(LOSSES))
+def test_every_loss_trains_through_the_same_call(name: str) -> None:
+    """The pair's margin rises (for `nll`, the chosen answer's log-probability)."""
+    model, groups = toy_model(), groups_with_reference(4)
+    logs = fit(model, groups, Loss.of(name), SETTINGS.model_copy(update={"epochs": 8}), seed=0)
+    assert logs[-1].loss < logs[0].loss
+    if name == "nll":
+        assert logs[-1].logp_chosen > logs[0].logp_chosen
+    else:
+        assert logs[-1].margin > logs[0].margin
+
+
+def test_microbatches_do_not_change_the_step() -> None:
+    """The mean over the batch, not a mean of means: 4 pairs in one forward, or one by one, or 3 and 1."""
+    results = [weights(model) for tokens in (10_000, 1, 60) if (model := _trained(tokens))]
+    for other in results[1:]:
+        torch.testing.assert_close(other, results[0], atol=1e-5, rtol=1e-5)
+
+
+def _trained(tokens_per_microbatch: int) -> PreTrainedModel:
+    model = toy_model()
+    settings = SETTINGS.model_copy(update={"tokens_per_microbatch": tokens_per_microbatch, "epochs": 1, "max_grad_norm": 0.1})
+    fit(model, GROUPS[:4], Loss.of("ipo"), settings, seed=0)
+    return model
+
+
+def test_one_plain_sgd_like_step_is_the_gradient_of_the_mean_loss() -> None:
+    model = toy_model()
+    log = fit(model, GROUPS[:3], DPO, SETTINGS.model_copy(update={"epochs": 1, "batch_size": 3}), seed=0)[0]
+    reference = toy_model().eval()
+    policy = torch.stack(sequence_logps(reference, GROUPS[:3], packed_token_logps))
+    delta = policy - torch.tensor([g.reference for g in GROUPS[:3]])
+    loss = -torch.nn.functional.logsigmoid(0.1 * (delta[:, 0] - delta[:, 1])).mean()
+    gradients = torch.autograd.grad(loss, list(reference.parameters()))
+    assert log.gradient_norm == pytest.approx(math.sqrt(sum(g.square().sum().item() for g in gradients)), rel=1e-4)
+
+
+def test_every_group_is_seen_once_an_epoch_and_the_seed_decides_the_order() -> None:
+    settings = SETTINGS.model_copy(update={"batch_size": 3})
+    logs = fit(toy_model(), GROUPS, DPO, settings, seed=0)
+    assert [(log.step, log.epoch) for log in logs] == [(i, i // 4) for i in range(8)]  # 3 + 3 + 3 + 1 groups, twice
+    again, other = toy_model(), toy_model()
+    assert without_speed(fit(again, GROUPS, DPO, settings, seed=0)) == without_speed(logs)
+    fit(other, GROUPS, DPO, settings, seed=1)
+    assert not same_bits(again, other)
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing of fit's runs after it."""
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("kills", [(0,), (1,), (2,), (3,), (5,), (1, 2, 4), (0, 0, 3, 3)])
+def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(tmp_path: Path, kills: tuple[int, ...], dtype: str) -> None:
+    settings = SETTINGS.model_copy(update={"dtype": dtype, "schedule": "cosine", "warmup_steps": 2})
+    whole = toy_model()
+    logs = fit(whole, GROUPS, DPO, settings, seed=3)
+    assert len(logs) == 6
+    for kill in kills:
+
+        def killing(log: StepLog, kill: int = kill) -> None:
+            if log.step == kill:
+                raise Killed
+
+        with pytest.raises(Killed):
+            fit(toy_model(), GROUPS, DPO, settings, seed=3, checkpoint_dir=tmp_path, on_step=killing)
+    resumed = toy_model()
+    steps = list[int]()
+    resumed_logs = fit(resumed, GROUPS, DPO, settings, seed=3, checkpoint_dir=tmp_path, on_step=lambda log: steps.append(log.step))
+    assert steps == list(range(max(kills) // 2 * 2, 6))  # from the last checkpoint on
+    assert same_bits(resumed, whole)
+    assert without_speed(resumed_logs) == without_speed(logs)
+
+
+def test_a_truncated_newest_checkpoint_costs_steps_and_no_bits(tmp_path: Path) -> None:
+    whole, resumed = toy_model(), toy_model()
+    fit(whole, GROUPS, DPO, SETTINGS, seed=3, checkpoint_dir=tmp_path)
+    file = tmp_path / "step-00000006" / "tensors.safetensors"
+    file.write_bytes(file.read_bytes()[:-10])
+    steps = list[int]()
+    fit(resumed, GROUPS, DPO, SETTINGS, seed=3, checkpoint_dir=tmp_path, on_step=lambda log: steps.append(log.step))
+    assert steps == [4, 5]
+    assert same_bits(resumed, whole)
+
+
+KILLED_PROCESS = """
+import sys, pathlib
+from tests.tasks.training.test_fit import DPO, GROUPS, SETTINGS, fit, toy_model
+def on_step(log):
+    print(log.step, flush=True)
+    if log.step == 3:
+        sys.stdin.read()
+fit(toy_model(), GROUPS, DPO, SETTINGS, seed=3, checkpoint_dir=pathlib.Path(sys.argv[1]), on_step=on_step)
+"""
+
+
+def test_a_process_killed_with_kill_9_is_resumed_to_the_same_bits(tmp_path: Path) -> None:
+    root = Path(__file__).parents[3]
+    command = [sys.executable, "-W", "ignore", "-c", KILLED_PROCESS, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+        assert process.stdout is not None
+        assert [int(process.stdout.readline()) for _ in range(4)] == [0, 1, 2, 3]
+        process.send_signal(signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL
+    whole, resumed = toy_model(), toy_model()
+    fit(whole, GROUPS, DPO, SETTINGS, seed=3)
+    steps = list[int]()
+    fit(resumed, GROUPS, DPO, SETTINGS, seed=3, checkpoint_dir=tmp_path, on_step=lambda log: steps.append(log.step))
+    assert steps == [2, 3, 4, 5]
+    assert same_bits(resumed, whole)
+
+
+def test_checkpoints_of_another_run_are_refused(tmp_path: Path) -> None:
+    fit(toy_model(), GROUPS, DPO, SETTINGS, seed=3, checkpoint_dir=tmp_path)
+    for groups, loss, settings, seed in [
+        (GROUPS, DPO, SETTINGS, 4),
+        (GROUPS[:9], DPO, SETTINGS, 3),
+        (GROUPS, Loss.of("ipo"), SETTINGS, 3),
+        (GROUPS, DPO, SETTINGS.model_copy(update={"learning_rate": 1e-4}), 3),
+    ]:
+        with pytest.raises(UserError, match="are of another run"):
+            fit(toy_model(), groups, loss, settings, seed=seed, checkpoint_dir=tmp_path)
+
+
+def test_a_loss_that_is_not_finite_names_its_rows_and_keeps_the_checkpoint(tmp_path: Path) -> None:
+    broken = [*GROUPS[:9], replace(GROUPS[9], reference=(math.nan, 0.0))]
+    settings = SETTINGS.model_copy(update={"batch_size": 1, "checkpoint_every_steps": 1})
+    with pytest.raises(UserError, match=r"not finite at step \d+; .*: pair-9\."):
+        fit(toy_model(), broken, DPO, settings, seed=2, checkpoint_dir=tmp_path)
+    assert list(tmp_path.glob("step-*"))
+
+
+def test_chosen_answers_that_lose_likelihood_are_reported() -> None:
+    groups = [replace(g, reference=tuple(r + 30 for r in g.reference or ())) for g in GROUPS]
+    log = fit(toy_model(), groups, DPO, SETTINGS, seed=0)[0]
+    assert log.warnings == ("likelihood displacement: chosen answers have lost 30.0 nats against the reference",)
+    assert fit(toy_model(), GROUPS, DPO, SETTINGS, seed=0)[0].warnings == ()
+
+
+def test_without_a_reference_there_are_no_implied_rewards() -> None:
+    groups = [replace(g, reference=None) for g in GROUPS[:4]]
+    log = fit(toy_model(), groups, Loss.of("hinge"), SETTINGS, seed=0)[0]
+    assert (log.reward_chosen, log.reward_rejected) == (None, None)
+    assert log.margin == pytest.approx(log.logp_chosen - (log.logp_rejected or 0.0), abs=1e-4)
+
+
+def test_identical_answers_have_no_margin() -> None:
+    model = toy_model()
+    same = [Group(prompt=(5, 6), answers=((7, 1), (7, 1)), row_ids=("a",), reference=(-3.0, -3.0))]
+    log = fit(model, same, DPO, SETTINGS.model_copy(update={"weight_decay": 0.0}), seed=0)[0]
+    assert log.margin == pytest.approx(0.0, abs=1e-5)
+    assert log.gradient_norm == pytest.approx(0.0, abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("groups", "loss", "message"),
+    [
+        ([], DPO, "nothing to train on"),
+        ([replace(GROUPS[0], reference=None)], DPO, "needs a reference, but pair-0"),
+        (toy_groups(1, answers=1), Loss.of("hinge"), "needs 2 answers, but pair-0 has 1"),
+    ],
+)
+def test_groups_that_lack_what_the_loss_needs_are_refused_by_name(groups: list[Group], loss: Loss, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        fit(toy_model(), groups, loss, SETTINGS, seed=0)

@@ -1,0 +1,78 @@
+"""Master weights: plain AdamW for fp32, small steps that bf16 alone would lose, and state that goes out and in."""
+
+import math
+
+import pytest
+import torch
+
+from tasks.training.optimizer import MasterAdamW
+from tasks.training.settings import Training
+
+
+def linear(dtype: torch.dtype) -> torch.nn.Linear:
+    layer = torch.nn.Linear(3, 2, dtype=dtype)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+        layer.bias.fill_(1.0)
+    return layer
+
+
+def test_an_fp32_model_is_stepped_as_by_torch() -> None:
+    ours, theirs = linear(torch.float32), linear(torch.float32)
+    optimizer = MasterAdamW(ours, Training(max_grad_norm=1e9, weight_decay=0.1))
+    plain = torch.optim.AdamW([{"params": [theirs.weight], "weight_decay": 0.1}, {"params": [theirs.bias], "weight_decay": 0.0}], lr=0.1)
+    for _ in range(3):
+        for layer in (ours, theirs):
+            layer(torch.tensor([[1.0, -2.0, 3.0]])).square().sum().backward()
+        optimizer.step(0.1)
+        plain.step()
+        plain.zero_grad()
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+def test_steps_too_small_for_bf16_add_up_in_its_master() -> None:
+    layer = linear(torch.bfloat16)
+    optimizer = MasterAdamW(layer, Training())
+    for _ in range(20):
+        layer(torch.ones(1, 3, dtype=torch.bfloat16)).sum().backward()
+        optimizer.step(1e-3)  # bf16 near 1 has steps of 1/256: a single 0.001 rounds away
+    assert layer.weight[0, 0].item() == pytest.approx(0.98, abs=1 / 256)
+
+
+def test_gradients_of_microbatches_add_up_in_fp32() -> None:
+    layer = linear(torch.bfloat16)
+    optimizer = MasterAdamW(layer, Training(max_grad_norm=1e9))
+    for scale in (256.0, 1.0):  # in bf16 256 + 1 = 256
+        (scale * layer.bias.float()).sum().backward()
+    assert layer.bias.grad is None
+    assert optimizer.masters["bias"].grad.tolist() == [257.0, 257.0]
+
+
+def test_the_norm_is_the_one_before_clipping_and_a_broken_gradient_changes_nothing() -> None:
+    layer = linear(torch.float32)
+    optimizer = MasterAdamW(layer, Training(max_grad_norm=1.0))
+    (3 * layer.bias[0] + 4 * layer.bias[1]).backward()
+    assert optimizer.step(0.0) == pytest.approx(5.0)
+    before = layer.weight.clone()
+    (layer.weight * torch.nan).sum().backward()
+    assert math.isnan(optimizer.step(1.0))
+    torch.testing.assert_close(layer.weight, before)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_state_saved_and_loaded_goes_on_to_the_same_bits(dtype: torch.dtype) -> None:
+    def step(layer: torch.nn.Linear, optimizer: MasterAdamW, x: float) -> None:
+        layer(torch.full((1, 3), x, dtype=dtype)).square().sum().backward()
+        optimizer.step(0.01)
+
+    first = linear(dtype)
+    whole = MasterAdamW(first, Training())
+    step(first, whole, 1.0)
+    kept = {name: tensor.clone() for name, tensor in whole.state().items()}
+    step(first, whole, 2.0)
+    second = linear(dtype)
+    resumed = MasterAdamW(second, Training())
+    resumed.load(kept)
+    step(second, resumed, 2.0)
+    assert all(torch.equal(a, b) for a, b in zip(whole.state().values(), resumed.state().values(), strict=True))
+    assert torch.equal(first.weight, second.weight)
