@@ -74,8 +74,9 @@ def plan(
     prepare(None)
     from flows.align import chosen
     from flows.plan import make_plan, print_plan
+    from storage import Lake as OpenLake
 
-    made = make_plan(chosen(recipe, list(settings), toy), iterations)
+    made = make_plan(chosen(recipe, list(settings), toy), iterations, OpenLake(lake) if lake.is_dir() else None)
     print(json.dumps(made)) if as_json else print_plan(Console(), made)
 
 

@@ -1,4 +1,7 @@
-"""A prompt as the model reads it: the tokenizer's chat template, or plain text where there is none. Test: pytest tests/tasks/test_chat.py"""
+"""A prompt as the model reads it: the tokenizer's chat template, or plain text where there is none.
+
+Test: pytest tests/tasks/test_chat.py
+"""
 
 import sys
 from typing import Any
@@ -28,6 +31,9 @@ def render(tokenizer: Any, prompt: str, system: str | None = None) -> list[int]:
 
 
 def context_length(model: Any) -> int:
-    """The most tokens, prompt and completion together, that the model (or its configuration) was made for; sys.maxsize where it names none."""
+    """The most tokens, prompt and completion together, that a model was made for; sys.maxsize where its configuration names none.
+
+    model: a model or its configuration.
+    """
     config = getattr(model, "config", model).get_text_config()
     return next((int(getattr(config, name)) for name in _CONTEXT_NAMES if hasattr(config, name)), sys.maxsize)

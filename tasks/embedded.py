@@ -98,7 +98,8 @@ def _make_smollm2(target: Path, notify: Callable[[str], None]) -> None:
     source = target.parent / member
     place: dict[str, Any] = {"pretrained_model_name_or_path": source.parent, "gguf_file": source.name}
     packed = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True))
-    config = LlamaConfig(**{key: value for key, value in packed.config.to_dict().items() if key not in ("quantization_config", "_name_or_path")})
+    left_out = ("quantization_config", "_name_or_path")
+    config = LlamaConfig(**{key: value for key, value in packed.config.to_dict().items() if key not in left_out})
     plain = LlamaForCausalLM(config).to(torch.bfloat16)
     plain.load_state_dict(packed.state_dict())
     plain.save_pretrained(target)

@@ -94,7 +94,7 @@ def _load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     try:
         # trust_remote_code unset would ask on the terminal whether to run the code
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        model = AutoModelForCausalLM.from_pretrained(
+        model: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=dtype, use_safetensors=True, attn_implementation="sdpa", local_files_only=True, trust_remote_code=False
         )
     except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
@@ -128,7 +128,7 @@ def _check(path: Path) -> None:
     if not (path / "config.json").is_file():
         raise UserError(f"{path} is not a model directory: it has no config.json.")
     if not weights:
-        raise UserError(f"{path} has no *.safetensors: other weight files can run code when they are loaded, so save it as safetensors first.")
+        raise UserError(f"{path} has no *.safetensors, and other weight files can run code when they are loaded: save it as safetensors.")
     if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
         raise UserError(f"{path} has no tokenizer (tokenizer.json): save the model's tokenizer beside it.")
     for file in weights:

@@ -93,9 +93,13 @@ RULES: dict[str, Callable[[Sequence[Candidate], Random], list[Pair]]] = {
 }
 
 
+def pairs_of(rule: str, candidates: int) -> int:
+    """How many pairs a rule makes of so many candidates."""
+    return {"first-round": candidates // 2, "tournament": candidates - 1, "best-worst": 1}[rule]
+
+
 def _expected(prompts: DatasetRef, completions: DatasetRef, pairing: Pairing, **_: Any) -> int:
-    per_prompt = completions.rows // max(prompts.rows, 1)
-    return prompts.rows * {"first-round": per_prompt // 2, "tournament": per_prompt - 1, "best-worst": 1}[pairing.rule]
+    return prompts.rows * pairs_of(pairing.rule, completions.rows // max(prompts.rows, 1))
 
 
 @step("pairs", title="pair {acceptances.rows} candidates", expects=_expected)

@@ -1,4 +1,4 @@
-"""What all tests share: an empty lake in a directory of its own, and no network."""
+"""What all tests share: an empty lake in a directory of its own, one real Prefect server, and no network."""
 
 import os
 from collections.abc import Iterator
@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
+from flows.environment import prepare
 
-from storage import Lake
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+prepare(None)
+
+from storage import Lake  # noqa: E402
 
 
 @pytest.fixture
@@ -16,3 +19,12 @@ def lake(tmp_path: Path) -> Iterator[Lake]:
     lake = Lake(tmp_path / "lake")
     yield lake
     lake.close()
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """A Prefect server of the tests' own, with an empty database; ten seconds, once."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=180):
+        yield

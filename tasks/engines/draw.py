@@ -38,9 +38,16 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
     else:
         if sampling.temperature != 1:
             weights = logits.sub(peak).div_(sampling.temperature).exp_()
-        tokens = _draw_from_likeliest(weights, uniform, sampling) if sampling.top_k or sampling.top_p < 1 else _draw_from_all(weights, uniform)
+        tokens = _draw_token(weights, uniform, sampling)
     chosen = logits.gather(1, tokens[:, None])[:, 0]
     return tokens, chosen - peak[:, 0] - log_total
+
+
+def _draw_token(weights: Tensor, uniform: Tensor, sampling: Sampling) -> Tensor:
+    """weights [rows, vocabulary]: probabilities up to a factor for each row."""
+    if sampling.top_k or sampling.top_p < 1:
+        return _draw_from_likeliest(weights, uniform, sampling)
+    return _draw_from_all(weights, uniform)
 
 
 def _draw_from_all(weights: Tensor, uniform: Tensor) -> Tensor:

@@ -21,14 +21,12 @@ _SPARE_SLOTS = 64  # the clock is turned back once in as many steps
 class RowCache(Cache):
     """A cache of transformers for single-token steps of up to `rows` rows."""
 
-    layers: list["_RowLayer"]  # type: ignore[assignment]
-
     def __init__(self, like: Cache, rows: int, longest: int) -> None:
         """like: the cache of a prefill, for its shapes. longest: the most tokens a row can come to."""
         self.starts: list[int] = []  # of each active row: its first slot
         self.clock = 0
         self.slots = longest + _SPARE_SLOTS
-        super().__init__(layers=[_RowLayer(self, layer, rows) for layer in like.layers])  # type: ignore[arg-type]
+        super().__init__(layers=[_RowLayer(self, layer, rows) for layer in like.layers])
 
     @property
     def begin(self) -> int:
@@ -43,11 +41,9 @@ class RowCache(Cache):
         assert width <= self.clock, "prompts must come longest first"
         first, last = len(self.starts), len(self.starts) + len(prompts)
         before, written = slice(self.begin, self.clock - width), slice(self.clock - width, self.clock)
-        for own, other in zip(self.layers, prefill.layers, strict=True):
-            chosen = torch.tensor(prompts, device=own.keys.device)
-            for mine, theirs in ((own.keys, other.keys), (own.values, other.values)):
-                mine[first:last, :, before] = 0  # masked, but a masked NaN would still be a NaN
-                mine[first:last, :, written] = theirs[:, :, -width:].index_select(0, chosen)
+        for mine, theirs in zip(_states(self), _states(prefill), strict=True):
+            mine[first:last, :, before] = 0  # masked, but a masked NaN would still be a NaN
+            mine[first:last, :, written] = theirs[:, :, -width:].index_select(0, torch.tensor(prompts, device=theirs.device))
         self.starts += [self.clock - length for length in lengths]
 
     def keep(self, rows: Sequence[int]) -> None:
@@ -55,19 +51,17 @@ class RowCache(Cache):
         owned = slice(self.begin, self.clock)
         moved = [(to, row) for to, row in enumerate(rows) if to != row]
         if moved:
-            for layer in self.layers:
-                to, row = torch.tensor(moved, device=layer.keys.device).unbind(1)
-                layer.keys[to, :, owned] = layer.keys[row, :, owned]
-                layer.values[to, :, owned] = layer.values[row, :, owned]
+            for state in _states(self):
+                to, row = torch.tensor(moved, device=state.device).unbind(1)
+                state[to, :, owned] = state[row, :, owned]
         self.starts = [self.starts[row] for row in rows]
 
     def tick(self) -> None:
         """Make room for one more token of every row; call it before each step."""
         if self.clock == self.slots:
             begin, rows = self.begin, len(self.starts)
-            for layer in self.layers:
-                for tensor in (layer.keys, layer.values):
-                    tensor[:rows, :, : self.clock - begin] = tensor[:rows, :, begin:].clone()
+            for state in _states(self):
+                state[:rows, :, : self.clock - begin] = state[:rows, :, begin:].clone()
             self.starts = [start - begin for start in self.starts]
             self.clock -= begin
         self.clock += 1
@@ -75,18 +69,16 @@ class RowCache(Cache):
     def mask(self) -> Tensor:
         """[rows, slots in use], 1 where a row owns the slot; the token that is about to be written counts."""
         starts = torch.tensor(self.starts)[:, None]
-        return (torch.arange(self.begin, self.clock) >= starts).long().to(self.layers[0].keys.device)
+        return (torch.arange(self.begin, self.clock) >= starts).long().to(_states(self)[0].device)
 
     def positions(self) -> Tensor:
         """[rows, 1], the position of the token that is about to be written."""
-        return (self.clock - 1 - torch.tensor(self.starts)[:, None]).to(self.layers[0].keys.device)
+        return (self.clock - 1 - torch.tensor(self.starts)[:, None]).to(_states(self)[0].device)
 
 
 class _RowLayer(CacheLayerMixin):
     """One layer's keys and values, [rows, key-value heads, slots, dim]."""
 
-    keys: Tensor
-    values: Tensor
     is_sliding = False  # everything is kept; the model's mask says how far a layer looks back
 
     def __init__(self, owner: RowCache, like: Any, rows: int) -> None:
@@ -103,6 +95,8 @@ class _RowLayer(CacheLayerMixin):
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:
         """Write one token per row at the clock's slot; views of the slots in use."""
         owner, rows = self._owner, len(self._owner.starts)
+        assert self.keys is not None
+        assert self.values is not None
         self.keys[:rows, :, owner.clock - 1] = key_states[:, :, 0]
         self.values[:rows, :, owner.clock - 1] = value_states[:, :, 0]
         used = slice(owner.begin, owner.clock)
@@ -130,6 +124,10 @@ def check_cacheable(model: Any) -> None:
 
 def rows_that_fit(like: Cache, longest: int, max_bytes: int) -> int:
     """How many rows of up to `longest` tokens a RowCache of that many bytes can hold, at least one. like: as in RowCache."""
-    states = [state for layer in like.layers for state in (layer.keys, layer.values)]  # type: ignore[union-attr]
-    bytes_per_slot = sum(state.shape[1] * state.shape[-1] * state.element_size() for state in states)
+    bytes_per_slot = sum(state.shape[1] * state.shape[-1] * state.element_size() for state in _states(like))
     return max(1, max_bytes // (bytes_per_slot * (longest + _SPARE_SLOTS)))
+
+
+def _states(cache: Any) -> list[Tensor]:
+    """Keys and values of every layer, each [rows, key-value heads, slots, dim]."""
+    return [state for layer in cache.layers for state in (layer.keys, layer.values)]

@@ -137,8 +137,9 @@ def test_a_truncated_newest_checkpoint_costs_steps_and_no_bits(tmp_path: Path) -
 
 
 KILLED_PROCESS = """
-import sys, pathlib
+import sys, pathlib, torch
 from tests.tasks.training.test_fit import DPO, GROUPS, SETTINGS, fit, toy_model
+torch.set_num_threads(1)  # as conftest.py does
 def on_step(log):
     print(log.step, flush=True)
     if log.step == 3:
@@ -150,7 +151,7 @@ fit(toy_model(), GROUPS, DPO, SETTINGS, seed=3, checkpoint_dir=pathlib.Path(sys.
 def test_a_process_killed_with_kill_9_is_resumed_to_the_same_bits(tmp_path: Path) -> None:
     root = Path(__file__).parents[3]
     command = [sys.executable, "-W", "ignore", "-c", KILLED_PROCESS, str(tmp_path)]
-    environment = os.environ | {"PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"PYTHONPATH": str(root)}
     with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
         assert process.stdout is not None
         assert [int(process.stdout.readline()) for _ in range(4)] == [0, 1, 2, 3]

@@ -1,0 +1,47 @@
+# `make run` shows it, `make test` proves it; both begin with `make setup` and skip what is done.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: run test setup lint format types check clean
+
+run: setup
+	$(BIN)/dapflow run rso
+
+test: $(VENV)/.test-ready
+	$(BIN)/python -m pytest
+
+setup: $(VENV)/.ready
+
+check: test lint types
+
+lint: $(VENV)/.lint-ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(VENV)/.lint-ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(VENV)/.lint-ready
+	$(BIN)/pyright
+
+clean:
+	rm -rf $(VENV) build *.egg-info
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dapflow needs Python 3.11 or newer: make setup PYTHON=python3.11")'
+	@echo "Installing into $(VENV) (about two minutes, once) ..."
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(PIP) --editable .
+	@touch $@
+
+$(VENV)/.test-ready: $(VENV)/.ready
+	@echo "Installing what the tests need ..."
+	@$(PIP) --editable '.[test]'
+	@touch $@
+
+$(VENV)/.lint-ready: $(VENV)/.ready
+	@$(PIP) --editable '.[lint]'
+	@touch $@
