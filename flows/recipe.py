@@ -24,8 +24,8 @@ class Evaluation(BaseModel):
     """How the new policy is measured against the old one on the held-out prompts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    sampling: Sampling = Field(Sampling(n=1), description="one answer of each policy per held-out prompt")
-    judge: RewardModel | str = Field(RewardModel(), description="trained on preferences of its own, or the name of a program")
+    sampling: Sampling = Field(default=Sampling(n=1), description="one answer of each policy per held-out prompt")
+    judge: RewardModel | str = Field(default=RewardModel(), description="trained on preferences of its own, or the name of a program")
 
 
 class Recipe(BaseModel):
@@ -36,23 +36,23 @@ class Recipe(BaseModel):
     name: str
     title: str = Field(description="the method in one line")
     paper: str = Field(description="where it comes from")
-    policy: str = Field("embedded:smollm2-135m", description="the initial policy: `embedded:...`, `toy`, a directory or a hub id")
-    seed: int = Field(0, ge=0)
+    policy: str = Field(default="embedded:smollm2-135m", description="the initial policy: `embedded:...`, `toy`, a directory or a hub id")
+    seed: int = Field(default=0, ge=0)
 
     prompts: Prompts = Prompts()
     preferences: Preferences = Preferences()
     sampling: Sampling = Sampling()
     reward: RewardModel = RewardModel()
-    judge: str = Field("reward-model", description="who scores candidates: `reward-model`, `policy` (it judges itself) or a program")
+    judge: str = Field(default="reward-model", description="who scores candidates: `reward-model`, `policy` (it judges itself) or a program")
     acceptance: Acceptance = Acceptance()
     pairing: Pairing = Pairing()
     loss: Loss
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
 
-    init: Literal["previous", "initial"] = Field("previous", description="the weights an iteration starts from")
-    reference: Literal["initial", "previous"] = Field("initial", description="the policy its loss is taken against")
-    pool: Literal["new", "all"] = Field("new", description="pairs it trains on: this iteration's, or all so far")
+    init: Literal["previous", "initial"] = Field(default="previous", description="the weights an iteration starts from")
+    reference: Literal["initial", "previous"] = Field(default="initial", description="the policy its loss is taken against")
+    pool: Literal["new", "all"] = Field(default="new", description="pairs it trains on: this iteration's, or all so far")
 
 
 def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
@@ -89,7 +89,7 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
             raise UserError(_unknown(values, ".".join(key.split(".")[: depth + 1])))
         if depth < len(path):
             place = place[part]
-    place[last] = value
+    place[last] = {"name": value} if key == "loss" and isinstance(value, str) else value
 
 
 def _unknown(values: dict[str, Any], key: str) -> str:

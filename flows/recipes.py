@@ -11,13 +11,13 @@ from tasks.training.reward import RewardModel
 from tasks.training.settings import Training
 
 _BRIEF = "You are a helpful assistant. Answer in one to three sentences."
-_ANSWER = Sampling(n=1, temperature=0.7, top_k=40, max_tokens=80, system=_BRIEF)
+_ANSWER = Sampling(n=1, temperature=0.7, top_k=40, max_tokens=56, system=_BRIEF)
 
 RSO = Recipe(
     name="rso",
     title="statistical rejection sampling optimisation",
     paper="Liu et al. 2024, arXiv 2309.06657",
-    prompts=Prompts(per_iteration=48, held_out=64),
+    prompts=Prompts(per_iteration=32, held_out=64),
     sampling=_ANSWER.model_copy(update={"n": 8}),
     acceptance=Acceptance(rule="rso", beta=0.5, keep=4),
     pairing=Pairing(rule="first-round"),

@@ -22,9 +22,9 @@ class Acceptance(BaseModel):
     """How candidates are thinned before they are paired."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    rule: Literal["rso", "all"] = Field("rso", description="`rso`: Algorithm 1; `all`: every candidate (sft-sample-rank)")
-    beta: float = Field(0.5, gt=0, description="temperature of exp(reward / beta); small keeps the best, large keeps any")
-    keep: int = Field(8, ge=2, description="candidates accepted per prompt")
+    rule: Literal["rso", "all"] = Field(default="rso", description="`rso`: Algorithm 1; `all`: every candidate (sft-sample-rank)")
+    beta: float = Field(default=0.5, gt=0, description="temperature of exp(reward / beta); small keeps the best, large keeps any")
+    keep: int = Field(default=8, ge=2, description="candidates accepted per prompt")
 
 
 @dataclass(frozen=True, kw_only=True)

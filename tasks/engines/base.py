@@ -14,12 +14,12 @@ class Sampling(BaseModel):
     """How completions are drawn."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    n: int = Field(8, ge=1, description="completions per prompt")
-    temperature: float = Field(1.0, ge=0, description="0 takes the likeliest token")
-    top_p: float = Field(1.0, gt=0, le=1, description="smallest set of tokens with this probability")
-    top_k: int = Field(0, ge=0, description="the k likeliest tokens; 0 for all")
-    max_tokens: int = Field(64, ge=1, description="a completion longer than this is cut off")
-    system: str | None = Field(None, description="system prompt")
+    n: int = Field(default=8, ge=1, description="completions per prompt")
+    temperature: float = Field(default=1.0, ge=0, description="0 takes the likeliest token")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="smallest set of tokens with this probability")
+    top_k: int = Field(default=0, ge=0, description="the k likeliest tokens; 0 for all")
+    max_tokens: int = Field(default=64, ge=1, description="a completion longer than this is cut off")
+    system: str | None = Field(default=None, description="system prompt")
 
 
 @dataclass(frozen=True, kw_only=True)

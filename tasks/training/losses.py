@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_serializer, model_validator
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
@@ -160,6 +160,18 @@ class Loss(BaseModel):
     @classmethod
     def of(cls, name: str, **options: bool | int | float | str) -> Self:
         return cls(name=name, options=options)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unfold(cls, value: Any) -> Any:
+        """Also reads a bare name, and options beside the name: "hinge-norm", {"name": "hinge-norm", "gamma": 0.05}."""
+        given = {"name": value} if isinstance(value, str) else dict(value)
+        beside = {key: given.pop(key) for key in list(given) if key not in cls.model_fields}
+        return given | {"name": str(given.get("name", "")).replace("-", "_"), "options": given.get("options", {}) | beside}
+
+    @model_serializer
+    def _fold(self) -> dict[str, bool | int | float | str]:
+        return {"name": self.name, **self.options}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

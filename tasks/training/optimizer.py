@@ -49,11 +49,13 @@ class MasterAdamW:
 
     @torch.no_grad()
     def load(self, tensors: dict[str, Tensor]) -> None:
-        """Take up what `state` gave, and set the model's weights from it."""
+        """Take up what `state` gave, as copies (a loaded file stays mapped), and set the model's weights from it."""
         for name, master in self.masters.items():
             master.copy_(tensors[f"master/{name}"])
             self.adamw.state[master] = {
-                key: tensors[f"{key}/{name}"].to(master.device) for key in ("step", "exp_avg", "exp_avg_sq") if f"{key}/{name}" in tensors
+                key: tensors[f"{key}/{name}"].to(master.device, copy=True)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+                if f"{key}/{name}" in tensors
             }
         self._publish()
 

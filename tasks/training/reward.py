@@ -37,13 +37,13 @@ class RewardModel(BaseModel):
     """How a reward model is trained."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    parameters: Literal["head", "lora", "full"] = Field("head", description="which weights are trained")
-    layers: int = Field(0, ge=0, description="layers of the backbone that are computed: the head reads what comes out; 0 for all")
-    margins: Literal["none", "small", "large"] = Field("none", description="margin by rating (Llama 2)")
-    epochs: int = Field(1, ge=1, description="for lora and full")
-    learning_rate: float = Field(1e-4, gt=0, description="for lora and full")
-    batch_size: int = Field(8, ge=1, description="pairs per optimiser step, for lora and full")
-    lora_rank: int = Field(8, ge=1)
+    parameters: Literal["head", "lora", "full"] = Field(default="head", description="which weights are trained")
+    layers: int = Field(default=0, ge=0, description="layers of the backbone that are computed: the head reads what comes out; 0 for all")
+    margins: Literal["none", "small", "large"] = Field(default="none", description="margin by rating (Llama 2)")
+    epochs: int = Field(default=1, ge=1, description="for lora and full")
+    learning_rate: float = Field(default=1e-4, gt=0, description="for lora and full")
+    batch_size: int = Field(default=8, ge=1, description="pairs per optimiser step, for lora and full")
+    lora_rank: int = Field(default=8, ge=1)
 
 
 class Scorer:

@@ -38,20 +38,27 @@ BATCH = 4
 CPU = torch.device("cpu")
 
 
-def matmul_rate(dtype: torch.dtype, seconds: float = 1.0) -> float:
-    """Multiply-adds times two, per second, of the matrix product that the model's largest layers run."""
+def matmul_rate(dtype: torch.dtype, tries: int = 100) -> float:
+    """Operations per second of the matrix product that the model's largest layers run, in the best of some tries of 10."""
     left, weight = torch.randn(1024, 576).to(dtype), torch.randn(1536, 576).to(dtype)
-    torch.nn.functional.linear(left, weight)
-    count, start = 0, time.perf_counter()
-    while time.perf_counter() - start < seconds:
-        torch.nn.functional.linear(left, weight)
-        count += 1
-    return 2 * 1024 * 576 * 1536 * count / (time.perf_counter() - start)
+    seconds = list[float]()
+    for _ in range(tries):
+        start = time.perf_counter()
+        for _ in range(10):
+            torch.nn.functional.linear(left, weight)
+        seconds.append(time.perf_counter() - start)
+    return 10 * 2 * 1024 * 576 * 1536 / min(seconds)
+
+
+def head_weight(model: PreTrainedModel) -> torch.Tensor:
+    head = model.get_output_embeddings()
+    assert isinstance(head, torch.nn.Linear)
+    return head.weight
 
 
 def necessary_operations(model: PreTrainedModel, group: Group) -> float:
     """Operations of one training step on the group: 6 for each weight and token, the output head at completion tokens only."""
-    head = model.get_output_embeddings().weight.numel()
+    head = head_weight(model).numel()
     body = sum(p.numel() for p in model.parameters()) - head
     return 6 * (body * group.tokens + head * sum(map(len, group.answers)))
 
@@ -75,7 +82,7 @@ def phases(model: PreTrainedModel, groups: list[Group], optimizer: MasterAdamW) 
         )
     times.append(time.perf_counter())
     hidden = body.last_hidden_state[0].index_select(0, packed.source)
-    loss = completion_logps(hidden, packed.target, model.get_output_embeddings().weight).sum()
+    loss = completion_logps(hidden, packed.target, head_weight(model)).sum()
     times.append(time.perf_counter())
     loss.backward()
     times.append(time.perf_counter())
@@ -101,9 +108,8 @@ def measure(model: PreTrainedModel, name: str, pairs: int, rate: float) -> None:
     parts = phases(model, groups[:BATCH], optimizer)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     print(f"{name}: {pairs} pairs of {SHAPES[name][0]} + 2 x {SHAPES[name][1]} tokens, {BATCH} a step")
-    print(
-        f"  {pairs_per_s:.3f} pairs/s ({BATCH / step_s[0]:.3f} in the best step, {needed * BATCH / step_s[0] / rate:.0%} of the matmul rate)"
-    )
+    share = needed * BATCH / step_s[0] / rate
+    print(f"  {pairs_per_s:.3f} pairs/s ({BATCH / step_s[0]:.3f} in the best step, {share:.0%} of the matmul rate)")
     print(f"  reference log-probs {pairs / reference_s:.2f} pairs/s; peak memory {peak:.1f} GB so far")
     print("  one step: " + ", ".join(f"{key} {value:.2f} s" for key, value in parts.items()), flush=True)
 

@@ -1,0 +1,145 @@
+"""`dapflow run`: every recipe end to end on the toy model under a real Prefect server, twice; and what a user can get wrong."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import cli
+from flows.recipes import RECIPES
+from storage import Lake
+
+SMALL = ("--set", "prompts.per_iteration=4", "--set", "prompts.held_out=6", "--set", "sampling.n=3", "--set", "sampling.max_tokens=6")
+
+
+def dapflow(*arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of the command line."""
+    monkeypatch.setattr(sys, "argv", ["dapflow", *arguments])
+    try:
+        cli.main()
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_runs_and_the_second_time_all_is_cached(
+    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("run", recipe, "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL)
+    results: list[dict[str, Any]] = []
+    for _ in range(2):
+        code, out, err = dapflow(*command, monkeypatch=monkeypatch, capsys=capsys)
+        assert code == 0, err
+        results.append(json.loads(out.splitlines()[-1]))
+    first, second = results
+    assert [step["version"] for step in first["steps"]] == [step["version"] for step in second["steps"]]
+    assert {step["state"] for step in second["steps"]} == {"cached"}
+    assert first["iterations"] == second["iterations"]
+    [iteration] = first["iterations"]
+    assert 0 <= iteration["win_rate_low"] <= iteration["win_rate"] <= iteration["win_rate_high"] <= 1
+    wanted = {"policy", "reward_before", "reward_after", "length_before", "length_after", "acceptance_rate", "pairs", "dropped"}
+    assert wanted <= iteration.keys()
+    assert (first["recipe"], first["lake"]) == (recipe, str(tmp_path / "lake"))
+    assert set(first["steps"][0]) == {"name", "version", "state", "rows", "seconds"}
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_second_iteration_goes_on_top_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL)
+    _, out, _ = dapflow(*command, monkeypatch=monkeypatch, capsys=capsys)
+    [alone] = json.loads(out.splitlines()[-1])["iterations"]
+    code, out, _ = dapflow(*command, "--iterations", "2", monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0
+    result = json.loads(out.splitlines()[-1])
+    one, two = result["iterations"]
+    assert one == alone
+    assert two["policy"] != one["policy"]
+    lake = Lake(tmp_path / "lake")
+    edges = lake.rows("SELECT parent, role FROM edges WHERE child = ?", [two["policy"]])
+    assert {"parent": one["policy"], "role": "policy"} in edges  # trained from the policy before
+    initial = next(step["version"] for step in result["steps"] if step["name"] == "policy toy")
+    assert {"parent": initial, "role": "reference"} in edges  # against the initial one
+    # The prompts are the next ones, and the old policy's held-out answers are not sampled again.
+    prompts = lake.rows("SELECT DISTINCT version, prompt FROM prompts WHERE split = 'train'")
+    assert len(prompts) == len({row["prompt"] for row in prompts}) == 8
+    states = [step["state"] for step in result["steps"] if step["name"].startswith("sample 6")]
+    assert states == ["cached", "cached", "cached", "run"]
+    lake.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "rs0"], "no recipe `rs0`"),
+        (["run", "rso", "--set", "sampling.temprature=1"], "did you mean `sampling.temperature`?"),
+        (["run", "rso", "--set", "sampling.temperature=-1"], "`sampling.temperature` must be greater than or equal to 0"),
+        (["run", "rso", "--iterations", "0"], "there must be at least one"),
+        (["run", "rso", "--toy", "--set", "policy=no-such-model"], "There is no model `no-such-model`"),
+        (["run", "rso", "--toy", "--set", "prompts.source=nowhere.jsonl"], "There is no file nowhere.jsonl"),
+        (["plan", "rso", "--toy", "--set", "prompts.source=nowhere.jsonl"], "There is no file nowhere.jsonl"),
+        (["recipes", "rs0"], "no recipe `rs0`"),
+    ],
+)
+@pytest.mark.usefixtures("prefect_server")
+def test_what_a_user_can_put_right_is_one_sentence_and_exit_code_2(
+    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if arguments[0] != "recipes":
+        arguments = [*arguments, "--lake", str(tmp_path / "lake")]
+    code, _, err = dapflow(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert err.strip().splitlines()[-1].startswith("dapflow: ")
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_malformed_line_is_named_and_the_next_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.jsonl"
+    lines = [json.dumps({"prompt": f"Tell me about the number {n}."}) for n in range(12)]
+    file.write_text("\n".join([*lines[:6], '{"prompt": "unfinished', *lines[6:]]))
+    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL, "--set", f"prompts.source={file}")
+    code, _, err = dapflow(*command, monkeypatch=monkeypatch, capsys=capsys)
+    assert (code, "mine.jsonl:7: not valid JSON" in err) == (2, True)
+    file.write_text("\n".join(lines))
+    code, out, _ = dapflow(*command, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0
+    assert json.loads(out.splitlines()[-1])["iterations"][0]["held_out_prompts"] == 6
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_prompt_longer_than_the_context_is_refused_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "mine.jsonl"
+    prompts = [f"Tell me about the number {n}." for n in range(9)] + ["word " * 2000]
+    file.write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in prompts))
+    settings = ("--set", "prompts.per_iteration=9", "--set", "prompts.held_out=1", "--set", "sampling.n=3", "--set", "sampling.max_tokens=6")
+    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *settings, "--set", f"prompts.source={file}")
+    code, out, err = dapflow(*command, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0, err
+    assert json.loads(out.splitlines()[-1])["iterations"][0]["dropped"]["refused"] == 3
+    lake = Lake(tmp_path / "lake")
+    notes = {row["note"] for row in lake.rows("SELECT note FROM completions WHERE finish_reason = 'refused'")}
+    assert len(notes) == 1
+    assert "do not fit the context of 512" in notes.pop()
+    lake.close()
+
+
+def test_a_plan_runs_nothing_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = dapflow("plan", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL, monkeypatch=monkeypatch, capsys=capsys)
+    assert code == 0
+    plan = json.loads(out)
+    assert plan["tokens"]["sampled"] == 4 * 3 * 6 + 2 * 6 * 12  # candidates, and two policies' answers to the held-out prompts
+    assert plan["judge_calls"] == 4 * 3 + 4 * 6
+    assert not (tmp_path / "lake").exists()
