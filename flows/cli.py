@@ -7,10 +7,11 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from flows.environment import prepare
@@ -120,14 +121,18 @@ def _at_least_one(iterations: int) -> None:
         raise UserError(f"--iterations {iterations}: there must be at least one.")
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: one sentence and exit code 2 for what a user can put right, 130 for Ctrl-C."""
     signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
     try:
-        app()
-    except UserError as error:
+        app(sys.argv[1:] if arguments is None else arguments, exit_on_error=False, print_error=False)
+    except (UserError, CycloptsError) as error:
         print(f"dapflow: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("\ndapflow: stopped. Nothing is lost: the same command goes on from here.", file=sys.stderr)
         sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

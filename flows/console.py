@@ -90,6 +90,7 @@ def _outcome(number: int, one: dict[str, Any]) -> Panel:
     lines = [
         f"win rate against the policy before   {one['win_rate']:.1%}  (95 % interval {low:.1%} to {high:.1%}): {verdict}",
         f"  on {one['held_out_prompts']} held-out prompts, by a judge that did not label the training pairs",
+        *(_judge(role, judge) for role, judge in one["judges"].items()),
         f"accepted candidates                  {one['acceptance_rate']:.1%}",
         f"pairs trained on                     {one['pairs']}",
         f"left out                             {dropped}",
@@ -99,6 +100,13 @@ def _outcome(number: int, one: dict[str, Any]) -> Panel:
         f"new policy                           models@{one['policy']}",
     ]
     return Panel(Text("\n".join(lines)), title=f"Iteration {number}", title_align="left")
+
+
+def _judge(role: str, judge: dict[str, Any]) -> str:
+    if "accuracy" not in judge:
+        return f"{role + ' judge':<36} {judge['judge']}"
+    interval = f"95 % interval {judge['accuracy_low']:.0%} to {judge['accuracy_high']:.0%}"
+    return f"{role + ' judge is right on':<36} {judge['accuracy']:.0%} of held-out preferences ({interval})"
 
 
 def _change(name: str, before: float | None, after: float | None, form: str) -> str:

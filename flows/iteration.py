@@ -20,11 +20,12 @@ from tasks.training.train import train
 
 
 class Iteration:
-    """What an iteration hands on: the new policy, its pairs, and the figures of its evaluation."""
+    """What an iteration hands on: the new policy, the datasets it came from, and who judged."""
 
-    def __init__(self, policy: ModelRef, parts: dict[str, DatasetRef]) -> None:
+    def __init__(self, policy: ModelRef, parts: dict[str, DatasetRef], judges: dict[str, ModelRef | str]) -> None:
         self.policy = policy
         self.parts = parts
+        self.judges = judges
 
 
 @flow(name="iteration", flow_run_name="{recipe.name} iteration {iteration}", validate_parameters=False, persist_result=False)
@@ -66,7 +67,7 @@ def iterate(
     )
     sampled = {"completions": completions, "verdicts": verdicts, "acceptances": acceptances, "pairs": pairs}
     measured = {"before": before, "after": after, "judged_before": judged_before, "judged_after": judged_after, "metrics": metrics}
-    return Iteration(trained, {**sampled, "held_out": held_out, **measured})
+    return Iteration(trained, {**sampled, "held_out": held_out, **measured}, {"training": scorer, "evaluation": referee})
 
 
 def prompts_of(recipe: Recipe, iteration: int) -> tuple[DatasetRef, DatasetRef]:

@@ -4,7 +4,9 @@ from collections import Counter
 from typing import Any
 
 from flows.iteration import Iteration
-from storage import Lake
+from storage import Lake, ModelRef
+
+_KEYS = {"value": "", "low": "_low", "high": "_high"}
 
 
 def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
@@ -24,9 +26,18 @@ def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
         "acceptance_rate": sum(row["accepted"] for row in able) / len(able) if able else 0.0,
         "pairs": sum(row["dropped"] is None for row in pairs),
         "dropped": dict(sorted(dropped.items())),
+        "judges": {role: _accuracy(lake, judge) for role, judge in iteration.judges.items()},
         "held_out_prompts": iteration.parts["held_out"].rows,
         "examples": _examples(lake, iteration),
     }
+
+
+def _accuracy(lake: Lake, judge: ModelRef | str) -> dict[str, Any]:
+    """Who judged and, for a reward model, how often it was right on held-out preferences."""
+    if isinstance(judge, str):
+        return {"judge": judge}
+    rows = lake.rows("SELECT value, low, high FROM metrics WHERE version = ? AND name = 'held_out_accuracy'", [judge.version])
+    return {"judge": judge.version, **({f"accuracy{suffix}": rows[0][key] for key, suffix in _KEYS.items()} if rows else {})}
 
 
 def _value(metrics: dict[str, Any], name: str) -> float | None:

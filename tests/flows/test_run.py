@@ -1,7 +1,6 @@
 """`dapflow run`: every recipe end to end on the toy model under a real Prefect server, twice; and what a user can get wrong."""
 
 import json
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from storage import Lake
 SMALL = ("--set", "prompts.per_iteration=4", "--set", "prompts.held_out=6", "--set", "sampling.n=3", "--set", "sampling.max_tokens=6")
 
 
-def dapflow(*arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+def dapflow(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
     """Exit code, standard output and standard error of the command line."""
-    monkeypatch.setattr(sys, "argv", ["dapflow", *arguments])
     try:
-        cli.main()
+        cli.main(arguments)
         code = 0
     except SystemExit as end:
         code = int(end.code or 0)
@@ -29,12 +27,12 @@ def dapflow(*arguments: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
 @pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_every_recipe_runs_and_the_second_time_all_is_cached(
-    recipe: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ("run", recipe, "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL)
     results: list[dict[str, Any]] = []
     for _ in range(2):
-        code, out, err = dapflow(*command, monkeypatch=monkeypatch, capsys=capsys)
+        code, out, err = dapflow(*command, capsys=capsys)
         assert code == 0, err
         results.append(json.loads(out.splitlines()[-1]))
     first, second = results
@@ -51,12 +49,12 @@ def test_every_recipe_runs_and_the_second_time_all_is_cached(
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_second_iteration_goes_on_top_of_the_first(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL)
-    _, out, _ = dapflow(*command, monkeypatch=monkeypatch, capsys=capsys)
+    _, out, _ = dapflow(*command, capsys=capsys)
     [alone] = json.loads(out.splitlines()[-1])["iterations"]
-    code, out, _ = dapflow(*command, "--iterations", "2", monkeypatch=monkeypatch, capsys=capsys)
+    code, out, _ = dapflow(*command, "--iterations", "2", capsys=capsys)
     assert code == 0
     result = json.loads(out.splitlines()[-1])
     one, two = result["iterations"]
@@ -86,15 +84,16 @@ def test_a_second_iteration_goes_on_top_of_the_first(
         (["run", "rso", "--toy", "--set", "prompts.source=nowhere.jsonl"], "There is no file nowhere.jsonl"),
         (["plan", "rso", "--toy", "--set", "prompts.source=nowhere.jsonl"], "There is no file nowhere.jsonl"),
         (["recipes", "rs0"], "no recipe `rs0`"),
+        (["run", "rso", "--iteratons", "2"], "--iteratons"),
+        (["run", "rso", "--iterations", "two"], "two"),
     ],
 )
 @pytest.mark.usefixtures("prefect_server")
 def test_what_a_user_can_put_right_is_one_sentence_and_exit_code_2(
-    arguments: list[str], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    if arguments[0] != "recipes":
-        arguments = [*arguments, "--lake", str(tmp_path / "lake")]
-    code, _, err = dapflow(*arguments, monkeypatch=monkeypatch, capsys=capsys)
+    lake = [] if arguments[0] == "recipes" else ["--lake", str(tmp_path / "lake")]
+    code, _, err = dapflow(*arguments, *lake, capsys=capsys)
     assert code == 2
     assert message in err
     assert "Traceback" not in err
@@ -103,30 +102,30 @@ def test_what_a_user_can_put_right_is_one_sentence_and_exit_code_2(
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_malformed_line_is_named_and_the_next_run_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "mine.jsonl"
     lines = [json.dumps({"prompt": f"Tell me about the number {n}."}) for n in range(12)]
     file.write_text("\n".join([*lines[:6], '{"prompt": "unfinished', *lines[6:]]))
     command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL, "--set", f"prompts.source={file}")
-    code, _, err = dapflow(*command, monkeypatch=monkeypatch, capsys=capsys)
+    code, _, err = dapflow(*command, capsys=capsys)
     assert (code, "mine.jsonl:7: not valid JSON" in err) == (2, True)
     file.write_text("\n".join(lines))
-    code, out, _ = dapflow(*command, monkeypatch=monkeypatch, capsys=capsys)
+    code, out, _ = dapflow(*command, capsys=capsys)
     assert code == 0
     assert json.loads(out.splitlines()[-1])["iterations"][0]["held_out_prompts"] == 6
 
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_prompt_longer_than_the_context_is_refused_and_counted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "mine.jsonl"
     prompts = [f"Tell me about the number {n}." for n in range(9)] + ["word " * 2000]
     file.write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in prompts))
     settings = ("--set", "prompts.per_iteration=9", "--set", "prompts.held_out=1", "--set", "sampling.n=3", "--set", "sampling.max_tokens=6")
     command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *settings, "--set", f"prompts.source={file}")
-    code, out, err = dapflow(*command, monkeypatch=monkeypatch, capsys=capsys)
+    code, out, err = dapflow(*command, capsys=capsys)
     assert code == 0, err
     assert json.loads(out.splitlines()[-1])["iterations"][0]["dropped"]["refused"] == 3
     lake = Lake(tmp_path / "lake")
@@ -136,8 +135,8 @@ def test_a_prompt_longer_than_the_context_is_refused_and_counted(
     lake.close()
 
 
-def test_a_plan_runs_nothing_and_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = dapflow("plan", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL, monkeypatch=monkeypatch, capsys=capsys)
+def test_a_plan_runs_nothing_and_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = dapflow("plan", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL, capsys=capsys)
     assert code == 0
     plan = json.loads(out)
     assert plan["tokens"]["sampled"] == 4 * 3 * 6 + 2 * 6 * 12  # candidates, and two policies' answers to the held-out prompts

@@ -51,7 +51,7 @@ def test_a_tokenizer_without_a_beginning_of_sequence_token_gets_none() -> None:
 
 def test_a_template_that_takes_no_system_prompt_says_so() -> None:
     assert render(words(NO_SYSTEM), "hello") == [BOS, USER, HELLO, BOT]
-    with pytest.raises(UserError, match="System role not supported.*leave the system prompt out"):
+    with pytest.raises(UserError, match=r"System role not supported.*leave the system prompt out"):
         render(words(NO_SYSTEM), "hello", "be kind")
 
 

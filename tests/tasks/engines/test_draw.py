@@ -55,7 +55,8 @@ def test_tokens_follow_the_distribution_and_never_leave_the_allowed_set(sampling
 
 
 def test_a_nucleus_wider_than_the_tokens_looked_at_first_is_still_exact() -> None:
-    # 3,000 equal tokens: top_p = 0.9 needs 2,700 of them, far more than the 256 likeliest; 4,000 draws see 2,700 (1 - exp(-4,000 / 2,700)) = 2,086
+    # 3,000 equal tokens: top_p = 0.9 needs 2,700 of them, far more than the 256 likeliest.
+    # 4,000 draws see 2,700 (1 - exp(-4,000 / 2,700)) = 2,086 of those.
     tokens = drawn(torch.zeros(3000), Sampling(top_p=0.9), draws=4000)
     assert len(tokens.unique()) == pytest.approx(2086, abs=80)
 

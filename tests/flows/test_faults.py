@@ -1,0 +1,56 @@
+"""Ctrl-C and kill -9 in the middle of a run: nothing half-written, and the run that goes on ends with the same rows and weights."""
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.align import align
+from storage import Lake
+from storage.schema import NOUNS
+
+SETTINGS = ["prompts.per_iteration=8", "prompts.held_out=6", "sampling.n=4", "training.checkpoint_every_steps=1", "training.epochs=3"]
+
+
+def stopped_after(line: str, with_signal: signal.Signals, lake: Path) -> tuple[int, str]:
+    """Start a run in a process of its own and send the signal once a line of its progress holds `line`. Exit code, standard error."""
+    sets = [word for setting in SETTINGS for word in ("--set", setting)]
+    command = [sys.executable, "-u", "-m", "flows.cli", "run", "rso", "--toy", "--json", "--lake", str(lake), *sets]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment) as process:
+        assert process.stderr is not None
+        seen: list[str] = []
+        for text in process.stderr:
+            seen.append(text)
+            if line in text:
+                process.send_signal(with_signal)
+                break
+        seen += list(process.stderr)
+    return process.returncode, "".join(seen)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_that_was_stopped_twice_ends_like_one_that_was_not(tmp_path: Path) -> None:
+    stopped, whole = tmp_path / "stopped", tmp_path / "whole"
+    code, said = stopped_after("load preferences (reward)", signal.SIGINT, stopped)
+    assert code == 130, said
+    assert "Nothing is lost" in said
+    assert "Traceback" not in said
+    code, said = stopped_after("pair 32 candidates", signal.SIGKILL, stopped)
+    assert code == -signal.SIGKILL, said
+
+    results = [align("rso", 1, SETTINGS, True, str(lake)) for lake in (stopped, whole)]
+    assert results[0]["iterations"] == results[1]["iterations"]
+    lakes = [Lake(stopped), Lake(whole)]
+    for noun in NOUNS:
+        timed = "WHERE name <> 'tokens_per_second'" if noun == "metrics" else ""
+        rows = [lake.rows(f"SELECT * FROM {noun} {timed} ORDER BY id") for lake in lakes]
+        assert rows[0] == rows[1], noun  # models by their digests: the weights are equal to the bit
+        assert len({row["id"] for row in rows[0]}) == len(rows[0])
+    assert lakes[0].rows("SELECT * FROM versions WHERE state = 'open'") == []
+    assert not list((stopped / "checkpoints").iterdir())
+    for lake in lakes:
+        lake.close()

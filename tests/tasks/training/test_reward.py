@@ -1,0 +1,87 @@
+"""Reward models: the head is the convex optimum, margins follow the tables, and what was trained comes back from disk as it was."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from storage import UserError
+from tasks.models import load, resolve
+from tasks.training.backbone import Backbone, load_backbone, save_backbone, tune
+from tasks.training.features import answer_features, packed_features, padded_features, text_group
+from tasks.training.reward import MARGINS, RewardModel, fit_head
+
+PAIRS = [("Why?", f"Because it is {word}.", f"No {n} idea {word}") for n, word in enumerate("red green blue tall short warm cold wet dry old new far".split())]
+
+
+@pytest.fixture(scope="module")
+def toy() -> Backbone:
+    loaded = load(resolve("toy").path)
+    return Backbone(model=loaded.model, tokenizer=loaded.tokenizer)
+
+
+def groups(toy: Backbone):  # type: ignore[no-untyped-def]
+    return [text_group(toy.tokenizer, prompt, (chosen, rejected), str(n)) for n, (prompt, chosen, rejected) in enumerate(PAIRS)]
+
+
+def test_a_planted_direction_is_found() -> None:
+    rng = torch.Generator().manual_seed(0)
+    truth = torch.tensor([2.0, -1.0, 0.0, 0.0], dtype=torch.float64)
+    features = torch.randn(400, 2, 4, generator=rng, dtype=torch.float64)
+    swap = (features @ truth)[:, 0] < (features @ truth)[:, 1]
+    features[swap] = features[swap].flip(1)
+    weight, bias = fit_head(features, torch.zeros(400, dtype=torch.float64))
+    assert torch.cosine_similarity(weight, truth, dim=0) > 0.99
+    assert float((features @ weight + bias).mean()) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_margin_asks_for_a_larger_difference() -> None:
+    rng = torch.Generator().manual_seed(1)
+    features = torch.randn(60, 2, 3, generator=rng, dtype=torch.float64)
+    features[:, 0, 0] += 1.0
+    plain, _ = fit_head(features, torch.zeros(60, dtype=torch.float64))
+    wide, _ = fit_head(features, torch.full((60,), 3.0, dtype=torch.float64))
+    assert wide[0] > plain[0] > 0
+    assert MARGINS["small"] == {"significantly": 1.0, "better": 2 / 3, "slightly": 1 / 3, "negligible": 0.0}
+    assert MARGINS["large"] == {"significantly": 3.0, "better": 2.0, "slightly": 1.0, "negligible": 0.0}
+
+
+def test_too_few_pairs_are_refused() -> None:
+    with pytest.raises(UserError, match="at least 10 labelled pairs, there are 3"):
+        fit_head(torch.zeros(3, 2, 4, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("layers", [0, 1, 2])
+def test_packed_and_padded_features_are_equal(toy: Backbone, layers: int) -> None:
+    with torch.no_grad():
+        packed, padded = packed_features(toy.model, groups(toy), layers), padded_features(toy.model, groups(toy), layers)
+    assert torch.allclose(packed, padded, atol=1e-5)
+
+
+def test_the_state_after_a_layer_is_that_of_transformers(toy: Backbone) -> None:
+    [group] = groups(toy)[:1]
+    ids = torch.tensor([group.prompt + group.answers[0][:-1]])
+    hidden = toy.model(input_ids=ids, output_hidden_states=True).hidden_states[1]
+    expected = hidden[0, len(group.prompt) :].mean(dim=0)
+    assert torch.allclose(answer_features(toy.model, [group], 1)[0][0], expected, atol=1e-5)
+
+
+def test_a_layer_that_is_not_there_is_named(toy: Backbone) -> None:
+    with pytest.raises(UserError, match=r"layer 9.*backbone has 2"):
+        answer_features(toy.model, groups(toy), 9)
+
+
+@pytest.mark.parametrize("parameters", ["lora", "full"])
+def test_a_tuned_backbone_learns_its_pairs_and_comes_back_from_disk(toy: Backbone, parameters: str, tmp_path: Path) -> None:
+    settings = RewardModel(parameters=parameters, epochs=6, learning_rate=5e-3, batch_size=4)  # type: ignore[arg-type]
+    margins = torch.zeros(len(PAIRS), dtype=torch.float64)
+    before = {name: tensor.clone() for name, tensor in toy.model.state_dict().items()}
+    tuned = tune(toy, groups(toy), margins, settings, seed=0)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in toy.model.state_dict().items())  # a copy was trained
+    features = torch.stack(answer_features(tuned.model, groups(toy), 0))
+    assert not torch.allclose(features, torch.stack(answer_features(toy.model, groups(toy), 0)))
+    save_backbone(tmp_path, tuned, parameters)
+    again = load_backbone(tmp_path, load(resolve("toy").path), parameters)
+    assert torch.equal(torch.stack(answer_features(again.model, groups(toy), 0)), features)
+
+
