@@ -1,8 +1,8 @@
 """Serve `align` as a deployment of a Prefect server: runs are started from its UI, its API or `prefect deployment run`.
 
-    prefect server start                                   # in one terminal
-    PREFECT_API_URL=http://127.0.0.1:4200/api python -m deployments.serve     # in another
-    prefect deployment run align/align --param recipe=rso --param toy=true
+prefect server start                                   # in one terminal
+PREFECT_API_URL=http://127.0.0.1:4200/api python -m deployments.serve     # in another
+prefect deployment run align/align --param recipe=rso --param toy=true
 """
 
 from flows.align import align

@@ -1,6 +1,6 @@
 """`align`: policy t -> policy t+1, as often as asked. The entry point of the command line and of the deployments.
 
-    align(recipe="rso", iterations=2, settings=["sampling.temperature=0.9"], lake="./lake")
+align(recipe="rso", iterations=2, settings=["sampling.temperature=0.9"], lake="./lake")
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """One iteration of any recipe: one DAG, from the prompts to the measured new policy. It reads as the algorithm.
 
-    policy' = iterate(recipe, t, policy, initial)
+policy' = iterate(recipe, t, policy, initial)
 """
 
 from prefect import flow
@@ -29,9 +29,7 @@ class Iteration:
 
 
 @flow(name="iteration", flow_run_name="{recipe.name} iteration {iteration}", validate_parameters=False, persist_result=False)
-def iterate(
-    recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef, earlier_pairs: list[DatasetRef]
-) -> Iteration:
+def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef, earlier_pairs: list[DatasetRef]) -> Iteration:
     """Policy t -> policy t+1, and how much better it is."""
     r, seed = recipe, derive_seed(recipe.seed, iteration)
     prompts, held_out = prompts_of(r, iteration)

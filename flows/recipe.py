@@ -1,6 +1,6 @@
 """A recipe: one alignment method as a frozen value that names its choices. There is no branch on a method's name anywhere.
 
-    RSO_HINGE = RSO.model_copy(update={"name": "rso-hinge", "loss": Loss.of("hinge_norm", gamma=0.05)})
+RSO_HINGE = RSO.model_copy(update={"name": "rso-hinge", "loss": Loss.of("hinge_norm", gamma=0.05)})
 """
 
 import difflib
@@ -15,9 +15,9 @@ from tasks.acceptance import Acceptance
 from tasks.engines.base import Sampling
 from tasks.pairing import Pairing
 from tasks.prompts import Preferences, Prompts
-from tasks.training.settings import Training
 from tasks.training.losses import Loss
 from tasks.training.reward import RewardModel
+from tasks.training.settings import Training
 
 
 class Evaluation(BaseModel):
@@ -43,7 +43,9 @@ class Recipe(BaseModel):
     preferences: Preferences = Preferences()
     sampling: Sampling = Sampling()
     reward: RewardModel = RewardModel()
-    judge: str = Field(default="reward-model", description="who scores candidates: `reward-model`, `policy` (it judges itself) or a program")
+    judge: str = Field(
+        default="reward-model", description="who scores candidates: `reward-model`, `policy` (it judges itself) or a program"
+    )
     acceptance: Acceptance = Acceptance()
     pairing: Pairing = Pairing()
     loss: Loss

@@ -9,7 +9,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -44,9 +44,7 @@ class Lake:
             self._migrate()
 
     def _attach(self) -> Connection:
-        connection = duckdb.connect(
-            config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"}
-        )
+        connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
         for name in _EXTENSIONS:
             connection.execute(f"LOAD '{_extension_file(name)}'")
         catalogue = _quoted(self.root / "catalogue.sqlite")
@@ -93,9 +91,7 @@ class Lake:
             cursor.begin()
             try:
                 result = work(cursor)
-                cursor.execute(
-                    "CALL lake.set_commit_message('dapflow', ?, extra_info => ?)", [message, json.dumps(info or {})]
-                )
+                cursor.execute("CALL lake.set_commit_message('dapflow', ?, extra_info => ?)", [message, json.dumps(info or {})])
                 cursor.commit()
             except BaseException:
                 _roll_back(cursor)
@@ -137,9 +133,7 @@ class Lake:
             rows = self.rows(f'SELECT count(*) AS n, count(id) AS ids FROM "{ref.kind}" WHERE version = ?', [ref.version])
             if rows[0]["n"] != ref.rows:
                 return False
-            return ref.kind != "models" or all(
-                row["path"] is None or (self.root / row["path"]).is_dir() for row in self.read(ref)
-            )
+            return ref.kind != "models" or all(row["path"] is None or (self.root / row["path"]).is_dir() for row in self.read(ref))
         except LakeError:
             return False
 
@@ -187,15 +181,21 @@ def lake_errors(root: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise LakeError(_full(root)) from error
-        raise LakeError(f"The lake at {root} cannot be written ({error.strerror}): check the directory, or choose another with --lake.") from error
+        raise LakeError(
+            f"The lake at {root} cannot be written ({error.strerror}): check the directory, or choose another with --lake."
+        ) from error
     except duckdb.Error as error:
         text = str(error)
         if "No space left" in text or "disk is full" in text or "not enough disk" in text:
             raise LakeError(_full(root)) from error
         if "Permission denied" in text or "readonly database" in text or "unable to open database" in text:
-            raise LakeError(f"The lake at {root} cannot be written: check the directory's permissions, or choose another with --lake.") from error
+            raise LakeError(
+                f"The lake at {root} cannot be written: check the directory's permissions, or choose another with --lake."
+            ) from error
         if isinstance(error, duckdb.IOException | duckdb.InvalidInputException) or "not a database" in text:
-            raise LakeError(f"The lake at {root} is damaged ({text.splitlines()[0]}): restore the file, or run the recipe again with another --lake.") from error
+            raise LakeError(
+                f"The lake at {root} is damaged ({text.splitlines()[0]}): restore the file, or run the recipe again with another --lake."
+            ) from error
         raise
 
 
@@ -219,16 +219,14 @@ def _is_busy(error: BaseException) -> bool:
 
 
 def _roll_back(cursor: Connection) -> None:
-    try:
+    with suppress(duckdb.Error):  # the failed statement may have ended the transaction already
         cursor.rollback()
-    except duckdb.Error:  # the failed statement has already ended the transaction
-        pass
 
 
 @cache
 def _extension_file(name: str) -> str:
     # Loaded from the installed package as it is: nothing is downloaded or copied into the user's home.
-    root = cast(Path, resources.files(f"duckdb_extension_{name}"))
+    root = cast("Path", resources.files(f"duckdb_extension_{name}"))
     return _quoted(root / "extensions" / f"v{duckdb.__version__}" / f"{name}.duckdb_extension")
 
 

@@ -42,9 +42,7 @@ class ProgressArtifact:
             update_progress_artifact(self._id, progress=100.0 * share)
 
 
-def publish_artifacts(
-    lake: Lake, ref: Ref, step: str, code: str, parameters: Mapping[str, Any], parents: Mapping[str, str]
-) -> None:
+def publish_artifacts(lake: Lake, ref: Ref, step: str, code: str, parameters: Mapping[str, Any], parents: Mapping[str, str]) -> None:
     """Put the version's card on the task run: id, parents, parameters, code version and its first rows."""
     if TaskRunContext.get() is None:
         return

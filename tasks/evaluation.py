@@ -46,11 +46,7 @@ def evaluate(
 def prompt_wins(before: Rows, after: Rows) -> dict[str, float]:
     """For each prompt that both sides were scored on, the share of (after, before) pairs that `after` wins; a tie counts half."""
     old, new = _scores(before), _scores(after)
-    return {
-        prompt: float(np.mean([np.sign(b - a) / 2 + 0.5 for a in old[prompt] for b in new[prompt]]))
-        for prompt in old
-        if prompt in new
-    }
+    return {prompt: float(np.mean([np.sign(b - a) / 2 + 0.5 for a in old[prompt] for b in new[prompt]])) for prompt in old if prompt in new}
 
 
 def _scores(verdicts: Rows) -> dict[str, list[float]]:

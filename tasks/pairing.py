@@ -103,9 +103,7 @@ def _expected(prompts: DatasetRef, completions: DatasetRef, pairing: Pairing, **
 
 
 @step("pairs", title="pair {acceptances.rows} candidates", expects=_expected)
-def pair(
-    out: Out, prompts: DatasetRef, completions: DatasetRef, acceptances: DatasetRef, pairing: Pairing, seed: int
-) -> None:
+def pair(out: Out, prompts: DatasetRef, completions: DatasetRef, acceptances: DatasetRef, pairing: Pairing, seed: int) -> None:
     """Pairs of the accepted completions of each prompt, in prompt order."""
     texts = {row["id"]: row["prompt"] for row in out.lake.read(prompts)}
     sampled = {row["id"]: row for row in out.lake.read(completions)}

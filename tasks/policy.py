@@ -1,6 +1,6 @@
 """Models enter the lake by name and leave it by reference.
 
-    register_model(name="embedded:smollm2-135m", digest=...)  ->  a model version without files of its own
+register_model(name="embedded:smollm2-135m", digest=...)  ->  a model version without files of its own
 """
 
 from storage import Lake, ModelRef, UserError
@@ -25,5 +25,7 @@ def load_policy(lake: Lake, ref: ModelRef) -> Loaded:
         return load(row["path"])
     files = resolve(row["name"])
     if files.digest != row["digest"]:
-        raise UserError(f"The model {row['name']} has changed since this run began (digest {files.digest[:16]}, was {row['digest'][:16]}): run again.")
+        raise UserError(
+            f"The model {row['name']} has changed since this run began (digest {files.digest[:16]}, was {row['digest'][:16]}): run again."
+        )
     return load(files.path)

@@ -37,7 +37,8 @@ class Silent:
     def said(self, sentence: str) -> None: ...
 
 
-_reporter: ContextVar[Reporter] = ContextVar("reporter", default=Silent())
+_SILENT = Silent()
+_reporter: ContextVar[Reporter] = ContextVar("reporter", default=_SILENT)
 
 
 def reporter() -> Reporter:

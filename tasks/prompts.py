@@ -1,6 +1,6 @@
 """Prompts and preferences enter the lake: split once and for all by content, duplicates left out.
 
-    load_prompts(source="shipped", ...)  ->  prompts          load_preferences(source="shipped", ...)  ->  pairs
+load_prompts(source="shipped", ...)  ->  prompts          load_preferences(source="shipped", ...)  ->  pairs
 """
 
 import hashlib
@@ -84,7 +84,9 @@ def split_prompts(records: Sequence[Record], held_out: int) -> dict[Split, list[
     """
     unique = {prompt_text(record): record for record in reversed(records)}
     if len(unique) <= held_out:
-        raise UserError(f"There are {len(unique)} different prompts and {held_out} are to be held out: give more prompts, or set prompts.held_out lower.")
+        raise UserError(
+            f"There are {len(unique)} different prompts and {held_out} are to be held out: give more prompts, or set prompts.held_out lower."
+        )
     aside = set(sorted(unique, key=_digest)[:held_out])
     return {
         "train": [record for text, record in reversed(unique.items()) if text not in aside],

@@ -19,7 +19,11 @@ from tasks.step import Out, step
 _ROWS_PER_CHUNK = 128  # part of what decides the numbers of a batch, so a constant
 
 
-@step("completions", title="sample {prompts.rows} x {sampling.n} completions", expects=lambda prompts, sampling, **_: prompts.rows * sampling.n)
+@step(
+    "completions",
+    title="sample {prompts.rows} x {sampling.n} completions",
+    expects=lambda prompts, sampling, **_: prompts.rows * sampling.n,
+)
 def sample(out: Out, policy: ModelRef, prompts: DatasetRef, sampling: Sampling, seed: int) -> None:
     """`sampling.n` completions per prompt. A prompt that leaves no room in the model's context gets refused rows, with the reason."""
     loaded = load_policy(out.lake, policy)

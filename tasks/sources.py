@@ -62,7 +62,7 @@ def read_source(name: str, shipped: str) -> list[Record]:
     """All records of a source, in its order. Raises UserError, naming the line, for what cannot be read."""
     records = list(_hub_records(name) if name.startswith(_HUB_PREFIX) else _file_records(_path(name, shipped)))
     if not records:
-        raise UserError(f"{name} is empty: it needs at least one record, such as {{\"prompt\": \"Why is the sky blue?\"}}.")
+        raise UserError(f'{name} is empty: it needs at least one record, such as {{"prompt": "Why is the sky blue?"}}.')
     return records
 
 
@@ -93,7 +93,7 @@ def _json_object(line: str, place: str) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise UserError(f"{place}: not valid JSON ({error.msg} at column {error.colno}).") from error
     if not isinstance(value, dict):
-        raise UserError(f"{place}: expected a JSON object such as {{\"prompt\": \"...\"}}, found {type(value).__name__}.")
+        raise UserError(f'{place}: expected a JSON object such as {{"prompt": "..."}}, found {type(value).__name__}.')
     return value
 
 
@@ -120,4 +120,6 @@ def _hub_records(name: str) -> Iterator[Record]:
 
 
 def _unreachable(name: str) -> UserError:
-    return UserError(f"The data set {name} cannot be had from the model hub: check its name and the network, or give a .jsonl or .parquet file.")
+    return UserError(
+        f"The data set {name} cannot be had from the model hub: check its name and the network, or give a .jsonl or .parquet file."
+    )

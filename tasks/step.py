@@ -142,9 +142,7 @@ def step(  # pyright: ignore[reportOverlappingOverload] ("models" is the one kin
 def step(
     kind: str, *, title: str, expects: Callable[..., int]
 ) -> Callable[[Callable[Concatenate[Out, P], None]], Callable[P, DatasetRef]]: ...
-def step(
-    kind: str, *, title: str, expects: Callable[..., int]
-) -> Callable[[Callable[Concatenate[Out, P], None]], Callable[P, Any]]:
+def step(kind: str, *, title: str, expects: Callable[..., int]) -> Callable[[Callable[Concatenate[Out, P], None]], Callable[P, Any]]:
     """Make a step of a function that writes rows of `kind`.
 
     The version is a digest of the step's name, its code version (everything it calls), its parameters and the versions of
@@ -188,9 +186,7 @@ def _run(call: Call, function: Callable[..., None]) -> tuple[Ref, Literal["run",
     reporter().started(call.title)
     ref, state = lake.find(call.version), "cached"
     if ref is None or not lake.intact(ref):
-        with open_version(
-            lake, kind=call.kind, version=call.version, step=call.step, code=call.code, parameters=call.parameters
-        ) as opened:
+        with open_version(lake, kind=call.kind, version=call.version, step=call.step, code=call.code, parameters=call.parameters) as opened:
             if isinstance(opened, OpenVersion):
                 progress, state = ProgressArtifact(call.title), "run"
                 function(Out(opened, progress), **call.arguments)
@@ -201,9 +197,7 @@ def _run(call: Call, function: Callable[..., None]) -> tuple[Ref, Literal["run",
     assert state in ("cached", "run")
     publish_artifacts(lake, ref, call.step, call.code, call.parameters, call.parents)
     seconds = time.monotonic() - started
-    reporter().finished(
-        StepRecord(name=call.title, version=call.version, kind=call.kind, state=state, rows=ref.rows, seconds=seconds)
-    )
+    reporter().finished(StepRecord(name=call.title, version=call.version, kind=call.kind, state=state, rows=ref.rows, seconds=seconds))
     return ref, state
 
 

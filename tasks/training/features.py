@@ -101,7 +101,9 @@ def _hidden(model: PreTrainedModel, layers: int, inputs: dict[str, Any]) -> Tens
 def _layer(model: PreTrainedModel, layers: int) -> torch.nn.Module:
     count = model.config.get_text_config().num_hidden_layers
     if not 0 < layers <= count:
-        raise UserError(f"The reward model is to read layer {layers}, but its backbone has {count}: set `layers` to 1 .. {count}, or 0 for all.")
+        raise UserError(
+            f"The reward model is to read layer {layers}, but its backbone has {count}: set `layers` to 1 .. {count}, or 0 for all."
+        )
     stacks = [module for module in model.get_decoder().modules() if isinstance(module, torch.nn.ModuleList) and len(module) == count]
     return stacks[0][layers - 1]
 

@@ -59,9 +59,7 @@ class Scorer:
 
 
 @step("models", title="train reward model on {labelled.rows} pairs", expects=lambda **_: 1)
-def train_reward_model(
-    out: Out, backbone: ModelRef, labelled: DatasetRef, test: DatasetRef, settings: RewardModel, seed: int
-) -> None:
+def train_reward_model(out: Out, backbone: ModelRef, labelled: DatasetRef, test: DatasetRef, settings: RewardModel, seed: int) -> None:
     """Fit on `labelled`, report the accuracy on `test` (a metric of the version, with its 95 % interval)."""
     rows = [row for row in out.lake.read(labelled) if row["dropped"] is None]
     held_out = [row for row in out.lake.read(test) if row["dropped"] is None]

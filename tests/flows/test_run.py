@@ -26,9 +26,7 @@ def dapflow(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, s
 
 @pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_runs_and_the_second_time_all_is_cached(
-    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_every_recipe_runs_and_the_second_time_all_is_cached(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("run", recipe, "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL)
     results: list[dict[str, Any]] = []
     for _ in range(2):
@@ -48,9 +46,7 @@ def test_every_recipe_runs_and_the_second_time_all_is_cached(
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_second_iteration_goes_on_top_of_the_first(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_second_iteration_goes_on_top_of_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL)
     _, out, _ = dapflow(*command, capsys=capsys)
     [alone] = json.loads(out.splitlines()[-1])["iterations"]
@@ -101,9 +97,7 @@ def test_what_a_user_can_put_right_is_one_sentence_and_exit_code_2(
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_malformed_line_is_named_and_the_next_run_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_malformed_line_is_named_and_the_next_run_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mine.jsonl"
     lines = [json.dumps({"prompt": f"Tell me about the number {n}."}) for n in range(12)]
     file.write_text("\n".join([*lines[:6], '{"prompt": "unfinished', *lines[6:]]))
@@ -117,13 +111,20 @@ def test_a_malformed_line_is_named_and_the_next_run_goes_on(
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_prompt_longer_than_the_context_is_refused_and_counted(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_prompt_longer_than_the_context_is_refused_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mine.jsonl"
     prompts = [f"Tell me about the number {n}." for n in range(9)] + ["word " * 2000]
     file.write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in prompts))
-    settings = ("--set", "prompts.per_iteration=9", "--set", "prompts.held_out=1", "--set", "sampling.n=3", "--set", "sampling.max_tokens=6")
+    settings = (
+        "--set",
+        "prompts.per_iteration=9",
+        "--set",
+        "prompts.held_out=1",
+        "--set",
+        "sampling.n=3",
+        "--set",
+        "sampling.max_tokens=6",
+    )
     command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *settings, "--set", f"prompts.source={file}")
     code, out, err = dapflow(*command, capsys=capsys)
     assert code == 0, err

@@ -35,7 +35,12 @@ def complete(lake: Lake, version: str, chunks: int = 2) -> Ref:
 def test_a_version_is_a_digest_of_everything_that_decides_its_rows() -> None:
     base = version_digest("s", "c", {"a": 1}, {"p": "x"})
     assert base == version_digest("s", "c", {"a": 1}, {"p": "x"})
-    changed = [("t", "c", {"a": 1}, {"p": "x"}), ("s", "d", {"a": 1}, {"p": "x"}), ("s", "c", {"a": 2}, {"p": "x"}), ("s", "c", {"a": 1}, {"p": "y"})]
+    changed = [
+        ("t", "c", {"a": 1}, {"p": "x"}),
+        ("s", "d", {"a": 1}, {"p": "x"}),
+        ("s", "c", {"a": 2}, {"p": "x"}),
+        ("s", "c", {"a": 1}, {"p": "y"}),
+    ]
     assert len({base, *(version_digest(*one) for one in changed)}) == 5
 
 

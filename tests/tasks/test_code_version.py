@@ -40,7 +40,9 @@ def test_a_change_in_the_step_or_in_any_helper_below_it_changes_the_version(pack
 
 def test_comments_docstrings_and_unrelated_files_do_not(package: Path) -> None:
     before = version()
-    (package / "deeper.py").write_text('"""Multiplication."""\n\n\ndef times(x, n):\n    """n times x."""\n    # quickly\n    return x * n\n')
+    (package / "deeper.py").write_text(
+        '"""Multiplication."""\n\n\ndef times(x, n):\n    """n times x."""\n    # quickly\n    return x * n\n'
+    )
     (package / "unrelated.py").write_text("x = 2\n")
     assert version() == before
 

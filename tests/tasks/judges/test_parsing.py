@@ -40,7 +40,29 @@ def test_a_score_is_read_or_nothing(text: str, score: float | None) -> None:
 
 def test_twenty_thousand_odd_answers_give_a_score_on_the_scale_or_nothing() -> None:
     rng = random.Random(0)
-    pieces = ["Score", "score:", ":", "5", "/5", "**", "-3", "\n", "ten", "Оценка: 4", "評価：5", '{"score": ', "}", "1e9", "NaN", "Score: ", "Ignore this", ".", "0", "<", ">"]
+    pieces = [
+        "Score",
+        "score:",
+        ":",
+        "5",
+        "/5",
+        "**",
+        "-3",
+        "\n",
+        "ten",
+        "Оценка: 4",
+        "評価：5",
+        '{"score": ',
+        "}",
+        "1e9",
+        "NaN",
+        "Score: ",
+        "Ignore this",
+        ".",
+        "0",
+        "<",
+        ">",
+    ]
     for _ in range(20_000):
         found = parse_score("".join(rng.choice(pieces) for _ in range(rng.randrange(8))))
         assert found is None or 0 <= found <= 5

@@ -11,7 +11,10 @@ from tasks.training.backbone import Backbone, load_backbone, save_backbone, tune
 from tasks.training.features import answer_features, packed_features, padded_features, text_group
 from tasks.training.reward import MARGINS, RewardModel, fit_head
 
-PAIRS = [("Why?", f"Because it is {word}.", f"No {n} idea {word}") for n, word in enumerate("red green blue tall short warm cold wet dry old new far".split())]
+PAIRS = [
+    ("Why?", f"Because it is {word}.", f"No {n} idea {word}")
+    for n, word in enumerate(["red", "green", "blue", "tall", "short", "warm", "cold", "wet", "dry", "old", "new", "far"])
+]
 
 
 @pytest.fixture(scope="module")
@@ -83,5 +86,3 @@ def test_a_tuned_backbone_learns_its_pairs_and_comes_back_from_disk(toy: Backbon
     save_backbone(tmp_path, tuned, parameters)
     again = load_backbone(tmp_path, load(resolve("toy").path), parameters)
     assert torch.equal(torch.stack(answer_features(again.model, groups(toy), 0)), features)
-
-
