@@ -8,6 +8,7 @@ from typing import Any
 
 from prefect import flow
 
+from flows.environment import remember_server
 from flows.iteration import Iteration, iterate
 from flows.recipe import Recipe, change
 from flows.recipes import recipe_named
@@ -28,6 +29,7 @@ def align(
     recipe: a name of `dapflow recipes`; settings: `key=value` changes to it; toy: on a toy model. Returns what `dapflow run --json`
     prints about the iterations. Raises UserError for what the user can put right.
     """
+    remember_server()
     with use_lake(Lake(lake)) as opened:
         done = chain(chosen(recipe, settings or [], toy), iterations, iterate)
         return {"recipe": recipe, "lake": str(opened.root), "iterations": [summarise(opened, one) for one in done]}

@@ -17,7 +17,11 @@ from rich.console import Console
 from flows.environment import prepare
 from storage.errors import UserError
 
-app = App(name="dapflow", help="Direct alignment from preferences, as a flow: sample, judge, pair, train, measure, and again.")
+app = App(
+    name="dapflow",
+    suppress_keyboard_interrupt=False,
+    help="Direct alignment from preferences, as a flow: sample, judge, pair, train, measure, and again.",
+)
 
 Lake = Annotated[Path, Parameter(name="--lake", env_var="DAPFLOW_LAKE", help="Directory of the lake.")]
 Settings = Annotated[tuple[str, ...], Parameter(name="--set", help="Change the recipe: key=value, repeatable.", negative=())]

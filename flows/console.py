@@ -1,5 +1,8 @@
 """What a person sees in the terminal: a bar for each step while it runs, and the summary at the end."""
 
+import os
+import shutil
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -126,10 +129,13 @@ def _example(example: dict[str, Any]) -> Panel:
 
 
 def _next(result: dict[str, Any]) -> Panel:
-    recipe, lake, further = result["recipe"], result["lake"], len(result["iterations"]) + 1
+    command = "dapflow" if shutil.which("dapflow") else os.path.relpath(sys.argv[0])
+    recipe, lake, further = result["recipe"], os.path.relpath(result["lake"]), len(result["iterations"]) + 1
+    where = "" if lake == "lake" else f" --lake {lake}"
     lines = [
-        f"go on        dapflow run {recipe} --iterations {further} --lake {lake}",
-        f"look at it   dapflow ui --lake {lake}   (runs, their graph and artifacts in the Prefect UI)",
-        "change it    dapflow run rso --set loss=hinge-norm --set sampling.temperature=0.9   (dapflow recipes lists all)",
+        f"go on        {command} run {recipe} --iterations {further}{where}",
+        f"look at it   {command} ui{where}",
+        f"change it    {command} run {recipe} --set loss=hinge-norm{where}",
+        f"the keys     {command} recipes {recipe}",
     ]
     return Panel(Text("\n".join(lines)), title="Next", title_align="left")

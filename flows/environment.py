@@ -3,13 +3,16 @@
 Whatever the user has set in the environment stays.
 """
 
+import json
 import os
 from pathlib import Path
 
+import psutil
 from platformdirs import user_cache_path
 
 from storage import Lake
 
+_SERVER = "server.json"
 _DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -33,4 +36,24 @@ def prepare(lake: Path | None) -> None:
         Lake(lake).close()
     home = user_cache_path("dapflow") / "prefect" if lake is None else lake.absolute() / "prefect"
     home.mkdir(parents=True, exist_ok=True)
+    end_orphaned_server(home)
     os.environ.setdefault("PREFECT_HOME", str(home))
+
+
+def remember_server() -> None:
+    """Write down the server that Prefect has started for this process, so that a later run can end it should this one be killed."""
+    for child in psutil.Process().children():
+        if any("prefect.server.api.server" in word for word in child.cmdline()):
+            (Path(os.environ["PREFECT_HOME"]) / _SERVER).write_text(json.dumps({"pid": child.pid, "started": child.create_time()}))
+
+
+def end_orphaned_server(home: Path) -> None:
+    """End the server that a killed run left behind: the very process that it started, and only when nobody is its parent any more."""
+    try:
+        record = json.loads((home / _SERVER).read_text())
+        server = psutil.Process(record["pid"])
+        if server.create_time() == record["started"] and server.ppid() == 1:
+            server.terminate()
+            server.wait(10)
+    except (OSError, ValueError, KeyError, psutil.Error):
+        return

@@ -11,7 +11,7 @@ from tasks.acceptance import accept
 from tasks.evaluation import evaluate
 from tasks.judging import judge
 from tasks.pairing import pair
-from tasks.prompts import PREFERENCES_FILE, PROMPTS_FILE, load_preferences, load_prompts
+from tasks.prompts import PREFERENCES_FILE, PROMPTS_FILE, Part, load_preferences, load_prompts
 from tasks.sampling import sample
 from tasks.seeds import derive_seed
 from tasks.sources import find_source
@@ -89,7 +89,7 @@ def referee_of(recipe: Recipe, initial: ModelRef) -> ModelRef | str:
     return _reward_model(recipe, by, initial, "judge") if isinstance(by, RewardModel) else by
 
 
-def _reward_model(recipe: Recipe, settings: RewardModel, backbone: ModelRef, part: str) -> ModelRef:
+def _reward_model(recipe: Recipe, settings: RewardModel, backbone: ModelRef, part: Part) -> ModelRef:
     source = find_source(recipe.preferences.source, PREFERENCES_FILE)
     labelled = load_preferences(source.name, source.digest, part)
     test = load_preferences(source.name, source.digest, "test")

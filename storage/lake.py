@@ -178,6 +178,10 @@ def lake_errors(root: Path) -> Iterator[None]:
         yield
     except LakeError:
         raise
+    except (RuntimeError, duckdb.InterruptException) as error:
+        if "Interrupted" in str(error).title():  # how DuckDB reports a Ctrl-C in the middle of a query
+            raise KeyboardInterrupt from error
+        raise
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise LakeError(_full(root)) from error

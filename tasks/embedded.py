@@ -153,7 +153,7 @@ def _make_toy(target: Path, notify: Callable[[str], None]) -> None:
             if parameter.dim() > 1:
                 parameter.copy_(torch.randn(parameter.shape, generator=rng) * 0.3 / parameter.shape[1] ** 0.5)
         # The end-of-sequence row is some times longer than the others, so that some answers end early.
-        model.lm_head.weight[tokenizer.eos_token_id] *= 5
+        model.lm_head.weight[tokenizer.eos_token_id] *= 8
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
 

@@ -9,6 +9,7 @@ import pytest
 from flows.environment import prepare
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # toy models: a second thread only waits for busy cores
 prepare(None)
 
 from storage import Lake  # noqa: E402

@@ -6,7 +6,7 @@ Test: pytest tests/tasks/judges/test_parsing.py
 import re
 
 # A number after "Score:", bold or not; "5/5" and "3 out of 5" are the same scale, "8/10" is another and does not count.
-_SCORE = re.compile(r"score\W{0,4}:?\W{0,6}(?P<score>-?\d+(?:[.,]\d+)?)(?:\s*(?:/|out of)\s*(?P<scale>\d+))?(?![\d.]*\d)", re.IGNORECASE)
+_SCORE = re.compile(r"score[^\w-]{0,10}(?P<score>-?\d+(?:[.,]\d+)?)(?:\s*(?:/|out of)\s*(?P<scale>\d+))?(?![\d.]*\d)", re.IGNORECASE)
 _MARKERS = re.compile(r"</?\s*(question|response)\s*>", re.IGNORECASE)
 
 

@@ -165,7 +165,7 @@ class Loss(BaseModel):
     @classmethod
     def _unfold(cls, value: Any) -> Any:
         """Also reads a bare name, and options beside the name: "hinge-norm", {"name": "hinge-norm", "gamma": 0.05}."""
-        given = {"name": value} if isinstance(value, str) else dict(value)
+        given: dict[str, Any] = {"name": value} if isinstance(value, str) else dict(value)
         beside = {key: given.pop(key) for key in list(given) if key not in cls.model_fields}
         return given | {"name": str(given.get("name", "")).replace("-", "_"), "options": given.get("options", {}) | beside}
 

@@ -1,14 +1,18 @@
 """Ctrl-C and kill -9 in the middle of a run: nothing half-written, and the run that goes on ends with the same rows and weights."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from flows.align import align
+from flows.environment import end_orphaned_server
 from storage import Lake
 from storage.schema import NOUNS
 
@@ -20,16 +24,14 @@ def stopped_after(line: str, with_signal: signal.Signals, lake: Path) -> tuple[i
     sets = [word for setting in SETTINGS for word in ("--set", setting)]
     command = [sys.executable, "-u", "-m", "flows.cli", "run", "rso", "--toy", "--json", "--lake", str(lake), *sets]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
-    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment) as process:
-        assert process.stderr is not None
-        seen: list[str] = []
-        for text in process.stderr:
-            seen.append(text)
-            if line in text:
-                process.send_signal(with_signal)
-                break
-        seen += list(process.stderr)
-    return process.returncode, "".join(seen)
+    log = lake.with_suffix(".log")
+    with log.open("w") as stderr:
+        process = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL, env=environment)
+    until = time.monotonic() + 120
+    while line not in log.read_text() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    process.send_signal(with_signal)
+    return process.wait(60), log.read_text()
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -41,7 +43,11 @@ def test_a_run_that_was_stopped_twice_ends_like_one_that_was_not(tmp_path: Path)
     assert "Traceback" not in said
     code, said = stopped_after("pair 32 candidates", signal.SIGKILL, stopped)
     assert code == -signal.SIGKILL, said
+    orphan = json.loads((stopped / "prefect" / "server.json").read_text())["pid"]
+    assert psutil.pid_exists(orphan)  # Prefect's own server outlives the run that was killed ...
 
+    end_orphaned_server(stopped / "prefect")  # ... until the next run
+    assert not psutil.pid_exists(orphan)
     results = [align("rso", 1, SETTINGS, True, str(lake)) for lake in (stopped, whole)]
     assert results[0]["iterations"] == results[1]["iterations"]
     lakes = [Lake(stopped), Lake(whole)]

@@ -113,13 +113,13 @@ def test_a_malformed_line_is_named_and_the_next_run_goes_on(tmp_path: Path, caps
 @pytest.mark.usefixtures("prefect_server")
 def test_a_prompt_longer_than_the_context_is_refused_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = tmp_path / "mine.jsonl"
-    prompts = [f"Tell me about the number {n}." for n in range(9)] + ["word " * 2000]
+    prompts = [f"Tell me about the number {n}." for n in range(12)] + ["word " * 2000]
     file.write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in prompts))
     settings = (
         "--set",
         "prompts.per_iteration=9",
         "--set",
-        "prompts.held_out=1",
+        "prompts.held_out=4",
         "--set",
         "sampling.n=3",
         "--set",
