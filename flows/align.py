@@ -30,7 +30,7 @@ def align(
     prints about the iterations. Raises UserError for what the user can put right.
     """
     remember_server()
-    with use_lake(Lake(lake)) as opened:
+    with Lake(lake) as opened, use_lake(opened):
         done = chain(chosen(recipe, settings or [], toy), iterations, iterate)
         return {"recipe": recipe, "lake": str(opened.root), "iterations": [summarise(opened, one) for one in done]}
 

@@ -5,7 +5,6 @@ Heavy imports stand inside the commands, so that --help is quick and Prefect see
 
 import json
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Annotated, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
+from flows import interrupt
 from flows.environment import prepare
 from storage.errors import UserError
 
@@ -127,7 +127,7 @@ def _at_least_one(iterations: int) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: one sentence and exit code 2 for what a user can put right, 130 for Ctrl-C."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    interrupt.listen()
     try:
         app(sys.argv[1:] if arguments is None else arguments, exit_on_error=False, print_error=False)
     except (UserError, CycloptsError) as error:

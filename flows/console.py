@@ -6,12 +6,14 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.panel import Panel
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from flows import interrupt
 from tasks.progress import StepRecord
 
 
@@ -43,10 +45,12 @@ class ConsoleReporter:
 
     def started(self, name: str) -> None:
         """A step begins: its bar appears."""
+        interrupt.check()
         self._task = self._bars.add_task(name, total=None, rate="")
 
     def advanced(self, done: float, total: float, unit: str) -> None:
         """A step got on: `done` of `total` units."""
+        interrupt.check()
         task = next(task for task in self._bars.tasks if task.id == self._task)
         rate = done / task.elapsed if task.elapsed else 0.0
         self._bars.update(self._task, completed=done, total=total, rate=f"{rate:,.1f} {unit}/s" if rate < 10 else f"{rate:,.0f} {unit}/s")
@@ -76,11 +80,11 @@ def print_summary(console: Console, result: dict[str, Any], records: Sequence[St
 
 
 def _steps(records: Sequence[StepRecord]) -> Table:
-    table = Table(title="Steps", title_justify="left", show_edge=False, pad_edge=False)
+    table = Table(title="Steps", title_justify="left", show_edge=False, pad_edge=False, box=SIMPLE_HEAD)
     for column, justify in (("step", "left"), ("version", "left"), ("state", "left"), ("rows", "right"), ("seconds", "right")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+        table.add_column(column, justify=justify, no_wrap=column != "step")  # type: ignore[arg-type]
     for one in records:
-        table.add_row(one.name, f"{one.kind}@{one.version}", one.state, f"{one.rows:,}", f"{one.seconds:.1f}")
+        table.add_row(one.name, one.version, one.state, f"{one.rows:,}", f"{one.seconds:.1f}")
     table.add_section()
     table.add_row("all", "", "", "", f"{sum(one.seconds for one in records):.1f}")
     return table
@@ -91,31 +95,37 @@ def _outcome(number: int, one: dict[str, Any]) -> Panel:
     verdict = "better" if low > 0.5 else "worse" if high < 0.5 else "cannot tell yet"
     dropped = ", ".join(f"{count} {reason}" for reason, count in one["dropped"].items()) or "none"
     lines = [
-        f"win rate against the policy before   {one['win_rate']:.1%}  (95 % interval {low:.1%} to {high:.1%}): {verdict}",
-        f"  on {one['held_out_prompts']} held-out prompts, by a judge that did not label the training pairs",
+        _fact("win rate, new against old", f"{one['win_rate']:.1%} [{low:.1%}, {high:.1%}]: {verdict}"),
+        _fact("  measured on", f"{one['held_out_prompts']} held-out prompts"),
+        _fact("  by", "a judge that did not label the training pairs"),
         *(_judge(role, judge) for role, judge in one["judges"].items()),
-        f"accepted candidates                  {one['acceptance_rate']:.1%}",
-        f"pairs trained on                     {one['pairs']}",
-        f"left out                             {dropped}",
+        _fact("accepted candidates", f"{one['acceptance_rate']:.1%}"),
+        _fact("pairs trained on", one["pairs"]),
+        _fact("left out", dropped),
         _change("reward (training judge)", one["reward_before"], one["reward_after"], "{:+.2f}"),
         _change("length, tokens", one["length_before"], one["length_after"], "{:.1f}"),
-        _change("cut off at the token limit", one["truncated_before"], one["truncated_after"], "{:.1%}"),
-        f"new policy                           models@{one['policy']}",
+        _change("cut off at token limit", one["truncated_before"], one["truncated_after"], "{:.1%}"),
+        _fact("new policy", f"models@{one['policy']}"),
+        "(in brackets: 95 % intervals)",
     ]
     return Panel(Text("\n".join(lines)), title=f"Iteration {number}", title_align="left")
 
 
+def _fact(name: str, value: object) -> str:
+    return f"{name:<27}{value}"
+
+
 def _judge(role: str, judge: dict[str, Any]) -> str:
     if "accuracy" not in judge:
-        return f"{role + ' judge':<36} {judge['judge']}"
-    interval = f"95 % interval {judge['accuracy_low']:.0%} to {judge['accuracy_high']:.0%}"
-    return f"{role + ' judge is right on':<36} {judge['accuracy']:.0%} of held-out preferences ({interval})"
+        return _fact(f"{role} judge", judge["judge"])
+    shares = f"{judge['accuracy']:.0%} [{judge['accuracy_low']:.0%}, {judge['accuracy_high']:.0%}]"
+    return _fact(f"{role} judge right on", f"{shares} of held-out preferences")
 
 
 def _change(name: str, before: float | None, after: float | None, form: str) -> str:
     if before is None or after is None:
-        return f"{name:<36} not measured"
-    return f"{name:<36} {form.format(before)} -> {form.format(after)}"
+        return _fact(name, "not measured")
+    return _fact(name, f"{form.format(before)} -> {form.format(after)}")
 
 
 def _example(example: dict[str, Any]) -> Panel:

@@ -9,7 +9,7 @@ import errno
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -26,6 +26,11 @@ from storage.schema import MIGRATIONS
 Connection = duckdb.DuckDBPyConnection
 T = TypeVar("T")
 _EXTENSIONS = ("ducklake", "sqlite_scanner")
+_CONFIG: dict[str, Any] = {
+    "autoinstall_known_extensions": "false",  # nothing is downloaded
+    "autoload_known_extensions": "false",
+    "python_enable_replacements": "false",  # a table's name is never a Python variable's, and a Ctrl-C is not lost in the look-up
+}
 _BUSY = ("database is locked", "conflict", "unable to open database file: locked")
 
 
@@ -44,13 +49,13 @@ class Lake:
             self._migrate()
 
     def _attach(self) -> Connection:
-        connection = duckdb.connect(config={"autoinstall_known_extensions": "false", "autoload_known_extensions": "false"})
+        connection = duckdb.connect(config=_CONFIG)
         for name in _EXTENSIONS:
             connection.execute(f"LOAD '{_extension_file(name)}'")
         catalogue = _quoted(self.root / "catalogue.sqlite")
         data = _quoted(self.root / "data")
         # The catalogue remembers where the data was; overriding it lets a lake be moved.
-        attach = f"ATTACH 'ducklake:sqlite:{catalogue}' AS lake (DATA_PATH '{data}', OVERRIDE_DATA_PATH true, BUSY_TIMEOUT 30000)"
+        attach = f"ATTACH 'ducklake:sqlite:{catalogue}' AS lake (DATA_PATH '{data}', OVERRIDE_DATA_PATH true, BUSY_TIMEOUT 30000, META_JOURNAL_MODE 'WAL')"
         _patiently(lambda: connection.execute(attach))
         connection.execute("USE lake")
         return connection
@@ -73,38 +78,36 @@ class Lake:
 
     def _schema_number(self) -> int:
         try:
-            return _one(self.cursor().execute("SELECT coalesce(max(number), 0) FROM lake.migrations"))
+            with self.cursor() as cursor:
+                return _one(cursor.execute("SELECT coalesce(max(number), 0) FROM lake.migrations"))
         except duckdb.CatalogException:
             return 0
 
-    def cursor(self) -> Connection:
-        """A cursor of its own for one thread or one transaction."""
-        cursor = self._connection.cursor()
-        cursor.execute("USE lake")
-        return cursor
+    @contextmanager
+    def cursor(self) -> Iterator[Connection]:
+        """A cursor of its own for one thread or one transaction. Leaving the block rolls back what was not committed."""
+        with closing(self._connection.cursor()) as cursor:
+            cursor.execute("USE lake")
+            yield cursor
 
     def commit(self, work: Callable[[Connection], T], message: str, info: dict[str, Any] | None = None) -> T:
         """Run `work(cursor)` in one transaction; on a conflict with another writer, roll back and run it again."""
 
         def attempt() -> T:
-            cursor = self.cursor()
-            cursor.begin()
-            try:
+            with self.cursor() as cursor:
+                cursor.begin()
                 result = work(cursor)
                 cursor.execute("CALL lake.set_commit_message('dapflow', ?, extra_info => ?)", [message, json.dumps(info or {})])
                 cursor.commit()
-            except BaseException:
-                _roll_back(cursor)
-                raise
-            return result
+                return result
 
         with lake_errors(self.root):
             return _patiently(attempt)
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
         """The rows of a query over the tables of `storage.schema`, as an Arrow table."""
-        with lake_errors(self.root):
-            return self.cursor().execute(query, list(parameters)).to_arrow_table()
+        with lake_errors(self.root), self.cursor() as cursor:
+            return cursor.execute(query, list(parameters)).to_arrow_table()
 
     def rows(self, query: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The rows of a query as dictionaries."""
@@ -168,7 +171,14 @@ class Lake:
         return {**row, "path": None if row["path"] is None else self.root / row["path"]}
 
     def close(self) -> None:
+        """Let go of the catalogue and its locks. The context manager does it too."""
         self._connection.close()
+
+    def __enter__(self) -> "Lake":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 @contextmanager
@@ -220,11 +230,6 @@ def _patiently(attempt: Callable[[], T]) -> T:
 def _is_busy(error: BaseException) -> bool:
     text = str(error).lower()
     return isinstance(error, duckdb.Error) and any(word in text for word in _BUSY)
-
-
-def _roll_back(cursor: Connection) -> None:
-    with suppress(duckdb.Error):  # the failed statement may have ended the transaction already
-        cursor.rollback()
 
 
 @cache

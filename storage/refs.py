@@ -21,6 +21,9 @@ class Ref:
     def __hash__(self) -> int:
         return hash((self.kind, self.version))
 
+    def __str__(self) -> str:
+        return self.version[:8]
+
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.kind}@{self.version}, {self.rows} rows)"
 

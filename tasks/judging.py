@@ -17,7 +17,7 @@ from tasks.step import Out, step
 _ROWS_PER_CHUNK = 128
 
 
-@step("verdicts", title="judge {completions.rows} completions", expects=lambda completions, **_: completions.rows)
+@step("verdicts", title="judge {completions.rows} of {completions} by {by}", expects=lambda completions, **_: completions.rows)
 def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: ModelRef | str) -> None:
     """A verdict on each completion, in its order. What was refused at sampling stays refused, and is not judged."""
     texts = {row["id"]: row["prompt"] for row in out.lake.read(prompts)}

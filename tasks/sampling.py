@@ -21,7 +21,7 @@ _ROWS_PER_CHUNK = 128  # part of what decides the numbers of a batch, so a const
 
 @step(
     "completions",
-    title="sample {prompts.rows} x {sampling.n} completions",
+    title="sample {prompts.rows} x {sampling.n} from {policy}",
     expects=lambda prompts, sampling, **_: prompts.rows * sampling.n,
 )
 def sample(out: Out, policy: ModelRef, prompts: DatasetRef, sampling: Sampling, seed: int) -> None:
