@@ -43,3 +43,8 @@ class ModelRef(Ref):
 def row_id(version: str, ordinal: int) -> str:
     """The deterministic id of a row: its version, then its place in it, so that sorting by id is sorting by both."""
     return f"{version}-{ordinal:08d}"
+
+
+def ref_of(kind: str, version: str, rows: int) -> Ref:
+    """The reference of a version of `kind`."""
+    return (ModelRef if kind == "models" else DatasetRef)(kind, version, rows)

@@ -1,17 +1,17 @@
 """The lake's tables, one per noun, as append-only numbered migrations. Each runs in one transaction together with its record.
 
 Every noun has `version` (the dataset version a row belongs to) and `id` (the version, a dash, the row's place in it).
-Never edit a migration that has been released: append one.
+Never edit a migration that has been released: append one. `{lake}` is the name under which the lake is attached.
 """
 
 NOUNS = ("prompts", "completions", "verdicts", "acceptances", "pairs", "models", "metrics")
 
 _V1 = """
-CREATE TABLE lake.versions (
+CREATE TABLE versions (
     version VARCHAR,             -- digest of (step, code, parameters, parents' versions), 16 hexadecimal digits
     kind VARCHAR,                -- the noun it holds
     step VARCHAR,                -- the step that made it
-    state VARCHAR,               -- 'open' while rows arrive, 'complete' for good
+    state VARCHAR,               -- 'open' while rows arrive, then 'complete'; 'dropped' once `dapflow gc` has freed its rows
     parameters VARCHAR,          -- JSON object: the step's parameters (open shape: every step has its own)
     code VARCHAR,                -- digest of the step's source and of all it calls
     rows BIGINT,                 -- rows of its kind, null while open
@@ -21,19 +21,19 @@ CREATE TABLE lake.versions (
     opened_at TIMESTAMPTZ,
     completed_at TIMESTAMPTZ
 );
-CREATE TABLE lake.edges (
+CREATE TABLE edges (
     child VARCHAR,               -- version that was made
     parent VARCHAR,              -- version it was made from
     role VARCHAR                 -- the parameter of the step through which it went in
 );
-CREATE TABLE lake.chunks (
+CREATE TABLE chunks (
     version VARCHAR,
     chunk INTEGER,               -- number of the chunk within its version, committed together with its rows
     rows BIGINT,
     seconds DOUBLE,              -- wall time spent on the chunk
     committed_at TIMESTAMPTZ
 );
-CREATE TABLE lake.prompts (
+CREATE TABLE prompts (
     version VARCHAR, id VARCHAR,
     digest VARCHAR,              -- sha256 of the prompt's text: recognises it across versions
     prompt VARCHAR,              -- the user's turn
@@ -41,7 +41,7 @@ CREATE TABLE lake.prompts (
     split VARCHAR,               -- 'train' or 'held_out'
     parents VARCHAR[]            -- ids of the prompts it was generated from (self-instruct), else empty
 );
-CREATE TABLE lake.completions (
+CREATE TABLE completions (
     version VARCHAR, id VARCHAR,
     prompt_id VARCHAR,
     sample INTEGER,              -- 0 .. n-1 within its prompt
@@ -53,7 +53,7 @@ CREATE TABLE lake.completions (
     seed BIGINT,                 -- of this row's random stream
     note VARCHAR                 -- why it was refused
 );
-CREATE TABLE lake.verdicts (
+CREATE TABLE verdicts (
     version VARCHAR, id VARCHAR,
     prompt_id VARCHAR,
     completion_id VARCHAR,
@@ -63,7 +63,7 @@ CREATE TABLE lake.verdicts (
     score DOUBLE,                -- a score in the judge's unit, or the probability that completion_id wins; null when there is none
     note VARCHAR                 -- why there is no score
 );
-CREATE TABLE lake.acceptances (
+CREATE TABLE acceptances (
     version VARCHAR, id VARCHAR,
     prompt_id VARCHAR,
     completion_id VARCHAR,
@@ -72,7 +72,7 @@ CREATE TABLE lake.acceptances (
     sweep INTEGER,               -- the pass over the candidates in which it was accepted, from 0; null when it was not
     note VARCHAR                 -- why it could not take part: duplicate, invalid, too_few_candidates, ...
 );
-CREATE TABLE lake.pairs (
+CREATE TABLE pairs (
     version VARCHAR, id VARCHAR,
     prompt_id VARCHAR,
     chosen_id VARCHAR,           -- completion; null for preferences that came from a file
@@ -85,7 +85,7 @@ CREATE TABLE lake.pairs (
     source VARCHAR,              -- pairing rule, or file and line
     dropped VARCHAR              -- null for a pair to train on, else why not: tie, identical, truncated, invalid, ...
 );
-CREATE TABLE lake.models (
+CREATE TABLE models (
     version VARCHAR, id VARCHAR,
     name VARCHAR,                -- as a person calls it
     role VARCHAR,                -- 'policy' or 'reward'
@@ -95,7 +95,7 @@ CREATE TABLE lake.models (
     digest VARCHAR,              -- sha256 over weights, configuration and tokenizer
     recipe VARCHAR               -- JSON object: what it was trained with (open shape)
 );
-CREATE TABLE lake.metrics (
+CREATE TABLE metrics (
     version VARCHAR, id VARCHAR,
     subject VARCHAR,             -- the version it says something about
     name VARCHAR,
@@ -106,4 +106,47 @@ CREATE TABLE lake.metrics (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1,)
+_PARTITIONED = """
+CREATE TEMP TABLE held AS FROM "{noun}";
+DELETE FROM "{noun}";
+ALTER TABLE "{noun}" SET PARTITIONED BY (version);
+CALL {{lake}}.set_option('data_inlining_row_limit', 0, table_name => '{noun}');
+INSERT INTO "{noun}" SELECT * FROM held ORDER BY version, id;
+DROP TABLE held;
+"""
+
+# Each version gets files of its own, so that one is found, merged, checked and dropped without touching another.
+_V2 = (
+    "CALL {lake}.set_option('parquet_compression', 'zstd');"
+    + "".join(_PARTITIONED.format(noun=noun) for noun in NOUNS)
+    + """
+CALL {lake}.set_option('data_inlining_row_limit', 1000, table_name => 'edges');
+CREATE TABLE files (
+    version VARCHAR,
+    path VARCHAR,                -- Parquet file, relative to the data directory
+    bytes BIGINT,
+    sha256 VARCHAR               -- over the whole file, written down when the version was completed
+);
+CREATE TABLE runs (
+    run VARCHAR,                 -- Prefect flow run of `align`
+    recipe VARCHAR,
+    settings VARCHAR,            -- JSON object: the recipe with every choice (open shape)
+    state VARCHAR,               -- 'running', 'done', 'failed' (see note) or 'stopped'
+    note VARCHAR,                -- why it failed
+    host VARCHAR,
+    process BIGINT,              -- id of the process on that host
+    code VARCHAR,                -- version of dapflow
+    started_at TIMESTAMPTZ,
+    ended_at TIMESTAMPTZ
+);
+CREATE TABLE iterations (
+    run VARCHAR,
+    iteration INTEGER,           -- from 1
+    policy VARCHAR,              -- model version it made, whether in this run or in an earlier one
+    metrics VARCHAR,             -- version with its figures
+    ended_at TIMESTAMPTZ
+);
+"""
+)
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2)

@@ -17,9 +17,14 @@ from typing import Any
 import pyarrow as pa
 from filelock import FileLock, Timeout
 
-from storage.errors import LakeError
-from storage.lake import Connection, Lake, lake_errors
-from storage.refs import DatasetRef, ModelRef, Ref, row_id
+from storage import files
+from storage.database import Connection
+from storage.errors import LakeError, lake_errors
+from storage.lake import Lake
+from storage.refs import Ref, ref_of, row_id
+from storage.schema import NOUNS
+
+Rows = Sequence[Mapping[str, Any]] | pa.Table
 
 
 def version_digest(step: str, code: str, parameters: Mapping[str, Any], parents: Mapping[str, str]) -> str:
@@ -42,11 +47,11 @@ class OpenVersion:
         """The id of the row at `ordinal`, the same however often the step is killed and resumed."""
         return row_id(self.version, ordinal)
 
-    def write(self, chunk: int, rows: Sequence[Mapping[str, Any]], table: str | None = None) -> None:
+    def write(self, chunk: int, rows: Rows, table: str | None = None) -> None:
         """Commit the rows of one chunk with its number, all or nothing. `table`: another noun than the version's own.
 
-        A chunk that is committed already is left as it is. Chunk numbers are the version's own, whatever the table. Each row
-        brings `id`; `version` is filled in.
+        A chunk that is committed already is left as it is. Chunk numbers are the version's own, whatever the table. Each row, a
+        mapping or a row of an Arrow table, brings `id`; `version` is filled in, and columns that are not there are null.
         """
         if chunk in self.done:
             return
@@ -54,43 +59,47 @@ class OpenVersion:
         seconds, self._since = time.monotonic() - self._since, time.monotonic()
 
         def work(cursor: Connection) -> None:
-            if rows:
-                data = _arrow(cursor, table, self.version, rows)
+            if len(rows):
                 cursor.register("new_rows", data)
-                cursor.execute(f'INSERT INTO lake."{table}" BY NAME SELECT * FROM new_rows')
+                cursor.execute(f'INSERT INTO "{table}" BY NAME SELECT ? AS version, * FROM new_rows', [self.version])
                 cursor.unregister("new_rows")
             cursor.execute(
-                "INSERT INTO lake.chunks VALUES (?, ?, ?, ?, now())",
+                "INSERT INTO chunks VALUES (?, ?, ?, ?, now())",
                 [self.version, chunk, len(rows) if table == self.kind else 0, seconds],
             )
 
+        data = rows if isinstance(rows, pa.Table) else _arrow(self.lake.schema(table), rows)
         self.lake.commit(work, f"{self.kind}@{self.version} chunk {chunk}")
         self.done.add(chunk)
 
     def complete(self, parents: Mapping[str, str], flow_run_id: str | None, task_run_id: str | None) -> Ref:
-        """Make the version readable, with its lineage, in one transaction."""
+        """Make the version readable, with its lineage and the checksums of its files, in one transaction."""
+        files.merge(self.lake, self.version)
+        written = files.checksums(self.lake, self.version)
 
         def work(cursor: Connection) -> int:
             counted = cursor.execute(
-                "SELECT coalesce(sum(rows), 0), coalesce(sum(seconds), 0) FROM lake.chunks WHERE version = ?", [self.version]
+                "SELECT coalesce(sum(rows), 0), coalesce(sum(seconds), 0) FROM chunks WHERE version = ?", [self.version]
             ).fetchone()
             assert counted is not None
-            cursor.execute("DELETE FROM lake.edges WHERE child = ?", [self.version])
-            for role, parent in parents.items():
-                cursor.execute("INSERT INTO lake.edges VALUES (?, ?, ?)", [self.version, parent, role])
+            _insert(cursor, "edges", [(self.version, parent, role) for role, parent in parents.items()])
+            _insert(cursor, "files", [(self.version, *file) for file in written])
             cursor.execute(
-                "UPDATE lake.versions SET state = 'complete', rows = ?, seconds = ?, flow_run_id = ?, task_run_id = ?,"
+                "UPDATE versions SET state = 'complete', rows = ?, seconds = ?, flow_run_id = ?, task_run_id = ?,"
                 " completed_at = now() WHERE version = ?",
                 [*counted, flow_run_id, task_run_id, self.version],
             )
             return int(counted[0])
 
         rows = self.lake.commit(work, f"complete {self.kind}@{self.version}", {"version": self.version})
-        return (ModelRef if self.kind == "models" else DatasetRef)(self.kind, self.version, rows)
+        return ref_of(self.kind, self.version, rows)
 
     @property
     def scratch(self) -> Path:
-        """A directory for the step's own checkpoints; it outlives a crash and goes when the version is complete."""
+        """A directory for the step's own checkpoints; it outlives a crash and goes when the version is complete.
+
+        What is called partial-... goes when the step fails.
+        """
         path = self.lake.root / "checkpoints" / self.version
         path.mkdir(parents=True, exist_ok=True)
         return path
@@ -110,17 +119,30 @@ def open_version(
     lake: Lake, *, kind: str, version: str, step: str, code: str, parameters: Mapping[str, Any]
 ) -> Iterator[OpenVersion | Ref]:
     """Hold the version alone: yields the reference when somebody has completed it meanwhile, else the version to go on with."""
-    with lake_errors(lake.root), _lock(lake.root / "locks" / f"{version}.lock"):
-        if (ref := lake.find(version)) is not None and lake.intact(ref):
+    with lake_errors(lake.location.address), _lock(lake.root / "locks" / f"{version}.lock"):
+        if (ref := lake.find(version)) is not None and files.intact(lake, ref):
             yield ref
             return
         if ref is not None:
-            lake.retire_damaged_files()
-            lake.commit(lambda cursor: _forget(cursor, version), f"forget damaged {kind}@{version}")
+            files.retire(lake, [version])
+            lake.commit(lambda cursor: forget(cursor, [version]), f"forget damaged {kind}@{version}")
         lake.commit(lambda cursor: _open(cursor, kind, version, step, code, parameters), f"open {kind}@{version}")
-        opened = OpenVersion(lake, kind, version)
-        yield opened
-        shutil.rmtree(lake.root / "checkpoints" / version, ignore_errors=True)
+        scratch = lake.root / "checkpoints" / version
+        try:
+            yield OpenVersion(lake, kind, version)
+        except BaseException:
+            for unfinished in scratch.glob("partial-*"):  # what a full disk has cut off must not keep it full
+                shutil.rmtree(unfinished, ignore_errors=True)
+            raise
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def forget(cursor: Connection, versions: Sequence[str]) -> None:
+    """Take back versions and all their rows, so that they can be made again under the same name."""
+    listed = ", ".join("?" * len(versions))
+    for table in (*NOUNS, "chunks", "files", "versions"):
+        cursor.execute(f'DELETE FROM "{table}" WHERE version IN ({listed})', list(versions))
+    cursor.execute(f"DELETE FROM edges WHERE child IN ({listed})", list(versions))
 
 
 @contextmanager
@@ -137,28 +159,23 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _open(cursor: Connection, kind: str, version: str, step: str, code: str, parameters: Mapping[str, Any]) -> None:
-    if cursor.execute("SELECT 1 FROM lake.versions WHERE version = ?", [version]).fetchone() is None:
+    found = cursor.execute("SELECT state FROM versions WHERE version = ?", [version]).fetchone()
+    if found == ("dropped",):
+        forget(cursor, [version])
+    if found != ("open",):
         cursor.execute(
-            "INSERT INTO lake.versions VALUES (?, ?, ?, 'open', ?, ?, NULL, NULL, NULL, NULL, now(), NULL)",
+            "INSERT INTO versions VALUES (?, ?, ?, 'open', ?, ?, NULL, NULL, NULL, NULL, now(), NULL)",
             [version, kind, step, json.dumps(parameters, sort_keys=True, ensure_ascii=False), code],
         )
 
 
-def _forget(cursor: Connection, version: str) -> None:
-    """Take back a version whose data is gone, so that it can be made again under the same name."""
-    for table in _tables_with_versions(cursor):
-        cursor.execute(f'DELETE FROM lake."{table}" WHERE version = ?', [version])
+def _insert(cursor: Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
+    if rows:
+        places = ", ".join(f"({', '.join('?' * len(row))})" for row in rows)
+        cursor.execute(f"INSERT INTO {table} VALUES {places}", [value for row in rows for value in row])
 
 
-def _tables_with_versions(cursor: Connection) -> list[str]:
-    found = cursor.execute(
-        "SELECT DISTINCT table_name FROM duckdb_columns() WHERE database_name = 'lake' AND column_name = 'version'"
-    ).fetchall()
-    return [name for (name,) in found]
-
-
-def _arrow(cursor: Connection, table: str, version: str, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    schema = cursor.execute(f'SELECT * FROM lake."{table}" LIMIT 0').to_arrow_table().schema
+def _arrow(schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
     unknown = set().union(*rows) - set(schema.names)
-    assert not unknown, f"{table} has no columns {sorted(unknown)}"
-    return pa.Table.from_pylist([{"version": version, **row} for row in rows], schema=schema)
+    assert not unknown, f"there are no columns {sorted(unknown)}"
+    return pa.Table.from_pylist([dict(row) for row in rows], schema=schema.remove(schema.get_field_index("version")))

@@ -24,6 +24,7 @@ from prefect.states import Completed
 from pydantic import BaseModel
 
 from storage import DatasetRef, Lake, ModelRef, OpenVersion, Ref, version_digest
+from storage.files import intact
 from storage.versions import open_version
 from tasks.artifacts import ProgressArtifact, publish_artifacts
 from tasks.code_version import code_version
@@ -185,7 +186,7 @@ def _run(call: Call, function: Callable[..., None]) -> tuple[Ref, Literal["run",
     lake, started = current_lake(), time.monotonic()
     reporter().started(call.title)
     ref, state = lake.find(call.version), "cached"
-    if ref is None or not lake.intact(ref):
+    if ref is None or not intact(lake, ref):
         with open_version(lake, kind=call.kind, version=call.version, step=call.step, code=call.code, parameters=call.parameters) as opened:
             if isinstance(opened, OpenVersion):
                 progress, state = ProgressArtifact(call.title), "run"

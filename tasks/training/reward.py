@@ -74,7 +74,7 @@ def train_reward_model(out: Out, backbone: ModelRef, labelled: DatasetRef, test:
     weight, bias = fit_head(torch.stack(features).double(), margins)
     scorer = Scorer(base, weight, bias, settings.layers)
     scores = torch.stack(scorer.scores([_group(base, row) for row in held_out], on_groups=progress))
-    directory = out.scratch / "reward-model"
+    directory = out.scratch / "partial-reward-model"
     _save(directory, scorer, backbone, settings)
     digest = files_digest(directory)
     path = out.publish(directory)

@@ -51,7 +51,7 @@ def train(
             groups = _with_reference(out, load_policy(out.lake, reference), groups)
         model = copy.deepcopy(loaded.model)  # the policy itself stays as it is, in memory for the steps that follow
         logs = fit(model, groups, loss, training, seed=seed, checkpoint_dir=out.scratch, on_step=_Progress(out, len(groups), training))
-        directory = out.scratch / "policy"
+        directory = out.scratch / "partial-policy"
         save(Loaded(model=model, tokenizer=loaded.tokenizer), directory)
         (out.scratch / "logs.json").write_text(json.dumps([asdict(log) for log in logs]))
         digest = files_digest(directory)

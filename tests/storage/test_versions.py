@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from storage import DatasetRef, Lake, LakeError, OpenVersion, Ref, version_digest
+from storage.files import intact
 from storage.versions import open_version
 
 FACTS = {"kind": "prompts", "step": "load", "code": "c", "parameters": {"seed": 1}}
@@ -100,7 +101,7 @@ def test_a_version_whose_files_are_damaged_is_made_again(lake: Lake, damage: Cal
     assert files
     for file in files:
         damage(file)
-    assert not lake.intact(ref)
+    assert not intact(lake, ref)
     assert fill().rows == 2000
     assert len(lake.read(ref)) == 2000
 
@@ -115,7 +116,7 @@ def test_a_lake_can_be_moved(lake: Lake, tmp_path: Path) -> None:
 
 
 def test_a_lake_of_a_newer_schema_is_refused_in_one_sentence(lake: Lake) -> None:
-    lake.commit(lambda cursor: cursor.execute("INSERT INTO lake.migrations VALUES (99, now())"), "newer")
+    lake.commit(lambda cursor: cursor.execute("INSERT INTO migrations VALUES (99, now())"), "newer")
     with pytest.raises(LakeError, match="has schema 99.*update dapflow"):
         Lake(lake.root)
 
@@ -157,6 +158,7 @@ def test_writers_in_several_processes_lose_nothing(tmp_path: Path) -> None:
 _WRITER = """
 import sys
 from storage import Lake, Ref
+from storage.files import intact
 from storage.versions import open_version
 lake = Lake(sys.argv[1])
 print("ready", flush=True)

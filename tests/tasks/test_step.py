@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterTaskRunId
 
 from storage import DatasetRef, Lake, Ref, UserError
 from tasks.step import Out, planning, step, use_lake
@@ -147,8 +148,7 @@ def test_a_plan_names_the_very_versions_that_a_run_makes_and_runs_nothing(lake: 
 def test_artifacts_show_the_version_its_parents_and_rows(lake: Lake) -> None:
     (prompts, left, *_), runs = in_flow(lake, both_sides)
     with get_client(sync_client=True) as client:
-        artifacts = [one for one in client.read_artifacts() if one.task_run_id == runs[1].id and one.type == "markdown"]
-    [card] = artifacts
+        [card] = client.read_artifacts(artifact_filter=ArtifactFilter(task_run_id=ArtifactFilterTaskRunId(any_=[runs[1].id])))
     assert card.key == "sample"
     for fact in (f"completions@{left.version}", prompts.version, "| seed | `0` |", f"{prompts.version}-00000000"):
         assert fact in card.data

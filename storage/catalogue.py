@@ -1,0 +1,110 @@
+"""What a lake holds, in memory: its versions, the edges between them, and the files of each. One snapshot, never changed.
+
+A query through DuckLake costs 10 to 30 ms, most of it looking up the files; asking here costs the 3 ms of asking whether anything is new.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from storage.database import Connection
+
+
+@dataclass(frozen=True, slots=True)
+class VersionInfo:
+    """One row of `versions`, without its parameters."""
+
+    version: str
+    kind: str
+    step: str
+    state: str  # 'open', 'complete' or 'dropped'
+    rows: int
+    seconds: float
+    opened_at: datetime
+    completed_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One Parquet file of a version."""
+
+    table: str
+    version: str
+    path: str  # absolute, or s3://...
+    bytes: int
+    rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """A snapshot of the lake."""
+
+    snapshot: int
+    versions: Mapping[str, VersionInfo]
+    parents: Mapping[str, Mapping[str, str]]  # child -> role -> parent
+    children: Mapping[str, tuple[str, ...]]
+    files: Mapping[tuple[str, str], tuple[DataFile, ...]]  # (table, version) -> its files
+
+    def ancestors(self, version: str) -> Iterator[str]:
+        """All versions it was made from, nearest first, each once."""
+        return _walk(version, lambda one: self.parents.get(one, {}).values())
+
+    def descendants(self, version: str) -> Iterator[str]:
+        """All versions made from it, nearest first, each once."""
+        return _walk(version, lambda one: self.children.get(one, ()))
+
+    def bytes_of(self, version: str) -> int:
+        """Size of a version's Parquet files."""
+        return sum(file.bytes for (_, owner), files in self.files.items() if owner == version for file in files)
+
+
+def latest_snapshot(cursor: Connection, lake: str) -> int:
+    """The number of the newest commit."""
+    row = cursor.execute(f"SELECT max(snapshot_id) FROM __ducklake_metadata_{lake}.ducklake_snapshot").fetchone()
+    assert row is not None
+    return int(row[0])
+
+
+def load_catalogue(cursor: Connection, lake: str, data: str, snapshot: int) -> Catalogue:
+    """Read the catalogue as it is now."""
+    found = cursor.execute(
+        "SELECT version, kind, step, state, coalesce(rows, 0), coalesce(seconds, 0), opened_at, completed_at FROM versions"
+    ).fetchall()
+    edges = cursor.execute("SELECT child, role, parent FROM edges").fetchall()
+    parents: dict[str, dict[str, str]] = defaultdict(dict)
+    children: dict[str, list[str]] = defaultdict(list)
+    for child, role, parent in edges:
+        parents[child][role] = parent
+        children[parent].append(child)
+    files: dict[tuple[str, str], list[DataFile]] = defaultdict(list)
+    for file in _data_files(cursor, lake, data):
+        files[file.table, file.version].append(file)
+    return Catalogue(
+        snapshot=snapshot,
+        versions={row[0]: VersionInfo(*row) for row in found},
+        parents=dict(parents),
+        children={parent: tuple(dict.fromkeys(ones)) for parent, ones in children.items()},
+        files={key: tuple(ones) for key, ones in files.items()},
+    )
+
+
+def _data_files(cursor: Connection, lake: str, data: str) -> Iterator[DataFile]:
+    meta = f"__ducklake_metadata_{lake}"
+    query = (
+        "SELECT t.table_name, p.partition_value, s.path || t.path || f.path, f.file_size_bytes, f.record_count"
+        f" FROM {meta}.ducklake_data_file f JOIN {meta}.ducklake_file_partition_value p USING (data_file_id)"
+        f" JOIN {meta}.ducklake_table t ON t.table_id = f.table_id JOIN {meta}.ducklake_schema s USING (schema_id)"
+        " WHERE f.end_snapshot IS NULL AND t.end_snapshot IS NULL ORDER BY f.row_id_start"
+    )
+    for table, version, path, size, rows in cursor.execute(query).fetchall():
+        yield DataFile(table, version, f"{data.rstrip('/')}/{path}", size, rows)
+
+
+def _walk(start: str, step: Callable[[str], Iterable[str]]) -> Iterator[str]:
+    seen, front = {start}, [start]
+    while front:
+        found = [one for old in front for one in step(old)]
+        front = [one for one in dict.fromkeys(found) if one not in seen]
+        seen.update(front)
+        yield from front
