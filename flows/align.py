@@ -3,10 +3,11 @@
 align(recipe="rso", iterations=2, settings=["sampling.temperature=0.9"], lake="./lake")
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from flows.environment import remember_server
 from flows.iteration import Iteration, iterate
@@ -15,6 +16,7 @@ from flows.recipes import recipe_named
 from flows.recipes import toy as toy_of
 from flows.summary import summarise
 from storage import DatasetRef, Lake
+from storage.runs import record_run
 from tasks.models import resolve
 from tasks.policy import register_model
 from tasks.step import use_lake
@@ -30,9 +32,17 @@ def align(
     prints about the iterations. Raises UserError for what the user can put right.
     """
     remember_server()
-    with Lake(lake) as opened, use_lake(opened):
-        done = chain(chosen(recipe, settings or [], toy), iterations, iterate)
-        return {"recipe": recipe, "lake": str(opened.root), "iterations": [summarise(opened, one) for one in done]}
+    wanted = chosen(recipe, settings or [], toy)
+    done: list[Iteration] = []
+    with (
+        Lake(lake) as opened,
+        use_lake(opened),
+        record_run(opened, str(flow_run.id), wanted.name, wanted.model_dump(mode="json")) as record,
+    ):
+        for one in chain(wanted, iterations, iterate):
+            done.append(one)
+            record.made(len(done), one.policy, one.parts["metrics"])
+        return {"recipe": recipe, "lake": opened.location.address, "iterations": [summarise(opened, one) for one in done]}
 
 
 def chosen(name: str, settings: list[str], toy: bool) -> Recipe:
@@ -41,12 +51,11 @@ def chosen(name: str, settings: list[str], toy: bool) -> Recipe:
     return change(toy_of(recipe) if toy else recipe, settings)
 
 
-def chain(recipe: Recipe, iterations: int, run: Callable[..., Iteration]) -> list[Iteration]:
+def chain(recipe: Recipe, iterations: int, run: Callable[..., Iteration]) -> Iterator[Iteration]:
     """The loop: the only edge back is the new policy, the next iteration's input. `run`: `iterate`, or what stands in for it."""
     initial = register_model(recipe.policy, resolve(recipe.policy).digest)
-    policy, earlier_pairs, done = initial, list[DatasetRef](), list[Iteration]()
+    policy, earlier_pairs = initial, list[DatasetRef]()
     for number in range(1, iterations + 1):
-        done.append(run(recipe, number, policy, initial, earlier_pairs))
-        policy = done[-1].policy
-        earlier_pairs = [*earlier_pairs, done[-1].parts["pairs"]]
-    return done
+        done = run(recipe, number, policy, initial, earlier_pairs)
+        yield done
+        policy, earlier_pairs = done.policy, [*earlier_pairs, done.parts["pairs"]]

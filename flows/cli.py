@@ -1,4 +1,4 @@
-"""The command line: `dapflow run`, `plan`, `recipes`, `ui`. Exit codes: 0 done, 2 something to put right, 130 Ctrl-C.
+"""The command line: `dapflow run`, `plan`, `recipes`, `ui` and those of the lake (flows.lake_commands). Exit codes: 0 done, 2 something to put right, 130 Ctrl-C.
 
 Heavy imports stand inside the commands, so that --help is quick and Prefect sees the environment that `prepare` made.
 """
@@ -7,7 +7,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
@@ -15,7 +14,9 @@ from rich.console import Console
 
 from flows import interrupt
 from flows.environment import prepare
+from flows.lake_commands import COMMANDS, Lake
 from storage.errors import UserError
+from storage.location import locate
 
 app = App(
     name="dapflow",
@@ -23,7 +24,9 @@ app = App(
     help="Direct alignment from preferences, as a flow: sample, judge, pair, train, measure, and again.",
 )
 
-Lake = Annotated[Path, Parameter(name="--lake", env_var="DAPFLOW_LAKE", help="Directory of the lake.")]
+for name, command in COMMANDS.items():
+    app.command(command, name=name)
+
 Settings = Annotated[tuple[str, ...], Parameter(name="--set", help="Change the recipe: key=value, repeatable.", negative=())]
 Toy = Annotated[bool, Parameter(name="--toy", negative=(), help="On a toy model made on the spot: seconds.")]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print one JSON object as the last line.")]
@@ -37,7 +40,7 @@ def run(
     settings: Settings = (),
     iterations: int = 1,
     toy: Toy = False,
-    lake: Lake = Path("lake"),
+    lake: Lake = "lake",
     as_json: Json = False,
 ) -> None:
     """Run a recipe. What the lake already holds is not done again; a run that was stopped goes on.
@@ -52,7 +55,7 @@ def run(
     _at_least_one(iterations)
     console = Console(stderr=as_json)
     prepare(lake)
-    console.print(f"[bold]dapflow run {recipe}[/bold]  lake {lake.absolute()}  (loading, starting Prefect ...)", highlight=False)
+    console.print(f"[bold]dapflow run {recipe}[/bold]  lake {locate(lake).address}  (loading, starting Prefect ...)", highlight=False)
     from flows.align import align, chosen
     from flows.console import ConsoleReporter, print_summary
     from tasks.progress import report_to
@@ -60,7 +63,7 @@ def run(
     chosen(recipe, list(settings), toy)  # says what is wrong with the recipe before anything is started
     reporter = ConsoleReporter(console)
     with reporter, report_to(reporter):
-        result = align(recipe, iterations, list(settings), toy, str(lake))
+        result = align(recipe, iterations, list(settings), toy, lake)
     print_summary(console, result, reporter.records)
     if as_json:
         steps = [{name: getattr(one, name) for name in ("name", "version", "state", "rows", "seconds")} for one in reporter.records]
@@ -69,7 +72,7 @@ def run(
 
 @app.command
 def plan(
-    recipe: str, /, *, settings: Settings = (), iterations: int = 1, toy: Toy = False, lake: Lake = Path("lake"), as_json: Json = False
+    recipe: str, /, *, settings: Settings = (), iterations: int = 1, toy: Toy = False, lake: Lake = "lake", as_json: Json = False
 ) -> None:
     """Check a recipe and say what it would do: steps, models, tokens, time. Runs nothing.
 
@@ -80,8 +83,14 @@ def plan(
     from flows.align import chosen
     from flows.plan import make_plan, print_plan
     from storage import Lake as OpenLake
+    from tasks.step import use_lake
 
-    made = make_plan(chosen(recipe, list(settings), toy), iterations, OpenLake(lake) if lake.is_dir() else None)
+    wanted = chosen(recipe, list(settings), toy)
+    if locate(lake).exists:
+        with OpenLake(lake, read_only=True) as opened, use_lake(opened):
+            made = make_plan(wanted, iterations, opened)
+    else:
+        made = make_plan(wanted, iterations, None)
     print(json.dumps(made)) if as_json else print_plan(Console(), made)
 
 
@@ -107,7 +116,7 @@ def recipes(name: str | None = None, /, *, as_json: Json = False) -> None:
 
 
 @app.command
-def ui(*, lake: Lake = Path("lake"), port: int = 4200) -> NoReturn:
+def ui(*, lake: Lake = "lake", port: int = 4200) -> NoReturn:
     """Open the Prefect UI on the runs of a lake, on loopback; Ctrl-C ends it.
 
     Example: dapflow ui --port 4300
@@ -115,7 +124,7 @@ def ui(*, lake: Lake = Path("lake"), port: int = 4200) -> NoReturn:
     prepare(lake)
     url = f"http://127.0.0.1:{port}/api"
     os.environ |= {"PREFECT_SERVER_UI_API_URL": url, "PREFECT_UI_API_URL": url}
-    print(f"The runs of {lake.absolute()}: http://127.0.0.1:{port}/runs", flush=True)
+    print(f"The runs of {locate(lake).address}: http://127.0.0.1:{port}/runs", flush=True)
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     os.execv(sys.executable, command)
 
@@ -133,6 +142,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (UserError, CycloptsError) as error:
         print(f"dapflow: {error}", file=sys.stderr)
         sys.exit(2)
+    except BrokenPipeError:  # whoever read the output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
     except KeyboardInterrupt:
         print("\ndapflow: stopped. Nothing is lost: the same command goes on from here.", file=sys.stderr)
         sys.exit(130)

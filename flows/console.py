@@ -140,7 +140,8 @@ def _example(example: dict[str, Any]) -> Panel:
 
 def _next(result: dict[str, Any]) -> Panel:
     command = "dapflow" if shutil.which("dapflow") else os.path.relpath(sys.argv[0])
-    recipe, lake, further = result["recipe"], os.path.relpath(result["lake"]), len(result["iterations"]) + 1
+    recipe, lake, further = result["recipe"], result["lake"], len(result["iterations"]) + 1
+    lake = lake if "://" in lake else os.path.relpath(lake)
     where = "" if lake == "lake" else f" --lake {lake}"
     lines = [
         f"go on        {command} run {recipe} --iterations {further}{where}",

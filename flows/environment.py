@@ -11,6 +11,7 @@ import psutil
 from platformdirs import user_cache_path
 
 from storage import Lake
+from storage.location import locate
 
 _SERVER = "server.json"
 _DEFAULTS = {
@@ -26,7 +27,7 @@ _DEFAULTS = {
 }
 
 
-def prepare(lake: Path | None) -> None:
+def prepare(lake: str | None) -> None:
     """Set what is not set. A lake keeps the history of its runs beside its data, unless PREFECT_API_URL names a server.
 
     None: for what runs nothing. Raises LakeError when the lake cannot be written.
@@ -35,7 +36,7 @@ def prepare(lake: Path | None) -> None:
         os.environ.setdefault(name, value)
     if lake is not None:
         Lake(lake).close()
-    home = user_cache_path("dapflow") / "prefect" if lake is None else lake.absolute() / "prefect"
+    home = user_cache_path("dapflow") / "prefect" if lake is None else locate(lake).root / "prefect"
     home.mkdir(parents=True, exist_ok=True)
     end_orphaned_server(home)
     os.environ.setdefault("PREFECT_HOME", str(home))

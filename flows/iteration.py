@@ -11,7 +11,8 @@ from tasks.acceptance import accept
 from tasks.evaluation import evaluate
 from tasks.judging import judge
 from tasks.pairing import pair
-from tasks.prompts import PREFERENCES_FILE, PROMPTS_FILE, Part, load_preferences, load_prompts
+from tasks.preferences import PREFERENCES_FILE, Part, load_preferences
+from tasks.prompts import PROMPTS_FILE, load_prompts
 from tasks.sampling import sample
 from tasks.seeds import derive_seed
 from tasks.sources import find_source

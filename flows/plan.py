@@ -12,9 +12,10 @@ from flows.align import chain
 from flows.iteration import iterate
 from flows.recipe import Recipe
 from storage import Lake, ModelRef
+from tasks.formats import preference
 from tasks.models import resolve
 from tasks.pairing import pairs_of
-from tasks.prompts import PREFERENCES_FILE
+from tasks.preferences import PREFERENCES_FILE
 from tasks.sources import read_source
 from tasks.step import Call, planning
 from tasks.training.reward import RewardModel
@@ -31,7 +32,7 @@ _PROMPT_TOKENS = 60
 def make_plan(recipe: Recipe, iterations: int, lake: Lake | None) -> dict[str, Any]:
     """Steps with their versions and whether the lake holds them, tokens at most, models, judge calls and seconds. Runs nothing."""
     with planning() as calls:
-        chain(recipe, iterations, iterate.fn)
+        list(chain(recipe, iterations, iterate.fn))
     weights = _weights(recipe)
     rate = matmul_rate()
     steps: list[dict[str, Any]] = []
@@ -108,8 +109,8 @@ def _tokens(recipe: Recipe, call: Call) -> dict[str, int]:
     if call.step == "judge" and isinstance(arguments["by"], ModelRef):
         return {"scored": arguments["completions"].rows * recipe.sampling.max_tokens + arguments["prompts"].rows * _PROMPT_TOKENS}
     if call.step == "train_reward_model":
-        records = read_source(recipe.preferences.source, PREFERENCES_FILE)
-        characters = sum(len(record.text("prompt", "instruction") + record.text("chosen") + record.text("rejected")) for record in records)
+        records = [preference(record) for record in read_source(recipe.preferences.source, PREFERENCES_FILE)]
+        characters = sum(len(record["prompt"] + record["chosen"] + record["rejected"]) for record in records)
         share = (arguments["labelled"].rows + arguments["test"].rows) / len(records)
         return {"scored": round(share * characters / _CHARACTERS_PER_TOKEN)}
     if call.step == "train":

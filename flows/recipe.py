@@ -14,7 +14,8 @@ from storage import UserError
 from tasks.acceptance import Acceptance
 from tasks.engines.base import Sampling
 from tasks.pairing import Pairing
-from tasks.prompts import Preferences, Prompts
+from tasks.preferences import Preferences
+from tasks.prompts import Prompts
 from tasks.training.losses import Loss
 from tasks.training.reward import RewardModel
 from tasks.training.settings import Training

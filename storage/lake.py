@@ -43,7 +43,7 @@ class Lake:
         self._catalogue: Catalogue | None = None
         self._schemas: dict[str, pa.Schema] = {}
         with lake_errors(self.location.address):
-            if read_only and self.location.sqlite_file and not self.location.sqlite_file.is_file():
+            if read_only and not self.location.exists:
                 raise LakeError(f"There is no lake at {self.root}: make one with `dapflow run rso`, or name another with --lake.")
             for name in ("models", "checkpoints", "locks"):
                 (self.root / name).mkdir(parents=True, exist_ok=True)
@@ -146,6 +146,18 @@ class Lake:
                 f"{ref.kind}@{ref.version} is not a complete version of the lake at {self.location.address}: run its recipe again."
             )
         return self.sql(f'SELECT * FROM "{table or ref.kind}" WHERE version = ? ORDER BY id', [ref.version])
+
+    def pick(self, table: str, version: str, where: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """The rows of one version that a condition picks, in id order, without token ids and log-probs.
+
+        Read straight from the version's own files: a condition on `id` touches one row group, whatever else the lake holds.
+        """
+        files = [file.path for file in self.catalogue().files.get((table, version), ())]
+        if not files:
+            return []
+        columns = ", ".join(f'"{name}"' for name in self.schema(table).names if name not in ("token_ids", "logprobs"))
+        query = f"SELECT {columns} FROM read_parquet(?, hive_partitioning => false) WHERE {where} ORDER BY id"
+        return self.rows(query, [files, *parameters])
 
     def schema(self, table: str) -> pa.Schema:
         """The columns of a noun."""

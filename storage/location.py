@@ -32,6 +32,11 @@ class Location:
         return ("ducklake", catalogue, *(["httpfs"] if self.data.startswith("s3://") else []))
 
     @property
+    def exists(self) -> bool:
+        """Whether there is a lake already; a server's is taken to be there."""
+        return self.sqlite_file is None or self.sqlite_file.is_file()
+
+    @property
     def sqlite_file(self) -> Path | None:
         """The catalogue's file, or None when it is a server."""
         return Path(self.catalogue.removeprefix("sqlite:")) if self.catalogue.startswith("sqlite:") else None

@@ -125,7 +125,7 @@ def open_version(
             return
         if ref is not None:
             files.retire(lake, [version])
-            lake.commit(lambda cursor: forget(cursor, [version]), f"forget damaged {kind}@{version}")
+            lake.commit(lambda cursor: _forget(cursor, version), f"forget damaged {kind}@{version}")
         lake.commit(lambda cursor: _open(cursor, kind, version, step, code, parameters), f"open {kind}@{version}")
         scratch = lake.root / "checkpoints" / version
         try:
@@ -137,12 +137,17 @@ def open_version(
         shutil.rmtree(scratch, ignore_errors=True)
 
 
-def forget(cursor: Connection, versions: Sequence[str]) -> None:
-    """Take back versions and all their rows, so that they can be made again under the same name."""
-    listed = ", ".join("?" * len(versions))
-    for table in (*NOUNS, "chunks", "files", "versions"):
-        cursor.execute(f'DELETE FROM "{table}" WHERE version IN ({listed})', list(versions))
-    cursor.execute(f"DELETE FROM edges WHERE child IN ({listed})", list(versions))
+def drop_rows(cursor: Connection, versions: Sequence[str]) -> None:
+    """Take back all rows of versions; the record of the versions themselves stays."""
+    for table in (*NOUNS, "chunks", "files"):
+        cursor.execute(f'DELETE FROM "{table}" WHERE version IN ({", ".join("?" * len(versions))})', list(versions))
+
+
+def _forget(cursor: Connection, version: str) -> None:
+    """Take back a version as if it had never been, so that it can be made again under the same name."""
+    drop_rows(cursor, [version])
+    cursor.execute("DELETE FROM versions WHERE version = ?", [version])
+    cursor.execute("DELETE FROM edges WHERE child = ?", [version])
 
 
 @contextmanager
@@ -161,7 +166,7 @@ def _lock(path: Path) -> Iterator[None]:
 def _open(cursor: Connection, kind: str, version: str, step: str, code: str, parameters: Mapping[str, Any]) -> None:
     found = cursor.execute("SELECT state FROM versions WHERE version = ?", [version]).fetchone()
     if found == ("dropped",):
-        forget(cursor, [version])
+        _forget(cursor, version)
     if found != ("open",):
         cursor.execute(
             "INSERT INTO versions VALUES (?, ?, ?, 'open', ?, ?, NULL, NULL, NULL, NULL, now(), NULL)",

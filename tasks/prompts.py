@@ -1,11 +1,11 @@
-"""Prompts and preferences enter the lake: split once and for all by content, duplicates left out.
+"""Prompts enter the lake: split once and for all by content, duplicates left out.
 
-load_prompts(source="shipped", ...)  ->  prompts          load_preferences(source="shipped", ...)  ->  pairs
+load_prompts(source="shipped", ...)  ->  prompts
 """
 
 import hashlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -13,10 +13,8 @@ from storage import UserError
 from tasks.sources import Record, read_source
 from tasks.step import Out, step
 
-PROMPTS_FILE, PREFERENCES_FILE = "prompts.jsonl", "preferences.jsonl"
+PROMPTS_FILE = "prompts.jsonl"
 Split = Literal["train", "held_out"]
-Part = Literal["reward", "judge", "test"]
-_PARTS: tuple[tuple[Part, int], ...] = (("reward", 50), ("judge", 35), ("test", 15))  # per cent of the prompts
 
 
 class Prompts(BaseModel):
@@ -29,13 +27,6 @@ class Prompts(BaseModel):
     schedule: Literal["next", "same"] = Field(default="next", description="whether an iteration takes the next slice or the same")
 
 
-class Preferences(BaseModel):
-    """Labelled pairs that the reward model and the independent judge learn from."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    source: str = Field(default="shipped", description="`shipped`, or a .jsonl or .parquet file with `prompt`, `chosen`, `rejected`")
-
-
 @step("prompts", title="load {split} prompts", expects=lambda count, held_out, **_: count or held_out)
 def load_prompts(out: Out, source: str, digest: str, split: Split, held_out: int, first: int = 0, count: int | None = None) -> None:
     """Prompts of one split of a source: `count` of them from place `first` on, around the end (None: all).
@@ -45,31 +36,11 @@ def load_prompts(out: Out, source: str, digest: str, split: Split, held_out: int
     records = split_prompts(read_source(source, PROMPTS_FILE), held_out)[split]
     chosen = records if count is None else [records[(first + offset) % len(records)] for offset in range(min(count, len(records)))]
     rows = [
-        {"id": out.row_id(n), "digest": _digest(text), "prompt": text, "source": record.place, "split": split, "parents": []}
+        {"id": out.row_id(n), "digest": text_digest(text), "prompt": text, "source": record.place, "split": split, "parents": []}
         for n, record in enumerate(chosen)
         for text in [prompt_text(record)]
     ]
     out.write(0, rows)
-
-
-@step("pairs", title="load preferences ({part})", expects=lambda source, part, **_: len(_rows_of(source, part)))
-def load_preferences(out: Out, source: str, digest: str, part: Part) -> None:
-    """Labelled pairs of one part of a source; a prompt's pairs are all in the same part. Identical answers are kept as dropped rows."""
-    rows = _rows_of(source, part)
-    if not rows:
-        raise UserError(f"{source} has no preferences for the part `{part}`: it needs at least about 20 pairs with different prompts.")
-    out.write(0, [{"id": out.row_id(n), **row} for n, row in enumerate(rows)])
-
-
-def _rows_of(source: str, part: Part) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = []
-    for record in read_source(source, PREFERENCES_FILE):
-        prompt, chosen, rejected = prompt_text(record), record.text("chosen"), record.text("rejected")
-        if part_of(prompt) == part:
-            texts = {"prompt": prompt, "chosen": chosen, "rejected": rejected}
-            dropped = "identical" if chosen == rejected else None
-            rows.append(texts | {"source": record.place, "rating": record.fields.get("rating"), "dropped": dropped})
-    return rows
 
 
 def prompt_text(record: Record) -> str:
@@ -87,22 +58,13 @@ def split_prompts(records: Sequence[Record], held_out: int) -> dict[Split, list[
         raise UserError(
             f"There are {len(unique)} different prompts and {held_out} are to be held out: give more prompts, or set prompts.held_out lower."
         )
-    aside = set(sorted(unique, key=_digest)[:held_out])
+    aside = set(sorted(unique, key=text_digest)[:held_out])
     return {
         "train": [record for text, record in reversed(unique.items()) if text not in aside],
         "held_out": [record for text, record in reversed(unique.items()) if text in aside],
     }
 
 
-def part_of(prompt: str) -> Part:
-    """The part that a prompt's preferences belong to, by its digest: nobody is trained and tested on the same prompt."""
-    place = int(_digest(prompt), 16) % 100
-    for part, share in _PARTS:
-        if place < share:
-            return part
-        place -= share
-    raise AssertionError("the shares add up to 100")
-
-
-def _digest(text: str) -> str:
+def text_digest(text: str) -> str:
+    """Sixteen hexadecimal digits that recognise a text across versions."""
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -3,6 +3,7 @@
 Every record keeps its place ("prompts.jsonl:12"), and malformed ones are named by it.
 """
 
+import gzip
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
@@ -13,10 +14,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage import UserError
+from storage import Lake, UserError
+from storage.lineage import resolve
+from tasks.step import current_lake
 
 SHIPPED = Path(__file__).parent / "data"
-_HUB_PREFIX = "hub:"
+_HUB_PREFIX, _LAKE_PREFIX = "hub:", "pairs@"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,20 +53,31 @@ def find_source(name: str, shipped: str) -> Source:
 
     Raises UserError when there is no such file.
     """
+    if name.startswith(_LAKE_PREFIX):
+        version = _of_lake(name)[1]
+        return Source(name=_LAKE_PREFIX + version, digest=version)
     if name.startswith(_HUB_PREFIX):
         return Source(name=name, digest=_hub_revision(name))
     path = _path(name, shipped)
     if not path.is_file():
         raise UserError(f"There is no file {path}: give a .jsonl or .parquet file, `shipped`, or `hub:org/dataset`.")
-    return Source(name=name, digest=hashlib.sha256(path.read_bytes()).hexdigest()[:16])
+    with path.open("rb") as content:
+        return Source(name=name, digest=hashlib.file_digest(content, "sha256").hexdigest()[:16])
 
 
 def read_source(name: str, shipped: str) -> list[Record]:
     """All records of a source, in its order. Raises UserError, naming the line, for what cannot be read."""
-    records = list(_hub_records(name) if name.startswith(_HUB_PREFIX) else _file_records(_path(name, shipped)))
+    records = list(stream_source(name, shipped))
     if not records:
         raise UserError(f'{name} is empty: it needs at least one record, such as {{"prompt": "Why is the sky blue?"}}.')
     return records
+
+
+def stream_source(name: str, shipped: str) -> Iterator[Record]:
+    """The same, one record after the other, however large the source is."""
+    if name.startswith(_LAKE_PREFIX):
+        return _lake_records(name)
+    return _hub_records(name) if name.startswith(_HUB_PREFIX) else _file_records(_path(name, shipped))
 
 
 def _path(name: str, shipped: str) -> Path:
@@ -72,19 +86,44 @@ def _path(name: str, shipped: str) -> Path:
 
 def _file_records(path: Path) -> Iterator[Record]:
     if path.suffix == ".parquet":
-        try:
-            rows = pq.read_table(path).to_pylist()
-        except (pa.ArrowException, OSError) as error:
-            raise UserError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from error
-        yield from (Record(place=f"{path.name}:{number}", fields=row) for number, row in enumerate(rows, start=1))
+        yield from _parquet_records(path)
         return
     try:
-        text = path.read_text(encoding="utf-8")
+        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+            for number, line in enumerate(lines, start=1):
+                if line.strip():
+                    yield Record(place=f"{path.name}:{number}", fields=_json_object(line, f"{path.name}:{number}"))
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8.") from error
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            yield Record(place=f"{path.name}:{number}", fields=_json_object(line, f"{path.name}:{number}"))
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise UserError(f"{path} is not a whole gzip file: {error}.") from error
+
+
+def _parquet_records(path: Path) -> Iterator[Record]:
+    number = 0
+    try:
+        with pq.ParquetFile(path) as file:
+            for batch in file.iter_batches(10_000):
+                for row in batch.to_pylist():
+                    number += 1
+                    yield Record(place=f"{path.name}:{number}", fields=row)
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from error
+
+
+def _lake_records(name: str) -> Iterator[Record]:
+    lake, version = _of_lake(name)
+    for batch in lake.batches("SELECT * FROM pairs WHERE version = ? ORDER BY id", [version]):
+        for row in batch.to_pylist():
+            yield Record(place=row["id"], fields=row)
+
+
+def _of_lake(name: str) -> tuple[Lake, str]:
+    lake = current_lake()
+    version = resolve(lake, name)
+    if lake.find(version) is None:
+        raise UserError(f"{name} is not a complete version: import it again.")
+    return lake, version
 
 
 def _json_object(line: str, place: str) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from prefect.runtime import flow_run, task_run
 from prefect.states import Completed
 from pydantic import BaseModel
 
-from storage import DatasetRef, Lake, ModelRef, OpenVersion, Ref, version_digest
+from storage import DatasetRef, Lake, ModelRef, OpenVersion, Ref, UserError, version_digest
 from storage.files import intact
 from storage.versions import open_version
 from tasks.artifacts import ProgressArtifact, publish_artifacts
@@ -47,8 +47,10 @@ def use_lake(lake: Lake) -> Iterator[Lake]:
 
 
 def current_lake() -> Lake:
-    """The lake of the run that is going on."""
-    return _lake.get()
+    """The lake of the run that is going on. Raises UserError when there is none."""
+    if (lake := _lake.get(None)) is None:
+        raise UserError("There is no lake yet: make one with `dapflow run` or `dapflow import`, or name one with --lake.")
+    return lake
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage import UserError
-from tasks.prompts import PREFERENCES_FILE, PROMPTS_FILE, part_of, prompt_text, split_prompts
+from tasks.preferences import PREFERENCES_FILE, part_of
+from tasks.prompts import PROMPTS_FILE, prompt_text, split_prompts
 from tasks.sources import find_source, read_source
 
 

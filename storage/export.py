@@ -1,0 +1,59 @@
+"""A version as files that other programs read: Parquet, JSON lines, CSV, or a folder for the `datasets` library.
+
+    export(lake, lake.find("3f9c01aa3f9c01aa"), Path("pairs.jsonl"))
+Rows stream through DuckDB, which spills what does not fit, so a version may be larger than memory.
+"""
+
+import os
+import shutil
+from pathlib import Path
+
+from storage.database import quoted
+from storage.errors import LakeError, lake_errors
+from storage.lake import Lake
+from storage.refs import Ref
+
+FORMATS = {
+    ".parquet": "FORMAT parquet, COMPRESSION zstd",
+    ".jsonl": "FORMAT json",
+    ".ndjson": "FORMAT json",
+    ".csv": "FORMAT csv, HEADER",
+}
+_FOLDER_FILE = "data/train-00000-of-00001.parquet"  # where `datasets.load_dataset(folder)` looks
+_PREFERENCES = """SELECT [{{'role': 'user', 'content': prompt}}] AS prompt, [{{'role': 'assistant', 'content': chosen}}] AS chosen,
+    [{{'role': 'assistant', 'content': rejected}}] AS rejected FROM pairs WHERE version = '{version}' AND dropped IS NULL ORDER BY id"""
+
+
+def export(lake: Lake, ref: Ref, path: Path, *, replace: bool = False) -> int:
+    """Write the rows of a complete version to `path`, all or nothing, and return how many.
+
+    .parquet, .jsonl and .csv hold every row and column; a path without suffix becomes a folder that `datasets.load_dataset` opens, and
+    for pairs has the standard preference format: `prompt`, `chosen` and `rejected` as messages, without the pairs that were left out.
+    Raises LakeError when the path is taken or its suffix is none of these.
+    """
+    if path.suffix not in ("", *FORMATS):
+        raise LakeError(f"{path}: write to {', '.join(FORMATS)}, or to a folder (a name without suffix) for the datasets library.")
+    if path.exists() and not replace:
+        raise LakeError(f"{path} is there already: choose another name, or say --replace.")
+    folder = not path.suffix
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    target = partial / _FOLDER_FILE if folder else partial
+    query = f"SELECT * FROM \"{ref.kind}\" WHERE version = '{ref.version}' ORDER BY id"
+    if folder and ref.kind == "pairs":
+        query = _PREFERENCES.format(version=ref.version)
+    with lake_errors(str(path)):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with lake.cursor() as cursor:
+                options = FORMATS[path.suffix or ".parquet"]
+                written = cursor.execute(f"COPY ({query}) TO '{quoted(target)}' ({options})").fetchone()
+            _remove(path)
+            partial.rename(path)
+        finally:
+            _remove(partial)
+    assert written is not None
+    return int(written[0])
+
+
+def _remove(path: Path) -> None:
+    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -1,0 +1,101 @@
+"""What the lake no longer needs: found first, removed when asked.
+
+Kept are the policies of the newest runs of each recipe and what was named, with everything they were made from and measured by; whatever
+was made since the newest run began; and imported data. The record of a removed version, its parameters and its edges stay.
+"""
+
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from storage import files
+from storage.catalogue import VersionInfo
+from storage.database import Connection
+from storage.errors import lake_errors
+from storage.lake import Lake
+from storage.versions import drop_rows
+
+IMPORTED = "import_preferences"  # the step of data that a user has brought
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """A version that can go, how much that frees, and why."""
+
+    info: VersionInfo
+    bytes: int
+    why: str  # 'left open by a dead run' or 'no kept model needs it'
+
+
+def find_garbage(lake: Lake, *, runs: int = 5, keep: Iterable[str] = ()) -> list[Garbage]:
+    """What can go when the policies of the newest `runs` finished runs of each recipe are kept, and the versions `keep`. Changes nothing."""
+    catalogue = lake.catalogue()
+    kept = _kept(lake, runs, keep)
+    newest = lake.rows("SELECT max(started_at) AS at FROM runs")[0]["at"]
+    found: list[Garbage] = []
+    for info in catalogue.versions.values():
+        if info.state == "open":
+            if _is_free(lake, info.version):
+                found.append(Garbage(info, _bytes(lake, info), "left open by a dead run"))
+        elif info.state == "complete" and newest is not None and info.version not in kept and info.step != IMPORTED:
+            assert info.completed_at is not None
+            if info.completed_at < newest:
+                found.append(Garbage(info, _bytes(lake, info), "no kept model needs it"))
+    return sorted(found, key=lambda one: one.info.opened_at)
+
+
+def collect(lake: Lake, garbage: list[Garbage]) -> None:
+    """Remove it: first from the catalogue, in one transaction, then the files. Killed in between, the next call removes the rest."""
+    versions = [one.info.version for one in garbage]
+    if versions:
+        files.retire(lake, versions)
+        lake.commit(lambda cursor: _drop(cursor, garbage), f"drop {len(versions)} versions")
+    for version in versions:
+        for place in ("models", "checkpoints"):
+            shutil.rmtree(lake.root / place / version, ignore_errors=True)
+        (lake.root / "locks" / f"{version}.lock").unlink(missing_ok=True)
+    with lake_errors(lake.location.address), lake.cursor() as cursor:
+        cursor.execute(f"CALL ducklake_expire_snapshots('{lake.name}', older_than => now())").fetchall()
+        cursor.execute(f"CALL ducklake_cleanup_old_files('{lake.name}', cleanup_all => true)").fetchall()
+        cursor.execute(f"CALL ducklake_delete_orphaned_files('{lake.name}', older_than => now() - INTERVAL 1 DAY)").fetchall()
+    lake.refresh()
+
+
+def _drop(cursor: Connection, garbage: list[Garbage]) -> None:
+    drop_rows(cursor, [one.info.version for one in garbage])
+    for one in garbage:
+        if one.info.state == "open":
+            cursor.execute("DELETE FROM versions WHERE version = ?", [one.info.version])
+        else:
+            cursor.execute("UPDATE versions SET state = 'dropped' WHERE version = ?", [one.info.version])
+
+
+def _kept(lake: Lake, runs: int, keep: Iterable[str]) -> set[str]:
+    catalogue = lake.catalogue()
+    newest = lake.rows(
+        "SELECT policy, metrics FROM iterations JOIN (SELECT run, row_number() OVER (PARTITION BY recipe ORDER BY started_at DESC) AS place"
+        " FROM runs WHERE state = 'done') USING (run) WHERE place <= ?",
+        [runs],
+    )
+    roots = {one for row in newest for one in row.values() if one} | set(keep)
+    return roots | {above for one in roots for above in catalogue.ancestors(one)}
+
+
+def _is_free(lake: Lake, version: str) -> bool:
+    try:
+        with FileLock(lake.root / "locks" / f"{version}.lock", timeout=0):
+            return True
+    except Timeout:
+        return False
+
+
+def _bytes(lake: Lake, info: VersionInfo) -> int:
+    places = (lake.root / name / info.version for name in ("models", "checkpoints"))
+    return lake.catalogue().bytes_of(info.version) + sum(path.stat().st_size for place in places for path in _files(place))
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if path.is_file())

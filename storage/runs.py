@@ -1,0 +1,75 @@
+"""Which runs there were, what they were asked, and which policies came of them: rows of `runs` and `iterations`."""
+
+import json
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import version as installed_version
+from typing import Any
+
+import psutil
+
+from storage.database import Connection
+from storage.errors import LakeError
+from storage.lake import Lake
+from storage.refs import Ref
+
+
+class Run:
+    """A run that is going on."""
+
+    def __init__(self, lake: Lake, run: str) -> None:
+        self._lake = lake
+        self._run = run
+
+    def made(self, iteration: int, policy: Ref, metrics: Ref) -> None:
+        """Write down the policy of an iteration, whether this run made it or found it."""
+        values = [self._run, iteration, policy.version, metrics.version]
+        self._lake.commit(
+            lambda cursor: cursor.execute("INSERT INTO iterations VALUES (?, ?, ?, ?, now())", values), f"iteration {iteration}"
+        )
+
+
+@contextmanager
+def record_run(lake: Lake, run: str, recipe: str, settings: Mapping[str, Any]) -> Iterator[Run]:
+    """The row of a run: 'running' inside the block, then 'done', 'failed' with the reason, or 'stopped' by Ctrl-C."""
+    lake.commit(lambda cursor: _begin(cursor, run, recipe, settings), f"run {recipe}")
+    try:
+        yield Run(lake, run)
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt)
+        with suppress(LakeError):  # the lake may be why it failed
+            _end(lake, run, "stopped" if stopped else "failed", None if stopped else f"{type(error).__name__}: {error}"[:1000])
+        raise
+    _end(lake, run, "done", None)
+
+
+def _begin(cursor: Connection, run: str, recipe: str, settings: Mapping[str, Any]) -> None:
+    host, text = socket.gethostname(), json.dumps(settings, sort_keys=True, ensure_ascii=False)
+    running = cursor.execute("SELECT run, process, epoch(started_at) FROM runs WHERE state = 'running' AND host = ?", [host]).fetchall()
+    for other, process, started in running:
+        if not _is_alive(process, started):
+            cursor.execute("UPDATE runs SET state = 'failed', note = 'killed', ended_at = now() WHERE run = ?", [other])
+    for table in ("runs", "iterations"):  # the same flow run, tried again
+        cursor.execute(f"DELETE FROM {table} WHERE run = ?", [run])
+    cursor.execute(
+        "INSERT INTO runs VALUES (?, ?, ?, 'running', NULL, ?, ?, ?, now(), NULL)",
+        [run, recipe, text, host, os.getpid(), installed_version("dapflow")],
+    )
+
+
+def _end(lake: Lake, run: str, state: str, note: str | None) -> None:
+    lake.commit(
+        lambda cursor: cursor.execute(
+            "UPDATE runs SET state = ?, note = ?, ended_at = now() WHERE run = ? AND state = 'running'", [state, note, run]
+        ),
+        f"run {state}",
+    )
+
+
+def _is_alive(process: int, started: float) -> bool:
+    try:
+        return psutil.Process(process).create_time() <= started + 1.0
+    except psutil.Error:
+        return False

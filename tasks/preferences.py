@@ -1,0 +1,84 @@
+"""Labelled preferences enter the lake, whatever the file calls its fields.
+
+load_preferences(source="shipped", ...)  ->  pairs          import_preferences(lake, Path("hh.jsonl.gz"))  ->  pairs
+"""
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from storage import Lake, OpenVersion, Ref, UserError, version_digest
+from storage.garbage import IMPORTED
+from storage.versions import open_version
+from tasks.code_version import code_version
+from tasks.formats import Format, preference
+from tasks.prompts import text_digest
+from tasks.sources import find_source, read_source, stream_source
+from tasks.step import Out, step
+
+PREFERENCES_FILE = "preferences.jsonl"
+Part = Literal["reward", "judge", "test"]
+_PARTS: tuple[tuple[Part, int], ...] = (("reward", 50), ("judge", 35), ("test", 15))  # per cent of the prompts
+_CHUNK = 10_000
+
+
+class Preferences(BaseModel):
+    """Labelled pairs that the reward model and the independent judge learn from."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    source: str = Field(
+        default="shipped",
+        description="`shipped`, a .jsonl or .parquet file with `prompt`, `chosen`, `rejected`, or `pairs@VERSION` of the lake",
+    )
+
+
+@step("pairs", title="load preferences ({part})", expects=lambda source, part, **_: len(_rows_of(source, part)))
+def load_preferences(out: Out, source: str, digest: str, part: Part) -> None:
+    """Labelled pairs of one part of a source; a prompt's pairs are all in the same part. What cannot be learned from is kept as dropped.
+
+    `digest`: of the source's content, so that a changed file is another version.
+    """
+    rows = _rows_of(source, part)
+    if not rows:
+        raise UserError(f"{source} has no preferences for the part `{part}`: it needs at least about 20 pairs with different prompts.")
+    out.write(0, [{"id": out.row_id(n), **row} for n, row in enumerate(rows)])
+
+
+def import_preferences(lake: Lake, path: Path, form: Format = "auto", on_rows: Callable[[int], None] = lambda _: None) -> Ref:
+    """A file of preferences as a version of `pairs`, committed chunk by chunk; a recipe takes it as `preferences.source=pairs@VERSION`.
+
+    form: see `tasks.formats`. Raises UserError, naming the line, for what is none of these.
+    """
+    source = find_source(str(path), PREFERENCES_FILE)
+    code, parameters = code_version(__name__), {"file": path.name, "digest": source.digest, "format": form}
+    version = version_digest(IMPORTED, code, parameters, {})
+    with open_version(lake, kind="pairs", version=version, step=IMPORTED, code=code, parameters=parameters) as opened:
+        if not isinstance(opened, OpenVersion):
+            return opened
+        records, chunk = enumerate(stream_source(str(path), PREFERENCES_FILE)), 0
+        while some := list(islice(records, _CHUNK)):
+            if chunk not in opened.done:
+                opened.write(chunk, [{"id": opened.row_id(n), **preference(record, form)} for n, record in some])
+            chunk += 1
+            on_rows(some[-1][0] + 1)
+        if not chunk:
+            raise UserError(f"{path} is empty: it needs at least one pair.")
+        return opened.complete({}, None, None)
+
+
+def part_of(prompt: str) -> Part:
+    """The part that a prompt's preferences belong to, by its digest: nobody is trained and tested on the same prompt."""
+    place = int(text_digest(prompt), 16) % 100
+    for part, share in _PARTS:
+        if place < share:
+            return part
+        place -= share
+    raise AssertionError("the shares add up to 100")
+
+
+def _rows_of(source: str, part: Part) -> list[dict[str, Any]]:
+    rows = (preference(record) for record in read_source(source, PREFERENCES_FILE))
+    return [row for row in rows if part_of(row["prompt"]) == part]
