@@ -31,13 +31,9 @@ def lake_errors(address: str) -> Iterator[None]:
             raise KeyboardInterrupt from error
         raise
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise LakeError(_full(address)) from error
-        if error.errno not in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise
-        raise LakeError(
-            f"The lake at {address} cannot be written ({error.strerror}): check the directory, or choose another with --lake."
-        ) from error
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS):
+            raise unwritable(address, error) from error
+        raise
     except duckdb.Error as error:
         sentence = _sentence(str(error), address)
         if sentence is None and isinstance(error, duckdb.IOException | duckdb.InvalidInputException):
@@ -49,6 +45,13 @@ def lake_errors(address: str) -> Iterator[None]:
         if _is_full(str(error)):  # as safetensors says it
             raise LakeError(_full(address)) from error
         raise
+
+
+def unwritable(address: str, error: OSError) -> LakeError:
+    """What to tell the user when a file of the lake cannot be written."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return LakeError(_full(address))
+    return LakeError(f"The lake at {address} cannot be written ({error.strerror}): check the directory, or choose another with --lake.")
 
 
 def _sentence(text: str, address: str) -> str | None:

@@ -17,8 +17,8 @@ from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random
 
 from storage.catalogue import Catalogue, latest_snapshot, load_catalogue
 from storage.database import Connection, attach
-from storage.errors import LakeError, lake_errors, require_space
-from storage.location import locate
+from storage.errors import LakeError, lake_errors, require_space, unwritable
+from storage.location import Location, locate
 from storage.refs import ModelRef, Ref, ref_of
 from storage.schema import MIGRATIONS
 
@@ -45,8 +45,7 @@ class Lake:
         with lake_errors(self.location.address):
             if read_only and not self.location.exists:
                 raise LakeError(f"There is no lake at {self.root}: make one with `dapflow run rso`, or name another with --lake.")
-            for name in ("models", "checkpoints", "locks"):
-                (self.root / name).mkdir(parents=True, exist_ok=True)
+            _make(self.location)
             if not read_only:
                 require_space(self.root, self.location.address)
             self._connection, self.name = patiently(lambda: attach(self.location, read_only))
@@ -190,6 +189,14 @@ class Lake:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+def _make(location: Location) -> None:
+    try:
+        for name in ("models", "checkpoints", "locks"):
+            (location.root / name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(location.address, error) from error
 
 
 def patiently(attempt: Callable[[], T]) -> T:

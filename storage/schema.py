@@ -6,6 +6,9 @@ Never edit a migration that has been released: append one. `{lake}` is the name 
 
 NOUNS = ("prompts", "completions", "verdicts", "acceptances", "pairs", "models", "metrics")
 
+# How files are written; migration 2 says the same for those that DuckLake merges. Small row groups: one row is read without the rest.
+PARQUET = "COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 16384"
+
 _V1 = """
 CREATE TABLE versions (
     version VARCHAR,             -- digest of (step, code, parameters, parents' versions), 16 hexadecimal digits
@@ -117,7 +120,11 @@ DROP TABLE held;
 
 # Each version gets files of its own, so that one is found, merged, checked and dropped without touching another.
 _V2 = (
-    "CALL {lake}.set_option('parquet_compression', 'zstd');"
+    """
+CALL {lake}.set_option('parquet_compression', 'zstd');
+CALL {lake}.set_option('parquet_compression_level', 1);
+CALL {lake}.set_option('parquet_row_group_size', 16384);
+"""
     + "".join(_PARTITIONED.format(noun=noun) for noun in NOUNS)
     + """
 CALL {lake}.set_option('data_inlining_row_limit', 1000, table_name => 'edges');

@@ -14,7 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from filelock import FileLock, Timeout
 
 from storage import files
@@ -23,8 +22,6 @@ from storage.errors import LakeError, lake_errors
 from storage.lake import Lake
 from storage.refs import Ref, ref_of, row_id
 from storage.schema import NOUNS
-
-Rows = Sequence[Mapping[str, Any]] | pa.Table
 
 
 def version_digest(step: str, code: str, parameters: Mapping[str, Any], parents: Mapping[str, str]) -> str:
@@ -47,7 +44,7 @@ class OpenVersion:
         """The id of the row at `ordinal`, the same however often the step is killed and resumed."""
         return row_id(self.version, ordinal)
 
-    def write(self, chunk: int, rows: Rows, table: str | None = None) -> None:
+    def write(self, chunk: int, rows: files.Rows, table: str | None = None) -> None:
         """Commit the rows of one chunk with its number, all or nothing. `table`: another noun than the version's own.
 
         A chunk that is committed already is left as it is. Chunk numbers are the version's own, whatever the table. Each row, a
@@ -59,16 +56,14 @@ class OpenVersion:
         seconds, self._since = time.monotonic() - self._since, time.monotonic()
 
         def work(cursor: Connection) -> None:
-            if len(rows):
-                cursor.register("new_rows", data)
-                cursor.execute(f'INSERT INTO "{table}" BY NAME SELECT ? AS version, * FROM new_rows', [self.version])
-                cursor.unregister("new_rows")
+            if file is not None:
+                cursor.execute(f"CALL ducklake_add_data_files('{self.lake.name}', '{table}', ?)", [file])
             cursor.execute(
                 "INSERT INTO chunks VALUES (?, ?, ?, ?, now())",
                 [self.version, chunk, len(rows) if table == self.kind else 0, seconds],
             )
 
-        data = rows if isinstance(rows, pa.Table) else _arrow(self.lake.schema(table), rows)
+        file = files.write(self.lake, table, self.version, chunk, rows) if len(rows) else None
         self.lake.commit(work, f"{self.kind}@{self.version} chunk {chunk}")
         self.done.add(chunk)
 
@@ -178,9 +173,3 @@ def _insert(cursor: Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> 
     if rows:
         places = ", ".join(f"({', '.join('?' * len(row))})" for row in rows)
         cursor.execute(f"INSERT INTO {table} VALUES {places}", [value for row in rows for value in row])
-
-
-def _arrow(schema: pa.Schema, rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    unknown = set().union(*rows) - set(schema.names)
-    assert not unknown, f"there are no columns {sorted(unknown)}"
-    return pa.Table.from_pylist([dict(row) for row in rows], schema=schema.remove(schema.get_field_index("version")))
