@@ -50,6 +50,18 @@ class Catalogue:
         """All versions it was made from, nearest first, each once."""
         return _walk(version, lambda one: self.parents.get(one, {}).values())
 
+    def sources(self, version: str) -> Iterator[str]:
+        """The datasets it was made from, as `ancestors` but not beyond a model: the rows that went into these rows."""
+
+        def step(one: str) -> Iterator[str]:
+            return (
+                parent
+                for parent in self.parents.get(one, {}).values()
+                if parent in self.versions and self.versions[parent].kind != "models"
+            )
+
+        return _walk(version, step)
+
     def descendants(self, version: str) -> Iterator[str]:
         """All versions made from it, nearest first, each once."""
         return _walk(version, lambda one: self.children.get(one, ()))

@@ -67,7 +67,7 @@ def diff(lake: Lake, a: str, b: str) -> dict[str, Any]:
 
 def _keyed(lake: Lake, kind: str, version: str) -> str:
     catalogue = lake.catalogue()
-    above = [one for one in catalogue.ancestors(version) if one in catalogue.versions]
+    above = [one for one in catalogue.sources(version) if one in catalogue.versions]
     listed = {
         noun: ", ".join(f"'{one}'" for one in above if catalogue.versions[one].kind == noun) or "NULL"
         for noun in ("prompts", "completions")
@@ -83,7 +83,7 @@ def _winners(lake: Lake, model: str) -> str:
     parents = catalogue.parents.get(measured[-1], {}) if measured else {}
     if not {"judged_before", "judged_after"} <= set(parents):
         raise LakeError(f"models@{model} has no evaluation in this lake: only policies that have been measured can be compared.")
-    asked = [one for one in catalogue.ancestors(measured[-1]) if one in catalogue.versions and catalogue.versions[one].kind == "prompts"]
+    asked = [one for one in catalogue.sources(measured[-1]) if one in catalogue.versions and catalogue.versions[one].kind == "prompts"]
     scores = "(SELECT prompt_id, avg(score) AS score FROM verdicts WHERE version = '{}' GROUP BY prompt_id)"
     before, after = (scores.format(parents[side]) for side in ("judged_before", "judged_after"))
     return f"""SELECT p.digest AS key, p.prompt, CASE WHEN n.score > o.score THEN 'new' WHEN n.score < o.score THEN 'old' ELSE 'tie' END AS value

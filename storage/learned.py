@@ -55,7 +55,7 @@ def _selection(lake: Lake, model: str) -> str:
     learned = [
         one for role, one in parents.items() if role != _TESTED and one in catalogue.versions and catalogue.versions[one].kind == "pairs"
     ]
-    above = {one for version in learned for one in catalogue.ancestors(version) if one in catalogue.versions}
+    above = {one for version in learned for one in catalogue.sources(version) if one in catalogue.versions}
     of = {kind: [one for one in above if catalogue.versions[one].kind == kind] for kind in ("completions", "acceptances", "verdicts")}
     return f"""WITH own AS (SELECT * FROM pairs WHERE version IN ({_listed(learned)})),
     trained AS (SELECT * FROM own WHERE dropped IS NULL),

@@ -166,7 +166,7 @@ class _Rows:
             return {}
         completions = [one for name in _UP[kind] if name.endswith("_id") and name != "prompt_id" for one in _ids(row[name])]
         said: dict[str, list[tuple[str, str]]] = {}
-        for version in self._catalogue.ancestors(version_of(row_id)):
+        for version in self._catalogue.sources(version_of(row_id)):
             info = self._catalogue.versions.get(version)
             if completions and info and info.kind in _WITNESSES:
                 for found in self._pick(
@@ -209,7 +209,7 @@ class _Rows:
 
     def _nearest(self, children: Sequence[str]) -> list[str]:
         """Children that were not made from another child as well: the way goes through that one."""
-        return [one for one in children if not set(self._catalogue.ancestors(one)) & set(children)]
+        return [one for one in children if not set(self._catalogue.sources(one)) & set(children)]
 
     def _pick(self, info: VersionInfo, columns: Sequence[str], values: Sequence[str]) -> list[Row]:
         marks = ", ".join("?" * len(values))
