@@ -80,11 +80,11 @@ def lineage(
     some_id: The id of a row, a dataset version or a model, or the beginning of one.
     """
     from storage.learned import learned_rows, levels
-    from storage.lineage import resolve, trace
+    from storage.lineage import trace
 
     with _reading(lake) as opened:
         if rows:
-            for batch in learned_rows(opened, resolve(opened, some_id)):
+            for batch in learned_rows(opened, opened.catalogue().resolve(some_id)):
                 for row in batch.to_pylist():
                     print(json.dumps(row, default=str) if as_json else views.learned_line(row))
             return
@@ -199,10 +199,9 @@ def gc(
     keep: Keep this version too, and all it came from; repeatable.
     """
     from storage.garbage import collect, find_garbage
-    from storage.lineage import resolve
 
     with OpenLake(lake) if yes else _reading(lake) as opened:
-        found = find_garbage(opened, runs=runs, keep=[resolve(opened, one) for one in keep])
+        found = find_garbage(opened, runs=runs, keep=[opened.catalogue().resolve(one) for one in keep])
         if yes:
             with views.waiting("remove"):
                 collect(opened, found)
@@ -250,9 +249,8 @@ def _reading(address: str) -> Iterator[OpenLake]:
 
 
 def _version(lake: OpenLake, text: str) -> Ref:
-    from storage.lineage import resolve
 
-    ref = lake.find(resolve(lake, text))
+    ref = lake.find(lake.catalogue().resolve(text))
     if ref is None:
         raise UserError(f"{text} is not a complete version: `dapflow datasets` shows the state of each.")
     return ref

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from storage.database import Connection
+from storage.errors import LakeError
+from storage.refs import row_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +48,24 @@ class Catalogue:
     children: Mapping[str, tuple[str, ...]]
     files: Mapping[tuple[str, str], tuple[DataFile, ...]]  # (table, version) -> its files
 
+    def resolve(self, text: str) -> str:
+        """The full id that `text` begins: of a version (`3f9c01`, `pairs@3f9c01`) or of a row (`3f9c01aa-17`).
+
+        Raises LakeError when nothing, or more than one thing, begins so.
+        """
+        kind, _, rest = text.rpartition("@")
+        start, dash, ordinal = rest.partition("-")
+        found = sorted(one.version for one in self.versions.values() if one.version.startswith(start) and kind in ("", one.kind))
+        if not start or not found:
+            raise LakeError(f"Nothing in the lake has the id {text}: `dapflow datasets` lists what there is.")
+        if len(found) > 1 and start not in found:
+            several = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
+            raise LakeError(f"{text} is the beginning of {len(found)} ids ({several}): give more of it.")
+        version = start if start in found else found[0]
+        if dash and not ordinal.isdigit():
+            raise LakeError(f"{text} is not the id of a row: that is a version, a dash and a number, such as {row_id(version, 12)}.")
+        return row_id(version, int(ordinal)) if dash else version
+
     def ancestors(self, version: str) -> Iterator[str]:
         """All versions it was made from, nearest first, each once."""
         return _walk(version, lambda one: self.parents.get(one, {}).values())
@@ -65,6 +85,10 @@ class Catalogue:
     def descendants(self, version: str) -> Iterator[str]:
         """All versions made from it, nearest first, each once."""
         return _walk(version, lambda one: self.children.get(one, ()))
+
+    def files_of(self, table: str, version: str) -> tuple[DataFile, ...]:
+        """The files that hold a version's rows of one noun."""
+        return self.files.get((table, version), ())
 
     def bytes_of(self, version: str) -> int:
         """Size of a version's Parquet files."""

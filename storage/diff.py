@@ -8,7 +8,6 @@ from typing import Any
 
 from storage.errors import LakeError
 from storage.lake import Lake
-from storage.lineage import resolve
 
 SHOWN = 20  # changes in detail
 
@@ -38,7 +37,7 @@ def diff(lake: Lake, a: str, b: str) -> dict[str, Any]:
     Two policies are compared by their evaluations: `changed` are the prompts whose winner flipped. Raises LakeError when the two are not
     of one noun, or not complete.
     """
-    one, two = (lake.find(resolve(lake, text)) for text in (a, b))
+    one, two = (lake.find(lake.catalogue().resolve(text)) for text in (a, b))
     if one is None or two is None:
         raise LakeError(f"{a if one is None else b} is not a complete version: only those can be compared.")
     if one.kind != two.kind:

@@ -1,25 +1,19 @@
-"""The Parquet files of a version: one a chunk, merged when it completes, written down with a checksum, checked, and taken out when damaged."""
+"""The Parquet files of complete versions: written down with a checksum, checked, and taken out when damaged."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
 
 import duckdb
-import pyarrow as pa
 
 from storage.catalogue import DataFile
 from storage.database import attach_catalogue, quoted
 from storage.errors import lake_errors
-from storage.lake import Lake, patiently
+from storage.lake import Lake
 from storage.refs import ModelRef, Ref
-from storage.schema import NOUNS, PARQUET
-
-Rows = Sequence[Mapping[str, Any]] | pa.Table
-SMALL = 4 * 2**20  # bytes: chunks larger than this stay files of their own
+from storage.schema import NOUNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,31 +24,9 @@ class Damage:
     what: str  # 'missing', 'truncated' or 'changed'
 
 
-def write(lake: Lake, table: str, version: str, chunk: int, rows: Rows) -> str:
-    """Write rows to a file of their own, with all columns of the table, and return its path: nobody sees it before it is committed."""
-    data = _arrow(lake.schema(table), version, rows)
-    folder = f"{lake.location.data.rstrip('/')}/main/{table}/version={version}"
-    path = f"{folder}/chunk-{chunk:06d}-{uuid4().hex}.parquet"
-    with lake_errors(lake.location.address), lake.cursor() as cursor:
-        if "://" not in folder:
-            Path(folder).mkdir(parents=True, exist_ok=True)
-        cursor.register("new_rows", data)
-        cursor.execute(f"COPY new_rows TO '{quoted(path)}' (FORMAT parquet, {PARQUET})")
-    return path
-
-
-def merge(lake: Lake, version: str) -> None:
-    """Merge the small files of a version's chunks into one per noun. Rows and ids stay, and older snapshots keep their files."""
-    small = [file.table for file in _files_of(lake, version) if file.bytes < SMALL]
-    for table in {one for one in small if small.count(one) > 1}:
-        with lake_errors(lake.location.address), lake.cursor() as cursor:
-            call = f"CALL ducklake_merge_adjacent_files('{lake.name}', '{table}', max_file_size => {SMALL})"
-            patiently(lambda cursor=cursor, call=call: cursor.execute(call).fetchall())
-
-
-def checksums(lake: Lake, version: str) -> list[tuple[str, int, str]]:
-    """(path relative to the data, bytes, sha256) of each file of a version."""
-    return [(_relative(lake, file.path), file.bytes, _sha256(lake, file.path)) for file in _files_of(lake, version)]
+def checksum(lake: Lake, path: str) -> tuple[str, int, str]:
+    """What is written down about a file: its path relative to the data, bytes, sha256."""
+    return _relative(lake, path), _size(lake, path) or 0, _sha256(lake, path)
 
 
 def intact(lake: Lake, ref: Ref) -> bool:
@@ -84,8 +56,8 @@ def retire(lake: Lake, versions: Iterable[str]) -> None:
 
 
 def _files_of(lake: Lake, version: str) -> list[DataFile]:
-    found = lake.catalogue().files
-    return [file for table in NOUNS for file in found.get((table, version), ())]
+    found = lake.catalogue()
+    return [file for table in NOUNS for file in found.files_of(table, version)]
 
 
 def _damages(lake: Lake, ref: Ref, digests: dict[str, str]) -> list[Damage]:
@@ -128,19 +100,3 @@ def _sha256(lake: Lake, path: str) -> str:
 
 def _relative(lake: Lake, path: str) -> str:
     return path.removeprefix(lake.location.data.rstrip("/") + "/")
-
-
-def _arrow(schema: pa.Schema, version: str, rows: Rows) -> pa.Table:
-    if isinstance(rows, pa.Table):
-        return _with_all_columns(schema, version, rows)
-    unknown = {name for row in rows for name in row} - set(schema.names)
-    assert not unknown, f"there are no columns {sorted(unknown)}"
-    return pa.Table.from_pylist([{**row, "version": version} for row in rows], schema=schema)
-
-
-def _with_all_columns(schema: pa.Schema, version: str, rows: pa.Table) -> pa.Table:
-    names = set(rows.column_names)
-    assert names <= set(schema.names), f"there are no columns {sorted(names - set(schema.names))}"
-    columns = [rows[field.name].cast(field.type) if field.name in names else pa.nulls(len(rows), field.type) for field in schema]
-    columns[schema.get_field_index("version")] = pa.repeat(pa.scalar(version, schema.field("version").type), len(rows))
-    return pa.Table.from_arrays(columns, schema=schema)

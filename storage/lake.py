@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
 import pyarrow as pa
+from filelock import FileLock
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from storage.catalogue import Catalogue, latest_snapshot, load_catalogue
+from storage.catalogue import Catalogue, DataFile, latest_snapshot, load_catalogue
 from storage.database import Connection, attach
 from storage.errors import LakeError, lake_errors, require_space, unwritable
 from storage.location import Location, locate
@@ -42,6 +43,7 @@ class Lake:
         self._closed = False
         self._catalogue: Catalogue | None = None
         self._schemas: dict[str, pa.Schema] = {}
+        self._idle: list[Connection] = []  # cursors, each used by one block at a time: making one takes 2 ms
         with lake_errors(self.location.address):
             if read_only and not self.location.exists:
                 raise LakeError(f"There is no lake at {self.root}: make one with `dapflow run rso`, or name another with --lake.")
@@ -80,13 +82,24 @@ class Lake:
 
     @contextmanager
     def cursor(self) -> Iterator[Connection]:
-        """A cursor of its own for one thread or one transaction. Leaving the block rolls back what was not committed."""
-        with closing(self._connection.cursor()) as cursor:
+        """A cursor of its own for one thread or one transaction. An exception in the block rolls back what was not committed."""
+        try:
+            cursor = self._idle.pop()
+        except IndexError:
+            cursor = self._connection.cursor()
             cursor.execute(f"USE {self.name}")
+        try:
             yield cursor
+        except BaseException:
+            cursor.close()
+            raise
+        self._idle.append(cursor)
 
     def commit(self, work: Callable[[Connection], T], message: str, info: dict[str, Any] | None = None) -> T:
-        """Run `work(cursor)` in one transaction; on a conflict with another writer, roll back and run it again. Raises LakeError."""
+        """Run `work(cursor)` in one transaction; on a conflict with another writer, roll back and run it again. Raises LakeError.
+
+        Writers that share the lake's root come one after the other: waiting for a turn is cheaper than a conflict.
+        """
 
         def attempt() -> T:
             with self.cursor() as cursor:
@@ -97,7 +110,7 @@ class Lake:
                 return result
 
         require_space(self.root, self.location.address)
-        with lake_errors(self.location.address):
+        with lake_errors(self.location.address), FileLock(self.root / "locks" / "commit.lock", poll_interval=0.005):
             return patiently(attempt)
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
@@ -146,17 +159,16 @@ class Lake:
             )
         return self.sql(f'SELECT * FROM "{table or ref.kind}" WHERE version = ? ORDER BY id', [ref.version])
 
-    def pick(self, table: str, version: str, where: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """The rows of one version that a condition picks, in id order, without token ids and log-probs.
+    def pick(self, files: Sequence[DataFile], where: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
+        """The rows that a condition picks from files of one version, in id order, without token ids and log-probs.
 
-        Read straight from the version's own files: a condition on `id` touches one row group, whatever else the lake holds.
+        Read straight from the files: a condition on `id` touches one row group, whatever else the lake holds.
         """
-        files = [file.path for file in self.catalogue().files.get((table, version), ())]
         if not files:
             return []
-        columns = ", ".join(f'"{name}"' for name in self.schema(table).names if name not in ("token_ids", "logprobs"))
+        columns = ", ".join(f'"{name}"' for name in self.schema(files[0].table).names if name not in ("token_ids", "logprobs"))
         query = f"SELECT {columns} FROM read_parquet(?, hive_partitioning => false) WHERE {where} ORDER BY id"
-        return self.rows(query, [files, *parameters])
+        return self.rows(query, [[file.path for file in files], *parameters])
 
     def schema(self, table: str) -> pa.Schema:
         """The columns of a noun."""
@@ -181,6 +193,8 @@ class Lake:
         if self._closed:
             return
         self._closed = True
+        while self._idle:
+            self._idle.pop().close()
         with closing(self._connection):
             self._connection.execute(f"DETACH DATABASE IF EXISTS {self.name}")
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from storage.catalogue import VersionInfo
+from storage.catalogue import Catalogue, VersionInfo
 from storage.errors import LakeError
 from storage.lake import Lake
 
@@ -53,38 +53,19 @@ class Node:
         return {"kind": self.kind, "id": self.id, "role": self.role, "repeated": self.repeated, "facts": self.facts, **sides}
 
 
-def resolve(lake: Lake, text: str) -> str:
-    """The full id that `text` begins: of a version (`3f9c01`, `pairs@3f9c01`) or of a row (`3f9c01aa-17`).
-
-    Raises LakeError when nothing, or more than one thing, begins so.
-    """
-    kind, _, rest = text.rpartition("@")
-    start, dash, ordinal = rest.partition("-")
-    known = lake.catalogue().versions.values()
-    found = sorted(one.version for one in known if one.version.startswith(start) and kind in ("", one.kind))
-    if not start or not found:
-        raise LakeError(f"Nothing in the lake has the id {text}: `dapflow datasets` lists what there is.")
-    if len(found) > 1 and start not in found:
-        several = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
-        raise LakeError(f"{text} is the beginning of {len(found)} ids ({several}): give more of it.")
-    version = start if start in found else found[0]
-    if dash and not ordinal.isdigit():
-        raise LakeError(f"{text} is not the id of a row: that is a version, a dash and a number, such as {version}-00000012.")
-    return f"{version}-{int(ordinal):08d}" if dash else version
-
-
 def trace(lake: Lake, text: str) -> Node:
     """The tree of what `text` names: up to prompts and seeds, down to models and metrics. Raises LakeError."""
-    found = resolve(lake, text)
-    return _Rows(lake).tree(found) if "-" in found else _Versions(lake).tree(found)
+    catalogue = lake.catalogue()
+    found = catalogue.resolve(text)
+    return _Rows(lake, catalogue).tree(found) if "-" in found else _Versions(lake, catalogue).tree(found)
 
 
 class _Versions:
     """The walk from version to version: all of it in memory."""
 
-    def __init__(self, lake: Lake) -> None:
+    def __init__(self, lake: Lake, catalogue: Catalogue) -> None:
         self._lake = lake
-        self._catalogue = lake.catalogue()
+        self._catalogue = catalogue
 
     def tree(self, version: str) -> Node:
         node = self.node(version, "")
@@ -115,21 +96,21 @@ class _Versions:
 class _Rows:
     """The walk from row to row. Rows of the same version are read together."""
 
-    def __init__(self, lake: Lake) -> None:
+    def __init__(self, lake: Lake, catalogue: Catalogue) -> None:
         self._lake = lake
-        self._catalogue = lake.catalogue()
-        self._versions = _Versions(lake)
+        self._catalogue = catalogue
+        self._versions = _Versions(lake, catalogue)
         self._rows: dict[str, Row] = {}
         self._seen: set[str] = set()
 
     def tree(self, row_id: str) -> Node:
         version = version_of(row_id)
-        if self._lake.find(version) is None:
-            info = self._catalogue.versions[version]
+        info = self._catalogue.versions[version]
+        if info.state != "complete":
             raise LakeError(f"{info.kind}@{version} is {info.state}: only complete versions can be read.")
         self._fetch([row_id])
         if row_id not in self._rows:
-            raise LakeError(f"{version} has {self._catalogue.versions[version].rows} rows, there is no {row_id}.")
+            raise LakeError(f"{version} has {info.rows} rows, there is no {row_id}.")
         node = self._up(row_id, "", self._witnesses(row_id))
         self._seen = {row_id}
         node.down = self._down([row_id])
@@ -156,7 +137,7 @@ class _Rows:
         node.repeated = version in self._seen
         if not node.repeated and node.kind == "models":
             self._seen.add(version)
-            node.facts |= next(iter(self._lake.pick("models", version, "true")), {})
+            node.facts |= next(iter(self._lake.pick(self._catalogue.files_of("models", version), "true")), {})
         return node
 
     def _witnesses(self, row_id: str) -> dict[str, list[tuple[str, str]]]:
@@ -202,7 +183,7 @@ class _Rows:
         node = self._version(model, "trained on it")
         for child in self._catalogue.children.get(model, ()):
             if self._catalogue.versions[child].kind == "metrics":
-                measured = self._lake.pick("metrics", child, "subject = ?", [model])
+                measured = self._lake.pick(self._catalogue.files_of("metrics", child), "subject = ?", [model])
                 facts = {one["name"]: one["value"] for one in measured if one["step"] is None}
                 node.down.append(Node("metrics", child, facts, "measured"))
         return node
@@ -214,7 +195,7 @@ class _Rows:
     def _pick(self, info: VersionInfo, columns: Sequence[str], values: Sequence[str]) -> list[Row]:
         marks = ", ".join("?" * len(values))
         tests = [f"list_has_any({one}, [{marks}])" if one == "parents" else f"{one} IN ({marks})" for one in columns]
-        found = self._lake.pick(info.kind, info.version, " OR ".join(tests), [*values] * len(columns))
+        found = self._lake.pick(self._catalogue.files_of(info.kind, info.version), " OR ".join(tests), [*values] * len(columns))
         self._rows |= {row["id"]: row for row in found}
         return found
 

@@ -6,7 +6,7 @@ Never edit a migration that has been released: append one. `{lake}` is the name 
 
 NOUNS = ("prompts", "completions", "verdicts", "acceptances", "pairs", "models", "metrics")
 
-# How files are written; migration 2 says the same for those that DuckLake merges. Small row groups: one row is read without the rest.
+# How files are written. Small row groups: one row is read without the rest.
 PARQUET = "COMPRESSION zstd, COMPRESSION_LEVEL 1, ROW_GROUP_SIZE 16384"
 
 _V1 = """
@@ -156,4 +156,9 @@ CREATE TABLE iterations (
 """
 )
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2)
+# An open version's rows are files beside the lake until it is complete; what was written the old way is made again.
+_V3 = "".join(f"DELETE FROM \"{noun}\" WHERE version IN (SELECT version FROM versions WHERE state = 'open');\n" for noun in NOUNS) + (
+    "DELETE FROM versions WHERE state = 'open';\nDROP TABLE chunks;\n"
+)
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)

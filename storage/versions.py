@@ -1,7 +1,7 @@
 """Dataset versions: opened once, filled chunk by chunk, completed in one transaction; never overwritten.
 
-A chunk is committed together with its number, so a step that died finds out which are there and does only the others. One writer at a
-time: a second process that wants the same version waits for the first and then finds it complete.
+A chunk is written together with its number (`storage.chunks`), so a step that died finds out which are there and does only the others.
+One writer at a time: a second process that wants the same version waits for the first and then finds it complete.
 """
 
 import hashlib
@@ -17,8 +17,9 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from storage import files
+from storage.chunks import Chunks, Rows
 from storage.database import Connection
-from storage.errors import LakeError, lake_errors
+from storage.errors import LakeError, lake_errors, require_space
 from storage.lake import Lake
 from storage.refs import Ref, ref_of, row_id
 from storage.schema import NOUNS
@@ -37,56 +38,45 @@ class OpenVersion:
         self.lake = lake
         self.kind = kind
         self.version = version
-        self.done = {row["chunk"] for row in lake.rows("SELECT chunk FROM chunks WHERE version = ?", [version])}
+        self._chunks = Chunks(lake, version, self.scratch / "rows")
+        self.done = self._chunks.numbers
         self._since = time.monotonic()
 
     def row_id(self, ordinal: int) -> str:
         """The id of the row at `ordinal`, the same however often the step is killed and resumed."""
         return row_id(self.version, ordinal)
 
-    def write(self, chunk: int, rows: files.Rows, table: str | None = None) -> None:
-        """Commit the rows of one chunk with its number, all or nothing. `table`: another noun than the version's own.
+    def write(self, chunk: int, rows: Rows, table: str | None = None) -> None:
+        """Write the rows of one chunk with its number, all or nothing. `table`: another noun than the version's own.
 
-        A chunk that is committed already is left as it is. Chunk numbers are the version's own, whatever the table. Each row, a
-        mapping or a row of an Arrow table, brings `id`; `version` is filled in, and columns that are not there are null.
+        A chunk that is there already is left as it is. Chunk numbers are the version's own, whatever the table. Each row, a mapping or
+        a row of an Arrow table, brings `id`; `version` is filled in, and columns that are not there are null.
         """
         if chunk in self.done:
             return
-        table = table or self.kind
         seconds, self._since = time.monotonic() - self._since, time.monotonic()
-
-        def work(cursor: Connection) -> None:
-            if file is not None:
-                cursor.execute(f"CALL ducklake_add_data_files('{self.lake.name}', '{table}', ?)", [file])
-            cursor.execute(
-                "INSERT INTO chunks VALUES (?, ?, ?, ?, now())",
-                [self.version, chunk, len(rows) if table == self.kind else 0, seconds],
-            )
-
-        file = files.write(self.lake, table, self.version, chunk, rows) if len(rows) else None
-        self.lake.commit(work, f"{self.kind}@{self.version} chunk {chunk}")
+        require_space(self.lake.root, self.lake.location.address)
+        self._chunks.write(chunk, table or self.kind, rows, seconds)
         self.done.add(chunk)
 
     def complete(self, parents: Mapping[str, str], flow_run_id: str | None, task_run_id: str | None) -> Ref:
-        """Make the version readable, with its lineage and the checksums of its files, in one transaction."""
-        files.merge(self.lake, self.version)
-        written = files.checksums(self.lake, self.version)
+        """Make the version readable: its rows, its lineage and the checksums of its files come into the lake in one transaction."""
+        rows, seconds = self._chunks.totals(self.kind)
+        published = self._chunks.publish()
+        written = [(self.version, *files.checksum(self.lake, path)) for _, path in published]
 
-        def work(cursor: Connection) -> int:
-            counted = cursor.execute(
-                "SELECT coalesce(sum(rows), 0), coalesce(sum(seconds), 0) FROM chunks WHERE version = ?", [self.version]
-            ).fetchone()
-            assert counted is not None
+        def work(cursor: Connection) -> None:
+            for table, path in published:
+                cursor.execute(f"CALL ducklake_add_data_files('{self.lake.name}', '{table}', ?)", [path])
             _insert(cursor, "edges", [(self.version, parent, role) for role, parent in parents.items()])
-            _insert(cursor, "files", [(self.version, *file) for file in written])
+            _insert(cursor, "files", written)
             cursor.execute(
                 "UPDATE versions SET state = 'complete', rows = ?, seconds = ?, flow_run_id = ?, task_run_id = ?,"
                 " completed_at = now() WHERE version = ?",
-                [*counted, flow_run_id, task_run_id, self.version],
+                [rows, seconds, flow_run_id, task_run_id, self.version],
             )
-            return int(counted[0])
 
-        rows = self.lake.commit(work, f"complete {self.kind}@{self.version}", {"version": self.version})
+        self.lake.commit(work, f"complete {self.kind}@{self.version}", {"version": self.version})
         return ref_of(self.kind, self.version, rows)
 
     @property
@@ -134,7 +124,7 @@ def open_version(
 
 def drop_rows(cursor: Connection, versions: Sequence[str]) -> None:
     """Take back all rows of versions; the record of the versions themselves stays."""
-    for table in (*NOUNS, "chunks", "files"):
+    for table in (*NOUNS, "files"):
         cursor.execute(f'DELETE FROM "{table}" WHERE version IN ({", ".join("?" * len(versions))})', list(versions))
 
 

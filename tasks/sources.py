@@ -15,7 +15,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage import Lake, UserError
-from storage.lineage import resolve
 from tasks.step import current_lake
 
 SHIPPED = Path(__file__).parent / "data"
@@ -120,7 +119,7 @@ def _lake_records(name: str) -> Iterator[Record]:
 
 def _of_lake(name: str) -> tuple[Lake, str]:
     lake = current_lake()
-    version = resolve(lake, name)
+    version = lake.catalogue().resolve(name)
     if lake.find(version) is None:
         raise UserError(f"{name} is not a complete version: import it again.")
     return lake, version

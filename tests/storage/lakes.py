@@ -100,3 +100,10 @@ def iteration(lake: Lake, number: int, policy: Ref, prompts: int = 4, n: int = 4
 def ids(version: str, count: int) -> list[str]:
     """Row ids of a version."""
     return [f"{version}-{place:08d}" for place in range(count)]
+
+
+def numbered(lake: Lake, number: int, chunks: int = 2) -> Ref:
+    """A small version of prompts, in chunks of three rows: the same ones for the same number."""
+    version = named(f"number {number}")
+    rows = pa.table({"id": ids(version, 3 * chunks), "prompt": [f"prompt {number}.{place}" for place in range(3 * chunks)]})
+    return write(lake, "prompts", version, "number", rows, {}, chunks)

@@ -8,7 +8,7 @@ import pytest
 from storage import Lake, LakeError
 from storage.diff import diff
 from storage.learned import learned_rows, levels
-from storage.lineage import Node, resolve, trace
+from storage.lineage import Node, trace
 from tests.storage.lakes import Made, initial_policy, iteration, named
 
 
@@ -78,13 +78,13 @@ def test_a_version_shows_its_ancestors_and_what_was_made_of_it_each_once(lake: L
 
 def test_an_id_may_be_shortened_as_long_as_it_is_unique(lake: Lake, made: Made) -> None:
     pairs = made["pairs"].version
-    assert resolve(lake, pairs[:5]) == resolve(lake, f"pairs@{pairs[:5]}") == pairs
-    assert resolve(lake, f"{pairs[:5]}-3") == f"{pairs}-00000003"
+    assert lake.catalogue().resolve(pairs[:5]) == lake.catalogue().resolve(f"pairs@{pairs[:5]}") == pairs
+    assert lake.catalogue().resolve(f"{pairs[:5]}-3") == f"{pairs}-00000003"
     for wrong, sentence in (
         ("zz", "Nothing in the lake"), ("", "Nothing in the lake"), (f"models@{pairs}", "Nothing in the lake"), (f"{pairs}-x", "a dash and a number"),
     ):  # fmt: skip
         with pytest.raises(LakeError, match=sentence):
-            resolve(lake, wrong)
+            lake.catalogue().resolve(wrong)
     with pytest.raises(LakeError, match="has 4 rows"):
         trace(lake, f"{pairs}-9")
 
@@ -96,7 +96,7 @@ def test_an_ambiguous_beginning_names_the_candidates(lake: Lake) -> None:
     starts = [version[0] for version in lake.catalogue().versions]
     twice = next(start for start in starts if starts.count(start) > 1)
     with pytest.raises(LakeError, match=f"is the beginning of {starts.count(twice)} ids"):
-        resolve(lake, twice)
+        lake.catalogue().resolve(twice)
 
 
 def test_diff_matches_rows_by_what_they_are_about(lake: Lake, made: Made) -> None:

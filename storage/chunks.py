@@ -1,0 +1,122 @@
+"""The rows of an open version: a Parquet file a chunk, outside the lake's tables until the version is complete.
+
+A chunk is there when its file has its name: it is written under another one, brought to the disk, and renamed. So a chunk costs no
+transaction, and no query sees a row of it before its time.
+"""
+
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.database import quoted
+from storage.errors import lake_errors
+from storage.lake import Lake
+from storage.schema import PARQUET
+
+Rows = Sequence[Mapping[str, Any]] | pa.Table
+SMALL = 4 * 2**20  # bytes: chunks larger than this stay files of their own
+_SECONDS = b"seconds"  # wall time spent on a chunk, in its file's metadata
+
+
+class Chunks:
+    """The chunks of one version in a folder of their own."""
+
+    def __init__(self, lake: Lake, version: str, folder: Path) -> None:
+        self._lake = lake
+        self._version = version
+        self._folder = folder
+
+    @property
+    def numbers(self) -> set[int]:
+        """The chunks that are there."""
+        return {int(path.stem) for path in self._paths()}
+
+    def write(self, number: int, table: str, rows: Rows, seconds: float) -> None:
+        """Write rows with all columns of the table, all or nothing. Each is a mapping, or a row of an Arrow table."""
+        path = self._folder / table / f"{number:06d}.parquet"
+        partial = path.with_suffix(".partial")
+        with lake_errors(self._lake.location.address), self._lake.cursor() as cursor:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            cursor.register("new_rows", _arrow(self._lake.schema(table), self._version, rows))
+            try:
+                cursor.execute(f"COPY new_rows TO '{quoted(partial)}' (FORMAT parquet, {PARQUET}, KV_METADATA {{seconds: '{seconds}'}})")
+                _synchronise(partial)
+                partial.rename(path)
+                _synchronise(path.parent)
+            finally:
+                cursor.unregister("new_rows")
+                partial.unlink(missing_ok=True)
+
+    def totals(self, table: str) -> tuple[int, float]:
+        """Rows of one noun, and seconds spent on all chunks."""
+        rows, seconds = 0, 0.0
+        for path in self._paths():
+            about = pq.read_metadata(path)
+            rows += about.num_rows if path.parent.name == table else 0
+            seconds += float((about.metadata or {}).get(_SECONDS, 0))
+        return rows, seconds
+
+    def publish(self) -> list[tuple[str, str]]:
+        """Put the rows where the lake has its data: (table, path) of each file. Small chunks are merged; the chunks themselves stay.
+
+        Nobody knows of these files before they are added to the catalogue.
+        """
+        published: list[tuple[str, str]] = []
+        for table, of_table in groupby(self._paths(), key=lambda path: path.parent.name):
+            folder = f"{self._lake.location.data.rstrip('/')}/main/{table}/version={self._version}"
+            if "://" not in folder:
+                Path(folder).mkdir(parents=True, exist_ok=True)
+            for is_small, paths in groupby(of_table, key=lambda path: path.stat().st_size < SMALL):
+                for group in [list(paths)] if is_small else [[path] for path in paths]:
+                    target = f"{folder}/{group[0].stem}-{uuid4().hex}.parquet"
+                    self._place(group, target)
+                    published.append((table, target))
+        return published
+
+    def _paths(self) -> list[Path]:
+        return sorted(self._folder.glob("*/*.parquet"))
+
+    def _place(self, paths: list[Path], target: str) -> None:
+        if len(paths) == 1 and "://" not in target:
+            try:
+                os.link(paths[0], target)
+            except OSError:  # another file system, or one without links
+                shutil.copyfile(paths[0], target)
+            return
+        with lake_errors(self._lake.location.address), self._lake.cursor() as cursor:
+            source = "SELECT * FROM read_parquet(?, hive_partitioning => false)"
+            cursor.execute(f"COPY ({source}) TO '{quoted(target)}' (FORMAT parquet, {PARQUET})", [[str(path) for path in paths]])
+        if "://" not in target:
+            _synchronise(Path(target))
+
+
+def _synchronise(path: Path) -> None:
+    """Bring a file or a directory to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _arrow(schema: pa.Schema, version: str, rows: Rows) -> pa.Table:
+    if isinstance(rows, pa.Table):
+        return _with_all_columns(schema, version, rows)
+    unknown = {name for row in rows for name in row} - set(schema.names)
+    assert not unknown, f"there are no columns {sorted(unknown)}"
+    return pa.Table.from_pylist([{**row, "version": version} for row in rows], schema=schema)
+
+
+def _with_all_columns(schema: pa.Schema, version: str, rows: pa.Table) -> pa.Table:
+    names = set(rows.column_names)
+    assert names <= set(schema.names), f"there are no columns {sorted(names - set(schema.names))}"
+    columns = [rows[field.name].cast(field.type) if field.name in names else pa.nulls(len(rows), field.type) for field in schema]
+    columns[schema.get_field_index("version")] = pa.repeat(pa.scalar(version, schema.field("version").type), len(rows))
+    return pa.Table.from_arrays(columns, schema=schema)
