@@ -61,6 +61,10 @@ def _sentence(text: str, address: str) -> str | None:
         return f"The catalogue of the lake {address} cannot be reached ({_first_line(text)}): is the server running, and PGPASSWORD set?"
     if any(sign in text for sign in ("Permission denied", "readonly database", "unable to open database")):
         return f"The lake at {address} cannot be written: check the directory's permissions, or choose another with --lake."
+    if "read-only mode" in text:
+        return f"The lake at {address} is open for reading only: nothing in it was changed."
+    if any(sign in text for sign in ("Could not establish connection", "Could not connect", "Connection refused")):
+        return f"The data of the lake {address} cannot be reached ({_first_line(text)}): is the server running?"
     return _damaged(address, text) if "not a database" in text else None
 
 

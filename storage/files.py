@@ -10,7 +10,7 @@ import duckdb
 
 from storage.catalogue import DataFile
 from storage.database import attach_catalogue, quoted
-from storage.errors import lake_errors
+from storage.errors import LakeError, lake_errors
 from storage.lake import Lake
 from storage.refs import ModelRef, Ref
 from storage.schema import NOUNS
@@ -86,9 +86,13 @@ def _size(lake: Lake, path: str) -> int | None:
     if not path.startswith("s3://"):
         return Path(path).stat().st_size if Path(path).is_file() else None
     try:
-        return int(lake.rows("SELECT size FROM read_blob(?)", [path])[0]["size"])
-    except (duckdb.IOException, IndexError):
-        return None
+        with lake_errors(lake.location.address), lake.cursor() as cursor:
+            found = cursor.execute("SELECT size FROM read_blob(?)", [path]).fetchone()
+    except LakeError as error:
+        if isinstance(error.__cause__, duckdb.HTTPException) and error.__cause__.status_code == 404:
+            return None
+        raise
+    return None if found is None else int(found[0])
 
 
 def _sha256(lake: Lake, path: str) -> str:
