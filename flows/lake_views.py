@@ -145,7 +145,7 @@ def print_raw(lake: Lake, query: str, form: str) -> None:
     """All rows of a query on standard output, as csv, json or parquet."""
     with tempfile.TemporaryDirectory() as folder, lake.cursor() as cursor:
         target = Path(folder) / "rows"
-        cursor.execute(f"COPY ({query.strip().rstrip(';')}) TO '{quoted(target)}' ({_COPY[form]})")
+        cursor.execute(f"COPY ({query.strip().rstrip(';')}\n) TO '{quoted(target)}' ({_COPY[form]})")
         with target.open("rb") as rows:
             shutil.copyfileobj(rows, sys.stdout.buffer)
     sys.stdout.buffer.flush()

@@ -1,6 +1,6 @@
 """What the lake no longer needs: found first, removed when asked.
 
-Kept are the policies of the newest runs of each recipe and what was named, with everything they were made from and measured by; whatever
+Kept are the policies of the newest runs of each recipe and what was named, with all they were made from and measured by; whatever
 was made since the newest run began; and imported data. The record of a removed version, its parameters and its edges stay.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from storage import files
-from storage.catalogue import VersionInfo
+from storage.catalogue import Catalogue, VersionInfo
 from storage.database import Connection
 from storage.errors import lake_errors
 from storage.lake import Lake
@@ -57,6 +57,9 @@ def collect(lake: Lake, garbage: list[Garbage]) -> None:
         for place in ("models", "checkpoints"):
             shutil.rmtree(lake.root / place / version, ignore_errors=True)
         (lake.root / "locks" / f"{version}.lock").unlink(missing_ok=True)
+    for scratch in (lake.root / "checkpoints").iterdir():  # of writers that were killed right after they had completed a version
+        if lake.find(scratch.name):
+            shutil.rmtree(scratch, ignore_errors=True)
     with lake_errors(lake.location.address), lake.cursor() as cursor:
         cursor.execute(f"CALL ducklake_expire_snapshots('{lake.name}', older_than => now())").fetchall()
         cursor.execute(f"CALL ducklake_cleanup_old_files('{lake.name}', cleanup_all => true)").fetchall()
@@ -80,8 +83,16 @@ def _kept(lake: Lake, runs: int, keep: Iterable[str]) -> set[str]:
         " FROM runs WHERE state = 'done') USING (run) WHERE place <= ?",
         [runs],
     )
-    roots = {one for row in newest for one in row.values() if one} | set(keep)
-    return roots | {above for one in roots for above in catalogue.ancestors(one)}
+    front, kept = {one for row in newest for one in row.values() if one} | set(keep), set[str]()
+    while front:
+        above = front | {one for root in front for one in catalogue.ancestors(root)}
+        kept |= above
+        front = {child for one in above for child in catalogue.children.get(one, ()) if _kind(catalogue, child) == "metrics"} - kept
+    return kept
+
+
+def _kind(catalogue: Catalogue, version: str) -> str | None:
+    return catalogue.versions[version].kind if version in catalogue.versions else None
 
 
 def _is_free(lake: Lake, version: str) -> bool:

@@ -105,14 +105,15 @@ def open_version(
 ) -> Iterator[OpenVersion | Ref]:
     """Hold the version alone: yields the reference when somebody has completed it meanwhile, else the version to go on with."""
     with lake_errors(lake.location.address), _lock(lake.root / "locks" / f"{version}.lock"):
+        scratch = lake.root / "checkpoints" / version
         if (ref := lake.find(version)) is not None and files.intact(lake, ref):
+            shutil.rmtree(scratch, ignore_errors=True)  # of a writer that was killed right after it had completed it
             yield ref
             return
         if ref is not None:
             files.retire(lake, [version])
             lake.commit(lambda cursor: _forget(cursor, version), f"forget damaged {kind}@{version}")
         lake.commit(lambda cursor: _open(cursor, kind, version, step, code, parameters), f"open {kind}@{version}")
-        scratch = lake.root / "checkpoints" / version
         try:
             yield OpenVersion(lake, kind, version)
         except BaseException:

@@ -16,6 +16,7 @@ from flows.environment import end_orphaned_server
 from storage import Lake
 from storage.schema import NOUNS
 
+SECRETS = {name: f"planted-{name.lower()}" for name in ("OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD")}
 SETTINGS = ["prompts.per_iteration=8", "prompts.held_out=6", "sampling.n=4", "training.checkpoint_every_steps=1", "training.epochs=3"]
 
 
@@ -23,7 +24,7 @@ def stopped_after(line: str, with_signal: signal.Signals, lake: Path) -> tuple[i
     """Start a run in a process of its own and send the signal once a line of its progress holds `line`. Exit code, standard error."""
     sets = [word for setting in SETTINGS for word in ("--set", setting)]
     command = [sys.executable, "-u", "-m", "flows.cli", "run", "rso", "--toy", "--json", "--lake", str(lake), *sets]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")} | SECRETS
     log = lake.with_suffix(".log")
     with log.open("w") as stderr:
         process = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL, env=environment)
@@ -60,3 +61,5 @@ def test_a_run_that_was_stopped_twice_ends_like_one_that_was_not(tmp_path: Path)
     assert not list((stopped / "checkpoints").iterdir())
     for lake in lakes:
         lake.close()
+    everything = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not [path for path in everything if b"planted-" in path.read_bytes()]  # no key in the lake, an artifact or a log

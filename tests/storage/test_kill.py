@@ -1,6 +1,6 @@
 """`kill -9` at a random moment of a writer, over all of its phases: whole versions, nothing doubled, nothing lost.
 
-    python -m tests.storage.test_kill            # 200 kills
+python -m tests.storage.test_kill            # 200 kills
 """
 
 import argparse

@@ -2,14 +2,18 @@
 
 import json
 import os
+import random
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from storage import DatasetRef, Lake, LakeError, OpenVersion, Ref, version_digest
+from storage.errors import RESERVE
 from storage.files import intact
+from storage.schema import MIGRATIONS
 from storage.versions import open_version
 
 FACTS = {"kind": "prompts", "step": "load", "code": "c", "parameters": {"seed": 1}}
@@ -109,6 +113,52 @@ def test_a_lake_can_be_moved(lake: Lake, tmp_path: Path) -> None:
     moved = Lake(tmp_path / "elsewhere")
     assert len(moved.read(ref)) == 150
     moved.close()
+
+
+def test_a_lake_of_the_first_schema_is_brought_up_to_date_with_all_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("storage.lake.MIGRATIONS", MIGRATIONS[:1])
+        with Lake(tmp_path / "lake") as old:
+            for version, state in (("a", "complete"), ("b", "open")):
+                facts = f"'{version}', 'prompts', 's', '{state}', '{{}}', 'c', 2, 1, NULL, NULL, now(), now()"
+                rows = ", ".join(f"('{version}', '{version}-{n}', 'd', 'p{n}', 'f', 'train', [])" for n in range(2))
+                old.commit(
+                    lambda cursor, facts=facts, rows=rows: [
+                        cursor.execute(f"INSERT INTO versions VALUES ({facts})"),
+                        cursor.execute(f"INSERT INTO prompts VALUES {rows}"),
+                    ],
+                    "as the first release wrote",
+                )
+    with pytest.raises(LakeError, match="older schema"):
+        Lake(tmp_path / "lake", read_only=True)
+    with Lake(tmp_path / "lake") as lake:
+        assert lake.rows("SELECT number FROM migrations ORDER BY number") == [{"number": n + 1} for n in range(len(MIGRATIONS))]
+        ref = lake.find("a")
+        assert ref is not None and [row["prompt"] for row in lake.read(ref)] == ["p0", "p1"]
+        assert lake.rows("SELECT version FROM versions") == [{"version": "a"}]  # the open one is made again
+        assert [file.version for file in lake.catalogue().files_of("prompts", "a")] == ["a"]
+
+
+def test_a_full_disk_is_one_sentence_and_nothing_complete_is_harmed(tmp_path: Path) -> None:
+    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "full", tmp_path], check=False).returncode:
+        pytest.skip("a small file system to fill cannot be mounted here")
+    try:
+        with Lake(tmp_path / "lake") as lake:
+            ref = complete(lake, "v1")
+            (tmp_path / "ballast").write_bytes(b"x" * (48 * 2**20 - RESERVE - 4 * 2**20))
+            noise = [{"id": f"v2-{n:08d}", "prompt": random.Random(n).randbytes(40_000).hex()} for n in range(200)]
+            with pytest.raises(LakeError, match="is full: free some space"), open_version(lake, version="v2", **FACTS) as opened:
+                assert isinstance(opened, OpenVersion)
+                for chunk in range(10):
+                    opened.write(chunk, noise)
+            assert lake.find("v2") is None and len(lake.read(ref)) == 6
+            (tmp_path / "ballast").unlink()
+            with open_version(lake, version="v2", **FACTS) as opened:
+                assert isinstance(opened, OpenVersion)
+                assert opened.done
+                assert opened.complete({}, None, None).rows == 200 * len(opened.done)
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
 
 
 def test_a_lake_of_a_newer_schema_is_refused_in_one_sentence(lake: Lake) -> None:

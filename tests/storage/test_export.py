@@ -1,0 +1,66 @@
+"""A version as files that other programs read: every format, all or nothing, and back into a lake."""
+
+import csv
+import json
+from pathlib import Path
+
+import datasets
+import pyarrow.parquet as pq
+import pytest
+
+from storage import Lake, LakeError
+from storage.export import export
+from tasks.preferences import import_preferences
+from tests.storage.lakes import Made, initial_policy, iteration
+
+
+@pytest.fixture
+def made(lake: Lake) -> Made:
+    return iteration(lake, 1, initial_policy(lake))
+
+
+def test_parquet_json_lines_and_csv_hold_every_row_and_column(lake: Lake, made: Made, tmp_path: Path) -> None:
+    wanted = lake.read(made["completions"])
+    for suffix in ("parquet", "jsonl", "csv"):
+        assert export(lake, made["completions"], tmp_path / f"rows.{suffix}") == 16
+    assert pq.read_table(tmp_path / "rows.parquet").to_pylist() == wanted
+    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [(row["id"], row["token_ids"]) for row in lines] == [(row["id"], row["token_ids"]) for row in wanted]
+    with (tmp_path / "rows.csv").open() as stream:
+        assert [row["text"] for row in csv.DictReader(stream)] == [row["text"] for row in wanted]
+
+
+def test_a_folder_of_pairs_is_a_preference_dataset_as_trl_reads_it(lake: Lake, made: Made, tmp_path: Path) -> None:
+    assert export(lake, made["pairs"], tmp_path / "pairs") == 3  # the tie is left out
+    found = datasets.load_dataset(str(tmp_path / "pairs"), split="train", cache_dir=str(tmp_path / "cache"))
+    pair = lake.read(made["pairs"])[1]
+    assert found.column_names == ["prompt", "chosen", "rejected"]
+    assert found[0] == {
+        "prompt": [{"role": "user", "content": pair["prompt"]}],
+        "chosen": [{"role": "assistant", "content": pair["chosen"]}],
+        "rejected": [{"role": "assistant", "content": pair["rejected"]}],
+    }
+
+
+def test_what_was_exported_comes_back(lake: Lake, made: Made, tmp_path: Path) -> None:
+    columns = ("prompt", "chosen", "rejected", "margin", "dropped")
+    export(lake, made["pairs"], tmp_path / "pairs.jsonl")
+    back = lake.read(import_preferences(lake, tmp_path / "pairs.jsonl"))
+    assert [[row[name] for name in columns] for row in back] == [[row[name] for name in columns] for row in lake.read(made["pairs"])]
+
+
+def test_what_is_there_is_not_overwritten_unless_asked(lake: Lake, made: Made, tmp_path: Path) -> None:
+    for name in ("pairs.jsonl", "pairs"):
+        export(lake, made["pairs"], tmp_path / name)
+        with pytest.raises(LakeError, match="is there already.*--replace"):
+            export(lake, made["pairs"], tmp_path / name)
+        export(lake, made["pairs"], tmp_path / name, replace=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["lake", "pairs", "pairs.jsonl"]  # nothing partial is left
+    with pytest.raises(LakeError, match="write to .parquet, .jsonl"):
+        export(lake, made["pairs"], tmp_path / "pairs.xlsx")
+
+
+def test_a_lake_s_rows_as_a_dataset_share_its_memory(lake: Lake, made: Made) -> None:
+    found = lake.dataset(made["completions"])
+    assert found["text"][3] == lake.read(made["completions"])[3]["text"]
+    assert found.data.table.column("text").chunk(0).buffers()[2].address == found.data.column("text").chunk(0).buffers()[2].address

@@ -1,0 +1,141 @@
+"""What `gc` lets go and what it keeps; what `verify` finds; both say so before anything is changed."""
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+from storage import Lake, OpenVersion, Ref
+from storage.export import export
+from storage.files import verify
+from storage.garbage import collect, find_garbage
+from storage.lineage import trace
+from storage.runs import record_run
+from storage.versions import open_version
+from tasks.preferences import import_preferences
+from tests.storage.lakes import Made, initial_policy, iteration, named, numbered
+
+
+def run(lake: Lake, name: str, made: Made) -> None:
+    """A finished run whose policy is this."""
+    with record_run(lake, name, "rso", {}) as going:
+        going.made(1, made["trained"], made["metrics"])
+
+
+@pytest.fixture
+def nights(lake: Lake) -> list[Made]:
+    """Three nights, each from the policy of the night before, then a version that no run used."""
+    policy, nights = initial_policy(lake), []
+    for number in range(3):
+        nights.append(iteration(lake, number, policy if number < 2 else nights[0]["trained"]))
+        run(lake, f"night {number}", nights[-1])
+    weights = lake.root / "models" / nights[1]["trained"].version
+    weights.mkdir()
+    (weights / "model.safetensors").write_bytes(b"x" * 1000)
+    return nights
+
+
+def versions(made: Made) -> set[str]:
+    return {ref.version for name, ref in made.items() if name != "policy"}
+
+
+def test_what_kept_policies_came_from_stays_and_the_rest_goes(lake: Lake, nights: list[Made]) -> None:
+    assert find_garbage(lake, runs=3) == []
+    found = find_garbage(lake, runs=1)  # the last night's policy came from the first night's
+    assert {one.info.version for one in found} == versions(nights[1])  # and its figures stay with it
+    assert {one.why for one in found} == {"no kept model needs it"}
+    assert sum(one.bytes for one in found) > 1000
+    assert len(lake.read(nights[1]["pairs"])) == 4  # nothing has been removed by looking
+    assert find_garbage(lake, runs=1, keep=[nights[1]["metrics"].version]) == []
+
+    collect(lake, found)
+    assert [lake.find(version) for version in versions(nights[1])] == [None] * len(versions(nights[1]))
+    assert not (lake.root / "models" / nights[1]["trained"].version).exists()
+    assert not [path for path in (lake.root / "data").rglob("*.parquet") if path.parent.name[8:] in versions(nights[1])]
+    assert [damages for _, damages in verify(lake) if damages] == []
+    assert trace(lake, f"{nights[2]['pairs'].version}-2").down
+    assert lake.catalogue().versions[nights[1]["pairs"].version].state == "dropped"  # its record stays, with its edges
+    assert [one.kind for one in trace(lake, nights[1]["pairs"].version).up] == ["prompts", "completions", "acceptances"]
+    assert find_garbage(lake, runs=1) == []
+    again = iteration(lake, 1, nights[0]["trained"])  # and it can be made again under its name
+    assert lake.read(again["pairs"]) != [] and lake.find(again["trained"].version)
+
+
+def test_open_versions_of_dead_writers_go_and_those_of_living_ones_stay(lake: Lake) -> None:
+    version = named("dead")
+    with pytest.raises(RuntimeError), open_version(lake, kind="prompts", version=version, step="s", code="c", parameters={}) as opened:
+        assert isinstance(opened, OpenVersion)
+        opened.write(0, [{"id": opened.row_id(0), "prompt": "p" * 1000}])
+        raise RuntimeError("died")
+    with FileLock(lake.root / "locks" / f"{version}.lock"):
+        assert find_garbage(lake) == []
+    [found] = find_garbage(lake)
+    assert (found.info.version, found.why, found.bytes > 0) == (version, "left open by a dead run", True)
+    collect(lake, [found])
+    assert version not in lake.catalogue().versions
+    assert not list((lake.root / "checkpoints").iterdir())
+
+
+def test_imported_data_and_what_a_run_that_is_going_on_has_made_stay(lake: Lake, nights: list[Made], tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text(json.dumps({"prompt": "p", "chosen": "c", "rejected": "r"}))
+    imported = import_preferences(lake, file)
+    with record_run(lake, "tonight", "rso", {}):
+        fresh = numbered(lake, 1)
+        gone = {one.info.version for one in find_garbage(lake, runs=1)}
+    assert gone == versions(nights[1])
+    assert not gone & {imported.version, fresh.version}
+
+
+def test_a_lake_without_runs_has_no_garbage(lake: Lake) -> None:
+    numbered(lake, 1)
+    assert find_garbage(lake, runs=1) == []
+
+
+@pytest.mark.parametrize(
+    ("damage", "what"),
+    [
+        (Path.unlink, "missing"),
+        (lambda file: os.truncate(file, 50), "truncated"),
+        (lambda file: file.write_bytes(file.read_bytes()[:-8] + b"\0" * 8), "changed"),
+        (lambda file: file.write_bytes(file.read_bytes() + b"more"), "changed"),
+    ],
+)
+def test_verify_names_the_damaged_file_and_its_version_is_made_again(lake: Lake, damage: Callable[[Path], None], what: str) -> None:
+    ref, other = numbered(lake, 1), numbered(lake, 2)
+    [file] = (lake.root / "data").rglob(f"version={ref.version}/*.parquet")
+    damage(file)
+    found = {one: damages for one, damages in verify(lake) if damages}
+    assert list(found) == [ref]
+    assert [(one.what, one.path) for one in found[ref]] == [(what, str(file))]
+    collect(lake, find_garbage(lake))  # works beside the damage
+    if file.exists() and file.stat().st_size == lake.catalogue().files_of("prompts", ref.version)[0].bytes:
+        return  # only a checksum tells, which no run computes
+    assert numbered(lake, 1) == ref
+    assert len(lake.read(ref)) == len(lake.read(other)) == 6
+    assert [one for one, damages in verify(lake) if damages] == []
+
+
+def test_a_catalogue_without_its_data_says_what_is_gone(lake: Lake, tmp_path: Path) -> None:
+    ref = numbered(lake, 1)
+    (lake.root / "data").rename(tmp_path / "elsewhere")
+    assert [damages[0].what for _, damages in verify(lake)] == ["missing"]
+    with pytest.raises(Exception, match="`dapflow verify` names what is missing"):
+        export(lake, ref, tmp_path / "rows.jsonl")
+    assert numbered(lake, 1).rows == 6
+
+
+def test_a_model_whose_weights_are_gone_is_damaged(lake: Lake) -> None:
+    version = named("model")
+    with open_version(lake, kind="models", version=version, step="train", code="c", parameters={}) as opened:
+        assert isinstance(opened, OpenVersion)
+        (opened.scratch / "partial-policy").mkdir()
+        (opened.scratch / "partial-policy" / "model.safetensors").write_bytes(b"weights")
+        opened.write(0, [{"id": opened.row_id(0), "path": opened.publish(opened.scratch / "partial-policy")}])
+        ref = opened.complete({}, None, None)
+    assert isinstance(ref, Ref) and not any(damages for _, damages in verify(lake))
+    (lake.root / "models" / version / "model.safetensors").unlink()
+    assert [damages[0].what for _, damages in verify(lake)] == ["missing"]
