@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test setup lint format types check clean
+.PHONY: run test setup lint format types check stress clean
 
 run: setup
 	$(BIN)/dapflow run rso
@@ -13,6 +13,11 @@ test: $(VENV)/.test-ready
 	$(BIN)/python -m pytest
 
 setup: $(VENV)/.ready
+
+# Longer than a test run should take: 200 writers killed, 8 processes writing 400 versions.
+stress: $(VENV)/.test-ready
+	$(BIN)/python -m tests.storage.test_kill
+	$(BIN)/python -m tests.storage.test_many_writers
 
 check: test lint types
 

@@ -53,7 +53,7 @@ def show(what: str, /, *, limit: Limit = 10, where: str | None = None, lake: Lak
     where: Only rows that meet this SQL condition.
     """
     with _reading(lake) as opened:
-        ref = _newest(opened, what) if what in NOUNS else _version(opened, what)
+        ref = _newest(opened, what) if what in NOUNS else opened.ref(what)
         columns = ", ".join(f'"{name}"' for name in opened.schema(ref.kind).names if name not in ("version", "token_ids", "logprobs"))
         condition = f" AND ({where})" if where else ""
         query = f"SELECT {columns} FROM \"{ref.kind}\" WHERE version = '{ref.version}'{condition} ORDER BY id LIMIT {limit}"
@@ -147,7 +147,7 @@ def export(version: str, path: Path, /, *, replace: bool = False, lake: Lake = "
     from storage.export import export as write
 
     with _reading(lake) as opened:
-        ref = _version(opened, version)
+        ref = opened.ref(version)
         with views.waiting(f"export {ref.kind}@{ref.version}"):
             rows = write(opened, ref, path, replace=replace)
     print(f"{rows:,} rows of {ref.kind}@{ref.version} in {path}")
@@ -248,21 +248,11 @@ def _reading(address: str) -> Iterator[OpenLake]:
             raise UserError(f"The database says: {str(error).splitlines()[0]}") from error
 
 
-def _version(lake: OpenLake, text: str) -> Ref:
-
-    ref = lake.find(lake.catalogue().resolve(text))
-    if ref is None:
-        raise UserError(f"{text} is not a complete version: `dapflow datasets` shows the state of each.")
-    return ref
-
-
 def _newest(lake: OpenLake, kind: str) -> Ref:
     complete = [one for one in lake.catalogue().versions.values() if one.kind == kind and one.state == "complete"]
     if not complete:
         raise UserError(f"The lake has no complete version of {kind} yet.")
-    ref = lake.find(max(complete, key=lambda one: one.opened_at).version)
-    assert ref is not None
-    return ref
+    return lake.ref(max(complete, key=lambda one: one.opened_at).version)
 
 
 def _print_json(value: Any) -> None:

@@ -11,8 +11,8 @@ _KEYS = {"value": "", "low": "_low", "high": "_high"}
 
 def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
     """The figures of one iteration: rates and shares in [0, 1], rewards in the reward model's logits, lengths in tokens."""
-    metrics = {row["name"]: row for row in lake.read(iteration.parts["metrics"])}
-    acceptances, pairs = lake.read(iteration.parts["acceptances"]), lake.read(iteration.parts["pairs"])
+    metrics = {row["name"]: row for row in lake.rows_of(iteration.parts["metrics"])}
+    acceptances, pairs = lake.rows_of(iteration.parts["acceptances"]), lake.rows_of(iteration.parts["pairs"])
     able = [row for row in acceptances if row["note"] is None]
     dropped = Counter(row["dropped"] for row in pairs if row["dropped"])
     dropped.update(row["note"] for row in acceptances if row["note"])

@@ -37,9 +37,7 @@ def diff(lake: Lake, a: str, b: str) -> dict[str, Any]:
     Two policies are compared by their evaluations: `changed` are the prompts whose winner flipped. Raises LakeError when the two are not
     of one noun, or not complete.
     """
-    one, two = (lake.find(lake.catalogue().resolve(text)) for text in (a, b))
-    if one is None or two is None:
-        raise LakeError(f"{a if one is None else b} is not a complete version: only those can be compared.")
+    one, two = lake.ref(a), lake.ref(b)
     if one.kind != two.kind:
         raise LakeError(f"{one.kind}@{one.version} and {two.kind}@{two.version} are different nouns: compare two of the same.")
     keyed = [_winners(lake, ref.version) if ref.kind == "models" else _keyed(lake, ref.kind, ref.version) for ref in (one, two)]

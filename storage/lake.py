@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import datasets
 
 T = TypeVar("T")
+_OF_VERSION = 'SELECT * FROM "{table}" WHERE version = ? ORDER BY id'
 _BUSY = ("database is locked", "conflict", "unable to open database file: locked", "could not serialize access", "deadlock detected")
 
 
@@ -144,20 +145,31 @@ class Lake:
         found = self.catalogue().versions.get(version)
         return None if found is None or found.state != "complete" else ref_of(found.kind, version, found.rows)
 
-    def read(self, ref: Ref, table: str | None = None) -> list[dict[str, Any]]:
-        """All rows of a version in id order. `table`: another noun that the same step wrote (metrics of a training run).
+    def read(self, ref: Ref | str, table: str | None = None) -> pa.Table:
+        """All rows of a version in id order, as an Arrow table; columns as `storage.schema` has them.
 
-        Raises LakeError when the version is not complete or its files are gone.
+        ref: a reference, or a version as a person writes it (`pairs@3f9c01`). `table`: another noun that the same step wrote (metrics of
+        a training run). Raises LakeError when the version is not complete or its files are gone.
         """
-        return self.table(ref, table).to_pylist()
+        ref = self.ref(ref)
+        return self.sql(_OF_VERSION.format(table=table or ref.kind), [ref.version])
 
-    def table(self, ref: Ref, table: str | None = None) -> pa.Table:
-        """The same as an Arrow table; columns as `storage.schema` has them."""
-        if self.find(ref.version) is None:
-            raise LakeError(
-                f"{ref.kind}@{ref.version} is not a complete version of the lake at {self.location.address}: run its recipe again."
-            )
-        return self.sql(f'SELECT * FROM "{table or ref.kind}" WHERE version = ? ORDER BY id', [ref.version])
+    def read_batches(self, ref: Ref | str, rows: int = 10_000) -> Iterator[pa.RecordBatch]:
+        """The same in Arrow record batches of at most `rows` rows, for a version larger than memory."""
+        ref = self.ref(ref)
+        return self.batches(_OF_VERSION.format(table=ref.kind), [ref.version], rows)
+
+    def rows_of(self, ref: Ref | str, table: str | None = None) -> list[dict[str, Any]]:
+        """The same as dictionaries."""
+        return self.read(ref, table).to_pylist()
+
+    def ref(self, name: Ref | str) -> Ref:
+        """The reference of a complete version. Raises LakeError when there is none of that name, or it is not complete."""
+        version = name.version if isinstance(name, Ref) else self.catalogue().resolve(name)
+        if (found := self.find(version)) is None:
+            label = f"{name.kind}@{version}" if isinstance(name, Ref) else name
+            raise LakeError(f"{label} is not a complete version of the lake at {self.location.address}: run its recipe again.")
+        return found
 
     def pick(self, files: Sequence[DataFile], where: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
         """The rows that a condition picks from files of one version, in id order, without token ids and log-probs.
@@ -176,16 +188,16 @@ class Lake:
             self._schemas[table] = self.sql(f'SELECT * FROM "{table}" LIMIT 0').schema
         return self._schemas[table]
 
-    def dataset(self, ref: Ref) -> "datasets.Dataset":
-        """The same as a `datasets.Dataset` over the same Arrow memory, not a copy of it."""
+    def dataset(self, ref: Ref | str) -> "datasets.Dataset":
+        """The rows of a version as a `datasets.Dataset` over the same Arrow memory, not a copy of it."""
         import datasets
         from datasets.table import InMemoryTable
 
-        return datasets.Dataset(InMemoryTable(self.table(ref)))
+        return datasets.Dataset(InMemoryTable(self.read(ref)))
 
     def model(self, ref: ModelRef) -> dict[str, Any]:
         """The row of a model version; `path` is absolute, or None for a model that lives outside the lake."""
-        row = self.read(ref)[0]
+        row = self.rows_of(ref)[0]
         return {**row, "path": None if row["path"] is None else self.root / row["path"]}
 
     def close(self) -> None:

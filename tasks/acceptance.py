@@ -61,9 +61,9 @@ def rso_accept(rewards: Sequence[float], keep: int, beta: float, rng: Random) ->
 @step("acceptances", title="accept from {completions.rows} candidates", expects=lambda completions, **_: completions.rows)
 def accept(out: Out, completions: DatasetRef, verdicts: DatasetRef, acceptance: Acceptance, seed: int) -> None:
     """One acceptance per completion. Duplicates and completions without a score cannot take part; a prompt needs two that can."""
-    texts = {row["id"]: row for row in out.lake.read(completions)}
+    texts = {row["id"]: row for row in out.lake.rows_of(completions)}
     candidates: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for verdict in out.lake.read(verdicts):
+    for verdict in out.lake.rows_of(verdicts):
         candidates[verdict["prompt_id"]].append({**verdict, "text": texts[verdict["completion_id"]]["text"]})
     rows: list[dict[str, Any]] = []
     for prompt_id, verdicts_of_prompt in candidates.items():

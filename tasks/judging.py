@@ -20,8 +20,8 @@ _ROWS_PER_CHUNK = 128
 @step("verdicts", title="judge {completions.rows} of {completions} by {by}", expects=lambda completions, **_: completions.rows)
 def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: ModelRef | str) -> None:
     """A verdict on each completion, in its order. What was refused at sampling stays refused, and is not judged."""
-    texts = {row["id"]: row["prompt"] for row in out.lake.read(prompts)}
-    rows = out.lake.read(completions)
+    texts = {row["id"]: row["prompt"] for row in out.lake.rows_of(prompts)}
+    rows = out.lake.rows_of(completions)
     judge = make_judge(out.lake, by)
     chunks = [rows[first : first + _ROWS_PER_CHUNK] for first in range(0, len(rows), _ROWS_PER_CHUNK)]
     judged = 0

@@ -105,10 +105,10 @@ def _expected(prompts: DatasetRef, completions: DatasetRef, pairing: Pairing, **
 @step("pairs", title="pair {acceptances.rows} candidates", expects=_expected)
 def pair(out: Out, prompts: DatasetRef, completions: DatasetRef, acceptances: DatasetRef, pairing: Pairing, seed: int) -> None:
     """Pairs of the accepted completions of each prompt, in prompt order."""
-    texts = {row["id"]: row["prompt"] for row in out.lake.read(prompts)}
-    sampled = {row["id"]: row for row in out.lake.read(completions)}
+    texts = {row["id"]: row["prompt"] for row in out.lake.rows_of(prompts)}
+    sampled = {row["id"]: row for row in out.lake.rows_of(completions)}
     candidates: dict[str, list[Candidate]] = defaultdict(list)
-    for row in out.lake.read(acceptances):
+    for row in out.lake.rows_of(acceptances):
         if row["accepted"]:
             candidates[row["prompt_id"]].append(_candidate(sampled[row["completion_id"]], row["reward"]))
     rows: list[dict[str, Any]] = []

@@ -28,7 +28,7 @@ def sample(out: Out, policy: ModelRef, prompts: DatasetRef, sampling: Sampling, 
     """`sampling.n` completions per prompt. A prompt that leaves no room in the model's context gets refused rows, with the reason."""
     loaded = load_policy(out.lake, policy)
     engine = TransformersEngine(loaded)
-    rows = out.lake.read(prompts)
+    rows = out.lake.rows_of(prompts)
     chunks = list(_chunks(rows, max(1, _ROWS_PER_CHUNK // sampling.n)))
     expected = len(rows) * sampling.n * sampling.max_tokens
     sampled = 0

@@ -61,8 +61,8 @@ class Scorer:
 @step("models", title="train reward model on {labelled.rows} pairs", expects=lambda **_: 1)
 def train_reward_model(out: Out, backbone: ModelRef, labelled: DatasetRef, test: DatasetRef, settings: RewardModel, seed: int) -> None:
     """Fit on `labelled`, report the accuracy on `test` (a metric of the version, with its 95 % interval)."""
-    rows = [row for row in out.lake.read(labelled) if row["dropped"] is None]
-    held_out = [row for row in out.lake.read(test) if row["dropped"] is None]
+    rows = [row for row in out.lake.rows_of(labelled) if row["dropped"] is None]
+    held_out = [row for row in out.lake.rows_of(test) if row["dropped"] is None]
     loaded = load_policy(out.lake, backbone)
     base = Backbone(model=loaded.model, tokenizer=loaded.tokenizer)
     groups = [_group(base, row) for row in rows]

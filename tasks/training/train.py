@@ -41,7 +41,7 @@ def train(
     """Train a copy of `policy` on the pairs that were not dropped; the reference's log-probs are computed once, before."""
     if not out.pending(1):  # killed between its last two commits
         return
-    rows = [row for ref in pairs for row in out.lake.read(ref) if row["dropped"] is None]
+    rows = [row for ref in pairs for row in out.lake.rows_of(ref) if row["dropped"] is None]
     if not rows:
         raise UserError("No pair is left to train on: every one was a tie, identical, truncated or not judged (`dapflow run` lists why).")
     if out.pending(0):

@@ -3,8 +3,10 @@
 import csv
 import json
 from pathlib import Path
+from unittest import mock
 
 import datasets
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -20,7 +22,7 @@ def made(lake: Lake) -> Made:
 
 
 def test_parquet_json_lines_and_csv_hold_every_row_and_column(lake: Lake, made: Made, tmp_path: Path) -> None:
-    wanted = lake.read(made["completions"])
+    wanted = lake.rows_of(made["completions"])
     for suffix in ("parquet", "jsonl", "csv"):
         assert export(lake, made["completions"], tmp_path / f"rows.{suffix}") == 16
     assert pq.read_table(tmp_path / "rows.parquet").to_pylist() == wanted
@@ -33,7 +35,7 @@ def test_parquet_json_lines_and_csv_hold_every_row_and_column(lake: Lake, made: 
 def test_a_folder_of_pairs_is_a_preference_dataset_as_trl_reads_it(lake: Lake, made: Made, tmp_path: Path) -> None:
     assert export(lake, made["pairs"], tmp_path / "pairs") == 3  # the tie is left out
     found = datasets.load_dataset(str(tmp_path / "pairs"), split="train", cache_dir=str(tmp_path / "cache"))
-    pair = lake.read(made["pairs"])[1]
+    pair = lake.rows_of(made["pairs"])[1]
     assert found.column_names == ["prompt", "chosen", "rejected"]
     assert found[0] == {
         "prompt": [{"role": "user", "content": pair["prompt"]}],
@@ -45,8 +47,8 @@ def test_a_folder_of_pairs_is_a_preference_dataset_as_trl_reads_it(lake: Lake, m
 def test_what_was_exported_comes_back(lake: Lake, made: Made, tmp_path: Path) -> None:
     columns = ("prompt", "chosen", "rejected", "margin", "dropped")
     export(lake, made["pairs"], tmp_path / "pairs.jsonl")
-    back = lake.read(import_preferences(lake, tmp_path / "pairs.jsonl"))
-    assert [[row[name] for name in columns] for row in back] == [[row[name] for name in columns] for row in lake.read(made["pairs"])]
+    back = lake.rows_of(import_preferences(lake, tmp_path / "pairs.jsonl"))
+    assert [[row[name] for name in columns] for row in back] == [[row[name] for name in columns] for row in lake.rows_of(made["pairs"])]
 
 
 def test_what_is_there_is_not_overwritten_unless_asked(lake: Lake, made: Made, tmp_path: Path) -> None:
@@ -60,7 +62,13 @@ def test_what_is_there_is_not_overwritten_unless_asked(lake: Lake, made: Made, t
         export(lake, made["pairs"], tmp_path / "pairs.xlsx")
 
 
-def test_a_lake_s_rows_as_a_dataset_share_its_memory(lake: Lake, made: Made) -> None:
-    found = lake.dataset(made["completions"])
-    assert found["text"][3] == lake.read(made["completions"])[3]["text"]
-    assert found.data.table.column("text").chunk(0).buffers()[2].address == found.data.column("text").chunk(0).buffers()[2].address
+def test_rows_come_as_arrow_as_batches_and_as_a_dataset_over_the_same_memory(lake: Lake, made: Made) -> None:
+    table = lake.read(f"completions@{made['completions'].version[:8]}")
+    assert table.schema.field("token_ids").type == pa.list_(pa.int32()) and table.num_rows == 16
+    assert pa.Table.from_batches(lake.read_batches(made["completions"], rows=5)) == table
+    with mock.patch.object(Lake, "read", return_value=table):
+        shared = lake.dataset(made["completions"]).data.table
+    assert [column.chunk(0).buffers()[-1].address for column in shared.columns] == [
+        column.chunk(0).buffers()[-1].address for column in table.columns
+    ]
+    assert lake.dataset("pairs@" + made["pairs"].version)["chosen"][1] == lake.rows_of(made["pairs"])[1]["chosen"]

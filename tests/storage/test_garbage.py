@@ -48,7 +48,7 @@ def test_what_kept_policies_came_from_stays_and_the_rest_goes(lake: Lake, nights
     assert {one.info.version for one in found} == versions(nights[1])  # and its figures stay with it
     assert {one.why for one in found} == {"no kept model needs it"}
     assert sum(one.bytes for one in found) > 1000
-    assert len(lake.read(nights[1]["pairs"])) == 4  # nothing has been removed by looking
+    assert len(lake.rows_of(nights[1]["pairs"])) == 4  # nothing has been removed by looking
     assert find_garbage(lake, runs=1, keep=[nights[1]["metrics"].version]) == []
 
     collect(lake, found)
@@ -61,7 +61,7 @@ def test_what_kept_policies_came_from_stays_and_the_rest_goes(lake: Lake, nights
     assert [one.kind for one in trace(lake, nights[1]["pairs"].version).up] == ["prompts", "completions", "acceptances"]
     assert find_garbage(lake, runs=1) == []
     again = iteration(lake, 1, nights[0]["trained"])  # and it can be made again under its name
-    assert lake.read(again["pairs"]) != [] and lake.find(again["trained"].version)
+    assert lake.rows_of(again["pairs"]) != [] and lake.find(again["trained"].version)
 
 
 def test_open_versions_of_dead_writers_go_and_those_of_living_ones_stay(lake: Lake) -> None:
@@ -115,7 +115,7 @@ def test_verify_names_the_damaged_file_and_its_version_is_made_again(lake: Lake,
     if file.exists() and file.stat().st_size == lake.catalogue().files_of("prompts", ref.version)[0].bytes:
         return  # only a checksum tells, which no run computes
     assert numbered(lake, 1) == ref
-    assert len(lake.read(ref)) == len(lake.read(other)) == 6
+    assert len(lake.rows_of(ref)) == len(lake.rows_of(other)) == 6
     assert [one for one, damages in verify(lake) if damages] == []
 
 

@@ -85,10 +85,10 @@ def check(kills: int, seed: int) -> collections.Counter[str]:
                 hits[phase] += 1
             texts[version] = [f"{version} {n}" for n in range(CHUNKS * ROWS)]
             found = lake.find(version)
-            assert found is None or texts[version] == [row["text"] for row in lake.read(found)]
+            assert found is None or texts[version] == [row["text"] for row in lake.rows_of(found)]
             assert found is not None or not lake.rows("SELECT * FROM completions WHERE version = ?", [version])
             write_one(lake, version)
-        assert {version: [row["text"] for row in lake.read(DatasetRef("completions", version, 0))] for version in texts} == texts
+        assert {version: [row["text"] for row in lake.rows_of(DatasetRef("completions", version, 0))] for version in texts} == texts
         assert lake.rows("SELECT count(*) AS n FROM metrics") == lake.rows("SELECT count(*) AS n FROM edges") == [{"n": len(texts)}]
         assert [ref for ref, damages in verify(lake) if damages] == []
         assert not any(Path(folder, "checkpoints").iterdir())

@@ -56,7 +56,7 @@ def test_data_in_s3(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         address = f"postgres://{database(server, 'remote')}?root={tmp_path}&data=s3://bucket/lake"
         with Lake(address) as lake:
             made = iteration(lake, 1, initial_policy(lake), chunks=2)
-            assert len(lake.read(made["completions"])) == 16
+            assert len(lake.rows_of(made["completions"])) == 16
             assert [ref for ref, damages in verify(lake) if damages] == []
             assert trace(lake, f"{made['pairs'].version}-2").down
             assert export(lake, made["pairs"], tmp_path / "pairs.jsonl") == 4

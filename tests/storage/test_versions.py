@@ -47,8 +47,15 @@ def test_a_version_is_a_digest_of_everything_that_decides_its_rows() -> None:
 def test_complete_rows_come_back_in_order_with_lineage(lake: Lake) -> None:
     ref = complete(lake, "v1")
     assert (ref.kind, ref.version, ref.rows) == ("prompts", "v1", 6)
-    assert [row["prompt"] for row in lake.read(ref)] == ["prompt 0.0", "prompt 0.1", "prompt 0.2", "prompt 1.0", "prompt 1.1", "prompt 1.2"]
-    assert [row["id"] for row in lake.read(ref)] == [f"v1-{n:08d}" for n in range(6)]
+    assert [row["prompt"] for row in lake.rows_of(ref)] == [
+        "prompt 0.0",
+        "prompt 0.1",
+        "prompt 0.2",
+        "prompt 1.0",
+        "prompt 1.1",
+        "prompt 1.2",
+    ]
+    assert [row["id"] for row in lake.rows_of(ref)] == [f"v1-{n:08d}" for n in range(6)]
     assert lake.rows("SELECT * FROM edges") == [{"child": "v1", "parent": "aaaa", "role": "source"}]
     [facts] = lake.rows("SELECT step, state, parameters, code, rows, flow_run_id, task_run_id FROM versions")
     assert facts | {"parameters": json.loads(facts["parameters"])} == {
@@ -63,7 +70,7 @@ def test_an_open_version_does_not_exist_for_readers(lake: Lake) -> None:
         assert lake.find("v1") is None
         assert lake.rows("SELECT * FROM prompts") == []  # not even for SQL
         with pytest.raises(LakeError, match="not a complete version"):
-            lake.read(DatasetRef("prompts", "v1", 3))
+            lake.rows_of(DatasetRef("prompts", "v1", 3))
 
 
 def test_a_step_that_died_does_only_what_is_missing(lake: Lake) -> None:
@@ -103,7 +110,7 @@ def test_a_version_whose_files_are_damaged_is_made_again(lake: Lake, damage: Cal
         damage(file)
     assert not intact(lake, ref)
     assert fill().rows == 2000
-    assert len(lake.read(ref)) == 2000
+    assert len(lake.rows_of(ref)) == 2000
 
 
 def test_a_lake_can_be_moved(lake: Lake, tmp_path: Path) -> None:
@@ -111,7 +118,7 @@ def test_a_lake_can_be_moved(lake: Lake, tmp_path: Path) -> None:
     lake.close()
     shutil.move(lake.root, tmp_path / "elsewhere")
     moved = Lake(tmp_path / "elsewhere")
-    assert len(moved.read(ref)) == 150
+    assert len(moved.rows_of(ref)) == 150
     moved.close()
 
 
@@ -134,7 +141,7 @@ def test_a_lake_of_the_first_schema_is_brought_up_to_date_with_all_its_rows(tmp_
     with Lake(tmp_path / "lake") as lake:
         assert lake.rows("SELECT number FROM migrations ORDER BY number") == [{"number": n + 1} for n in range(len(MIGRATIONS))]
         ref = lake.find("a")
-        assert ref is not None and [row["prompt"] for row in lake.read(ref)] == ["p0", "p1"]
+        assert ref is not None and [row["prompt"] for row in lake.rows_of(ref)] == ["p0", "p1"]
         assert lake.rows("SELECT version FROM versions") == [{"version": "a"}]  # the open one is made again
         assert [file.version for file in lake.catalogue().files_of("prompts", "a")] == ["a"]
 
@@ -151,7 +158,7 @@ def test_a_full_disk_is_one_sentence_and_nothing_complete_is_harmed(tmp_path: Pa
                 assert isinstance(opened, OpenVersion)
                 for chunk in range(10):
                     opened.write(chunk, noise)
-            assert lake.find("v2") is None and len(lake.read(ref)) == 6
+            assert lake.find("v2") is None and len(lake.rows_of(ref)) == 6
             (tmp_path / "ballast").unlink()
             with open_version(lake, version="v2", **FACTS) as opened:
                 assert isinstance(opened, OpenVersion)

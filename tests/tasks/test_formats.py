@@ -77,7 +77,7 @@ def test_json_lines_gzip_and_parquet_give_the_same_version(lake: Lake, tmp_path:
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet")
     for name in ("a.jsonl", "b.jsonl.gz", "c.parquet"):
         ref = import_preferences(lake, tmp_path / name)
-        assert [(row["prompt"], row["source"].split(":")[0]) for row in lake.read(ref)] == [(f"p{n}", name) for n in range(5)]
+        assert [(row["prompt"], row["source"].split(":")[0]) for row in lake.rows_of(ref)] == [(f"p{n}", name) for n in range(5)]
         assert import_preferences(lake, tmp_path / name) == ref
     assert len(lake.catalogue().versions) == 3
 

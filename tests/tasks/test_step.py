@@ -26,7 +26,7 @@ def load(out: Out, count: int) -> None:
 
 @step("completions", title="sample for {prompts.rows} prompts", expects=lambda prompts, seed: prompts.rows)
 def sample(out: Out, prompts: DatasetRef, seed: int = 0) -> None:
-    rows = out.lake.read(prompts)
+    rows = out.lake.rows_of(prompts)
     for number, chunk in out.missing([rows[:2], rows[2:]]):
         if number in failing:
             raise RuntimeError("out of memory")
@@ -110,7 +110,7 @@ def test_a_step_that_failed_goes_on_with_the_chunk_that_is_missing(lake: Lake) -
     failing.clear()
     ref, _ = in_flow(lake, lambda: sample(load(3)))
     assert ran == ["load", "sample 0", "sample 1"]
-    assert [row["id"] for row in lake.read(ref)] == [f"{ref.version}-{n:08d}" for n in range(3)]
+    assert [row["id"] for row in lake.rows_of(ref)] == [f"{ref.version}-{n:08d}" for n in range(3)]
 
 
 def test_what_the_user_can_put_right_reaches_them_as_it_is(lake: Lake) -> None:
@@ -128,7 +128,7 @@ def test_a_cached_version_whose_files_are_gone_is_computed_again(lake: Lake) -> 
         file.unlink()
     again, [run] = in_flow(lake, lambda: load(2000))
     assert (ran, again, run.state.name) == (["load", "load"], ref, "Completed")
-    assert len(lake.read(again)) == 2000
+    assert len(lake.rows_of(again)) == 2000
 
 
 def test_other_parameters_are_another_version(lake: Lake) -> None:
