@@ -47,9 +47,9 @@ class Chunks:
             cursor.register("new_rows", _arrow(self._lake.schema(table), self._version, rows))
             try:
                 cursor.execute(f"COPY new_rows TO '{quoted(partial)}' (FORMAT parquet, {PARQUET}, KV_METADATA {{seconds: '{seconds}'}})")
-                _synchronise(partial)
+                synchronise(partial)
                 partial.rename(path)
-                _synchronise(path.parent)
+                synchronise(path.parent)
             finally:
                 cursor.unregister("new_rows")
                 partial.unlink(missing_ok=True)
@@ -94,10 +94,10 @@ class Chunks:
             source = "SELECT * FROM read_parquet(?, hive_partitioning => false)"
             cursor.execute(f"COPY ({source}) TO '{quoted(target)}' (FORMAT parquet, {PARQUET})", [[str(path) for path in paths]])
         if "://" not in target:
-            _synchronise(Path(target))
+            synchronise(Path(target))
 
 
-def _synchronise(path: Path) -> None:
+def synchronise(path: Path) -> None:
     """Bring a file or a directory to the disk."""
     handle = os.open(path, os.O_RDONLY)
     try:

@@ -13,6 +13,8 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from storage.chunks import synchronise
+
 KEPT = 2
 
 
@@ -25,11 +27,11 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
     save_file(tensors, weights)
     (partial / "state.json").write_text(json.dumps(state | {"step": step, "tensors_bytes": weights.stat().st_size}))
     for file in (weights, partial / "state.json"):
-        _sync(file)
+        synchronise(file)
     target = folder / f"step-{step:08d}"
     shutil.rmtree(target, ignore_errors=True)  # a damaged one of the same step
     partial.rename(target)
-    _sync(folder)
+    synchronise(folder)
     for old in list(_newest_first(folder))[KEPT:]:
         shutil.rmtree(old)
 
@@ -49,11 +51,3 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
 
 def _newest_first(folder: Path) -> Iterator[Path]:
     return iter(sorted(folder.glob("step-*"), reverse=True))
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

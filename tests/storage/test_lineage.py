@@ -6,7 +6,6 @@ from collections.abc import Iterator
 import pytest
 
 from storage import Lake, LakeError
-from storage.diff import diff
 from storage.learned import learned_rows, levels
 from storage.lineage import Node, trace
 from tests.storage.lakes import Made, initial_policy, iteration, named
@@ -97,15 +96,3 @@ def test_an_ambiguous_beginning_names_the_candidates(lake: Lake) -> None:
     twice = next(start for start in starts if starts.count(start) > 1)
     with pytest.raises(LakeError, match=f"is the beginning of {starts.count(twice)} ids"):
         lake.catalogue().resolve(twice)
-
-
-def test_diff_matches_rows_by_what_they_are_about(lake: Lake, made: Made) -> None:
-    other = iteration(lake, 2, made["trained"])
-    same = diff(lake, made["pairs"].version, f"pairs@{made['pairs'].version[:8]}")
-    assert (same["same"], same["added"], same["removed"], same["changed"]) == (4, 0, 0, 0)
-    found = diff(lake, made["prompts"].version, other["prompts"].version)
-    assert (found["same"], found["added"], found["removed"], found["changed"]) == (0, 4, 4, 0)
-    with pytest.raises(LakeError, match="different nouns"):
-        diff(lake, made["pairs"].version, made["prompts"].version)
-    with pytest.raises(LakeError, match="no evaluation"):
-        diff(lake, made["policy"].version, other["policy"].version)
