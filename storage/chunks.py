@@ -13,6 +13,7 @@ from typing import Any
 from uuid import uuid4
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.database import quoted
@@ -22,6 +23,7 @@ from storage.schema import PARQUET
 
 Rows = Sequence[Mapping[str, Any]] | pa.Table
 SMALL = 4 * 2**20  # bytes: chunks larger than this stay files of their own
+MERGED = 64 * 2**20  # bytes of a merged file, about
 _SECONDS = b"seconds"  # wall time spent on a chunk, in its file's metadata
 
 
@@ -44,7 +46,9 @@ class Chunks:
         partial = path.with_suffix(".partial")
         with lake_errors(self._lake.location.address), self._lake.cursor() as cursor:
             path.parent.mkdir(parents=True, exist_ok=True)
-            cursor.register("new_rows", _arrow(self._lake.schema(table), self._version, rows))
+            arrow = _arrow(self._lake.schema(table), self._version, rows)
+            assert _rises(arrow["id"]), "the rows of a chunk come in the order of their ids, and the chunks in theirs"
+            cursor.register("new_rows", arrow)
             try:
                 cursor.execute(f"COPY new_rows TO '{quoted(partial)}' (FORMAT parquet, {PARQUET}, KV_METADATA {{seconds: '{seconds}'}})")
                 synchronise(partial)
@@ -73,11 +77,10 @@ class Chunks:
             folder = f"{self._lake.location.data.rstrip('/')}/main/{table}/version={self._version}"
             if "://" not in folder:
                 Path(folder).mkdir(parents=True, exist_ok=True)
-            for is_small, paths in groupby(of_table, key=lambda path: path.stat().st_size < SMALL):
-                for group in [list(paths)] if is_small else [[path] for path in paths]:
-                    target = f"{folder}/{group[0].stem}-{uuid4().hex}.parquet"
-                    self._place(group, target)
-                    published.append((table, target))
+            for group in _merged(list(of_table)):
+                target = f"{folder}/{group[0].stem}-{uuid4().hex}.parquet"
+                self._place(group, target)
+                published.append((table, target))
         return published
 
     def _paths(self) -> list[Path]:
@@ -97,6 +100,20 @@ class Chunks:
             synchronise(Path(target))
 
 
+def _merged(paths: list[Path]) -> list[list[Path]]:
+    """Neighbours that are small, in groups of up to MERGED bytes; the others alone."""
+    groups: list[list[Path]] = []
+    room = 0
+    for path in paths:
+        size = path.stat().st_size
+        if size >= SMALL or size > room:
+            groups.append([])
+            room = MERGED
+        room = 0 if size >= SMALL else room - size
+        groups[-1].append(path)
+    return groups
+
+
 def synchronise(path: Path) -> None:
     """Bring a file or a directory to the disk."""
     handle = os.open(path, os.O_RDONLY)
@@ -104,6 +121,10 @@ def synchronise(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _rises(ids: pa.ChunkedArray) -> bool:
+    return len(ids) < 2 or bool(pc.all(pc.less(ids[:-1], ids[1:])).as_py())
 
 
 def _arrow(schema: pa.Schema, version: str, rows: Rows) -> pa.Table:

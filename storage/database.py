@@ -15,7 +15,7 @@ from storage.errors import LakeError
 from storage.location import Location
 
 Connection = duckdb.DuckDBPyConnection
-MEMORY_LIMIT = "2GB"  # of DuckDB; what does not fit spills to the temporary directory
+MEMORY_LIMIT = "1GB"  # of DuckDB; what does not fit spills to the temporary directory
 _BUSY_MILLISECONDS = 30_000
 _CONFIG: dict[str, Any] = {
     "autoinstall_known_extensions": "false",

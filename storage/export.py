@@ -21,7 +21,7 @@ FORMATS = {
 }
 _FOLDER_FILE = "data/train-00000-of-00001.parquet"  # where `datasets.load_dataset(folder)` looks
 _PREFERENCES = """SELECT [{{'role': 'user', 'content': prompt}}] AS prompt, [{{'role': 'assistant', 'content': chosen}}] AS chosen,
-    [{{'role': 'assistant', 'content': rejected}}] AS rejected FROM pairs WHERE version = '{version}' AND dropped IS NULL ORDER BY id"""
+    [{{'role': 'assistant', 'content': rejected}}] AS rejected FROM ({rows}) WHERE dropped IS NULL"""
 
 
 def export(lake: Lake, ref: Ref, path: Path, *, replace: bool = False) -> int:
@@ -38,15 +38,15 @@ def export(lake: Lake, ref: Ref, path: Path, *, replace: bool = False) -> int:
     folder = not path.suffix
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     target = partial / _FOLDER_FILE if folder else partial
-    query = f"SELECT * FROM \"{ref.kind}\" WHERE version = '{ref.version}' ORDER BY id"
+    query, parameters = lake.query_of(ref)
     if folder and ref.kind == "pairs":
-        query = _PREFERENCES.format(version=ref.version)
+        query = _PREFERENCES.format(rows=query)
     with lake_errors(str(path)):
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             with lake.cursor() as cursor:
                 options = FORMATS[path.suffix or ".parquet"]
-                written = cursor.execute(f"COPY ({query}) TO '{quoted(target)}' ({options})").fetchone()
+                written = cursor.execute(f"COPY ({query}) TO '{quoted(target)}' ({options})", parameters).fetchone()
             _remove(path)
             partial.rename(path)
         finally:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     import datasets
 
 T = TypeVar("T")
-_OF_VERSION = 'SELECT * FROM "{table}" WHERE version = ? ORDER BY id'
 _BUSY = ("database is locked", "conflict", "unable to open database file: locked", "could not serialize access", "deadlock detected")
 
 
@@ -43,7 +42,9 @@ class Lake:
         self.root = self.location.root
         self._closed = False
         self._catalogue: Catalogue | None = None
+        self._asked: int | None = None  # the snapshot of the last question of `find`
         self._schemas: dict[str, pa.Schema] = {}
+        self._empty: dict[str, str] = {}
         self._idle: list[Connection] = []  # cursors, each used by one block at a time: making one takes 2 ms
         with lake_errors(self.location.address):
             if read_only and not self.location.exists:
@@ -130,11 +131,17 @@ class Lake:
 
     def catalogue(self) -> Catalogue:
         """What the lake holds now: versions, edges and files, read again only when somebody has committed something."""
-        with lake_errors(self.location.address), self.cursor() as cursor:
-            snapshot = patiently(lambda: latest_snapshot(cursor, self.name))
-            if self._catalogue is None or self._catalogue.snapshot != snapshot:
+        return self._catalogue_at(self._snapshot())
+
+    def _catalogue_at(self, snapshot: int) -> Catalogue:
+        if self._catalogue is None or self._catalogue.snapshot != snapshot:
+            with lake_errors(self.location.address), self.cursor() as cursor:
                 self._catalogue = patiently(lambda: load_catalogue(cursor, self.name, self.location.data, snapshot))
-            return self._catalogue
+        return self._catalogue
+
+    def _snapshot(self) -> int:
+        with lake_errors(self.location.address), self.cursor() as cursor:
+            return patiently(lambda: latest_snapshot(cursor, self.name))
 
     def refresh(self) -> None:
         """Read the catalogue again at the next question, although nobody has committed."""
@@ -142,8 +149,13 @@ class Lake:
 
     def find(self, version: str) -> Ref | None:
         """The reference of a complete version, or None: an open version does not exist for readers."""
-        found = self.catalogue().versions.get(version)
-        return None if found is None or found.state != "complete" else ref_of(found.kind, version, found.rows)
+        snapshot = self._snapshot()
+        if self._asked != snapshot and (self._catalogue is None or self._catalogue.snapshot != snapshot):
+            self._asked = snapshot  # one question costs 10 ms; whoever asks twice gets the catalogue
+            found = self.rows("SELECT kind, rows FROM versions WHERE version = ? AND state = 'complete'", [version])
+            return ref_of(found[0]["kind"], version, found[0]["rows"]) if found else None
+        info = self._catalogue_at(snapshot).versions.get(version)
+        return None if info is None or info.state != "complete" else ref_of(info.kind, version, info.rows)
 
     def read(self, ref: Ref | str, table: str | None = None) -> pa.Table:
         """All rows of a version in id order, as an Arrow table; columns as `storage.schema` has them.
@@ -152,12 +164,19 @@ class Lake:
         a training run). Raises LakeError when the version is not complete or its files are gone.
         """
         ref = self.ref(ref)
-        return self.sql(_OF_VERSION.format(table=table or ref.kind), [ref.version])
+        return self.sql(*self.query_of(ref, table))
 
     def read_batches(self, ref: Ref | str, rows: int = 10_000) -> Iterator[pa.RecordBatch]:
         """The same in Arrow record batches of at most `rows` rows, for a version larger than memory."""
         ref = self.ref(ref)
-        return self.batches(_OF_VERSION.format(table=ref.kind), [ref.version], rows)
+        return self.batches(*self.query_of(ref), rows)
+
+    def query_of(self, ref: Ref, table: str | None = None) -> tuple[str, list[Any]]:
+        """SQL and parameters for all rows of a version in id order: its own files one after the other, so that nothing has to be sorted."""
+        files = self.catalogue().files_of(table or ref.kind, ref.version)
+        if files:
+            return f"FROM {self._rows_in(files)}", [sorted(file.path for file in files)]
+        return f'FROM "{table or ref.kind}" LIMIT 0', []
 
     def rows_of(self, ref: Ref | str, table: str | None = None) -> list[dict[str, Any]]:
         """The same as dictionaries."""
@@ -179,8 +198,16 @@ class Lake:
         if not files:
             return []
         columns = ", ".join(f'"{name}"' for name in self.schema(files[0].table).names if name not in ("token_ids", "logprobs"))
-        query = f"SELECT {columns} FROM read_parquet(?, hive_partitioning => false) WHERE {where} ORDER BY id"
+        query = f"SELECT {columns} FROM {self._rows_in(files)} WHERE {where} ORDER BY id"
         return self.rows(query, [[file.path for file in files], *parameters])
+
+    def _rows_in(self, files: Sequence[DataFile]) -> str:
+        """What stands after FROM to read files of one noun; a column that is younger than they are is null."""
+        table = files[0].table
+        if table not in self._empty:
+            columns = self.rows(f'SELECT column_name AS name, column_type AS type FROM (DESCRIBE "{table}")')
+            self._empty[table] = "SELECT " + ", ".join(f'NULL::{one["type"]} AS "{one["name"]}"' for one in columns) + " WHERE false"
+        return f"({self._empty[table]} UNION ALL BY NAME FROM read_parquet(?, hive_partitioning => false))"
 
     def schema(self, table: str) -> pa.Schema:
         """The columns of a noun."""

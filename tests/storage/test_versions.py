@@ -146,6 +146,16 @@ def test_a_lake_of_the_first_schema_is_brought_up_to_date_with_all_its_rows(tmp_
         assert [file.version for file in lake.catalogue().files_of("prompts", "a")] == ["a"]
 
 
+def test_rows_that_are_older_than_a_column_have_null_in_it(lake: Lake) -> None:
+    ref = complete(lake, "v1")
+    before = lake.read(ref)
+    lake.commit(lambda cursor: cursor.execute("ALTER TABLE prompts ADD COLUMN flavour INTEGER"), "as a later migration does")
+    with Lake(lake.root) as later:
+        assert later.read(ref).column_names == [*before.column_names, "flavour"]
+        assert later.read(ref).drop("flavour") == before
+        assert later.pick(later.catalogue().files_of("prompts", "v1"), "flavour IS NULL AND id > 'v1-00000003'")[0]["id"] == "v1-00000004"
+
+
 def test_a_full_disk_is_one_sentence_and_nothing_complete_is_harmed(tmp_path: Path) -> None:
     if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "full", tmp_path], check=False).returncode:
         pytest.skip("a small file system to fill cannot be mounted here")
