@@ -124,7 +124,7 @@ def synchronise(path: Path) -> None:
 
 
 def _rises(ids: pa.ChunkedArray) -> bool:
-    return len(ids) < 2 or bool(pc.all(pc.less(ids[:-1], ids[1:])).as_py())
+    return len(ids) < 2 or pc.call_function("all", [pc.call_function("less", [ids[:-1], ids[1:]])]).as_py()
 
 
 def _arrow(schema: pa.Schema, version: str, rows: Rows) -> pa.Table:
