@@ -53,7 +53,11 @@ class Lake:
             if not read_only:
                 require_space(self.root, self.location.address)
             self._connection, self.name = patiently(lambda: attach(self.location, read_only))
-            self._migrate(read_only)
+            try:
+                self._migrate(read_only)
+            except BaseException:
+                self.close()
+                raise
 
     def _migrate(self, read_only: bool) -> None:
         with self.cursor() as cursor:

@@ -161,4 +161,18 @@ _V3 = "".join(f"DELETE FROM \"{noun}\" WHERE version IN (SELECT version FROM ver
     "DELETE FROM versions WHERE state = 'open';\nDROP TABLE chunks;\n"
 )
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3)
+_V4 = """
+ALTER TABLE pairs ADD COLUMN probability DOUBLE;  -- the judge's probability that chosen is better, 0.5 to 1; null where it is certain
+CREATE TABLE reference_logps (
+    model VARCHAR,               -- digest of the weights, as in models
+    dtype VARCHAR,               -- in which they were run
+    key VARCHAR,                 -- digest of the token ids of a prompt and all its answers
+    answer INTEGER,              -- which of them, from 0
+    logp DOUBLE                  -- log p(answer | prompt), nats, summed over its tokens
+);
+"""
+
+# A table that the same transaction has made takes no options.
+_V5 = "CALL {lake}.set_option('data_inlining_row_limit', 1000, table_name => 'reference_logps');"
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5)

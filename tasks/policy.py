@@ -3,6 +3,8 @@
 register_model(name="embedded:smollm2-135m", digest=...)  ->  a model version without files of its own
 """
 
+import torch
+
 from storage import Lake, ModelRef, UserError
 from tasks.models import Loaded, load, resolve
 from tasks.step import Out, step
@@ -15,17 +17,17 @@ def register_model(out: Out, name: str, digest: str) -> None:
     out.write(0, [row])
 
 
-def load_policy(lake: Lake, ref: ModelRef) -> Loaded:
-    """The weights and tokenizer of a policy version, kept in memory between steps.
+def load_policy(lake: Lake, ref: ModelRef, dtype: torch.dtype | None = None) -> Loaded:
+    """The weights and tokenizer of a policy version, kept in memory between steps. dtype: None for the fastest this machine has.
 
     Raises UserError when a model from outside is no longer what the version was made with.
     """
     row = lake.model(ref)
     if row["path"] is not None:
-        return load(row["path"])
+        return load(row["path"], dtype=dtype)
     files = resolve(row["name"])
     if files.digest != row["digest"]:
         raise UserError(
             f"The model {row['name']} has changed since this run began (digest {files.digest[:16]}, was {row['digest'][:16]}): run again."
         )
-    return load(files.path)
+    return load(files.path, dtype=dtype)

@@ -3,8 +3,11 @@
 Plain values in, tensors out; no model. Test: pytest tests/tasks/training/test_batches.py
 """
 
+import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import accumulate, chain
 
 import torch
@@ -18,7 +21,7 @@ class Group:
     """The answers to one prompt, best first, as token ids; a finished answer ends with its end-of-sequence token.
 
     `row_ids` name the rows the group came from. `reference` holds log pi_ref(answer | prompt), one per answer; `rewards`, where a loss
-    wants more than the order, one per answer. Raises UserError where the prompt or an answer is empty.
+    wants more than the order, one per answer; `preference` the probability that the first is better than the last. Raises UserError where the prompt or an answer is empty.
     """
 
     prompt: tuple[int, ...]
@@ -26,12 +29,18 @@ class Group:
     row_ids: tuple[str, ...]
     reference: tuple[float, ...] | None = None
     rewards: tuple[float, ...] | None = None
+    preference: float | None = None
 
     def __post_init__(self) -> None:
         if not self.prompt or not self.answers or not all(self.answers):
             raise UserError(f"The prompt or an answer of {', '.join(self.row_ids)} has no tokens: drop it before training.")
         for per_answer in (self.reference, self.rewards):
             assert per_answer is None or len(per_answer) == len(self.answers), "one value per answer"
+
+    @cached_property
+    def key(self) -> str:
+        """Digest of the prompt and its answers: recognises them whatever rows they came from."""
+        return hashlib.sha256(json.dumps([self.prompt, self.answers], separators=(",", ":")).encode()).hexdigest()
 
     @property
     def tokens(self) -> int:

@@ -145,6 +145,7 @@ def _score(model: PreTrainedModel, groups: Sequence[Group], loss: Loss, scorer: 
             reference=row(group.reference),
             rewards=row(group.rewards),
             cringe=None if penalties is None else penalties[index][None],
+            preference=None if group.preference is None else tokens.new_tensor([group.preference]),
         )
         for index, group in enumerate(groups)
     ]

@@ -5,7 +5,7 @@ differ. Values in, tensors out. Test: pytest tests/tasks/training/test_logps.py
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import torch
@@ -14,7 +14,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from tasks.training.attention import shared_prefix
-from tasks.training.batches import Group, microbatches, pack
+from tasks.training.batches import Group, pack
 from tasks.training.head import Draw, completion_logps, draw_tokens
 
 
@@ -48,27 +48,15 @@ def sum_by_answer(tokens: Tensor, groups: Sequence[Group]) -> list[Tensor]:
 
 
 @torch.no_grad()
-def reference_logps(
-    model: PreTrainedModel,
-    groups: Sequence[Group],
-    *,
-    max_tokens: int = 2048,
-    on_rows: Callable[[list[int], list[tuple[float, ...]]], None] | None = None,
-) -> list[tuple[float, ...]]:
-    """For each group its `reference`: log p(answer | prompt) under `model`, in batches of like length of at most max_tokens.
+def reference_logps(model: PreTrainedModel, groups: Iterable[Group]) -> Iterator[tuple[float, ...]]:
+    """For each group its `reference`: log p(answer | prompt) under `model`.
 
-    `on_rows(indices, values)` is called after each batch, so that a caller can keep what is done.
+    Each group is scored by itself: then its values are the same to the bit whichever others are scored beside it.
     """
     model.eval()  # dropout off
     scorer = pick_scorer(model)
-    found: dict[int, tuple[float, ...]] = {}
-    for batch in microbatches(groups, max_tokens):
-        logps = sequence_logps(model, [groups[index] for index in batch], scorer)
-        values = [tuple(value.tolist()) for value in logps]
-        found.update(zip(batch, values, strict=True))
-        if on_rows is not None:
-            on_rows(batch, values)
-    return [found[index] for index in range(len(groups))]
+    for group in groups:
+        yield tuple(sequence_logps(model, [group], scorer)[0].tolist())
 
 
 def packed_token_logps(model: PreTrainedModel, groups: Sequence[Group], draw: Draw | None = None) -> Tensor:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
+from tasks.training.policy_gradient import leave_one_out
 from tasks.training.registry import LOSSES, Registered, loss
 
 Positive = Annotated[float, Field(gt=0)]
@@ -26,7 +27,7 @@ class Logps:
     """What a loss sees of some groups: log p(answer | prompt), summed over the answer's tokens; best answer first, then the rest.
 
     Every tensor is [groups, answers], fp32. `reference` and `cringe` are None where the loss has not asked for them;
-    `rewards` are None where the order of the answers says all.
+    `rewards` are None where the order of the answers says all, `preference` where it is certain.
     """
 
     policy: Tensor
@@ -34,6 +35,7 @@ class Logps:
     reference: Tensor | None = None
     rewards: Tensor | None = None
     cringe: Tensor | None = None
+    preference: Tensor | None = None  # [groups]: the judge's probability that the first answer is the better one
 
     @cached_property
     def margin(self) -> Tensor:
@@ -47,16 +49,24 @@ class Logps:
         return self.policy - self.reference
 
     @cached_property
+    def ranks(self) -> Tensor:
+        """The rewards, or numbers that fall with the order of the answers, [groups, answers]."""
+        if self.rewards is not None:
+            return self.rewards
+        return -self.policy.detach().new_tensor(range(self.policy.shape[1])).expand_as(self.policy)
+
+    @cached_property
     def delta(self) -> Tensor:
         """Delta = d(y_w) - d(y_l), [groups]."""
         return self.implied_rewards[:, 0] - self.implied_rewards[:, 1]
 
 
 @loss("sigmoid_norm", needs_reference=True, source="DPO, arXiv 2305.18290, eq. 7; cDPO with label_smoothing; RSO's sigmoid-norm")
-def sigmoid_norm(logps: Logps, *, beta: Positive = 0.1, label_smoothing: Half = 0.0) -> Tensor:
-    """[groups]. -(1 - e) log sigma(beta Delta) - e log sigma(-beta Delta)."""
+def sigmoid_norm(logps: Logps, *, beta: Positive = 0.1, label_smoothing: Half = 0.0, soft_labels: bool = False) -> Tensor:
+    """[groups]. -(1 - e) log sigma(beta Delta) - e log sigma(-beta Delta); with soft_labels, 1 - e is the judge's probability."""
+    certain = logps.preference if soft_labels and logps.preference is not None else 1 - label_smoothing
     scaled = beta * logps.delta
-    return -(1 - label_smoothing) * logsigmoid(scaled) - label_smoothing * logsigmoid(-scaled)
+    return -certain * logsigmoid(scaled) - (1 - certain) * logsigmoid(-scaled)
 
 
 @loss("hinge_norm", needs_reference=True, source="RSO, arXiv 2309.06657, eq. 10; OAIF, arXiv 2402.04792, calls it SLiC")
@@ -100,10 +110,9 @@ def click(logps: Logps, *, margin: NotNegative = 20.0, weight: NotNegative = 0.5
 def rrhf(logps: Logps, *, rank_weight: NotNegative = 1.0) -> Tensor:
     """[groups]. sum over r_i < r_j of max(0, p_i - p_j), plus the NLL of the best answer, where p = log pi / length."""
     mean = logps.policy / logps.length
-    ranks = -mean.detach().new_tensor(range(mean.shape[1])).expand_as(mean) if logps.rewards is None else logps.rewards
-    below = ranks[:, :, None] < ranks[:, None, :]  # [groups, i, j]: r_i < r_j
+    below = logps.ranks[:, :, None] < logps.ranks[:, None, :]  # [groups, i, j]: r_i < r_j
     rank = (relu(mean[:, :, None] - mean[:, None, :]) * below).sum(dim=(1, 2))
-    best = ranks.argmax(dim=1, keepdim=True)
+    best = logps.ranks.argmax(dim=1, keepdim=True)
     return rank_weight * rank - logps.policy.gather(1, best)[:, 0] / logps.length.gather(1, best)[:, 0]
 
 
@@ -139,6 +148,13 @@ def pairwise_cringe(
     assert logps.cringe is not None, "registered with needs_cringe=True, so the trainer brings it"
     margin = logps.margin.detach() if detach_gate else logps.margin
     return ((b - margin) / tau).sigmoid() * (-logps.policy[:, 0] + alpha * logps.cringe[:, 1])
+
+
+@loss("reinforce", needs_reference=True, source="REINFORCE with a leave-one-out baseline, RLOO, arXiv 2402.14740, eq. 8")
+def reinforce(logps: Logps, *, beta: NotNegative = 0.05) -> Tensor:
+    """[groups]. -mean over answers of A log pi(y); A: r - beta (log pi - log pi_ref) minus the mean of the other answers' same."""
+    rewards = logps.ranks - beta * logps.implied_rewards.detach()
+    return -(leave_one_out(rewards) * logps.policy).mean(dim=1)
 
 
 def bradley_terry(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0) -> Tensor:

@@ -6,12 +6,15 @@ Killed at any moment it goes on from its last checkpoint, and ends with the same
 
 import copy
 import json
+import time
 from collections.abc import Sequence
-from dataclasses import asdict
-from pathlib import Path
+from dataclasses import asdict, replace
 from typing import Any
 
+import torch
+
 from storage import DatasetRef, Lake, ModelRef, UserError
+from storage.logps import KeptLogps
 from tasks.chat import render
 from tasks.models import Loaded, files_digest, save
 from tasks.policy import load_policy
@@ -22,7 +25,7 @@ from tasks.training.logps import reference_logps
 from tasks.training.losses import Loss
 from tasks.training.settings import Training
 
-_REFERENCE_FILE = "reference.json"
+_KEEP_SECONDS = 10  # reference log-probs that a kill may cost
 _CURVES = ("loss", "logp_chosen", "logp_rejected", "reward_chosen", "reward_rejected", "margin", "accuracy")
 _CURVES += ("gradient_norm", "learning_rate", "tokens_per_second")
 
@@ -48,7 +51,7 @@ def train(
         loaded = load_policy(out.lake, policy)
         groups = pair_groups(out.lake, loaded, rows, system)
         if loss.registered.needs_reference:
-            groups = _with_reference(out, load_policy(out.lake, reference), groups)
+            groups = _with_reference(out, reference, groups, training.torch_dtype(loaded.model.device))
         model = copy.deepcopy(loaded.model)  # the policy itself stays as it is, in memory for the steps that follow
         logs = fit(model, groups, loss, training, seed=seed, checkpoint_dir=out.scratch, on_step=_Progress(out, len(groups), training))
         directory = out.scratch / "partial-policy"
@@ -81,31 +84,28 @@ def pair_groups(lake: Lake, policy: Loaded, pairs: Sequence[dict[str, Any]], sys
             prompt=tuple(render(policy.tokenizer, row["prompt"], system)),
             answers=(ids(row, "chosen"), ids(row, "rejected")),
             row_ids=(row["id"],),
+            preference=row["probability"],
         )
         for row in pairs
     ]
 
 
-def _with_reference(out: Out, reference: Loaded, groups: Sequence[Group]) -> list[Group]:
-    """The groups with the reference's log-probs, kept on disk so that a resumed run does not compute them again."""
-    kept: Path = out.scratch / _REFERENCE_FILE
-    if not kept.exists():
-        done = 0
-
-        def advance(indices: list[int], _: list[tuple[float, ...]]) -> None:
-            nonlocal done
-            done += len(indices)
-            out.progress(done, len(groups), "reference pairs")
-
-        values = reference_logps(reference.model, groups, on_rows=advance)
-        partial = kept.with_suffix(".partial")
-        partial.write_text(json.dumps(values))
-        partial.rename(kept)
-    values = json.loads(kept.read_text())
-    return [
-        Group(prompt=group.prompt, answers=group.answers, row_ids=group.row_ids, reference=tuple(value))
-        for group, value in zip(groups, values, strict=True)
-    ]
+def _with_reference(out: Out, reference: ModelRef, groups: Sequence[Group], dtype: torch.dtype) -> list[Group]:
+    """The groups with the reference's log-probs. What the lake has is not computed again; when it has all, the model is not loaded."""
+    kept = KeptLogps(out.lake, out.lake.model(reference)["digest"], str(dtype).removeprefix("torch."))
+    found = kept.find(group.key for group in groups)
+    missing = list({group.key: group for group in groups if group.key not in found}.values())
+    if missing:
+        model = load_policy(out.lake, reference, dtype).model
+        fresh: dict[str, tuple[float, ...]] = {}
+        since = time.monotonic()
+        for done, (group, values) in enumerate(zip(missing, reference_logps(model, missing), strict=True), start=1):
+            fresh[group.key] = values
+            if done == len(missing) or time.monotonic() - since > _KEEP_SECONDS:
+                kept.keep(fresh)
+                found, fresh, since = found | fresh, {}, time.monotonic()
+            out.progress(done, len(missing), "reference pairs")
+    return [replace(group, reference=found[group.key]) for group in groups]
 
 
 class _Progress:

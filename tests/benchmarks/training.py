@@ -95,7 +95,7 @@ def phases(model: PreTrainedModel, groups: list[Group], optimizer: MasterAdamW) 
 def measure(model: PreTrainedModel, name: str, pairs: int, rate: float) -> None:
     groups = random_groups(pairs, *SHAPES[name])
     start = time.perf_counter()
-    values = reference_logps(model, groups)
+    values = list(reference_logps(model, groups))
     reference_s = time.perf_counter() - start
     groups = [replace(group, reference=value) for group, value in zip(groups, values, strict=True)]
     settings = Training(batch_size=BATCH, learning_rate=1e-6)

@@ -45,6 +45,13 @@ def test_worked_examples(loss: Loss, expected: float) -> None:
     torch.testing.assert_close(loss(GOLDEN), torch.tensor([expected]), atol=1e-4, rtol=0)
 
 
+def test_a_soft_label_weighs_both_directions() -> None:
+    soft = Logps(policy=GOLDEN.policy, reference=GOLDEN.reference, length=GOLDEN.length, preference=torch.tensor([0.8]))
+    assert Loss.of("sigmoid_norm", soft_labels=True)(soft).item() == pytest.approx(0.650957, abs=1e-5)  # as label_smoothing=0.2
+    assert Loss.of("sigmoid_norm")(soft).item() == pytest.approx(0.620957, abs=1e-5)
+    assert Loss.of("sigmoid_norm", soft_labels=True, label_smoothing=0.2)(GOLDEN).item() == pytest.approx(0.650957, abs=1e-5)
+
+
 def test_bradley_terry_with_and_without_a_margin() -> None:
     chosen, rejected = torch.tensor([1.2, 1.2]), torch.tensor([0.5, 0.5])  # difference 0.7, so -log sigma(0.7) and -log sigma(-0.3)
     torch.testing.assert_close(bradley_terry(chosen, rejected, torch.tensor([0.0, 1.0])), torch.tensor([0.403186, 0.854355]))
