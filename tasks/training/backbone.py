@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from peft import LoraConfig, get_peft_model_state_dict, inject_adapter_in_model, set_peft_model_state_dict
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
@@ -19,6 +19,7 @@ from tasks.models import Loaded
 from tasks.training.batches import Group
 from tasks.training.features import pick_features
 from tasks.training.losses import bradley_terry
+from tasks.training.parameters import trainable
 
 if TYPE_CHECKING:
     from tasks.training.reward import RewardModel
@@ -36,7 +37,7 @@ class Backbone:
 
 def tune(base: Backbone, groups: Sequence[Group], margins: Tensor, settings: "RewardModel", seed: int) -> Backbone:
     """Train a copy of the backbone together with a linear head by the Bradley-Terry loss, in fp32. Groups: chosen first, then rejected."""
-    model = _trainable(copy.deepcopy(base.model).float(), settings.parameters, settings.lora_rank, seed)
+    model = trainable(copy.deepcopy(base.model).float(), settings.parameters, settings.lora_rank, seed)
     head = torch.zeros(model.config.get_text_config().hidden_size, requires_grad=True)
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW([*weights, head], lr=settings.learning_rate, weight_decay=0.0)
@@ -70,18 +71,8 @@ def load_backbone(directory: Path, base: Loaded, parameters: str) -> Backbone:
     if parameters == "lora":
         state = load_file(directory / _ADAPTER)
         rank = next(tensor.shape[0] for name, tensor in state.items() if "lora_A" in name)
-        model = _trainable(model, parameters, rank, seed=0)
+        model = trainable(model, "lora", rank, seed=0)
         set_peft_model_state_dict(model, state)
     else:
         model.get_decoder().load_state_dict(load_file(directory / _WEIGHTS))
     return Backbone(model=model.eval(), tokenizer=base.tokenizer)
-
-
-def _trainable(model: PreTrainedModel, parameters: str, rank: int, seed: int) -> PreTrainedModel:
-    model.eval()  # dropout off, in training too
-    if parameters == "full":
-        return model
-    model.requires_grad_(False)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)  # peft draws the adapter's first matrices from the global stream
-        return inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), model)  # type: ignore[return-value]

@@ -7,7 +7,7 @@ import hashlib
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
@@ -20,33 +20,12 @@ from tasks.seeds import derive_seed, generator
 from tasks.training import checkpoints
 from tasks.training.batches import Group, microbatches
 from tasks.training.cringe import cringe, draw_alternatives
-from tasks.training.logps import Scorer, pick_scorer, sum_by_answer
+from tasks.training.logps import Scorer, attention_of, pick_scorer, sum_by_answer
+from tasks.training.logs import StepLog, displacement, means, peak_memory_gib
 from tasks.training.losses import Logps, Loss
-from tasks.training.optimizer import MasterAdamW
+from tasks.training.optimizer import Optimizer, pick_optimizer
+from tasks.training.parameters import checkpointed
 from tasks.training.settings import Training
-
-
-@dataclass(frozen=True, kw_only=True)
-class StepLog:
-    """One optimiser step; means over its groups, before the step was taken, in nats summed over an answer's tokens.
-
-    Chosen is a group's first answer, rejected its last. Implied rewards are log pi - log pi_ref, without a loss's beta; the margin is
-    theirs where there is a reference, else of the log-probs; accuracy is the share of groups whose margin is above zero.
-    """
-
-    step: int
-    epoch: int
-    loss: float
-    logp_chosen: float
-    logp_rejected: float | None
-    reward_chosen: float | None
-    reward_rejected: float | None
-    margin: float | None
-    accuracy: float | None
-    gradient_norm: float
-    learning_rate: float
-    tokens_per_second: float
-    warnings: tuple[str, ...] = ()
 
 
 def fit(
@@ -69,20 +48,23 @@ def fit(
     torch.nn.Module.to(model, settings.torch_dtype(model.device))
     model.eval()  # dropout off: the log-probs of the policy are those of the reference at the start
     scorer = pick_scorer(model)
-    optimizer = MasterAdamW(model, settings)
+    optimizer = pick_optimizer(model, settings, seed)
     run = _fingerprint(groups, loss, settings, seed)
     logs = _resume(checkpoint_dir, optimizer, run)
-    batches = list(_batches(len(groups), settings, seed))
+    batches, saved = list(_batches(len(groups), settings, seed)), time.monotonic()
     for step, (epoch, indices) in list(enumerate(batches))[len(logs) :]:
         rate = settings.learning_rate_at(step, len(batches))
         batch = [groups[index] for index in indices]
-        log = _train_step(model, batch, loss, settings, scorer, optimizer, rate, seed, step, epoch)
+        with attention_of(scorer, model), checkpointed(model, settings.gradient_checkpointing):
+            log = _train_step(model, batch, loss, settings, scorer, optimizer, rate, seed, step, epoch)
         logs.append(log)
         if on_step is not None:
             on_step(log)
-        if checkpoint_dir is not None and (step + 1) % settings.checkpoint_every_steps == 0:
+        late = time.monotonic() - saved > 60 * settings.checkpoint_every_minutes
+        if checkpoint_dir is not None and (late or (step + 1) % settings.checkpoint_every_steps == 0):
             state = {"run": run, "logs": [asdict(log) for log in logs]}
             checkpoints.save(checkpoint_dir, step + 1, optimizer.state(), state)
+            saved = time.monotonic()
     return logs
 
 
@@ -92,7 +74,7 @@ def _train_step(
     loss: Loss,
     settings: Training,
     scorer: Scorer,
-    optimizer: MasterAdamW,
+    optimizer: Optimizer,
     learning_rate: float,
     seed: int,
     step: int,
@@ -111,17 +93,18 @@ def _train_step(
     norm = optimizer.step(learning_rate)
     _check_finite(norm, batch, step)
     ordered = [policies[index] for index in range(len(batch))]
-    means = _means(batch, ordered)
+    measured = means(batch, ordered)
     return StepLog(
         step=step,
         epoch=epoch,
         loss=(torch.cat(losses).sum() / len(batch)).item(),
         logp_chosen=math.fsum(policy[0].item() for policy in ordered) / len(batch),
-        **means,
+        **measured,
         gradient_norm=norm,
         learning_rate=learning_rate,
         tokens_per_second=sum(group.tokens for group in batch) / (time.perf_counter() - start),
-        warnings=_displacement(means["reward_chosen"], settings),
+        peak_memory_gib=peak_memory_gib(model.device),
+        warnings=displacement(measured["reward_chosen"], settings),
     )
 
 
@@ -149,32 +132,6 @@ def _score(model: PreTrainedModel, groups: Sequence[Group], loss: Loss, scorer: 
         )
         for index, group in enumerate(groups)
     ]
-
-
-def _means(batch: Sequence[Group], policies: Sequence[Tensor]) -> dict[str, float | None]:
-    first = [policy[0].item() for policy in policies]
-    last = [policy[-1].item() for policy in policies if len(policy) > 1]
-    references = [group.reference for group in batch if group.reference is not None]
-    d_first = [p - r[0] for p, r in zip(first, references, strict=False)]
-    d_last = [p - r[-1] for p, r in zip(last, references, strict=False)]
-    margins = [w - l for w, l in zip(d_first or first, d_last or last, strict=False)]
-    return {
-        "logp_rejected": _mean(last),
-        "reward_chosen": _mean(d_first),
-        "reward_rejected": _mean(d_last),
-        "margin": _mean(margins),
-        "accuracy": _mean([float(margin > 0) for margin in margins]),
-    }
-
-
-def _mean(values: Sequence[float]) -> float | None:
-    return math.fsum(values) / len(values) if values else None
-
-
-def _displacement(reward_chosen: float | None, settings: Training) -> tuple[str, ...]:
-    if reward_chosen is None or reward_chosen > -settings.displacement_alarm_nats:
-        return ()
-    return (f"likelihood displacement: chosen answers have lost {-reward_chosen:.1f} nats against the reference",)
 
 
 def _batches(count: int, settings: Training, seed: int) -> Iterator[tuple[int, list[int]]]:
@@ -210,7 +167,7 @@ def _fingerprint(groups: Sequence[Group], loss: Loss, settings: Training, seed: 
     return digest.hexdigest()
 
 
-def _resume(folder: Path | None, optimizer: MasterAdamW, run: str) -> list[StepLog]:
+def _resume(folder: Path | None, optimizer: Optimizer, run: str) -> list[StepLog]:
     found = None if folder is None else checkpoints.load(folder)
     if found is None:
         return []

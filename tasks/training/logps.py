@@ -6,6 +6,7 @@ differ. Values in, tensors out. Test: pytest tests/tasks/training/test_logps.py
 
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Protocol
 
 import torch
@@ -94,6 +95,11 @@ def padded_token_logps(model: PreTrainedModel, groups: Sequence[Group], draw: Dr
         targets = [target] if draw is None else [target, draw(scores.detach(), target)]
         found.append(scores.log_softmax(-1, dtype=torch.float32).gather(1, torch.stack(targets, dim=1)))
     return torch.cat(found).T
+
+
+def attention_of(scorer: Scorer, model: PreTrainedModel) -> AbstractContextManager[None]:
+    """The attention that a scorer's forward runs in: layers that are computed again in a backward pass need it there too."""
+    return shared_prefix(model) if scorer is packed_token_logps else nullcontext()
 
 
 def pick_scorer(model: PreTrainedModel) -> Scorer:

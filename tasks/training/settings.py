@@ -26,7 +26,14 @@ class Training(BaseModel):
     betas: tuple[float, float] = (0.9, 0.999)
     tokens_per_microbatch: int = Field(default=2048, ge=1)
     checkpoint_every_steps: int = Field(default=20, ge=1)
+    checkpoint_every_minutes: float = Field(default=10.0, gt=0)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    parameters: Literal["full", "lora", "head"] = Field(default="full", description="which weights are trained; head: the output head")
+    lora_rank: int = Field(default=16, ge=1)
+    weights: Literal["master", "stochastic"] = Field(
+        default="master", description="of bf16 weights: an fp32 copy of each, or stochastic rounding, which needs 4 bytes less of each"
+    )
+    gradient_checkpointing: bool = Field(default=False, description="compute each layer again in the backward pass: slower, less memory")
     displacement_alarm_nats: float = Field(default=10.0, gt=0, description="warn when chosen answers lose more than this on average")
 
     def learning_rate_at(self, step: int, steps: int) -> float:

@@ -20,14 +20,16 @@ from tasks.models import Loaded, files_digest, save
 from tasks.policy import load_policy
 from tasks.step import Out, step
 from tasks.training.batches import Group
-from tasks.training.fit import StepLog, fit
+from tasks.training.fit import fit
 from tasks.training.logps import reference_logps
+from tasks.training.logs import StepLog
 from tasks.training.losses import Loss
+from tasks.training.parameters import merge, save_adapter, trainable
 from tasks.training.settings import Training
 
 _KEEP_SECONDS = 10  # reference log-probs that a kill may cost
-_CURVES = ("loss", "logp_chosen", "logp_rejected", "reward_chosen", "reward_rejected", "margin", "accuracy")
-_CURVES += ("gradient_norm", "learning_rate", "tokens_per_second")
+_CURVES = ("loss", "logp_chosen", "logp_rejected", "reward_chosen", "reward_rejected", "margin", "accuracy", "kl")
+_CURVES += ("gradient_norm", "learning_rate", "tokens_per_second", "peak_memory_gib")
 
 
 @step("models", title="train with {loss.name}", expects=lambda **_: 1)
@@ -52,10 +54,13 @@ def train(
         groups = pair_groups(out.lake, loaded, rows, system)
         if loss.registered.needs_reference:
             groups = _with_reference(out, reference, groups, training.torch_dtype(loaded.model.device))
-        model = copy.deepcopy(loaded.model)  # the policy itself stays as it is, in memory for the steps that follow
+        own = copy.deepcopy(loaded.model)  # the policy itself stays as it is, in memory for the steps that follow
+        model = trainable(own, training.parameters, training.lora_rank, seed)
         logs = fit(model, groups, loss, training, seed=seed, checkpoint_dir=out.scratch, on_step=_Progress(out, len(groups), training))
         directory = out.scratch / "partial-policy"
-        save(Loaded(model=model, tokenizer=loaded.tokenizer), directory)
+        directory.mkdir(exist_ok=True)
+        save_adapter(model, directory / "adapter")
+        save(Loaded(model=merge(model), tokenizer=loaded.tokenizer), directory)
         (out.scratch / "logs.json").write_text(json.dumps([asdict(log) for log in logs]))
         digest = files_digest(directory)
         row = {"id": out.row_id(0), "name": f"policy trained with {loss.name}", "role": "policy", "parent": policy.version}
@@ -121,7 +126,7 @@ class _Progress:
 
 
 def _curves(out: Out, logs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    units = {"accuracy": "share of pairs", "learning_rate": "", "tokens_per_second": "tokens/s"}
+    units = {"accuracy": "share of pairs", "learning_rate": "", "tokens_per_second": "tokens/s", "peak_memory_gib": "GiB"}
     rows: list[dict[str, Any]] = []
     for log in logs:
         for name in _CURVES:

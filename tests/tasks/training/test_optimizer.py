@@ -1,11 +1,12 @@
 """Master weights: plain AdamW for fp32, small steps that bf16 alone would lose, and state that goes out and in."""
 
 import math
+from typing import Literal
 
 import pytest
 import torch
 
-from tasks.training.optimizer import MasterAdamW
+from tasks.training.optimizer import MasterAdamW, Optimizer, RoundedAdamW, pick_optimizer, round_stochastically
 from tasks.training.settings import Training
 
 
@@ -59,19 +60,53 @@ def test_the_norm_is_the_one_before_clipping_and_a_broken_gradient_changes_nothi
     torch.testing.assert_close(layer.weight, before)
 
 
+def test_rounded_weights_are_right_on_average() -> None:
+    values = torch.full((100_000,), 1.0 + 1e-3)  # bf16 has 1 and 1 + 1/128
+    rounded = round_stochastically(values, torch.Generator().manual_seed(0)).float()
+    assert set(rounded.tolist()) == {1.0, 1.0 + 1 / 128}
+    assert rounded.mean().item() == pytest.approx(1.001, abs=5 * 3e-3 / 100_000**0.5)
+    exact = torch.tensor([0.0, 1.0, -3.5, 1e-30]).to(torch.bfloat16)
+    assert torch.equal(round_stochastically(exact.float(), torch.Generator()), exact)
+
+
+def test_small_steps_survive_without_masters() -> None:
+    layer = torch.nn.Linear(64, 64, dtype=torch.bfloat16)
+    with torch.no_grad():
+        layer.weight.fill_(1.0)
+    optimizer = RoundedAdamW(layer, Training(weights="stochastic"), seed=0)
+    for _ in range(20):
+        layer(torch.ones(1, 64, dtype=torch.bfloat16)).sum().backward()
+        optimizer.step(1e-3)
+    assert layer.weight.float().mean().item() == pytest.approx(0.98, abs=2e-3)
+
+
+def test_without_rounding_both_step_alike() -> None:
+    ours, theirs = linear(torch.float32), linear(torch.float32)
+    settings = Training(weight_decay=0.1, max_grad_norm=2.0)
+    rounded, master = RoundedAdamW(ours, settings, seed=0), MasterAdamW(theirs, settings)
+    for x in (1.0, -2.0, 0.5):
+        for layer, optimizer in ((ours, rounded), (theirs, master)):
+            layer(torch.tensor([[x, -2.0, 3.0]])).square().sum().backward()
+            optimizer.step(0.1)
+    torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
+
+
+@pytest.mark.parametrize("weights", ["master", "stochastic"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_state_saved_and_loaded_goes_on_to_the_same_bits(dtype: torch.dtype) -> None:
-    def step(layer: torch.nn.Linear, optimizer: MasterAdamW, x: float) -> None:
+def test_state_saved_and_loaded_goes_on_to_the_same_bits(dtype: torch.dtype, weights: Literal["master", "stochastic"]) -> None:
+    settings = Training(weights=weights)
+
+    def step(layer: torch.nn.Linear, optimizer: Optimizer, x: float) -> None:
         layer(torch.full((1, 3), x, dtype=dtype)).square().sum().backward()
         optimizer.step(0.01)
 
     first = linear(dtype)
-    whole = MasterAdamW(first, Training())
+    whole = pick_optimizer(first, settings, seed=0)
     step(first, whole, 1.0)
     kept = {name: tensor.clone() for name, tensor in whole.state().items()}
     step(first, whole, 2.0)
     second = linear(dtype)
-    resumed = MasterAdamW(second, Training())
+    resumed = pick_optimizer(second, settings, seed=0)
     resumed.load(kept)
     step(second, resumed, 2.0)
     assert all(torch.equal(a, b) for a, b in zip(whole.state().values(), resumed.state().values(), strict=True))

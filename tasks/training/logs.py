@@ -1,0 +1,76 @@
+"""What training tells of each optimiser step. Test: pytest tests/tasks/training/test_fit.py"""
+
+import math
+import resource
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tasks.training.batches import Group
+from tasks.training.settings import Training
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepLog:
+    """One optimiser step; means over its groups, before the step was taken, in nats summed over an answer's tokens.
+
+    Chosen is a group's first answer, rejected its last. Implied rewards are log pi - log pi_ref, without a loss's beta; the margin is
+    theirs where there is a reference, else of the log-probs; accuracy is the share of groups whose margin is above zero; kl is the mean
+    of log pi - log pi_ref over all answers, which estimates KL(pi || pi_ref) where the policy has just sampled them. Memory is the
+    process's (the device's, on a GPU) highest so far.
+    """
+
+    step: int
+    epoch: int
+    loss: float
+    logp_chosen: float
+    logp_rejected: float | None
+    reward_chosen: float | None
+    reward_rejected: float | None
+    margin: float | None
+    accuracy: float | None
+    kl: float | None
+    gradient_norm: float
+    learning_rate: float
+    tokens_per_second: float
+    peak_memory_gib: float
+    warnings: tuple[str, ...] = ()
+
+
+def means(batch: Sequence[Group], policies: Sequence[Tensor]) -> dict[str, float | None]:
+    """The figures of `StepLog` that say how the answers fare: of a batch and the log-probs of each group's answers."""
+    first = [policy[0].item() for policy in policies]
+    last = [policy[-1].item() for policy in policies if len(policy) > 1]
+    references = [group.reference for group in batch if group.reference is not None]
+    d_first = [p - r[0] for p, r in zip(first, references, strict=False)]
+    d_last = [p - r[-1] for p, r in zip(last, references, strict=False)]
+    margins = [w - l for w, l in zip(d_first or first, d_last or last, strict=False)]
+    return {
+        "logp_rejected": _mean(last),
+        "reward_chosen": _mean(d_first),
+        "reward_rejected": _mean(d_last),
+        "margin": _mean(margins),
+        "accuracy": _mean([float(margin > 0) for margin in margins]),
+        "kl": _mean(
+            [value.item() - r for p, g in zip(policies, batch, strict=True) for value, r in zip(p, g.reference or (), strict=False)]
+        ),
+    }
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return math.fsum(values) / len(values) if values else None
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """The most that the process, or on a GPU the device, has held so far."""
+    held = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return held / 2**30
+
+
+def displacement(reward_chosen: float | None, settings: Training) -> tuple[str, ...]:
+    """A warning when the chosen answers become much less likely than the reference has them (arXiv 2410.08847)."""
+    if reward_chosen is None or reward_chosen > -settings.displacement_alarm_nats:
+        return ()
+    return (f"likelihood displacement: chosen answers have lost {-reward_chosen:.1f} nats against the reference",)

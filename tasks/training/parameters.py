@@ -1,0 +1,77 @@
+"""Which weights of a model are trained: all, an adapter (LoRA), or the output head; and how its layers save memory.
+
+Test: pytest tests/tasks/training/test_parameters.py
+"""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from safetensors.torch import save_file
+from torch.utils.checkpoint import checkpoint
+from transformers import PreTrainedModel
+from transformers.modeling_layers import GradientCheckpointingLayer
+
+Parameters = Literal["full", "lora", "head"]
+
+
+def trainable(model: PreTrainedModel, parameters: Parameters, lora_rank: int, seed: int) -> PreTrainedModel:
+    """The model with gradients for those weights only, dropout off. An adapter starts as nothing: the model's outputs stay as they are.
+
+    With lora, a wrapper whose base is the model itself; `merge` makes one model of both.
+    """
+    model.eval()
+    if parameters == "full":
+        return model
+    model.requires_grad_(False)
+    if parameters == "head":
+        head: Any = model.get_output_embeddings()
+        head.requires_grad_(True)
+        return model
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)  # peft draws the adapter's first matrices from the global stream
+        adapter = LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear", task_type="CAUSAL_LM")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by names that have changed
+            wrapped: Any = get_peft_model(model, adapter)
+    return wrapped.eval()
+
+
+def merge(model: PreTrainedModel) -> PreTrainedModel:
+    """The model with its adapter added to its weights; without one, as it is."""
+    wrapped: Any = model
+    return wrapped.merge_and_unload() if isinstance(wrapped, PeftModel) else model
+
+
+def save_adapter(model: PreTrainedModel, directory: Path) -> None:
+    """Write the adapter alone, for engines that swap adapters by name; nothing when there is none."""
+    wrapped: Any = model
+    if not isinstance(wrapped, PeftModel):
+        return
+    directory.mkdir()
+    state = get_peft_model_state_dict(wrapped)
+    save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, directory / "adapter_model.safetensors")
+    wrapped.peft_config["default"].save_pretrained(str(directory))
+
+
+@contextmanager
+def checkpointed(model: PreTrainedModel, enabled: bool) -> Iterator[None]:
+    """While it lasts, layers keep no activations and compute them again in the backward pass."""
+    if not enabled:
+        yield
+        return
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, GradientCheckpointingLayer)]
+    for layer in layers:
+        layer.gradient_checkpointing = True
+        layer._gradient_checkpointing_func = partial(checkpoint, use_reentrant=False)
+        layer.training = True  # only then do they checkpoint; what is inside them, dropout above all, stays as it is
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.gradient_checkpointing = layer.training = False
