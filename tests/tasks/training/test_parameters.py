@@ -70,7 +70,7 @@ def test_checkpointed_layers_give_the_same_gradients_and_no_dropout(name: str) -
 
 def test_checkpointing_is_on_while_it_lasts_only() -> None:
     model, calls = toy_model().eval(), list[int]()
-    model.get_decoder().layers[0].mlp.register_forward_hook(lambda *_: calls.append(1))
+    model.get_decoder().layers[0].input_layernorm.register_forward_hook(lambda *_: calls.append(1))
     for enabled, wanted in ((True, 2), (False, 1)):  # once more in the backward pass
         calls.clear()
         with shared_prefix(model), checkpointed(model, enabled):
