@@ -29,7 +29,7 @@ def evaluate(
     seed: int,
 ) -> None:
     """Win rate with a 95 % interval over prompts, and reward, length and truncation before and after."""
-    read = out.lake.read
+    read = out.lake.rows_of
     wins = prompt_wins(read(judged_before), read(judged_after))
     if not wins:
         raise UserError("No held-out prompt was judged on both sides, so there is no win rate: look at the verdicts' notes.")

@@ -56,7 +56,9 @@ def save_adapter(model: PreTrainedModel, directory: Path) -> None:
     directory.mkdir()
     state = get_peft_model_state_dict(wrapped)
     save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, directory / "adapter_model.safetensors")
-    wrapped.peft_config["default"].save_pretrained(str(directory))
+    config = wrapped.peft_config["default"]
+    config.base_model_name_or_path = None  # a path of this machine
+    config.save_pretrained(str(directory))
 
 
 @contextmanager
