@@ -30,3 +30,17 @@ def bootstrap_mean(values: Sequence[float], seed: int, resamples: int = 10_000) 
     means = data[rng.integers(0, len(data), size=(resamples, len(data)))].mean(axis=1)
     low, high = np.percentile(means, [2.5, 97.5])
     return float(data.mean()), float(low), float(high)
+
+
+def calibration_error(probabilities: Sequence[float], bins: int = 10) -> float:
+    """How far, on average, a judge's confidence in the answer it prefers lies from how often it is right (ECE, arXiv 1706.04599, eq. 3).
+
+    probabilities: of the answer that is truly better. Raises ValueError without any.
+    """
+    if not probabilities:
+        raise ValueError("there is nothing to calibrate: no pair was judged")
+    data = np.asarray(probabilities, dtype=np.float64)
+    confidence, right = np.maximum(data, 1 - data), data > 0.5
+    place = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
+    shares = [abs(confidence[place == one].mean() - right[place == one].mean()) * (place == one).mean() for one in set(place.tolist())]
+    return float(sum(shares))

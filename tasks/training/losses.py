@@ -150,6 +150,12 @@ def pairwise_cringe(
     return ((b - margin) / tau).sigmoid() * (-logps.policy[:, 0] + alpha * logps.cringe[:, 1])
 
 
+@loss("label", needs_reference=False, source="the likelihood of the right one of two labels; RSO's ranker, arXiv 2309.06657, section 3.2")
+def label(logps: Logps) -> Tensor:
+    """[groups]. -log sigma(log pi(y_w) - log pi(y_l)): y_w the right label, y_l the wrong one."""
+    return -logsigmoid(logps.margin)
+
+
 @loss("reinforce", needs_reference=True, source="REINFORCE with a leave-one-out baseline, RLOO, arXiv 2402.14740, eq. 8")
 def reinforce(logps: Logps, *, beta: NotNegative = 0.05) -> Tensor:
     """[groups]. -mean over answers of A log pi(y); A: r - beta (log pi - log pi_ref) minus the mean of the other answers' same."""

@@ -17,7 +17,7 @@ from torch import Tensor
 from storage import DatasetRef, Lake, ModelRef, UserError
 from tasks.models import files_digest
 from tasks.policy import load_policy
-from tasks.statistics import wilson
+from tasks.statistics import calibration_error, wilson
 from tasks.step import Out, step
 from tasks.training.backbone import Backbone, load_backbone, save_backbone, tune
 from tasks.training.batches import Group
@@ -152,7 +152,7 @@ def _margin(row: dict[str, Any], settings: RewardModel) -> float:
 
 
 def _metrics(out: Out, scores: Tensor, held_out: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Accuracy on held-out pairs, beside that of preferring the longer answer."""
+    """Accuracy on held-out pairs, beside that of preferring the longer answer, and how honest its probabilities are."""
     right = int((scores[:, 0] > scores[:, 1]).sum())
     longer = sum(len(row["chosen"]) > len(row["rejected"]) for row in held_out)
     names = {"held_out_accuracy": right, "longer_is_better_accuracy": longer}
@@ -161,7 +161,9 @@ def _metrics(out: Out, scores: Tensor, held_out: Sequence[dict[str, Any]]) -> li
         low, high = wilson(count, len(held_out))
         row = {"id": out.row_id(len(rows)), "subject": out.version, "name": name, "value": count / len(held_out)}
         rows.append(row | {"low": low, "high": high, "unit": "share of pairs"})
-    return rows
+    error = calibration_error((scores[:, 0] - scores[:, 1]).sigmoid().tolist())
+    row = {"id": out.row_id(len(rows)), "subject": out.version, "name": "calibration_error", "value": error}
+    return [*rows, row | {"unit": "probability"}]
 
 
 class _Progress:
