@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import duckdb
-from cyclopts import Parameter
+from cyclopts import Parameter, validators
 from rich.console import Console
 
 from flows import lake_views as views
@@ -21,7 +21,8 @@ from storage.schema import NOUNS
 
 Lake = Annotated[str, Parameter(name="--lake", env_var="DAPFLOW_LAKE", help="Directory of the lake, or postgres:// address.")]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")]
-Limit = Annotated[int, Parameter(help="How many rows at most.")]
+Count = Annotated[int, Parameter(validator=validators.Number(gte=0))]
+Limit = Annotated[int, Parameter(help="How many rows at most.", validator=validators.Number(gte=0))]
 Kind = Literal["prompts", "completions", "verdicts", "acceptances", "pairs", "models", "metrics"]
 
 
@@ -123,8 +124,11 @@ def sql(query: str, /, *, format: Literal["table", "csv", "json", "parquet"] = "
     query: One SELECT over prompts, completions, verdicts, acceptances, pairs, models, metrics, versions, edges, runs, iterations.
     format: How the rows are printed; all but table print every row.
     """
-    statements = duckdb.extract_statements(query)
-    if len(statements) != 1 or statements[0].type not in (duckdb.StatementType.SELECT, duckdb.StatementType.EXPLAIN):
+    try:
+        statements = duckdb.extract_statements(query)
+    except duckdb.Error as error:
+        raise UserError(f"The database says: {str(error).splitlines()[0]}") from error
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
         raise UserError("`dapflow sql` takes one SELECT: the lake is changed by runs only.")
     with _reading(lake) as opened:
         if format == "table":
@@ -183,7 +187,7 @@ def import_(
 
 def gc(
     *,
-    runs: int = 5,
+    runs: Count = 5,
     keep: tuple[str, ...] = (),
     yes: Annotated[bool, Parameter(negative=(), help="Do it. Without: only say what would go.")] = False,
     lake: Lake = "lake",
@@ -200,8 +204,8 @@ def gc(
     """
     from storage.garbage import collect, find_garbage
 
-    with OpenLake(lake) if yes else _reading(lake) as opened:
-        found = find_garbage(opened, runs=runs, keep=[opened.catalogue().resolve(one) for one in keep])
+    with _existing(lake) if yes else _reading(lake) as opened:
+        found = find_garbage(opened, runs=runs, keep=[opened.catalogue().resolve(one).partition("-")[0] for one in keep])
         if yes:
             with views.waiting("remove"):
                 collect(opened, found)
@@ -211,31 +215,49 @@ def gc(
     )
 
 
-def verify(*, lake: Lake = "lake", as_json: Json = False) -> None:
+def verify(
+    *,
+    repair: Annotated[
+        bool, Parameter(negative=(), help="Take what is damaged out of the lake: its recipe's next run makes it anew.")
+    ] = False,
+    lake: Lake = "lake",
+    as_json: Json = False,
+) -> None:
     """Check every file of every complete version against its size and checksum. Exit code 2 when something is damaged.
 
     Example: dapflow verify
     """
     from storage.files import verify as check
+    from storage.versions import forget
 
     damaged: list[dict[str, Any]] = []
     checked = 0
-    with _reading(lake) as opened, views.counting("verify") as count:
+    with _existing(lake) if repair else _reading(lake) as opened, views.counting("verify") as count:
         for ref, damages in check(opened):
             checked += 1
             count(checked)
             if damages:
                 info = opened.catalogue().versions[ref.version]
                 damaged.append(views.dataset_row(info, 0) | {"files": [{"path": one.path, "what": one.what} for one in damages]})
-    _print_json({"checked": checked, "damaged": damaged}) if as_json else views.print_damage(Console(), checked, damaged)
-    if damaged:
-        raise UserError(f"{len(damaged)} of {checked} versions are damaged: the next run of their recipe makes them anew.")
+        if repair:
+            forget(opened, [row["version"] for row in damaged])
+    _print_json({"checked": checked, "damaged": damaged, "repaired": repair}) if as_json else views.print_damage(
+        Console(), checked, damaged
+    )
+    if damaged and not repair:
+        raise UserError(f"{len(damaged)} of {checked} versions are damaged: `dapflow verify --repair` takes them out, to be made anew.")
 
 
 COMMANDS = {
     "datasets": datasets, "show": show, "lineage": lineage, "diff": diff, "sql": sql,
     "export": export, "import": import_, "gc": gc, "verify": verify,
 }  # fmt: skip
+
+
+def _existing(address: str) -> OpenLake:
+    """A lake to write to, which must be there."""
+    OpenLake(address, read_only=True).close()
+    return OpenLake(address)
 
 
 @contextmanager

@@ -34,7 +34,8 @@ _KEYED = {
 def diff(lake: Lake, a: str, b: str) -> dict[str, Any]:
     """`kind`, `a`, `b`, `rows` of each, `same`, `added`, `removed`, `changed` (counts), and `changes`: up to SHOWN of them in detail.
 
-    Two policies are compared by their evaluations: `changed` are the prompts whose winner flipped. Raises LakeError when the two are not
+    Two policies are compared by their evaluations: `changed` are the prompts whose winner flipped, `added` and `removed` those that only
+    one of them was judged on. Raises LakeError when the two are not
     of one noun, or not complete.
     """
     one, two = lake.ref(a), lake.ref(b)
@@ -85,4 +86,4 @@ def _winners(lake: Lake, model: str) -> str:
     before, after = (scores.format(parents[side]) for side in ("judged_before", "judged_after"))
     return f"""SELECT p.digest AS key, p.prompt, CASE WHEN n.score > o.score THEN 'new' WHEN n.score < o.score THEN 'old' ELSE 'tie' END AS value
         FROM {after} n JOIN {before} o USING (prompt_id) JOIN prompts p ON p.id = n.prompt_id
-        WHERE p.version IN ({", ".join(f"'{one}'" for one in asked)})"""
+        WHERE n.score IS NOT NULL AND o.score IS NOT NULL AND p.version IN ({", ".join(f"'{one}'" for one in asked)})"""

@@ -65,7 +65,9 @@ def _sentence(text: str, address: str) -> str | None:
         return f"The lake at {address} is open for reading only: nothing in it was changed."
     if any(sign in text for sign in ("Could not establish connection", "Could not connect", "Connection refused")):
         return f"The data of the lake {address} cannot be reached ({_first_line(text)}): is the server running?"
-    return _damaged(address, text) if "not a database" in text else None
+    if "not a database" in text:
+        return f"The catalogue of the lake at {address} is damaged ({_first_line(text)}): put a copy back, or use another lake with --lake."
+    return None
 
 
 def _is_full(text: str) -> bool:

@@ -33,6 +33,8 @@ def export(lake: Lake, ref: Ref, path: Path, *, replace: bool = False) -> int:
     """
     if path.suffix not in ("", *FORMATS):
         raise LakeError(f"{path}: write to {', '.join(FORMATS)}, or to a folder (a name without suffix) for the datasets library.")
+    if path.is_dir() and (path.suffix or [one.relative_to(path) for one in path.rglob("*") if one.is_file()] != [Path(_FOLDER_FILE)]):
+        raise LakeError(f"{path} is a directory that no export has made: choose another name.")
     if path.exists() and not replace:
         raise LakeError(f"{path} is there already: choose another name, or say --replace.")
     folder = not path.suffix
@@ -41,9 +43,9 @@ def export(lake: Lake, ref: Ref, path: Path, *, replace: bool = False) -> int:
     query, parameters = lake.query_of(ref)
     if folder and ref.kind == "pairs":
         query = _PREFERENCES.format(rows=query)
-    with lake_errors(str(path)):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with lake_errors(lake.location.address):
         try:
+            _reserve(target)
             with lake.cursor() as cursor:
                 options = FORMATS[path.suffix or ".parquet"]
                 written = cursor.execute(f"COPY ({query}) TO '{quoted(target)}' ({options})", parameters).fetchone()
@@ -53,6 +55,14 @@ def export(lake: Lake, ref: Ref, path: Path, *, replace: bool = False) -> int:
             _remove(partial)
     assert written is not None
     return int(written[0])
+
+
+def _reserve(target: Path) -> None:
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.touch()
+    except OSError as error:
+        raise LakeError(f"{target.parent} cannot be written ({error.strerror}): export to another place.") from error
 
 
 def _remove(path: Path) -> None:

@@ -24,6 +24,11 @@ class Damage:
     what: str  # 'missing', 'truncated' or 'changed'
 
 
+def model_files(lake: Lake, version: str) -> list[str]:
+    """The files of a model's weights, configuration and tokenizer."""
+    return sorted(str(path) for path in (lake.root / "models" / version).rglob("*") if path.is_file())
+
+
 def checksum(lake: Lake, path: str) -> tuple[str, int, str]:
     """What is written down about a file: its path relative to the data, bytes, sha256."""
     return _relative(lake, path), _size(lake, path) or 0, _sha256(lake, path)
@@ -42,9 +47,9 @@ def verify(lake: Lake) -> Iterator[tuple[Ref, list[Damage]]]:
             yield ref, _damages(lake, ref, digests)
 
 
-def retire(lake: Lake, versions: Iterable[str]) -> None:
-    """Take files that are missing or damaged out of the catalogue, so that what they held can be deleted and made again."""
-    damaged = [file.path for version in versions for file in _files_of(lake, version) if _damage(lake, file, None)]
+def retire(lake: Lake, versions: Iterable[str], *, whole: bool = False) -> None:
+    """Take files that are missing or damaged, or all of them, out of the catalogue, so that what they held can be made again."""
+    damaged = [file.path for version in versions for file in _files_of(lake, version) if whole or _damage(lake, file, None)]
     if damaged:
         names = ", ".join(f"'{quoted(path.rsplit('/', 1)[-1])}'" for path in damaged)
         with lake_errors(lake.location.address), closing(attach_catalogue(lake.location)) as connection:
@@ -65,7 +70,7 @@ def _damages(lake: Lake, ref: Ref, digests: dict[str, str]) -> list[Damage]:
     found = [damage for file in files if (damage := _damage(lake, file, digests.get(_relative(lake, file.path))))]
     if not found and sum(file.rows for file in files if file.table == ref.kind) != ref.rows:
         found = [Damage(f"data/main/{ref.kind}/version={ref.version}", "missing")]
-    return found or (_lost_weights(lake, ref) if isinstance(ref, ModelRef) else [])
+    return found or (_damaged_model(lake, ref, digests) if isinstance(ref, ModelRef) else [])
 
 
 def _damage(lake: Lake, file: DataFile, sha256: str | None) -> Damage | None:
@@ -77,9 +82,14 @@ def _damage(lake: Lake, file: DataFile, sha256: str | None) -> Damage | None:
     return Damage(file.path, "changed") if sha256 and _sha256(lake, file.path) != sha256 else None
 
 
-def _lost_weights(lake: Lake, ref: ModelRef) -> list[Damage]:
+def _damaged_model(lake: Lake, ref: ModelRef, digests: dict[str, str]) -> list[Damage]:
     path = lake.model(ref)["path"]
-    return [Damage(str(path), "missing")] if path and not any(path.glob("*.safetensors")) else []
+    if path is None:
+        return []
+    written = lake.rows("SELECT path, bytes FROM files WHERE version = ? AND path LIKE 'models/%'", [ref.version])
+    files = [DataFile("models", ref.version, str(lake.root / row["path"]), row["bytes"], 0) for row in written]
+    found = [damage for file in files if (damage := _damage(lake, file, digests.get(_relative(lake, file.path))))]
+    return found or ([] if any(path.glob("*.safetensors")) else [Damage(str(path), "missing")])
 
 
 def _size(lake: Lake, path: str) -> int | None:
@@ -103,4 +113,4 @@ def _sha256(lake: Lake, path: str) -> str:
 
 
 def _relative(lake: Lake, path: str) -> str:
-    return path.removeprefix(lake.location.data.rstrip("/") + "/")
+    return path.removeprefix(lake.location.data.rstrip("/") + "/").removeprefix(f"{lake.root}/")

@@ -1,12 +1,13 @@
 """What the lake no longer needs: found first, removed when asked.
 
-Kept are the policies of the newest runs of each recipe and what was named, with all they were made from and measured by; whatever
-was made since the newest run began; and imported data. The record of a removed version, its parameters and its edges stay.
+Kept are the policies of the newest runs of each recipe, what was named, what was made since the newest finished run began, and imported
+data; all with whatever they were made from and measured by. Nothing is removed while a run is going on. The record of a removed version, its parameters and its edges stay.
 """
 
 import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -14,8 +15,9 @@ from filelock import FileLock, Timeout
 from storage import files
 from storage.catalogue import Catalogue, VersionInfo
 from storage.database import Connection
-from storage.errors import lake_errors
+from storage.errors import LakeError, lake_errors
 from storage.lake import Lake
+from storage.runs import running
 from storage.versions import drop_rows
 
 IMPORTED = "import_preferences"  # the step of data that a user has brought
@@ -33,22 +35,25 @@ class Garbage:
 def find_garbage(lake: Lake, *, runs: int = 5, keep: Iterable[str] = ()) -> list[Garbage]:
     """What can go when the policies of the newest `runs` finished runs of each recipe are kept, and the versions `keep`. Changes nothing."""
     catalogue = lake.catalogue()
-    kept = _kept(lake, runs, keep)
-    newest = lake.rows("SELECT max(started_at) AS at FROM runs")[0]["at"]
+    newest = lake.rows("SELECT max(started_at) AS at FROM runs WHERE state = 'done'")[0]["at"]
+    kept = _kept(lake, runs, keep, newest)
     found: list[Garbage] = []
     for info in catalogue.versions.values():
         if info.state == "open":
             if _is_free(lake, info.version):
                 found.append(Garbage(info, _bytes(lake, info), "left open by a dead run"))
-        elif info.state == "complete" and newest is not None and info.version not in kept and info.step != IMPORTED:
-            assert info.completed_at is not None
-            if info.completed_at < newest:
-                found.append(Garbage(info, _bytes(lake, info), "no kept model needs it"))
+        elif info.state == "complete" and newest is not None and info.version not in kept:
+            found.append(Garbage(info, _bytes(lake, info), "no kept model needs it"))
     return sorted(found, key=lambda one: one.info.opened_at)
 
 
 def collect(lake: Lake, garbage: list[Garbage]) -> None:
-    """Remove it: first from the catalogue, in one transaction, then the files. Killed in between, the next call removes the rest."""
+    """Remove it: first from the catalogue, in one transaction, then the files. Killed in between, the next call removes the rest.
+
+    Raises LakeError while a run is going on: it may be about to read what nothing else needs.
+    """
+    if alive := running(lake):
+        raise LakeError(f"A run is going on ({', '.join(alive)}): wait until it has ended, or end it, before removing anything.")
     versions = [one.info.version for one in garbage]
     if versions:
         files.retire(lake, versions)
@@ -76,14 +81,19 @@ def _drop(cursor: Connection, garbage: list[Garbage]) -> None:
             cursor.execute("UPDATE versions SET state = 'dropped' WHERE version = ?", [one.info.version])
 
 
-def _kept(lake: Lake, runs: int, keep: Iterable[str]) -> set[str]:
+def _kept(lake: Lake, runs: int, keep: Iterable[str], since: datetime | None) -> set[str]:
     catalogue = lake.catalogue()
-    newest = lake.rows(
+    policies = lake.rows(
         "SELECT policy, metrics FROM iterations JOIN (SELECT run, row_number() OVER (PARTITION BY recipe ORDER BY started_at DESC) AS place"
         " FROM runs WHERE state = 'done') USING (run) WHERE place <= ?",
         [runs],
     )
-    front, kept = {one for row in newest for one in row.values() if one} | set(keep), set[str]()
+    front, kept = {one for row in policies for one in row.values() if one} | set(keep), set[str]()
+    front |= {
+        one.version
+        for one in catalogue.versions.values()
+        if one.step == IMPORTED or one.state == "open" or (since and one.completed_at and one.completed_at >= since)
+    }
     while front:
         above = front | {one for root in front for one in catalogue.ancestors(root)}
         kept |= above

@@ -189,6 +189,8 @@ class Lake:
     def ref(self, name: Ref | str) -> Ref:
         """The reference of a complete version. Raises LakeError when there is none of that name, or it is not complete."""
         version = name.version if isinstance(name, Ref) else self.catalogue().resolve(name)
+        if "-" in version:
+            raise LakeError(f"{name} is a row: name its version, {version.partition('-')[0]}, or ask `dapflow lineage` for the row.")
         if (found := self.find(version)) is None:
             label = f"{name.kind}@{version}" if isinstance(name, Ref) else name
             raise LakeError(f"{label} is not a complete version of the lake at {self.location.address}: run its recipe again.")

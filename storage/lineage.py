@@ -31,6 +31,7 @@ _UP: dict[str, tuple[str, ...]] = {
     "verdicts": ("completion_id", "other_id", "judge"),
     "acceptances": ("completion_id",),
     "pairs": ("chosen_id", "rejected_id", "prompt_id", "source"),
+    "metrics": ("subject",),
 }
 _WITNESSES = ("acceptances", "verdicts")  # what was said about a completion on its way into a pair
 
@@ -57,6 +58,8 @@ def trace(lake: Lake, text: str) -> Node:
     """The tree of what `text` names: up to prompts and seeds, down to models and metrics. Raises LakeError."""
     catalogue = lake.catalogue()
     found = catalogue.resolve(text)
+    if catalogue.versions[version_of(found)].kind == "models":
+        found = version_of(found)  # a model is its one row
     return _Rows(lake, catalogue).tree(found) if "-" in found else _Versions(lake, catalogue).tree(found)
 
 

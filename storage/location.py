@@ -54,11 +54,15 @@ def locate(address: str | os.PathLike[str]) -> Location:
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     unknown = set(options) - {"root", "data"}
     name = parts.path.strip("/")
+    try:
+        port = parts.port
+    except ValueError:
+        port, name = None, ""
     if unknown or not name or "root" not in options:
         raise LakeError(
             f"{text} is not the address of a lake: write postgres://user@host:port/database?root=/directory[&data=s3://bucket]."
         )
     root = Path(options["root"]).expanduser().absolute()
-    fields = {"dbname": unquote(name), "host": parts.hostname, "port": parts.port, "user": parts.username and unquote(parts.username)}
+    fields = {"dbname": unquote(name), "host": parts.hostname, "port": port, "user": parts.username and unquote(parts.username)}
     dsn = " ".join(f"{key}={value}" for key, value in fields.items() if value)
     return Location(f"postgres:{dsn}", root, options.get("data", str(root / "data")), text)

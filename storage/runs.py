@@ -45,6 +45,16 @@ def record_run(lake: Lake, run: str, recipe: str, settings: Mapping[str, Any]) -
     _end(lake, run, "done", None)
 
 
+def running(lake: Lake) -> list[str]:
+    """The runs that are going on, each with its machine and process: `rso, process 4711 on node3`."""
+    query = "SELECT recipe, host, process, epoch(started_at) AS since FROM runs WHERE state = 'running' ORDER BY started_at"
+    return [
+        f"{row['recipe']}, process {row['process']} on {row['host']}"
+        for row in lake.rows(query)
+        if row["host"] != socket.gethostname() or _is_alive(row["process"], row["since"])
+    ]
+
+
 def _begin(cursor: Connection, run: str, recipe: str, settings: Mapping[str, Any]) -> None:
     host, text = socket.gethostname(), json.dumps(settings, sort_keys=True, ensure_ascii=False)
     running = cursor.execute("SELECT run, process, epoch(started_at) FROM runs WHERE state = 'running' AND host = ?", [host]).fetchall()

@@ -130,7 +130,7 @@ CALL {lake}.set_option('parquet_row_group_size', 16384);
 CALL {lake}.set_option('data_inlining_row_limit', 1000, table_name => 'edges');
 CREATE TABLE files (
     version VARCHAR,
-    path VARCHAR,                -- Parquet file, relative to the data directory
+    path VARCHAR,                -- Parquet file, relative to the data directory; or models/..., relative to the lake's root
     bytes BIGINT,
     sha256 VARCHAR               -- over the whole file, written down when the version was completed
 );

@@ -63,7 +63,8 @@ class OpenVersion:
         """Make the version readable: its rows, its lineage and the checksums of its files come into the lake in one transaction."""
         rows, seconds = self._chunks.totals(self.kind)
         published = self._chunks.publish()
-        written = [(self.version, *files.checksum(self.lake, path)) for _, path in published]
+        paths = [path for _, path in published] + files.model_files(self.lake, self.version)
+        written = [(self.version, *files.checksum(self.lake, path)) for path in paths]
 
         def work(cursor: Connection) -> None:
             for table, path in published:
@@ -121,6 +122,14 @@ def open_version(
                 shutil.rmtree(unfinished, ignore_errors=True)
             raise
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def forget(lake: Lake, versions: Sequence[str]) -> None:
+    """Take versions back, damaged files and all, as if they had never been: the next run of their recipe makes them anew."""
+    files.retire(lake, versions, whole=True)
+    for version in versions:
+        lake.commit(lambda cursor, version=version: _forget(cursor, version), f"forget {version}")
+        shutil.rmtree(lake.root / "checkpoints" / version, ignore_errors=True)
 
 
 def drop_rows(cursor: Connection, versions: Sequence[str]) -> None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from storage import Lake, OpenVersion, Ref, UserError, version_digest
 from storage.garbage import IMPORTED
-from storage.versions import open_version
+from storage.versions import forget, open_version
 from tasks.code_version import code_version
 from tasks.formats import Format, preference
 from tasks.prompts import text_digest
@@ -58,15 +58,23 @@ def import_preferences(lake: Lake, path: Path, form: Format = "auto", on_rows: C
     with open_version(lake, kind="pairs", version=version, step=IMPORTED, code=code, parameters=parameters) as opened:
         if not isinstance(opened, OpenVersion):
             return opened
-        records, chunk = enumerate(stream_source(str(path), PREFERENCES_FILE)), 0
-        while some := list(islice(records, _CHUNK)):
-            if chunk not in opened.done:
-                opened.write(chunk, [{"id": opened.row_id(n), **preference(record, form)} for n, record in some])
-            chunk += 1
-            on_rows(some[-1][0] + 1)
-        if not chunk:
-            raise UserError(f"{path} is empty: it needs at least one pair.")
+        try:
+            _write(opened, path, form, on_rows)
+        except UserError:
+            forget(lake, [version])
+            raise
         return opened.complete({}, None, None)
+
+
+def _write(opened: OpenVersion, path: Path, form: Format, on_rows: Callable[[int], None]) -> None:
+    records, chunk = enumerate(stream_source(str(path), PREFERENCES_FILE)), 0
+    while some := list(islice(records, _CHUNK)):
+        if chunk not in opened.done:
+            opened.write(chunk, [{"id": opened.row_id(n), **preference(record, form)} for n, record in some])
+        chunk += 1
+        on_rows(some[-1][0] + 1)
+    if not chunk:
+        raise UserError(f"{path} is empty: it needs at least one pair.")
 
 
 def part_of(prompt: str) -> Part:

@@ -99,7 +99,9 @@ def test_sql_reads_in_every_format_and_writes_in_none(said: Any, tmp_path: Path)
         "set threads=1",
     ):
         assert "takes one SELECT" in said("sql", wrong, code=2)
-    assert "database says" in said("sql", "select nothing from nowhere", code=2)
+    for wrong in ("select nothing from nowhere", "selec 1", "with x as (delete from pairs) select 1"):
+        assert "database says" in said("sql", wrong, code=2)
+    assert "--limit" in said("sql", "select 1", "--limit", "-1", code=2)
     assert not Path("x.csv").exists()
 
 
@@ -119,8 +121,12 @@ def test_export_import_verify_and_gc(nights: list[Made], said: Any, tmp_path: Pa
     next((tmp_path / "lake" / "data").rglob(f"version={nights[1]['pairs'].version}/*.parquet")).unlink()
     assert "1 of 16 versions are damaged" in said("verify", code=2)
     assert nights[1]["pairs"].version[:8] in said("gc", "--runs", "0")
+    kept = json.loads(said("gc", "--runs", "0", "--keep", f"{nights[1]['metrics'].version}-0", "--json"))["versions"]
+    assert {one["version"] for one in kept}.isdisjoint(ref.version for ref in nights[1].values())
+    assert json.loads(said("verify", "--repair", "--json"))["repaired"]
+    assert "15 versions" in said("verify")
     assert json.loads(said("gc", "--runs", "0", "--yes", "--json"))["removed"]
-    assert "1 version" in said("verify")
+    assert "There is no lake" in said("gc", "--yes", "--lake", str(tmp_path / "mistyped"), code=2)
 
 
 def test_a_lake_that_is_not_there_is_named(tmp_path: Path, said: Any) -> None:

@@ -61,6 +61,13 @@ def test_two_policies_are_compared_by_the_prompts_whose_winner_flipped(lake: Lak
     assert flips == [("question 1.1 of a prompt", "new", "old"), ("question 1.2 of a prompt", "old", "new")]
 
 
+def test_a_prompt_that_was_not_judged_has_no_winner(lake: Lake, made: Made) -> None:
+    none = [0.9, None, 0.1, 0.5]
+    one, two = evaluation(lake, made, "one", none), evaluation(lake, made, "two", [0.9, 0.1, 0.9, 0.5])  # type: ignore[arg-type]
+    found = diff(lake, one.version, two.version)
+    assert (found["same"], found["changed"], found["added"], found["removed"]) == (2, 1, 1, 0)
+
+
 def test_what_cannot_be_compared_is_refused(lake: Lake, made: Made) -> None:
     with pytest.raises(LakeError, match="different nouns"):
         diff(lake, made["pairs"].version, made["prompts"].version)

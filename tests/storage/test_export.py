@@ -58,6 +58,13 @@ def test_what_is_there_is_not_overwritten_unless_asked(lake: Lake, made: Made, t
             export(lake, made["pairs"], tmp_path / name)
         export(lake, made["pairs"], tmp_path / name, replace=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["lake", "pairs", "pairs.jsonl"]  # nothing partial is left
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("years of work")
+    with pytest.raises(LakeError, match="no export has made"):
+        export(lake, made["pairs"], tmp_path / "mine", replace=True)
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+    with pytest.raises(LakeError, match="cannot be written .*export to another place"):
+        export(lake, made["pairs"], Path("/proc/pairs.csv"))
     with pytest.raises(LakeError, match="write to .parquet, .jsonl"):
         export(lake, made["pairs"], tmp_path / "pairs.xlsx")
 

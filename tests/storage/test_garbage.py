@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from storage import Lake, OpenVersion, Ref
+from storage import Lake, LakeError, OpenVersion, Ref
 from storage.export import export
 from storage.files import verify
 from storage.garbage import collect, find_garbage
 from storage.lineage import trace
 from storage.runs import record_run
-from storage.versions import open_version
+from storage.versions import forget, open_version
 from tasks.preferences import import_preferences
 from tests.storage.lakes import Made, initial_policy, iteration, named, numbered
 
@@ -90,6 +90,30 @@ def test_imported_data_and_what_a_run_that_is_going_on_has_made_stay(lake: Lake,
     assert not gone & {imported.version, fresh.version}
 
 
+def test_what_runs_that_were_killed_have_made_stays_until_a_run_is_done(lake: Lake) -> None:
+    killed = iteration(lake, 1, initial_policy(lake))
+    for name in ("first", "second"):
+        with pytest.raises(RuntimeError), record_run(lake, name, "rso", {}):
+            raise RuntimeError("killed")
+    assert find_garbage(lake, runs=1) == []
+    done = iteration(lake, 2, killed["policy"])
+    run(lake, "third", done)
+    assert {one.info.version for one in find_garbage(lake, runs=1)} == versions(killed)
+    with record_run(lake, "fourth", "rso", {}):
+        pass
+    fresh = numbered(lake, 3)
+    lake.commit(lambda cursor: cursor.execute("INSERT INTO edges VALUES (?, ?, 'p')", [fresh.version, killed["pairs"].version]), "new")
+    gone = {one.info.version for one in find_garbage(lake, runs=2)}
+    assert killed["pairs"].version not in gone and killed["prompts"].version not in gone  # what is new stands on it
+
+
+def test_nothing_is_removed_while_a_run_is_going_on(lake: Lake, nights: list[Made]) -> None:
+    found = find_garbage(lake, runs=1)
+    with record_run(lake, "tonight", "rso", {}), pytest.raises(LakeError, match="A run is going on .rso, process"):
+        collect(lake, found)
+    collect(lake, found)
+
+
 def test_a_lake_without_runs_has_no_garbage(lake: Lake) -> None:
     numbered(lake, 1)
     assert find_garbage(lake, runs=1) == []
@@ -113,7 +137,7 @@ def test_verify_names_the_damaged_file_and_its_version_is_made_again(lake: Lake,
     assert [(one.what, one.path) for one in found[ref]] == [(what, str(file))]
     collect(lake, find_garbage(lake))  # works beside the damage
     if file.exists() and file.stat().st_size == lake.catalogue().files_of("prompts", ref.version)[0].bytes:
-        return  # only a checksum tells, which no run computes
+        forget(lake, [ref.version])  # only a checksum tells, which no run computes
     assert numbered(lake, 1) == ref
     assert len(lake.rows_of(ref)) == len(lake.rows_of(other)) == 6
     assert [one for one, damages in verify(lake) if damages] == []
@@ -128,14 +152,28 @@ def test_a_catalogue_without_its_data_says_what_is_gone(lake: Lake, tmp_path: Pa
     assert numbered(lake, 1).rows == 6
 
 
-def test_a_model_whose_weights_are_gone_is_damaged(lake: Lake) -> None:
-    version = named("model")
-    with open_version(lake, kind="models", version=version, step="train", code="c", parameters={}) as opened:
-        assert isinstance(opened, OpenVersion)
-        (opened.scratch / "partial-policy").mkdir()
-        (opened.scratch / "partial-policy" / "model.safetensors").write_bytes(b"weights")
-        opened.write(0, [{"id": opened.row_id(0), "path": opened.publish(opened.scratch / "partial-policy")}])
-        ref = opened.complete({}, None, None)
-    assert isinstance(ref, Ref) and not any(damages for _, damages in verify(lake))
-    (lake.root / "models" / version / "model.safetensors").unlink()
-    assert [damages[0].what for _, damages in verify(lake)] == ["missing"]
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
+def test_a_model_with_a_damaged_file_is_named_and_made_again(lake: Lake, name: str) -> None:
+    def make() -> Ref:
+        with open_version(lake, kind="models", version=named("model"), step="train", code="c", parameters={}) as opened:
+            if isinstance(opened, Ref):
+                return opened
+            directory = opened.scratch / "partial-policy"
+            directory.mkdir()
+            (directory / "model.safetensors").write_bytes(b"weights")
+            (directory / "config.json").write_text("{}")
+            opened.write(0, [{"id": opened.row_id(0), "path": opened.publish(directory)}])
+            return opened.complete({}, None, None)
+
+    ref = make()
+    assert not any(damages for _, damages in verify(lake))
+    file = lake.root / "models" / ref.version / name
+    original = file.read_bytes()
+    file.write_bytes(original[:-1] + b"?")
+    assert [(one.what, one.path) for _, damages in verify(lake) for one in damages] == [("changed", str(file))]
+    for damage in (lambda: file.write_bytes(original[:1]), file.unlink):
+        damage()
+        assert any(damages for _, damages in verify(lake))
+        assert make() == ref
+        assert file.read_bytes() == original
+        assert not any(damages for _, damages in verify(lake))

@@ -75,6 +75,11 @@ def test_a_version_shows_its_ancestors_and_what_was_made_of_it_each_once(lake: L
     assert {one.kind for one in walk(node, "down")} == {"pairs", "models", "metrics"}
 
 
+def test_a_model_is_its_row_and_a_metric_leads_to_what_it_measures(lake: Lake, made: Made) -> None:
+    assert trace(lake, f"{made['trained'].version}-0").id == made["trained"].version
+    assert [one.id for one in trace(lake, f"{made['metrics'].version}-0").up] == [made["trained"].version]
+
+
 def test_an_id_may_be_shortened_as_long_as_it_is_unique(lake: Lake, made: Made) -> None:
     pairs = made["pairs"].version
     assert lake.catalogue().resolve(pairs[:5]) == lake.catalogue().resolve(f"pairs@{pairs[:5]}") == pairs
