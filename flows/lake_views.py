@@ -44,20 +44,23 @@ def dataset_row(info: VersionInfo, size: int) -> dict[str, Any]:
 
 def print_datasets(console: Console, rows: Sequence[Mapping[str, Any]], limit: int) -> None:
     """The table of `dapflow datasets`."""
-    table = _table("kind", "version", "step", "state", ">rows", ">size", ">took", ">age")
+    columns = ["kind", "version", "step", "state", ">rows", ">size", ">took", ">age"]
+    if console.width < 100:
+        columns.remove(">took")
+    table = _table(*columns)
     for row in rows[:limit]:
         age = _span((datetime.now().astimezone() - datetime.fromisoformat(row["made"])).total_seconds())
-        values = (
-            row["kind"],
-            row["version"],
-            row["step"],
-            row["state"],
-            f"{row['rows']:,}",
-            _size(row["bytes"]),
-            _span(row["seconds"]),
-            age,
-        )
-        table.add_row(*values, style="" if row["state"] == "complete" else "dim")
+        values = {
+            "kind": row["kind"],
+            "version": row["version"][:12],
+            "step": row["step"],
+            "state": row["state"],
+            ">rows": f"{row['rows']:,}",
+            ">size": _size(row["bytes"]),
+            ">took": _span(row["seconds"]),
+            ">age": age,
+        }
+        table.add_row(*(values[column] for column in columns), style="" if row["state"] == "complete" else "dim")
     console.print(table)
     total = f"{len(rows)} versions, {_size(sum(row['bytes'] for row in rows))} of Parquet"
     console.print(total + (f"; --limit {len(rows)} shows all" if len(rows) > limit else ""), highlight=False)
@@ -110,11 +113,15 @@ def learned_line(row: Mapping[str, Any]) -> str:
 def print_diff(console: Console, found: Mapping[str, Any]) -> None:
     """Counts, then the changes."""
     console.print(f"{found['kind']}@{found['a']} ({found['rows'][0]:,} rows) -> {found['b']} ({found['rows'][1]:,} rows)", highlight=False)
-    what = "winner flipped" if found["kind"] == "models" else "changed"
-    counts = {"same": found["same"], "added": found["added"], "removed": found["removed"], what: found["changed"]}
+    policies = found["kind"] == "models"
+    if policies:
+        console.print("who won on each held-out prompt: the policy, or the one before it", highlight=False)
+    names = ("same winner", "judged only for the second", "judged only for the first", "winner flipped")
+    names = names if policies else ("same", "added", "removed", "changed")
+    counts = dict(zip(names, (found[name] for name in ("same", "added", "removed", "changed")), strict=True))
     console.print(", ".join(f"{count:,} {name}" for name, count in counts.items()), highlight=False)
     if found["changes"]:
-        table = _table("change", "prompt", "before", "after")
+        table = _table("change", "prompt", *(("winner, first", "winner, second") if policies else ("before", "after")))
         for one in found["changes"]:
             table.add_row(one["change"], *(Text(_value(one[name] or "", 160)) for name in ("prompt", "a", "b")))
         console.print(table)
@@ -221,7 +228,7 @@ def _line(node: Node) -> Text:
 def _table(*columns: str) -> Table:
     table = Table(box=SIMPLE_HEAD, show_edge=False, pad_edge=False)
     for column in columns:
-        short = column.startswith(">") or column in ("kind", "version")
+        short = column.startswith(">") or column in ("kind", "version", "state")
         table.add_column(column.removeprefix(">"), justify="right" if column.startswith(">") else "left", overflow="fold", no_wrap=short)
     return table
 

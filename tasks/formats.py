@@ -21,6 +21,13 @@ def preference(record: Record, form: Format = "auto") -> dict[str, Any]:
     """The columns of `pairs` that a record fills. Raises UserError that names the record when it is not of that form."""
     form = _form(record) if form == "auto" else form
     texts = {"pairs": _plain, "hh": _transcripts, "ultrafeedback": _scored}[form](record)
+    for name in ("prompt", "chosen", "rejected"):
+        try:
+            texts[name].encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{record.place}: `{name}` holds half a character (\\u{ord(error.object[error.start]):04x}): remove it."
+            ) from error
     given = record.fields.get("dropped")
     dropped = given if isinstance(given, str) else "identical" if texts["chosen"] == texts["rejected"] else None
     return {"source": record.place, "rating": record.fields.get("rating"), "dropped": dropped, **texts}

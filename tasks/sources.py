@@ -88,7 +88,7 @@ def _file_records(path: Path) -> Iterator[Record]:
         yield from _parquet_records(path)
         return
     try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else path.open(encoding="utf-8") as lines:
+        with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield Record(place=f"{path.name}:{number}", fields=_json_object(line, f"{path.name}:{number}"))

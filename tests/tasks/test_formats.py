@@ -61,6 +61,7 @@ def test_ultrafeedback_the_best_against_the_worst() -> None:
         ({"prompt": turns("p"), "chosen": [{"content": 3}], "rejected": turns("p", "r")}, "list of messages"),
         ({"instruction": "p", "completions": [{"response": "a", "overall_score": 1}]}, "at least two"),
         ({"chosen": "\n\nHuman: p", "rejected": "\n\nHuman: p"}, "transcript"),
+        ({"prompt": "p", "chosen": "a\ud800b", "rejected": "r"}, "half a character"),
     ],
 )  # fmt: skip
 def test_what_is_none_of_them_is_named_with_its_place(fields: dict[str, Any], sentence: str) -> None:
@@ -71,7 +72,7 @@ def test_what_is_none_of_them_is_named_with_its_place(fields: dict[str, Any], se
 def test_json_lines_gzip_and_parquet_give_the_same_version(lake: Lake, tmp_path: Path) -> None:
     rows = [{"prompt": f"p{n}", "chosen": "c", "rejected": "r"} for n in range(5)]
     text = "\n".join(map(json.dumps, rows))
-    (tmp_path / "a.jsonl").write_text(text)
+    (tmp_path / "a.jsonl").write_text(text, encoding="utf-8-sig")  # as some editors write it
     with gzip.open(tmp_path / "b.jsonl.gz", "wt") as stream:
         stream.write(text)
     pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet")
