@@ -1,4 +1,4 @@
-"""The command line: `dapflow run`, `plan`, `recipes`, `ui` and those of the lake (flows.lake_commands). Exit codes: 0 done, 2 something to put right, 130 Ctrl-C.
+"""The command line: `dapflow run`, `plan`, `recipes`, `ui` and those of the lake (flows.lake). Exit codes: 0 done, 2 something to put right, 130 Ctrl-C.
 
 Heavy imports stand inside the commands, so that --help is quick and Prefect sees the environment that `prepare` made.
 """
@@ -14,7 +14,8 @@ from rich.console import Console
 
 from flows import interrupt
 from flows.environment import prepare
-from flows.lake_commands import COMMANDS, Lake
+from flows.lake import COMMANDS
+from flows.lake.options import Lake
 from storage.errors import UserError
 from storage.location import locate
 

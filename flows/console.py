@@ -90,13 +90,20 @@ def _steps(records: Sequence[StepRecord]) -> Table:
     return table
 
 
+def _measured(one: dict[str, Any]) -> str:
+    held_out, judged = one["held_out_prompts"], one["judged_prompts"]
+    return (
+        f"{held_out} held-out prompts" if judged in (None, held_out) else f"{judged} of {held_out} held-out prompts (the rest not judged)"
+    )
+
+
 def _outcome(number: int, one: dict[str, Any]) -> Panel:
     low, high = one["win_rate_low"], one["win_rate_high"]
     verdict = "better" if low > 0.5 else "worse" if high < 0.5 else "cannot tell yet"
     dropped = ", ".join(f"{count} {reason}" for reason, count in one["dropped"].items()) or "none"
     lines = [
         _fact("win rate, new against old", f"{one['win_rate']:.1%} [{low:.1%}, {high:.1%}]: {verdict}"),
-        _fact("  measured on", f"{one['held_out_prompts']} held-out prompts"),
+        _fact("  measured on", _measured(one)),
         _fact("  by", "a judge that did not label the training pairs"),
         *(_judge(role, judge) for role, judge in one["judges"].items()),
         _fact("accepted candidates", f"{one['acceptance_rate']:.1%}"),

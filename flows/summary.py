@@ -23,6 +23,7 @@ def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
         "win_rate_high": metrics["win_rate"]["high"],
         **{name: _value(metrics, name) for name in ("reward_before", "reward_after", "length_before", "length_after")},
         **{name: _value(metrics, name) for name in ("truncated_before", "truncated_after")},
+        "judged_prompts": int(metrics["judged_prompts"]["value"]) if "judged_prompts" in metrics else None,
         "acceptance_rate": sum(row["accepted"] for row in able) / len(able) if able else 0.0,
         "pairs": sum(row["dropped"] is None for row in pairs),
         "dropped": dict(sorted(dropped.items())),

@@ -28,12 +28,15 @@ def evaluate(
     reward_after: DatasetRef,
     seed: int,
 ) -> None:
-    """Win rate with a 95 % interval over prompts, and reward, length and truncation before and after."""
+    """Win rate with a 95 % interval over the prompts judged on both sides, and reward, length and truncation before and after."""
     read = out.lake.rows_of
     wins = prompt_wins(read(judged_before), read(judged_after))
     if not wins:
         raise UserError("No held-out prompt was judged on both sides, so there is no win rate: look at the verdicts' notes.")
-    figures = [("win_rate", *bootstrap_mean(list(wins.values()), seed), "share of prompts")]
+    figures = [
+        ("win_rate", *bootstrap_mean(list(wins.values()), seed), "share of prompts"),
+        ("judged_prompts", float(len(wins)), None, None, "prompts"),
+    ]
     for name, completions, verdicts in (("before", before, reward_before), ("after", after, reward_after)):
         figures += [(f"{what}_{name}", *numbers) for what, *numbers in _describe(read(completions), read(verdicts))]
     rows = [

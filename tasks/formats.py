@@ -14,6 +14,12 @@ from tasks.prompts import prompt_text
 from tasks.sources import Record
 
 Format = Literal["auto", "pairs", "hh", "ultrafeedback"]
+RATINGS = (
+    "significantly",
+    "better",
+    "slightly",
+    "negligible",
+)  # how much better the chosen one is (Llama 2, arXiv 2307.09288, section 3.2.1)
 _HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
 
 
@@ -30,7 +36,14 @@ def preference(record: Record, form: Format = "auto") -> dict[str, Any]:
             ) from error
     given = record.fields.get("dropped")
     dropped = given if isinstance(given, str) else "identical" if texts["chosen"] == texts["rejected"] else None
-    return {"source": record.place, "rating": record.fields.get("rating"), "dropped": dropped, **texts}
+    return {"source": record.place, "rating": _rating(record), "dropped": dropped, **texts}
+
+
+def _rating(record: Record) -> str | None:
+    rating = record.fields.get("rating")
+    if rating is not None and rating not in RATINGS:
+        raise UserError(f"{record.place}: `rating` must be one of {', '.join(RATINGS)}, not {rating!r}.")
+    return rating
 
 
 def _form(record: Record) -> Format:
@@ -42,6 +55,10 @@ def _form(record: Record) -> Format:
 
 def _plain(record: Record) -> dict[str, Any]:
     if not any(isinstance(record.fields.get(name), list) for name in ("prompt", "chosen", "rejected")):
+        given = {name: record.fields.get(name) for name in ("prompt", "chosen", "rejected")}
+        texts = {name: text for name, text in given.items() if isinstance(text, str)}
+        if len(texts) == len(given) and not all(text.strip() for text in texts.values()):
+            return texts | {"dropped": "empty"}
         return {"prompt": prompt_text(record), "chosen": record.text("chosen"), "rejected": record.text("rejected")} | _margin(record)
     chosen, rejected = _messages(record, "chosen"), _messages(record, "rejected")
     if "prompt" in record.fields:

@@ -28,6 +28,9 @@ def test_plain_pairs_with_scores() -> None:
     assert columns({"prompt": "p", "chosen": "c", "rejected": "r"}) == ("p", "c", "r", None, None)
     assert columns({"prompt": "p", "chosen": "c", "rejected": "r", "score_chosen": 8, "score_rejected": 5.5}) == ("p", "c", "r", 2.5, None)
     assert columns({"prompt": "p", "chosen": "same", "rejected": "same"})[4] == "identical"
+    assert (
+        columns({"prompt": "p", "chosen": " ", "rejected": "r"})[4] == columns({"prompt": "", "chosen": "c", "rejected": "r"})[4] == "empty"
+    )
 
 
 def test_messages_with_and_without_a_prompt_of_their_own() -> None:
@@ -57,6 +60,7 @@ def test_ultrafeedback_the_best_against_the_worst() -> None:
     ("fields", "sentence"),
     [
         ({"prompt": "p", "chosen": "c"}, "rejected"),
+        ({"prompt": "p", "chosen": "c", "rejected": "r", "rating": "very"}, "negligible"),
         ({"chosen": turns("p", "c", "q"), "rejected": turns("p", "r", "q")}, "one last message of the assistant"),
         ({"prompt": turns("p"), "chosen": [{"content": 3}], "rejected": turns("p", "r")}, "list of messages"),
         ({"instruction": "p", "completions": [{"response": "a", "overall_score": 1}]}, "at least two"),

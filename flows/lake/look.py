@@ -1,0 +1,135 @@
+"""The commands that look into the lake: `dapflow datasets`, `show`, `lineage`, `diff`, `sql`. They start quickly (no Prefect, no torch)."""
+
+import json
+from typing import Annotated, Literal
+
+import duckdb
+from cyclopts import Parameter
+from rich.console import Console
+
+from flows.lake import trees, views
+from flows.lake.options import Json, Lake, Limit, print_json, reading
+from storage.errors import UserError
+from storage.lake import Lake as OpenLake
+from storage.refs import Ref
+from storage.schema import NOUNS
+
+Kind = Literal["prompts", "completions", "verdicts", "acceptances", "pairs", "models", "metrics"]
+
+
+def datasets(*, kind: Kind | None = None, limit: Limit = 50, lake: Lake = "lake", as_json: Json = False) -> None:
+    """List the dataset versions and models of the lake, newest first: kind, rows, size, age, state.
+
+    Example: dapflow datasets --kind pairs
+
+    Parameters
+    ----------
+    kind: Only versions of this noun.
+    """
+    with reading(lake) as opened:
+        catalogue = opened.catalogue()
+        found = [one for one in catalogue.versions.values() if kind in (None, one.kind)]
+        found.sort(key=lambda one: one.opened_at, reverse=True)
+        rows = [views.dataset_row(one, catalogue.bytes_of(one.version)) for one in found]
+    print_json(rows) if as_json else views.print_datasets(Console(), rows, limit)
+
+
+def show(what: str, /, *, limit: Limit = 10, where: str | None = None, lake: Lake = "lake", as_json: Json = False) -> None:
+    """Show rows of a dataset: KIND (its newest version), KIND@VERSION, or a version.
+
+    Example: dapflow show pairs --where "dropped is null and margin > 2" --limit 5
+
+    Parameters
+    ----------
+    what: A noun such as pairs, a version, or both: pairs@3f9c01.
+    where: Only rows that meet this SQL condition.
+    """
+    with reading(lake) as opened:
+        ref = _newest(opened, what) if what in NOUNS else opened.ref(what)
+        columns = ", ".join(f'"{name}"' for name in opened.schema(ref.kind).names if name not in ("version", "token_ids", "logprobs"))
+        condition = f" AND ({where})" if where else ""
+        query = f"SELECT {columns} FROM \"{ref.kind}\" WHERE version = '{ref.version}'{condition} ORDER BY id LIMIT {limit}"
+        rows = opened.rows(query)
+    print_json(rows) if as_json else views.print_rows(Console(), ref, rows)
+
+
+def lineage(
+    some_id: str,
+    /,
+    *,
+    rows: Annotated[
+        bool, Parameter(negative=(), help="Of a model: every pair it was trained on, with its completions, verdicts and seeds.")
+    ] = False,
+    lake: Lake = "lake",
+    as_json: Json = False,
+) -> None:
+    """Where a row, a dataset or a model came from, up to prompts and seeds, and what came of it, down to models and metrics.
+
+    Example: dapflow lineage 3f9c01
+
+    Parameters
+    ----------
+    some_id: The id of a row, a dataset version or a model, or the beginning of one.
+    """
+    from storage.learned import learned_rows, levels
+    from storage.lineage import trace
+
+    with reading(lake) as opened:
+        if rows:
+            for batch in learned_rows(opened, opened.catalogue().resolve(some_id)):
+                for row in batch.to_pylist():
+                    print(json.dumps(row, default=str) if as_json else trees.learned_line(row))
+            return
+        node = trace(opened, some_id)
+        counts = levels(opened, node.id) if node.kind == "models" and "-" not in node.id and node.facts.get("state") == "complete" else []
+    if as_json:
+        print_json(node.as_json() | ({"levels": counts} if counts else {}))
+    else:
+        trees.print_tree(Console(), node, counts)
+
+
+def diff(a: str, b: str, /, *, lake: Lake = "lake", as_json: Json = False) -> None:
+    """What changed between two versions of a noun (rows added, removed, changed), or whose answers won under two policies.
+
+    Example: dapflow diff pairs@3f9c01 pairs@a7d2
+
+    Parameters
+    ----------
+    a: A version, or the beginning of one; two policies are compared by the prompts whose winner flipped.
+    b: The other.
+    """
+    from storage.diff import diff as difference
+
+    with reading(lake) as opened:
+        found = difference(opened, a, b)
+    print_json(found) if as_json else views.print_diff(Console(), found)
+
+
+def sql(query: str, /, *, format: Literal["table", "csv", "json", "parquet"] = "table", limit: Limit = 100, lake: Lake = "lake") -> None:
+    """Ask the lake in SQL. Read only: the engine refuses everything else.
+
+    Example: dapflow sql "select outcome, count(*) from verdicts group by outcome" --format csv
+
+    Parameters
+    ----------
+    query: One SELECT over prompts, completions, verdicts, acceptances, pairs, models, metrics, versions, edges, runs, iterations.
+    format: How the rows are printed; all but table print every row.
+    """
+    try:
+        statements = duckdb.extract_statements(query)
+    except duckdb.Error as error:
+        raise UserError(f"The database says: {str(error).splitlines()[0]}") from error
+    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+        raise UserError("`dapflow sql` takes one SELECT: the lake is changed by runs only.")
+    with reading(lake) as opened:
+        if format == "table":
+            views.print_table(Console(), opened.batches(query, rows=limit + 1), limit)
+        else:
+            views.print_raw(opened, query, format)
+
+
+def _newest(lake: OpenLake, kind: str) -> Ref:
+    complete = [one for one in lake.catalogue().versions.values() if one.kind == kind and one.state == "complete"]
+    if not complete:
+        raise UserError(f"The lake has no complete version of {kind} yet.")
+    return lake.ref(max(complete, key=lambda one: one.opened_at).version)
