@@ -91,7 +91,7 @@ CREATE TABLE pairs (
 CREATE TABLE models (
     version VARCHAR, id VARCHAR,
     name VARCHAR,                -- as a person calls it
-    role VARCHAR,                -- 'policy' or 'reward'
+    role VARCHAR,                -- 'policy', 'reward', 'ranker' or 'endpoint'
     parent VARCHAR,              -- model version it was trained from; null for a model from outside
     reference VARCHAR,           -- model version its loss was taken against; null when there was none
     path VARCHAR,                -- directory of the weights, relative to the lake's root; null for a model from outside

@@ -1,7 +1,7 @@
 """What a step shows on its page in the Prefect UI: where its rows came from, a few of them, and how far it is while it runs."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
@@ -9,6 +9,7 @@ from prefect.context import TaskRunContext
 from prefect.runtime import flow_run
 
 from storage import Lake, Ref
+from tasks.pictures import training_curves
 
 _SECONDS_BETWEEN_UPDATES = 5.0
 _SHOWN_COLUMNS = {
@@ -43,22 +44,32 @@ class ProgressArtifact:
 
 
 def publish_artifacts(lake: Lake, ref: Ref, step: str, code: str, parameters: Mapping[str, Any], parents: Mapping[str, str]) -> None:
-    """Put the version's card on the task run: id, parents, parameters, code version and its first rows."""
+    """Put the version's card on the task run: its curves, its first rows, id, parents, parameters and code version."""
     if TaskRunContext.get() is None:
         return
     facts = [
         ("version", f"`{ref.kind}@{ref.version}`"),
         ("rows", f"{ref.rows:,}"),
         *((f"from {role}", f"`{version}`") for role, version in parents.items()),
-        *((name, f"`{value}`") for name, value in parameters.items()),
+        *((name, f"`{value}`") for name, value in _flat(parameters)),
         ("code version", f"`{code}`"),
         ("flow run", f"`{flow_run.name}`"),
     ]
     columns = _SHOWN_COLUMNS[ref.kind]
     query = f'SELECT {", ".join(columns)} FROM "{ref.kind}" WHERE version = ? ORDER BY id LIMIT 5'
     rows = [[row[column] for column in columns] for row in lake.rows(query, [ref.version])]
-    markdown = f"{_table(('', ''), facts)}\n\n{_table(columns, rows)}"
+    picture = training_curves(lake, ref.version) if ref.kind == "models" else ""
+    markdown = f"{picture}\n\n{_table(columns, rows)}\n\n{_table(('', ''), facts)}"
     create_markdown_artifact(key=step.replace("_", "-"), markdown=markdown, description=f"{ref.kind}@{ref.version}")
+
+
+def _flat(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names, as `--set` takes them."""
+    for name, value in parameters.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
 
 
 def _table(header: tuple[str, ...], rows: Any) -> str:

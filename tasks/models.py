@@ -74,8 +74,12 @@ def files_digest(path: Path) -> str:
 
 def load(path: Path, *, dtype: torch.dtype | None = None) -> Loaded:
     """Load a model directory; the last three stay in memory. dtype: None for the fastest this machine has. Raises UserError."""
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return _load(Path(path), dtype or _dtype_of(Path(path), device), device)
+    return _load(Path(path), dtype or dtype_of(Path(path)), _device())
+
+
+def load_own(path: Path, *, dtype: torch.dtype | None = None) -> Loaded:
+    """Load a model directory for oneself, to change it: no one else has it, and nothing keeps it in memory. See `load`."""
+    return _read(Path(path), dtype or dtype_of(Path(path)), _device())
 
 
 def save(loaded: Loaded, directory: Path) -> None:
@@ -89,8 +93,7 @@ def release() -> None:
     _load.cache_clear()
 
 
-@lru_cache(maxsize=3)
-def _load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
+def _read(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     try:
         # trust_remote_code unset would ask on the terminal whether to run the code
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
@@ -102,11 +105,18 @@ def _load(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     return Loaded(model=model.to(device).eval(), tokenizer=tokenizer)
 
 
-def _dtype_of(path: Path, device: torch.device) -> torch.dtype:
-    """The weights' own precision, or bfloat16 for half-precision ones where that is fast."""
+_load = lru_cache(maxsize=3)(_read)
+
+
+def dtype_of(path: Path) -> torch.dtype:
+    """What a model directory is loaded in here: its weights' own precision, or bfloat16 for half-precision ones where that is fast."""
     with safe_open(next(iter(sorted(path.glob("*.safetensors")))), framework="pt") as weights:
         stored = weights.get_slice(next(iter(weights.keys()))).get_dtype()
-    return torch.float32 if stored == "F32" else fast_dtype(device)
+    return torch.float32 if stored == "F32" else fast_dtype(_device())
+
+
+def _device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def _from_hub(name: str) -> Path:

@@ -217,9 +217,9 @@ def _holds_refs(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """The JSON form of a parameter, the same in every process."""
+    """The JSON form of a parameter, the same in every process, less what a model's MACHINE names: what decides nothing of the result."""
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        return value.model_dump(mode="json", exclude=getattr(value, "MACHINE", None))
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     assert value is None or isinstance(value, bool | int | float | str), f"{value!r} cannot be a parameter of a step"

@@ -7,7 +7,7 @@ import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
@@ -20,9 +20,7 @@ from tasks.training.batches import Group
 from tasks.training.features import pick_features
 from tasks.training.losses import bradley_terry
 from tasks.training.parameters import trainable
-
-if TYPE_CHECKING:
-    from tasks.training.reward import RewardModel
+from tasks.training.settings import RewardModel
 
 _ADAPTER, _WEIGHTS = "adapter.safetensors", "backbone.safetensors"
 
@@ -35,7 +33,7 @@ class Backbone:
     tokenizer: Any
 
 
-def tune(base: Backbone, groups: Sequence[Group], margins: Tensor, settings: "RewardModel", seed: int) -> Backbone:
+def tune(base: Backbone, groups: Sequence[Group], margins: Tensor, settings: RewardModel, seed: int) -> Backbone:
     """Train a copy of the backbone together with a linear head by the Bradley-Terry loss, in fp32. Groups: chosen first, then rejected."""
     model = trainable(copy.deepcopy(base.model).float(), settings.parameters, settings.lora_rank, seed)
     head = torch.zeros(model.config.get_text_config().hidden_size, requires_grad=True)

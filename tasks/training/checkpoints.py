@@ -1,10 +1,9 @@
-"""Checkpoints of a training run: step-<n>/{tensors.safetensors, state.json}, published by rename, the last two kept.
+"""Checkpoints of a training run: step-<n>/{tensors*.safetensors, state.json}, published by rename, the last two kept.
 
 Test: pytest tests/tasks/training/test_checkpoints.py
 """
 
 import json
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,20 +13,35 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from storage.chunks import synchronise
+from tasks.training.ranks import ALONE, Ranks
 
 KEPT = 2
 
 
-def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any]) -> None:
-    """Publish the checkpoint of `step`, all or nothing, and remove all but the newest two."""
-    partial = folder / f"partial-{os.getpid()}"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    weights = partial / "tensors.safetensors"
-    save_file(tensors, weights)
-    (partial / "state.json").write_text(json.dumps(state | {"step": step, "tensors_bytes": weights.stat().st_size}))
-    for file in (weights, partial / "state.json"):
-        synchronise(file)
+def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], ranks: Ranks = ALONE) -> None:
+    """Publish the checkpoint of `step`, all or nothing, and remove all but the newest two.
+
+    The first process writes for all, unless each holds a shard: then each writes its own.
+    """
+    partial = folder / "partial-step"
+    if ranks.first:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+    if ranks.sharded:
+        ranks.wait()
+    if ranks.first or ranks.sharded:
+        save_file(tensors, partial / _name(ranks))
+        synchronise(partial / _name(ranks))
+    if ranks.sharded:
+        ranks.wait()
+    if ranks.first:
+        sizes = {file.name: file.stat().st_size for file in partial.glob("*.safetensors")}
+        (partial / "state.json").write_text(json.dumps(state | {"step": step, "bytes": sizes}))
+        _publish(folder, partial, step)
+
+
+def _publish(folder: Path, partial: Path, step: int) -> None:
+    synchronise(partial / "state.json")
     target = folder / f"step-{step:08d}"
     shutil.rmtree(target, ignore_errors=True)  # a damaged one of the same step
     partial.rename(target)
@@ -36,17 +50,21 @@ def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, A
         shutil.rmtree(old)
 
 
-def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+def load(folder: Path, ranks: Ranks = ALONE) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
     """The newest whole checkpoint, as `save` got it (its state with `step`), or None; damaged ones are passed over."""
     for candidate in _newest_first(folder):
         try:
             state = json.loads((candidate / "state.json").read_text())
-            weights = candidate / "tensors.safetensors"
-            if weights.stat().st_size == state.pop("tensors_bytes"):
-                return load_file(weights), state
+            sizes = state.pop("bytes")
+            if all((candidate / name).stat().st_size == size for name, size in sizes.items()):
+                return load_file(candidate / _name(ranks)), state
         except (OSError, ValueError, KeyError):
             continue
     return None
+
+
+def _name(ranks: Ranks) -> str:
+    return f"tensors-{ranks.rank}-of-{ranks.world}.safetensors" if ranks.sharded else "tensors.safetensors"
 
 
 def _newest_first(folder: Path) -> Iterator[Path]:

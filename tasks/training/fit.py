@@ -18,14 +18,16 @@ from transformers import PreTrainedModel
 from storage.errors import UserError
 from tasks.seeds import derive_seed, generator
 from tasks.training import checkpoints
-from tasks.training.batches import Group, microbatches
+from tasks.training.batches import Group
 from tasks.training.cringe import cringe, draw_alternatives
 from tasks.training.logps import Scorer, attention_of, pick_scorer, sum_by_answer
 from tasks.training.logs import StepLog, displacement, means, peak_memory_gib
 from tasks.training.losses import Logps, Loss
 from tasks.training.optimizer import Optimizer, pick_optimizer
 from tasks.training.parameters import checkpointed
+from tasks.training.ranks import ALONE, Ranks
 from tasks.training.settings import Training
+from tasks.training.sharding import shard
 
 
 def fit(
@@ -37,34 +39,40 @@ def fit(
     seed: int,
     checkpoint_dir: Path | None = None,
     on_step: Callable[[StepLog], None] | None = None,
+    ranks: Ranks = ALONE,
 ) -> list[StepLog]:
     """Train `model` (in place, cast to the settings' dtype) and return the logs of every step, those before a resume included.
 
     Started again after a kill with the same arguments, it goes on from the newest whole checkpoint; `on_step` then sees the steps after
-    that checkpoint once more. Raises UserError where groups lack what the loss needs, where the checkpoints belong to another run, and
-    where a loss or gradient is not finite (it names the rows; the checkpoints before it stay).
+    that checkpoint once more. Several processes that call it with the same arguments and their own `ranks` share each batch.
+    Raises UserError where groups lack what the loss needs, where the checkpoints belong to another run, and where a loss or gradient is
+    not finite (it names the rows; the checkpoints before it stay).
     """
     _check(groups, loss)
-    torch.nn.Module.to(model, settings.torch_dtype(model.device))
     model.eval()  # dropout off: the log-probs of the policy are those of the reference at the start
+    dtype = settings.torch_dtype(model.device)
+    torch.nn.Module.to(model, torch.float32 if ranks.sharded else dtype)  # shards are fp32 masters, gathered in dtype
     scorer = pick_scorer(model)
-    optimizer = pick_optimizer(model, settings, seed)
-    run = _fingerprint(groups, loss, settings, seed)
-    logs = _resume(checkpoint_dir, optimizer, run)
+    attention = attention_of(scorer, model)
+    if ranks.sharded:
+        scorer = shard(model, scorer, dtype)
+    optimizer = pick_optimizer(model, settings, seed, ranks)
+    run = _fingerprint(groups, loss, settings, seed, ranks)
+    logs = _resume(checkpoint_dir, optimizer, run, ranks)
     batches, saved = list(_batches(len(groups), settings, seed)), time.monotonic()
-    for step, (epoch, indices) in list(enumerate(batches))[len(logs) :]:
-        rate = settings.learning_rate_at(step, len(batches))
-        batch = [groups[index] for index in indices]
-        with attention_of(scorer, model), checkpointed(model, settings.gradient_checkpointing):
-            log = _train_step(model, batch, loss, settings, scorer, optimizer, rate, seed, step, epoch)
-        logs.append(log)
-        if on_step is not None:
-            on_step(log)
-        late = time.monotonic() - saved > 60 * settings.checkpoint_every_minutes
-        if checkpoint_dir is not None and (late or (step + 1) % settings.checkpoint_every_steps == 0):
-            state = {"run": run, "logs": [asdict(log) for log in logs]}
-            checkpoints.save(checkpoint_dir, step + 1, optimizer.state(), state)
-            saved = time.monotonic()
+    with attention, checkpointed(model, settings.gradient_checkpointing):
+        for step, (epoch, indices) in list(enumerate(batches))[len(logs) :]:
+            rate = settings.learning_rate_at(step, len(batches))
+            batch = [groups[index] for index in indices]
+            late = time.monotonic() - saved > 60 * settings.checkpoint_every_minutes
+            log, late = _train_step(model, batch, loss, settings, scorer, optimizer, rate, seed, step, epoch, ranks, late)
+            logs.append(log)
+            if on_step is not None:
+                on_step(log)
+            if checkpoint_dir is not None and (late or (step + 1) % settings.checkpoint_every_steps == 0):
+                state = {"run": run, "logs": [asdict(log) for log in logs]}
+                checkpoints.save(checkpoint_dir, step + 1, optimizer.state(), state, ranks)
+                saved = time.monotonic()
     return logs
 
 
@@ -79,49 +87,61 @@ def _train_step(
     seed: int,
     step: int,
     epoch: int,
-) -> StepLog:
+    ranks: Ranks,
+    late: bool,
+) -> tuple[StepLog, bool]:
+    """Its log, and whether a checkpoint is due by the clock of the first process."""
     start = time.perf_counter()
-    losses, policies = list[Tensor](), dict[int, Tensor]()
-    for indices in microbatches(batch, settings.tokens_per_microbatch):
-        part = [batch[index] for index in indices]
-        logps = _score(model, part, loss, scorer, random_seed=derive_seed(seed, "alternatives", step, *part[0].row_ids))
+    sizes = [len(group.answers) for group in batch]
+    table = torch.zeros(sum(sizes) + len(batch) + 2, device=model.device)  # what each process finds of its groups
+    policies, losses, entropy, due = table[: sum(sizes)].split(sizes), table[sum(sizes) : -2], table[-2], table[-1]
+    for part in ranks.parts(batch, settings.tokens_per_microbatch):
+        some = [batch[index] for index in part.indices]
+        logps, entropies = _score(model, some, loss, scorer, random_seed=derive_seed(seed, "alternatives", step, *some[0].row_ids))
         each = torch.cat([loss(group) for group in logps])
-        _check_finite(each.sum().item(), part, step)
-        (each.sum() / len(batch)).backward()  # of the whole batch, so that micro-batches do not change the mean
-        losses.append(each.detach())
-        policies.update(zip(indices, (group.policy[0].detach() for group in logps), strict=True))
+        _check_finite(each.sum().item(), some, step)
+        (part.weight * each.sum() / len(batch)).backward()  # of the whole batch, so that micro-batches do not change the mean
+        if part.weight:
+            entropy += entropies.sum()
+            losses[part.indices] = each.detach()
+            for index, group in zip(part.indices, logps, strict=True):
+                policies[index].copy_(group.policy[0].detach())
+    due.fill_(float(late and ranks.first))
+    ranks.add_up([table])
     norm = optimizer.step(learning_rate)
     _check_finite(norm, batch, step)
-    ordered = [policies[index] for index in range(len(batch))]
+    ordered = list(policies)
     measured = means(batch, ordered)
-    return StepLog(
+    log = StepLog(
         step=step,
         epoch=epoch,
-        loss=(torch.cat(losses).sum() / len(batch)).item(),
+        loss=(losses.sum() / len(batch)).item(),
         logp_chosen=math.fsum(policy[0].item() for policy in ordered) / len(batch),
         **measured,
+        entropy=entropy.item() / sum(len(answer) for group in batch for answer in group.answers),
         gradient_norm=norm,
         learning_rate=learning_rate,
         tokens_per_second=sum(group.tokens for group in batch) / (time.perf_counter() - start),
         peak_memory_gib=peak_memory_gib(model.device),
         warnings=displacement(measured["reward_chosen"], settings),
     )
+    return log, bool(due.item())
 
 
-def _score(model: PreTrainedModel, groups: Sequence[Group], loss: Loss, scorer: Scorer, random_seed: int) -> list[Logps]:
-    """What the loss sees of each group, [1, answers]; its length may differ between groups."""
+def _score(model: PreTrainedModel, groups: Sequence[Group], loss: Loss, scorer: Scorer, random_seed: int) -> tuple[list[Logps], Tensor]:
+    """What the loss sees of each group, [1, answers], which may differ in length between groups; and the entropies, [tokens]."""
     draw = None
     if loss.registered.needs_cringe:
         random = torch.Generator(model.device).manual_seed(random_seed)
         draw = partial(draw_alternatives, k=int(loss.options["k"]), random=random)
-    tokens = scorer(model, groups, draw)
+    tokens, entropies = scorer(model, groups, draw)
     penalties = None if draw is None else sum_by_answer(cringe(tokens[0], tokens[1]), groups)
     policies = sum_by_answer(tokens[0], groups)
 
     def row(values: Sequence[float] | None) -> Tensor | None:
         return None if values is None else tokens.new_tensor([values])
 
-    return [
+    logps = [
         Logps(
             policy=policies[index][None],
             length=tokens.new_tensor([[len(answer) for answer in group.answers]]),
@@ -132,6 +152,7 @@ def _score(model: PreTrainedModel, groups: Sequence[Group], loss: Loss, scorer: 
         )
         for index, group in enumerate(groups)
     ]
+    return logps, entropies
 
 
 def _batches(count: int, settings: Training, seed: int) -> Iterator[tuple[int, list[int]]]:
@@ -160,15 +181,16 @@ def _check_finite(value: float, groups: Sequence[Group], step: int) -> None:
         raise UserError(f"The loss or its gradient is not finite at step {step}; look at these rows or lower the learning rate: {rows}.")
 
 
-def _fingerprint(groups: Sequence[Group], loss: Loss, settings: Training, seed: int) -> str:
-    digest = hashlib.sha256(f"{loss.model_dump_json()} {settings.model_dump_json()} {seed}".encode())
+def _fingerprint(groups: Sequence[Group], loss: Loss, settings: Training, seed: int, ranks: Ranks) -> str:
+    shards = f" in {ranks.world} shards" if ranks.sharded else ""
+    digest = hashlib.sha256(f"{loss.model_dump_json()} {settings.model_dump_json()} {seed}{shards}".encode())
     for group in groups:
         digest.update(repr(group).encode())
     return digest.hexdigest()
 
 
-def _resume(folder: Path | None, optimizer: Optimizer, run: str) -> list[StepLog]:
-    found = None if folder is None else checkpoints.load(folder)
+def _resume(folder: Path | None, optimizer: Optimizer, run: str, ranks: Ranks) -> list[StepLog]:
+    found = None if folder is None else checkpoints.load(folder, ranks)
     if found is None:
         return []
     tensors, state = found
@@ -177,4 +199,4 @@ def _resume(folder: Path | None, optimizer: Optimizer, run: str) -> list[StepLog
             f"The checkpoints in {folder} are of another run (other data, loss, settings or seed): remove them or use another folder."
         )
     optimizer.load(tensors)
-    return [StepLog(**log | {"warnings": tuple(log["warnings"])}) for log in state["logs"]]
+    return [StepLog.read(log) for log in state["logs"]]

@@ -5,7 +5,7 @@ is in fp32 whatever the model's dtype. Test: pytest tests/tasks/training/test_he
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,14 +17,22 @@ Draw = Callable[[Tensor, Tensor], Tensor]
 CHUNK = 256  # positions: 50 MB of fp32 logits for a vocabulary of 49,152
 
 
+class TokenScores(NamedTuple):
+    """Of each completion token: its log-probability, fp32 [tokens], with gradients; and the entropy of the distribution it was taken
+    from, in nats, fp32 [tokens], without."""
+
+    logps: Tensor
+    entropy: Tensor
+
+
 def completion_logps(
     hidden: Tensor, target: Tensor, weight: Tensor, bias: Tensor | None = None, softcap: float | None = None, chunk: int = CHUNK
-) -> Tensor:
-    """log softmax(hidden weight^T + bias)[target], fp32 [tokens], of hidden [tokens, width], target [tokens], weight [vocabulary, width].
+) -> TokenScores:
+    """log softmax(hidden weight^T + bias)[target] and the entropy, of hidden [tokens, width], target [tokens], weight [vocabulary, width].
 
     Differentiable in hidden, weight and bias. `softcap` c squashes the logits to c tanh(logits / c) (Gemma 2).
     """
-    return _CompletionLogps.apply(hidden, weight, bias, target, softcap, chunk)  # pyright: ignore[reportReturnType]
+    return TokenScores(*_CompletionLogps.apply(hidden, weight, bias, target, softcap, chunk))  # pyright: ignore[reportGeneralTypeIssues]
 
 
 @torch.no_grad()
@@ -43,17 +51,22 @@ def _logits(hidden: Tensor, weight: Tensor, bias: Tensor | None, softcap: float 
 
 class _CompletionLogps(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, softcap: float | None, chunk: int) -> Tensor:
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor | None, target: Tensor, softcap: float | None, chunk: int
+    ) -> TokenScores:
         normaliser = torch.empty(len(target), device=hidden.device)
-        picked = torch.empty_like(normaliser)
+        picked, entropy = torch.empty_like(normaliser), torch.empty_like(normaliser)
         for start in range(0, len(target), chunk):
             part = slice(start, start + chunk)
             logits = _logits(hidden[part], weight, bias, softcap)
             picked[part] = logits.gather(1, target[part, None])[:, 0]
             normaliser[part] = logits.logsumexp(dim=1)
+            # H = log Z - sum p z, without another copy of the logits than p
+            entropy[part] = normaliser[part] - torch.einsum("tv,tv->t", (logits - normaliser[part, None]).exp_(), logits)
+        ctx.mark_non_differentiable(entropy)
         ctx.save_for_backward(hidden, weight, bias, target, normaliser)
         ctx.softcap, ctx.chunk = softcap, chunk
-        return picked - normaliser
+        return TokenScores(picked - normaliser, entropy)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -16,14 +16,14 @@ from transformers import PreTrainedModel
 
 from tasks.training.attention import shared_prefix
 from tasks.training.batches import Group, pack
-from tasks.training.head import Draw, completion_logps, draw_tokens
+from tasks.training.head import Draw, TokenScores, completion_logps, draw_tokens
 
 
 class Scorer(Protocol):
-    def __call__(self, model: PreTrainedModel, groups: Sequence[Group], draw: Draw | None = None) -> Tensor:
-        """fp32 log-probs of every completion token, answer after answer, group after group, [1, tokens].
+    def __call__(self, model: PreTrainedModel, groups: Sequence[Group], draw: Draw | None = None) -> TokenScores:
+        """Of every completion token, answer after answer, group after group: fp32 log-probs [1, tokens] and entropies [tokens].
 
-        With `draw`, [2, tokens]: the second row is of the token that it draws at each place.
+        With `draw`, the log-probs are [2, tokens]: the second row is of the token that it draws at each place.
         """
         ...
 
@@ -38,7 +38,7 @@ def sequence_logps(model: PreTrainedModel, groups: Sequence[Group], scorer: Scor
 
     Gradients flow unless the caller turned them off. All groups share one forward, so pass what fits in memory (see `microbatches`).
     """
-    return sum_by_answer(scorer(model, groups)[0], groups)
+    return sum_by_answer(scorer(model, groups).logps[0], groups)
 
 
 def sum_by_answer(tokens: Tensor, groups: Sequence[Group]) -> list[Tensor]:
@@ -60,7 +60,7 @@ def reference_logps(model: PreTrainedModel, groups: Iterable[Group]) -> Iterator
         yield tuple(sequence_logps(model, [group], scorer)[0].tolist())
 
 
-def packed_token_logps(model: PreTrainedModel, groups: Sequence[Group], draw: Draw | None = None) -> Tensor:
+def packed_token_logps(model: PreTrainedModel, groups: Sequence[Group], draw: Draw | None = None) -> TokenScores:
     """The `Scorer` without padding: one row, shared prompts, the head at completion positions only."""
     packed = pack(groups, model.device)
     with shared_prefix(model):
@@ -77,24 +77,26 @@ def packed_token_logps(model: PreTrainedModel, groups: Sequence[Group], draw: Dr
     targets = [packed.target]
     if draw is not None:
         targets.append(draw_tokens(draw, hidden, packed.target, head.weight, head.bias, _softcap(model)))
-    logps = completion_logps(hidden.repeat(len(targets), 1), torch.cat(targets), head.weight, head.bias, _softcap(model))
-    return logps.view(len(targets), -1)
+    logps, entropy = completion_logps(hidden.repeat(len(targets), 1), torch.cat(targets), head.weight, head.bias, _softcap(model))
+    return TokenScores(logps.view(len(targets), -1), entropy[: len(packed.target)])
 
 
-def padded_token_logps(model: PreTrainedModel, groups: Sequence[Group], draw: Draw | None = None) -> Tensor:
+def padded_token_logps(model: PreTrainedModel, groups: Sequence[Group], draw: Draw | None = None) -> TokenScores:
     """The `Scorer` for every causal model: a right-padded row for each answer, through the model's own forward."""
     rows = [(group.prompt, answer) for group in groups for answer in group.answers]
     inputs = [torch.tensor(prompt + answer[:-1], device=model.device) for prompt, answer in rows]
     mask = pad_sequence([torch.ones_like(row) for row in inputs], batch_first=True)
     ids = pad_sequence(inputs, batch_first=True)
     logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-    found = list[Tensor]()
+    found, entropies = list[Tensor](), list[Tensor]()
     for row, (prompt, answer) in zip(logits, rows, strict=True):
         scores = row[len(prompt) - 1 : len(prompt) - 1 + len(answer)]
         target = torch.tensor(answer, device=model.device)
         targets = [target] if draw is None else [target, draw(scores.detach(), target)]
-        found.append(scores.log_softmax(-1, dtype=torch.float32).gather(1, torch.stack(targets, dim=1)))
-    return torch.cat(found).T
+        logps = scores.log_softmax(-1, dtype=torch.float32)
+        found.append(logps.gather(1, torch.stack(targets, dim=1)))
+        entropies.append(torch.special.entr(logps.detach().exp()).sum(dim=1))
+    return TokenScores(torch.cat(found).T, torch.cat(entropies))
 
 
 def attention_of(scorer: Scorer, model: PreTrainedModel) -> AbstractContextManager[None]:
@@ -125,10 +127,10 @@ def _why_not_packed(model: PreTrainedModel) -> str | None:
     groups = _probe(config.vocab_size)
     apart = [Group(prompt=g.prompt, answers=(answer,), row_ids=g.row_ids) for g in groups for answer in g.answers]
     promptless = [Group(prompt=g.prompt[-1:], answers=g.answers, row_ids=g.row_ids) for g in apart]
-    plain = padded_token_logps(model, apart)
-    scale = (plain - padded_token_logps(model, promptless)).abs().max()
+    plain = padded_token_logps(model, apart).logps
+    scale = (plain - padded_token_logps(model, promptless).logps).abs().max()
     try:
-        packed = packed_token_logps(model, groups)
+        packed = packed_token_logps(model, groups).logps
     except Exception as error:  # whatever an architecture raises, it cannot be packed
         return f"{type(error).__name__}: {error}"
     share = ((packed - plain).abs().max() / scale).item()

@@ -4,6 +4,7 @@ import math
 import resource
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ class StepLog:
 
     Chosen is a group's first answer, rejected its last. Implied rewards are log pi - log pi_ref, without a loss's beta; the margin is
     theirs where there is a reference, else of the log-probs; accuracy is the share of groups whose margin is above zero; kl is the mean
-    of log pi - log pi_ref over all answers, which estimates KL(pi || pi_ref) where the policy has just sampled them. Memory is the
+    of log pi - log pi_ref over all answers, which estimates KL(pi || pi_ref) where the policy has just sampled them; entropy is the
+    policy's at each token of the answers, mean over tokens. Memory is the
     process's (the device's, on a GPU) highest so far.
     """
 
@@ -32,11 +34,18 @@ class StepLog:
     margin: float | None
     accuracy: float | None
     kl: float | None
+    entropy: float
     gradient_norm: float
     learning_rate: float
     tokens_per_second: float
     peak_memory_gib: float
     warnings: tuple[str, ...] = ()
+
+    @classmethod
+    def read(cls, plain: dict[str, Any]) -> Self:
+        """From what JSON made of `asdict`."""
+        fields: dict[str, Any] = plain | {"warnings": tuple(plain["warnings"])}
+        return cls(**fields)
 
 
 def means(batch: Sequence[Group], policies: Sequence[Tensor]) -> dict[str, float | None]:

@@ -9,27 +9,24 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
+from storage import Lake, ModelRef
 from tasks.chat import context_length
-from tasks.models import Loaded
+from tasks.models import Loaded, load, save
 from tasks.training.batches import Group, microbatches
 from tasks.training.fit import fit
 from tasks.training.logps import pick_scorer, sequence_logps
 from tasks.training.losses import Loss
 from tasks.training.parameters import merge, trainable
-from tasks.training.settings import Training
-
-if TYPE_CHECKING:
-    from tasks.training.reward import RewardModel
+from tasks.training.settings import RewardModel, Training
 
 TEMPLATE = Path(__file__).parents[1] / "judges" / "prompts" / "ranker-v1.txt"
 _MARKERS = re.compile(r"\[(CONTEXT|RESPONSE A|RESPONSE B|BETTER RESPONSE)\]")
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Comparison:
     """Two answers to a prompt. `row_id` names where it came from."""
 
@@ -94,7 +91,7 @@ class Ranker:
 def tune_ranker(
     base: Loaded,
     pairs: Sequence[Comparison],
-    settings: "RewardModel",
+    settings: RewardModel,
     seed: int,
     checkpoint_dir: Path | None = None,
     on_step: Callable[[int], None] | None = None,
@@ -109,6 +106,16 @@ def tune_ranker(
         on_step=None if on_step is None else lambda log: on_step(training.batch_size),
     )  # fmt: skip
     return Loaded(model=merge(model), tokenizer=base.tokenizer)
+
+
+def save_ranker(directory: Path, ranker: Loaded) -> None:
+    """As an ordinary model directory."""
+    save(ranker, directory)
+
+
+def load_ranker(lake: Lake, ref: ModelRef) -> Ranker:
+    """A ranker of the lake, ready to compare."""
+    return Ranker(load(lake.model(ref)["path"]))
 
 
 def _labels(loaded: Loaded) -> tuple[int, int]:

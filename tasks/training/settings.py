@@ -1,19 +1,26 @@
-"""`Training`, the settings of a training run as a frozen value, and what follows from them: learning rates and the dtype.
+"""`Training` and `RewardModel`, the settings of training as frozen values, and what follows from them: learning rates and the dtype.
 
 Test: pytest tests/tasks/training/test_settings.py
 """
 
 import math
-from typing import Literal
+from typing import ClassVar, Literal, Self
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+MARGINS: dict[str, dict[str, float]] = {  # Llama 2, arXiv 2307.09288, table 27
+    "none": {},
+    "small": {"significantly": 1.0, "better": 2 / 3, "slightly": 1 / 3, "negligible": 0.0},
+    "large": {"significantly": 3.0, "better": 2.0, "slightly": 1.0, "negligible": 0.0},
+}
 
 
 class Training(BaseModel):
     """How a policy is trained. A batch is `batch_size` groups (pairs) for each optimiser step; micro-batches only bound the memory."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+    MACHINE: ClassVar[set[str]] = {"checkpoint_every_steps", "checkpoint_every_minutes", "displacement_alarm_nats"}  # no part of a version
 
     learning_rate: float = Field(default=5e-6, gt=0)
     batch_size: int = Field(default=16, ge=1)
@@ -30,11 +37,27 @@ class Training(BaseModel):
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     parameters: Literal["full", "lora", "head"] = Field(default="full", description="which weights are trained; head: the output head")
     lora_rank: int = Field(default=16, ge=1)
-    weights: Literal["master", "stochastic"] = Field(
-        default="master", description="of bf16 weights: an fp32 copy of each, or stochastic rounding, which needs 4 bytes less of each"
+    weights: Literal["auto", "master", "stochastic"] = Field(
+        default="auto", description="of bf16 weights: an fp32 copy of each, or stochastic rounding (auto), which follows fp32 more closely"
     )
+    moments: Literal["float32", "8bit"] = Field(default="float32", description="of Adam; 8bit: 6 bytes less of each weight (bitsandbytes)")
     gradient_checkpointing: bool = Field(default=False, description="compute each layer again in the backward pass: slower, less memory")
+    processes: int | None = Field(default=None, ge=1, description="that share each batch; null: as `accelerate config` says, else one")
+    sharding: Literal["none", "full"] = Field(default="none", description="of several processes: each the whole model, or a part (FSDP)")
+    max_lag: int | None = Field(default=None, ge=0, description="optimiser steps that a sample may be old; null for any, 0 for on-policy")
     displacement_alarm_nats: float = Field(default=10.0, gt=0, description="warn when chosen answers lose more than this on average")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.sharding == "full" and self.weights == "stochastic":
+            raise ValueError("sharding: full keeps fp32 weights, so `weights` must be master")
+        if self.moments == "8bit" and self.weights == "stochastic":
+            raise ValueError("moments: 8bit goes with `weights` master only")
+        return self
+
+    def steps(self, groups: int) -> int:
+        """Optimiser steps on so many groups."""
+        return self.epochs * -(-groups // self.batch_size)
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """The rate of step 0 .. steps - 1: a linear warm-up over warmup_steps, then the schedule."""
@@ -47,6 +70,28 @@ class Training(BaseModel):
 
     def torch_dtype(self, device: torch.device) -> torch.dtype:
         return fast_dtype(device) if self.dtype == "auto" else getattr(torch, self.dtype)
+
+
+class RewardModel(BaseModel):
+    """How a reward model is trained."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    kind: Literal["pointwise", "pairwise"] = Field(default="pointwise", description="scores one answer, or compares two (RSO's ranker)")
+    parameters: Literal["head", "lora", "full"] = Field(default="head", description="which weights are trained")
+    layers: int = Field(default=0, ge=0, description="layers of the backbone that are computed: the head reads what comes out; 0 for all")
+    margins: Literal["none", "small", "large"] = Field(default="none", description="margin by rating (Llama 2)")
+    epochs: int = Field(default=1, ge=1, description="for lora and full")
+    learning_rate: float = Field(default=1e-4, gt=0, description="for lora and full")
+    batch_size: int = Field(default=8, ge=1, description="pairs per optimiser step, for lora and full")
+    lora_rank: int = Field(default=8, ge=1)
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kind == "pairwise" and (self.parameters == "head" or self.layers or self.margins != "none"):
+            raise ValueError(
+                "kind: pairwise trains a whole language model: set `parameters` to lora or full, and neither layers nor margins"
+            )
+        return self
 
 
 def fast_dtype(device: torch.device) -> torch.dtype:

@@ -4,11 +4,11 @@
 Killed at any moment it goes on from its last checkpoint, and ends with the same weights to the bit.
 """
 
-import copy
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,19 +16,21 @@ import torch
 from storage import DatasetRef, Lake, ModelRef, UserError
 from storage.logps import KeptLogps
 from tasks.chat import render
-from tasks.models import Loaded, files_digest, save
-from tasks.policy import load_policy
+from tasks.models import Loaded, files_digest, release
+from tasks.policy import load_policy, policy_path
 from tasks.step import Out, step
 from tasks.training.batches import Group
-from tasks.training.fit import fit
+from tasks.training.freshness import oldest, require_fresh
+from tasks.training.job import Job
+from tasks.training.launch import LOGS, launch, with_processes
 from tasks.training.logps import reference_logps
 from tasks.training.logs import StepLog
 from tasks.training.losses import Loss
-from tasks.training.parameters import merge, save_adapter, trainable
 from tasks.training.settings import Training
 
+_SIDES = ("chosen_id", "rejected_id")
 _KEEP_SECONDS = 10  # reference log-probs that a kill may cost
-_CURVES = ("loss", "logp_chosen", "logp_rejected", "reward_chosen", "reward_rejected", "margin", "accuracy", "kl")
+_CURVES = ("loss", "logp_chosen", "logp_rejected", "reward_chosen", "reward_rejected", "margin", "accuracy", "kl", "entropy")
 _CURVES += ("gradient_norm", "learning_rate", "tokens_per_second", "peak_memory_gib")
 
 
@@ -41,6 +43,7 @@ def train(
     loss: Loss,
     training: Training,
     system: str | None,
+    chat_template: str | None,
     seed: int,
 ) -> None:
     """Train a copy of `policy` on the pairs that were not dropped; the reference's log-probs are computed once, before."""
@@ -49,50 +52,70 @@ def train(
     rows = [row for ref in pairs for row in out.lake.rows_of(ref) if row["dropped"] is None]
     if not rows:
         raise UserError("No pair is left to train on: every one was a tie, identical, truncated or not judged (`dapflow run` lists why).")
+    sampled = _completions(out.lake, rows)
+    lag = oldest(
+        out.lake,
+        policy,
+        [sampled[row[side]]["policy"] if row[side] else None for row in rows for side in _SIDES],
+        training.steps(len(rows)),
+    )
     if out.pending(0):
+        require_fresh(lag, training.max_lag)
         loaded = load_policy(out.lake, policy)
-        groups = pair_groups(out.lake, loaded, rows, system)
+        groups = pair_groups(loaded, rows, sampled, system, chat_template)
         if loss.registered.needs_reference:
             groups = _with_reference(out, reference, groups, training.torch_dtype(loaded.model.device))
-        own = copy.deepcopy(loaded.model)  # the policy itself stays as it is, in memory for the steps that follow
-        model = trainable(own, training.parameters, training.lora_rank, seed)
-        logs = fit(model, groups, loss, training, seed=seed, checkpoint_dir=out.scratch, on_step=_Progress(out, len(groups), training))
+        job = Job(policy=policy_path(out.lake, policy), groups=groups, loss=loss, training=with_processes(training), seed=seed)
+        del loaded
+        release()  # the reference above all: from here on only the policy's own copy is in memory
+        alone = job.training.processes == 1
+        logs = (job.run if alone else partial(launch, job))(out.scratch, on_step=_Progress(out, len(groups), training))
         directory = out.scratch / "partial-policy"
-        directory.mkdir(exist_ok=True)
-        save_adapter(model, directory / "adapter")
-        save(Loaded(model=merge(model), tokenizer=loaded.tokenizer), directory)
-        (out.scratch / "logs.json").write_text(json.dumps([asdict(log) for log in logs]))
+        (out.scratch / LOGS).write_text(json.dumps([asdict(log) for log in logs]))
         digest = files_digest(directory)
         row = {"id": out.row_id(0), "name": f"policy trained with {loss.name}", "role": "policy", "parent": policy.version}
         row |= {"reference": reference.version if loss.registered.needs_reference else None}
         row |= {"path": out.publish(directory), "digest": digest}
-        recipe = {"loss": loss.model_dump(), "training": training.model_dump(), "pairs": len(rows)}
+        recipe = {"loss": loss.model_dump(), "training": training.model_dump(), "pairs": len(rows), "steps": len(logs)}
         out.write(0, [row | {"recipe": json.dumps(recipe)}])
-    out.write(1, _curves(out, json.loads((out.scratch / "logs.json").read_text())), table="metrics")
+    out.write(1, _curves(out, json.loads((out.scratch / LOGS).read_text()), lag), table="metrics")
 
 
-def pair_groups(lake: Lake, policy: Loaded, pairs: Sequence[dict[str, Any]], system: str | None) -> list[Group]:
-    """Pairs as token ids: those that were sampled, not the text tokenised again, where the policy's family sampled them."""
-    versions = sorted({row[side].rsplit("-", 1)[0] for row in pairs for side in ("chosen_id", "rejected_id") if row[side]})
-    sampled: dict[str, list[int]] = {}
-    for version in versions:
-        for row in lake.rows("SELECT id, token_ids FROM completions WHERE version = ?", [version]):
-            sampled[row["id"]] = row["token_ids"]
+def pair_groups(
+    policy: Loaded,
+    pairs: Sequence[dict[str, Any]],
+    sampled: Mapping[str, Mapping[str, Any]],
+    system: str | None,
+    chat_template: str | None = None,
+) -> list[Group]:
+    """Pairs as token ids: those that were sampled, where the sampler told them, not the text tokenised again.
+
+    sampled: token_ids and finish_reason by completion id.
+    """
 
     def ids(row: dict[str, Any], side: str) -> tuple[int, ...]:
-        if row[f"{side}_id"]:
-            return tuple(sampled[row[f"{side}_id"]])
-        return (*policy.tokenizer(row[side], add_special_tokens=False)["input_ids"], policy.tokenizer.eos_token_id)
+        answer = sampled[row[f"{side}_id"]] if row[f"{side}_id"] else {"token_ids": [], "finish_reason": "stop"}
+        if answer["token_ids"]:
+            return tuple(answer["token_ids"])
+        ended = (policy.tokenizer.eos_token_id,) if answer["finish_reason"] == "stop" else ()
+        return (*policy.tokenizer(row[side], add_special_tokens=False)["input_ids"], *ended)
 
     return [
         Group(
-            prompt=tuple(render(policy.tokenizer, row["prompt"], system)),
+            prompt=tuple(render(policy.tokenizer, row["prompt"], system, chat_template)),
             answers=(ids(row, "chosen"), ids(row, "rejected")),
             row_ids=(row["id"],),
             preference=row["probability"],
         )
         for row in pairs
     ]
+
+
+def _completions(lake: Lake, pairs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The completions that the pairs are made of, by id."""
+    versions = sorted({row[side].rsplit("-", 1)[0] for row in pairs for side in _SIDES if row[side]})
+    query = "SELECT id, policy, token_ids, finish_reason FROM completions WHERE version = ?"
+    return {row["id"]: row for version in versions for row in lake.rows(query, [version])}
 
 
 def _with_reference(out: Out, reference: ModelRef, groups: Sequence[Group], dtype: torch.dtype) -> list[Group]:
@@ -125,12 +148,20 @@ class _Progress:
         self.out.progress(min((log.step + 1) * self.batch, self.total), self.total, "pairs")
 
 
-def _curves(out: Out, logs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    units = {"accuracy": "share of pairs", "learning_rate": "", "tokens_per_second": "tokens/s", "peak_memory_gib": "GiB"}
+def _curves(out: Out, logs: Sequence[dict[str, Any]], lag: int | None) -> list[dict[str, Any]]:
+    units = {
+        "accuracy": "share of pairs",
+        "entropy": "nats per token",
+        "learning_rate": "",
+        "tokens_per_second": "tokens/s",
+        "peak_memory_gib": "GiB",
+    }
     rows: list[dict[str, Any]] = []
     for log in logs:
         for name in _CURVES:
             if log[name] is not None:
                 row = {"id": out.row_id(len(rows)), "subject": out.version, "name": name, "step": log["step"]}
                 rows.append(row | {"value": log[name], "unit": units.get(name, "nats")})
+    if lag is not None:
+        rows.append({"id": out.row_id(len(rows)), "subject": out.version, "name": "max_lag", "value": lag, "unit": "optimiser steps"})
     return rows

@@ -82,7 +82,7 @@ def phases(model: PreTrainedModel, groups: list[Group], optimizer: MasterAdamW) 
         )
     times.append(time.perf_counter())
     hidden = body.last_hidden_state[0].index_select(0, packed.source)
-    loss = completion_logps(hidden, packed.target, head_weight(model)).sum()
+    loss = completion_logps(hidden, packed.target, head_weight(model)).logps.sum()
     times.append(time.perf_counter())
     loss.backward()
     times.append(time.perf_counter())
@@ -114,6 +114,27 @@ def measure(model: PreTrainedModel, name: str, pairs: int, rate: float) -> None:
     print("  one step: " + ", ".join(f"{key} {value:.2f} s" for key, value in parts.items()), flush=True)
 
 
+def lists(model: PreTrainedModel, answers: int = 8, count: int = 2) -> None:
+    """RRHF: what several answers to one prompt cost, against the same answers as lists of their own with the prompt again in each."""
+    [prompt, length] = SHAPES["long prompts"]
+    draw = random.Random(1)
+
+    def ids(size: int) -> tuple[int, ...]:
+        return tuple(draw.randrange(SMOLLM2.vocab_size) for _ in range(size))
+
+    groups = [Group(prompt=ids(prompt), answers=tuple(ids(length) for _ in range(answers)), row_ids=(str(i),)) for i in range(count)]
+    apart = [Group(prompt=g.prompt, answers=(answer,), row_ids=g.row_ids) for g in groups for answer in g.answers]
+    found = {}
+    for name, loss, some in (("together", "rrhf", groups), ("apart", "nll", apart)):
+        logs = fit(model, some, Loss.of(loss), Training(batch_size=len(some), epochs=2, learning_rate=1e-9), seed=0)
+        tokens = sum(group.tokens for group in some)
+        found[name] = tokens, tokens / logs[-1].tokens_per_second
+    needed = sum(len(g.prompt) + sum(len(answer) - 1 for answer in g.answers) for g in groups)
+    print(f"RRHF: {count} prompts of {prompt} tokens with {answers} answers of {length}")
+    print(f"  {found['together'][0]:,} tokens computed, {needed:,} needed; with the prompt again for each answer {found['apart'][0]:,}")
+    print(f"  a step {found['together'][1]:.2f} s; apart {found['apart'][1]:.2f} s", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=16)
@@ -128,6 +149,7 @@ def main() -> None:
     print(f"{dtype}, {torch.get_num_threads()} threads, matrix product {rate / 1e9:.0f} GFLOP/s")
     for name in SHAPES:
         measure(model, name, arguments.pairs, rate)
+    lists(model)
 
 
 if __name__ == "__main__":

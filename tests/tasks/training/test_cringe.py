@@ -40,5 +40,5 @@ def test_packed_and_padded_score_the_same_drawn_tokens() -> None:
         return draw_alternatives(logits, target, k=1, random=torch.Generator())
 
     packed, padded = packed_token_logps(model, groups, likeliest), padded_token_logps(model, groups, likeliest)
-    assert packed.shape == (2, sum(len(answer) for group in groups for answer in group.answers))
+    assert packed.logps.shape == (2, sum(len(answer) for group in groups for answer in group.answers))
     torch.testing.assert_close(packed, padded, atol=1e-4, rtol=1e-4)

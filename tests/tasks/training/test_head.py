@@ -30,7 +30,7 @@ def test_values_and_gradients_are_those_of_log_softmax(chunk: int, softcap: floa
     hidden, weight, bias, target = tensors()
     inputs = (hidden, weight, bias) if biased else (hidden, weight)
     upstream = torch.linspace(-1, 2, TOKENS)
-    ours = completion_logps(hidden, target, weight, bias if biased else None, softcap, chunk)
+    ours = completion_logps(hidden, target, weight, bias if biased else None, softcap, chunk).logps
     theirs = plain(hidden, target, weight, bias if biased else None, softcap)
     torch.testing.assert_close(ours, theirs)
     torch.testing.assert_close(torch.autograd.grad(ours, inputs, upstream), torch.autograd.grad(theirs, inputs, upstream))
@@ -39,13 +39,13 @@ def test_values_and_gradients_are_those_of_log_softmax(chunk: int, softcap: floa
 def test_a_frozen_head_still_passes_the_gradient_on() -> None:
     hidden, weight, _, target = tensors()
     weight.requires_grad_(False)
-    ours, theirs = completion_logps(hidden, target, weight, chunk=2).sum(), plain(hidden, target, weight, None, None).sum()
+    ours, theirs = completion_logps(hidden, target, weight, chunk=2).logps.sum(), plain(hidden, target, weight, None, None).sum()
     torch.testing.assert_close(torch.autograd.grad(ours, hidden), torch.autograd.grad(theirs, hidden))
 
 
 def test_uniform_logits_give_minus_log_of_the_vocabulary() -> None:
     target = torch.arange(TOKENS)
-    logps = completion_logps(torch.zeros(TOKENS, WIDTH), target, torch.zeros(VOCABULARY, WIDTH))
+    logps = completion_logps(torch.zeros(TOKENS, WIDTH), target, torch.zeros(VOCABULARY, WIDTH)).logps
     torch.testing.assert_close(logps, torch.full((TOKENS,), -torch.tensor(float(VOCABULARY)).log().item()))
 
 
@@ -56,13 +56,13 @@ def test_the_softmax_of_a_bf16_model_is_in_fp32() -> None:
     weight, target = torch.randn(500, 16, generator=random).bfloat16(), torch.randint(500, (1000,), generator=random)
     logits = torch.nn.functional.linear(hidden, weight)
     exact = logits.double().log_softmax(-1).gather(1, target[:, None]).sum().item()
-    assert completion_logps(hidden, target, weight).sum().item() == pytest.approx(exact, abs=1e-2)
+    assert completion_logps(hidden, target, weight).logps.sum().item() == pytest.approx(exact, abs=1e-2)
     assert abs(logits.log_softmax(-1).gather(1, target[:, None]).double().sum().item() - exact) > 0.1
 
 
 def test_gradients_of_a_bf16_head_add_up_in_fp32() -> None:
     hidden, weight, bias, target = tensors(torch.bfloat16)
-    ours = torch.autograd.grad(completion_logps(hidden, target, weight, bias, chunk=2).sum(), (hidden, weight, bias))
+    ours = torch.autograd.grad(completion_logps(hidden, target, weight, bias, chunk=2).logps.sum(), (hidden, weight, bias))
     exact = torch.autograd.grad(plain(hidden.double(), target, weight.double(), bias.double(), None).sum(), (hidden, weight, bias))
     torch.testing.assert_close(ours, exact, atol=0.02, rtol=0.02)
 
@@ -78,5 +78,15 @@ def test_no_tensor_of_tokens_by_vocabulary_is_ever_made() -> None:
             return result
 
     with Watch():
-        completion_logps(hidden, target, weight, bias, chunk=2).sum().backward()
+        completion_logps(hidden, target, weight, bias, chunk=2).logps.sum().backward()
     assert max(sizes) == VOCABULARY * WIDTH < TOKENS * VOCABULARY  # the largest is the gradient of the weight; a chunk has 2 * 11
+
+
+def test_the_entropy_is_that_of_each_place_and_has_no_gradient() -> None:
+    hidden, weight, bias, target = tensors()
+    found = completion_logps(hidden, target, weight, bias, chunk=3)
+    exact = torch.distributions.Categorical(logits=torch.nn.functional.linear(hidden, weight, bias)).entropy()
+    torch.testing.assert_close(found.entropy, exact)
+    assert found.logps.requires_grad and not found.entropy.requires_grad
+    flat = completion_logps(torch.zeros(TOKENS, WIDTH), target, torch.zeros(VOCABULARY, WIDTH)).entropy
+    torch.testing.assert_close(flat, torch.full((TOKENS,), float(VOCABULARY)).log())

@@ -34,6 +34,7 @@ def test_packed_and_padded_equal_a_plain_forward(model: PreTrainedModel) -> None
     for scorer in (packed_token_logps, padded_token_logps):
         for ours, group in zip(sequence_logps(model, GROUPS, scorer), GROUPS, strict=True):
             torch.testing.assert_close(ours, plain_logps(model, group), atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(packed_token_logps(model, GROUPS).entropy, padded_token_logps(model, GROUPS).entropy, atol=1e-4, rtol=1e-4)
 
 
 def test_packed_gradients_equal_those_of_a_plain_forward(model: PreTrainedModel) -> None:

@@ -1,10 +1,11 @@
 """Master weights: plain AdamW for fp32, small steps that bf16 alone would lose, and state that goes out and in."""
 
 import math
-from typing import Literal
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from tasks.training.optimizer import MasterAdamW, Optimizer, RoundedAdamW, pick_optimizer, round_stochastically
 from tasks.training.settings import Training
@@ -91,23 +92,58 @@ def test_without_rounding_both_step_alike() -> None:
     torch.testing.assert_close(ours.state_dict(), theirs.state_dict())
 
 
-@pytest.mark.parametrize("weights", ["master", "stochastic"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_state_saved_and_loaded_goes_on_to_the_same_bits(dtype: torch.dtype, weights: Literal["master", "stochastic"]) -> None:
-    settings = Training(weights=weights)
+SETTINGS = {
+    "master": Training(weights="master"),
+    "stochastic": Training(weights="stochastic"),
+    "8bit": Training(moments="8bit"),
+}
 
-    def step(layer: torch.nn.Linear, optimizer: Optimizer, x: float) -> None:
-        layer(torch.full((1, 3), x, dtype=dtype)).square().sum().backward()
+
+def trained(layer: torch.nn.Linear, optimizer: Optimizer, steps: range) -> None:
+    for step in steps:
+        random = torch.Generator().manual_seed(step)
+        x = torch.randn(2, layer.in_features, generator=random).to(layer.weight.dtype)
+        layer(x).square().sum().backward()
         optimizer.step(0.01)
 
-    first = linear(dtype)
-    whole = pick_optimizer(first, settings, seed=0)
-    step(first, whole, 1.0)
-    kept = {name: tensor.clone() for name, tensor in whole.state().items()}
-    step(first, whole, 2.0)
-    second = linear(dtype)
-    resumed = pick_optimizer(second, settings, seed=0)
-    resumed.load(kept)
-    step(second, resumed, 2.0)
-    assert all(torch.equal(a, b) for a, b in zip(whole.state().values(), resumed.state().values(), strict=True))
+
+@pytest.mark.parametrize("name", SETTINGS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_state_saved_and_loaded_goes_on_to_the_same_bits(tmp_path: Path, dtype: torch.dtype, name: str) -> None:
+    first, second = wide(dtype), wide(dtype)
+    whole = pick_optimizer(first, SETTINGS[name], seed=0)
+    trained(first, whole, range(2))
+    save_file(whole.state(), tmp_path / "state.safetensors")
+    trained(first, whole, range(2, 4))
+    resumed = pick_optimizer(second, SETTINGS[name], seed=0)
+    resumed.load(load_file(tmp_path / "state.safetensors"))
+    trained(second, resumed, range(2, 4))
+    states = [whole.state(), resumed.state()]
+    assert states[0].keys() == states[1].keys()
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
     assert torch.equal(first.weight, second.weight)
+
+
+def test_bf16_weights_are_rounded_by_chance_unless_masters_are_asked_for() -> None:
+    half, whole = wide(torch.bfloat16), wide(torch.float32)
+    assert isinstance(pick_optimizer(half, Training(), seed=0), RoundedAdamW)
+    for layer, settings in ((half, Training(weights="master")), (half, Training(moments="8bit")), (whole, Training())):
+        assert isinstance(pick_optimizer(layer, settings, seed=0), MasterAdamW)
+
+
+def test_moments_of_8_bits_take_a_quarter_and_step_nearly_as_well() -> None:
+    exact, small = wide(torch.float32), wide(torch.float32)
+    optimizers = [pick_optimizer(exact, SETTINGS["master"], seed=0), pick_optimizer(small, SETTINGS["8bit"], seed=0)]
+    for layer, optimizer in zip((exact, small), optimizers, strict=True):
+        trained(layer, optimizer, range(10))
+    moved = (exact.weight - wide(torch.float32).weight).abs().mean()
+    assert (small.weight - exact.weight).abs().mean() < 0.1 * moved
+    sizes = [sum(t.nbytes for name, t in o.state().items() if not name.startswith("master")) for o in optimizers]
+    assert sizes[1] < 0.35 * sizes[0]
+
+
+def wide(dtype: torch.dtype) -> torch.nn.Linear:
+    """Large enough for moments of 8 bits, which small tensors do not get."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return torch.nn.Linear(128, 64, dtype=dtype)

@@ -5,7 +5,7 @@ import torch
 
 from tasks.models import Loaded, load, resolve
 from tasks.training.ranker import Comparison, Preference, Ranker, tune_ranker
-from tasks.training.reward import RewardModel
+from tasks.training.settings import RewardModel
 
 WORDS = ["red", "green", "blue", "tall", "short", "warm", "cold", "wet"]
 PAIRS = [

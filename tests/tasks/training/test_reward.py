@@ -9,7 +9,8 @@ from storage import UserError
 from tasks.models import load, resolve
 from tasks.training.backbone import Backbone, load_backbone, save_backbone, tune
 from tasks.training.features import answer_features, packed_features, padded_features, text_group
-from tasks.training.reward import MARGINS, RewardModel, fit_head
+from tasks.training.pointwise import fit_head
+from tasks.training.settings import MARGINS, RewardModel
 
 PAIRS = [
     ("Why?", f"Because it is {word}.", f"No {n} idea {word}")

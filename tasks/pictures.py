@@ -1,0 +1,53 @@
+"""Pictures for the pages of steps, as markdown that carries its own PNG. Test: pytest tests/tasks/test_pictures.py"""
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+
+from storage import Lake
+
+# One panel each: what it is, its curves, and the unit.
+_PANELS = (
+    ("loss", ("loss",), "nats"),
+    ("implied reward", ("reward_chosen", "reward_rejected", "margin"), "nats"),
+    ("log-probability of an answer", ("logp_chosen", "logp_rejected"), "nats"),
+    ("accuracy", ("accuracy",), "share of pairs"),
+    ("KL to the reference", ("kl",), "nats"),
+    ("gradient norm", ("gradient_norm",), ""),
+)
+Curve = Sequence[tuple[int, float]]
+
+
+def training_curves(lake: Lake, version: str) -> str:
+    """The curves of a trained model, step by step, as markdown; empty where there are none."""
+    curves: dict[str, list[tuple[int, float]]] = {}
+    query = "SELECT name, step, value FROM metrics WHERE version = ? AND step IS NOT NULL ORDER BY step"
+    for row in lake.rows(query, [version]):
+        curves.setdefault(row["name"], []).append((row["step"], row["value"]))
+    return _markdown("training curves", _panels(curves)) if curves else ""
+
+
+def _panels(curves: Mapping[str, Curve]) -> bytes:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second, and most processes draw nothing
+    from matplotlib.figure import Figure
+
+    shown = [panel for panel in _PANELS if any(name in curves for name in panel[1])]
+    figure = Figure(figsize=(9, 2.3 * -(-len(shown) // 3)), layout="constrained")
+    for place, (title, names, unit) in enumerate(shown):
+        axes = figure.add_subplot(-(-len(shown) // 3), 3, place + 1)
+        for name in (name for name in names if name in curves):
+            steps, values = zip(*curves[name], strict=True)
+            axes.plot(steps, values, marker="." if len(steps) < 30 else None, label=name.rpartition("_")[2])
+        axes.set_title(title, fontsize=9)
+        axes.set_ylabel(unit, fontsize=8)
+        axes.tick_params(labelsize=7)
+        axes.locator_params(axis="x", integer=True)
+        if len(axes.lines) > 1:
+            axes.legend(fontsize=7, frameon=False)
+    stream = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(stream)
+    return stream.getvalue()
+
+
+def _markdown(what: str, png: bytes) -> str:
+    return f"![{what}](data:image/png;base64,{base64.b64encode(png).decode()})"

@@ -1,0 +1,49 @@
+"""How old samples are when a policy learns from them, in optimiser steps since the weights that sampled them.
+
+Test: pytest tests/tasks/training/test_freshness.py
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from storage import Lake, ModelRef, UserError
+
+
+def oldest(lake: Lake, policy: ModelRef, samplers: Sequence[str | None], steps: int) -> int | None:
+    """The lag of the last of `steps` optimiser steps from `policy` on, for the oldest sample; None where some sample is not its own.
+
+    samplers: model version that sampled each answer, None for an answer from outside. A sample is a policy's own when the policy, or one
+    that it was trained from, has sampled it.
+    """
+    ages = _ages(lake, policy.version)
+    if any(sampler not in ages for sampler in samplers):
+        return None
+    return max((ages[sampler] for sampler in samplers if sampler is not None), default=0) + steps - 1
+
+
+def require_fresh(lag: int | None, max_lag: int | None) -> None:
+    """Raise UserError when samples would be older than the recipe allows."""
+    if max_lag is None or (lag is not None and lag <= max_lag):
+        return
+    found = "some answers were not sampled by this policy" if lag is None else f"the oldest would be {lag} old"
+    raise UserError(
+        f"training.max_lag={max_lag} allows samples that are {max_lag} optimiser steps old, but {found}: sample fewer prompts an iteration, "
+        "take larger batches, or allow more."
+    )
+
+
+def _ages(lake: Lake, version: str) -> dict[str, int]:
+    """Optimiser steps between each ancestor of a policy and the policy."""
+    ages: dict[str, int] = {}
+    age, current = 0, version
+    while current is not None and current not in ages:
+        ages[current] = age
+        [row] = lake.rows("SELECT parent, recipe FROM models WHERE version = ?", [current]) or [{"parent": None, "recipe": None}]
+        age += _steps(row)
+        current = row["parent"]
+    return ages
+
+
+def _steps(row: dict[str, Any]) -> int:
+    return json.loads(row["recipe"]).get("steps", 0) if row["recipe"] else 0

@@ -1,0 +1,96 @@
+"""The pointwise reward model: a linear head on a backbone's hidden states, fitted to the optimum.
+
+Test: pytest tests/tasks/training/test_reward.py
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from storage import Lake, ModelRef, UserError
+from tasks.policy import load_policy
+from tasks.training.backbone import Backbone, load_backbone, save_backbone
+from tasks.training.batches import Group
+from tasks.training.features import answer_features
+from tasks.training.losses import bradley_terry
+from tasks.training.settings import RewardModel
+
+_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
+_FOLDS = 5
+
+
+class Scorer:
+    """A trained reward model: scores answers in logits, so that sigmoid(score_a - score_b) is the probability that a is better."""
+
+    def __init__(self, backbone: Backbone, weight: Tensor, bias: float, layers: int) -> None:
+        self.backbone, self.weight, self.bias, self.layers = backbone, weight, bias, layers
+
+    def scores(self, groups: Sequence[Group], **options: Any) -> list[Tensor]:
+        """The score of each answer of each group, fp64 [answers]."""
+        found = answer_features(self.backbone.model, groups, self.layers, **options)
+        return [features.double() @ self.weight + self.bias for features in found]
+
+
+def fit_head(features: Tensor, margins: Tensor) -> tuple[Tensor, float]:
+    """The linear head that minimises the Bradley-Terry loss with a ridge penalty chosen by cross-validation.
+
+    features fp64 [pairs, 2, width], chosen first; margins [pairs]. Returns the weight [width] and the bias that centres the scores.
+    Raises UserError for fewer pairs than folds.
+    """
+    if len(features) < 2 * _FOLDS:
+        raise UserError(f"A reward model needs at least {2 * _FOLDS} labelled pairs, there are {len(features)}.")
+    scale = features.std(dim=(0, 1)) + 1e-6
+    differences = (features[:, 0] - features[:, 1]) / scale
+    width = features.shape[-1]
+    best = min(_PENALTIES, key=lambda penalty: _validation_loss(differences, margins, penalty * width))
+    weight = _newton(differences, margins, best * width) / scale
+    return weight, -float((features @ weight).mean())
+
+
+def _newton(differences: Tensor, margins: Tensor, penalty: float) -> Tensor:
+    """argmin_w sum BT(differences w) + penalty/2 |w|^2: convex, so Newton's method."""
+    weight = differences.new_zeros(differences.shape[1])
+    identity = torch.eye(len(weight), dtype=weight.dtype)
+    for _ in range(50):
+        wrong = torch.sigmoid(margins - differences @ weight)  # sigma(-(z - m)), the slope of the loss at z
+        gradient = penalty * weight - differences.T @ wrong
+        curvature = (differences.T * (wrong * (1 - wrong))) @ differences + penalty * identity
+        change = torch.linalg.solve(curvature, gradient)
+        weight = weight - change
+        if change.abs().max() < 1e-9:
+            break
+    return weight
+
+
+def _validation_loss(differences: Tensor, margins: Tensor, penalty: float) -> float:
+    fold = torch.arange(len(differences)) % _FOLDS
+    total = 0.0
+    for number in range(_FOLDS):
+        weight = _newton(differences[fold != number], margins[fold != number], penalty)
+        scores = differences[fold == number] @ weight
+        total += float(bradley_terry(scores, torch.zeros_like(scores)).sum())
+    return total
+
+
+def load_scorer(lake: Lake, ref: ModelRef) -> Scorer:
+    """A reward model of the lake, ready to score."""
+    directory: Path = lake.model(ref)["path"]
+    config = json.loads((directory / "reward.json").read_text())
+    base = lake.find(config["backbone"])
+    assert isinstance(base, ModelRef), "the backbone is a parent of this version"
+    head = load_file(directory / "head.safetensors")
+    backbone = load_backbone(directory, load_policy(lake, base), config["parameters"])
+    return Scorer(backbone, head["weight"], float(head["bias"]), config["layers"])
+
+
+def save_scorer(directory: Path, scorer: Scorer, backbone: ModelRef, settings: RewardModel) -> None:
+    """Write the head, what was trained of the backbone, and which backbone it is."""
+    save_file({"weight": scorer.weight, "bias": torch.tensor(scorer.bias, dtype=torch.float64)}, directory / "head.safetensors")
+    config = {"backbone": backbone.version, "layers": settings.layers, "parameters": settings.parameters}
+    (directory / "reward.json").write_text(json.dumps(config))
+    save_backbone(directory, scorer.backbone, settings.parameters)

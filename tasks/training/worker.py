@@ -1,0 +1,48 @@
+"""One of several processes that train a policy: `python -m tasks.training.worker FOLDER`, started by `tasks.training.launch`.
+
+It tells of each step in a line of JSON on its output, and ends when its input does: with the process that started it.
+"""
+
+import json
+import os
+import sys
+import threading
+from dataclasses import asdict
+from pathlib import Path
+
+from storage import UserError
+from tasks.training.job import Job
+from tasks.training.launch import LOGS
+from tasks.training.logs import StepLog
+from tasks.training.ranks import Ranks
+
+
+def main(folder: Path) -> None:
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    job = Job.read(folder)
+    ranks = Ranks.launched(sharded=job.training.sharding == "full")
+    try:
+        logs = job.run(folder, _tell if ranks.first else _keep_quiet, ranks)
+    except UserError as error:
+        print(json.dumps({"refused": str(error)}), flush=True)
+        os._exit(2)  # the others wait for this one: their launcher ends them
+    if ranks.first:
+        (folder / LOGS).write_text(json.dumps([asdict(log) for log in logs]))
+
+
+def _tell(log: StepLog) -> None:
+    print(json.dumps(asdict(log)), flush=True)
+
+
+def _keep_quiet(log: StepLog) -> None:
+    pass
+
+
+def _end_with_the_parent() -> None:
+    while os.read(sys.stdin.fileno(), 1):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
