@@ -109,6 +109,7 @@ def _outcome(number: int, one: dict[str, Any]) -> Panel:
         _fact("accepted candidates", f"{one['acceptance_rate']:.1%}"),
         _fact("pairs trained on", one["pairs"]),
         _fact("left out", dropped),
+        _fact("oldest sample", "not the policy's own" if one["max_lag"] is None else f"{one['max_lag']} optimiser steps old"),
         _change("reward (training judge)", one["reward_before"], one["reward_after"], "{:+.2f}"),
         _change("length, tokens", one["length_before"], one["length_after"], "{:.1f}"),
         _change("cut off at token limit", one["truncated_before"], one["truncated_after"], "{:.1%}"),

@@ -8,15 +8,19 @@ from prefect import flow
 from flows.recipe import Recipe
 from storage import DatasetRef, ModelRef
 from tasks.acceptance import accept
+from tasks.engines.sampler import Sampler
 from tasks.evaluation import evaluate
 from tasks.judging import judge
 from tasks.pairing import pair
+from tasks.policy import register_endpoint
 from tasks.preferences import PREFERENCES_FILE, Part, load_preferences
 from tasks.prompts import PROMPTS_FILE, load_prompts
 from tasks.sampling import sample
 from tasks.seeds import derive_seed
 from tasks.sources import find_source
-from tasks.training.reward import RewardModel, train_reward_model
+from tasks.sweep import choose_temperature
+from tasks.training.reward import train_reward_model
+from tasks.training.settings import RewardModel
 from tasks.training.train import train
 
 
@@ -34,10 +38,12 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     """Policy t -> policy t+1, and how much better it is."""
     r, seed = recipe, derive_seed(recipe.seed, iteration)
     prompts, held_out = prompts_of(r, iteration)
-    scorer = scorer_of(r, policy, initial)
+    scorer, compared = scorer_of(r, policy, initial), r.judge == "reward-model" and r.reward.kind == "pairwise"
 
-    completions = sample(policy, prompts, r.sampling, seed)
-    verdicts = judge(prompts, completions, scorer)
+    speaker = policy if r.sampler.of_the_policy else register_endpoint(r.sampler.endpoint.model)
+    sweep = sweep_of(r, iteration, speaker, initial, scorer, compared, seed)
+    completions = sample(speaker, prompts, r.sampling, seed, r.sampler, sweep)
+    verdicts = judge(prompts, completions, scorer, baseline_of(r, initial, prompts, compared))
     acceptances = accept(completions, verdicts, r.acceptance, seed)
     pairs = pair(prompts, completions, acceptances, r.pairing, seed)
     trained = train(
@@ -47,21 +53,25 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
         loss=r.loss,
         training=r.training,
         system=r.sampling.system,
+        chat_template=r.sampling.chat_template,
         seed=seed,
     )
 
-    referee = referee_of(r, initial)
-    before = sample(policy, held_out, r.evaluation.sampling, r.seed)
-    after = sample(trained, held_out, r.evaluation.sampling, r.seed)
-    judged_before, judged_after = judge(held_out, before, referee), judge(held_out, after, referee)
+    referee, by = referee_of(r, initial), r.evaluation.judge
+    versus = baseline_of(r, initial, held_out, compared)
+    others = baseline_of(r, initial, held_out, isinstance(by, RewardModel) and by.kind == "pairwise")
+    own = r.sampler if r.sampler.of_the_policy else Sampler()
+    before = sample(policy, held_out, r.evaluation.sampling, r.seed, own)
+    after = sample(trained, held_out, r.evaluation.sampling, r.seed, own)
+    judged_before, judged_after = judge(held_out, before, referee, others), judge(held_out, after, referee, others)
     metrics = evaluate(
         trained,
         before=before,
         after=after,
         judged_before=judged_before,
         judged_after=judged_after,
-        reward_before=judge(held_out, before, scorer),
-        reward_after=judge(held_out, after, scorer),
+        reward_before=judge(held_out, before, scorer, versus),
+        reward_after=judge(held_out, after, scorer, versus),
         seed=r.seed,
     )
     sampled = {"completions": completions, "verdicts": verdicts, "acceptances": acceptances, "pairs": pairs}
@@ -72,9 +82,27 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
 def prompts_of(recipe: Recipe, iteration: int) -> tuple[DatasetRef, DatasetRef]:
     """The slice of prompts this iteration trains on, and the held-out ones."""
     p, source = recipe.prompts, find_source(recipe.prompts.source, PROMPTS_FILE)
+    return slice_of(recipe, iteration, p.per_iteration), load_prompts(source.name, source.digest, "held_out", p.held_out)
+
+
+def slice_of(recipe: Recipe, iteration: int, count: int) -> DatasetRef:
+    """The first `count` prompts of the iteration's slice."""
+    p, source = recipe.prompts, find_source(recipe.prompts.source, PROMPTS_FILE)
     first = (iteration - 1) * p.per_iteration if p.schedule == "next" else 0
-    prompts = load_prompts(source.name, source.digest, "train", p.held_out, first, p.per_iteration)
-    return prompts, load_prompts(source.name, source.digest, "held_out", p.held_out)
+    return load_prompts(source.name, source.digest, "train", p.held_out, first, count)
+
+
+def sweep_of(
+    recipe: Recipe, iteration: int, speaker: ModelRef, initial: ModelRef, scorer: ModelRef | str, compared: bool, seed: int
+) -> DatasetRef | None:
+    """The temperature that suits this iteration's policy, tried on a few of its prompts."""
+    if not recipe.sweep.temperatures:
+        return None
+    few = slice_of(recipe, iteration, min(recipe.sweep.prompts, recipe.prompts.per_iteration))
+    baseline = baseline_of(recipe, initial, few, compared)
+    tried = [recipe.sampling.model_copy(update={"temperature": temperature}) for temperature in recipe.sweep.temperatures]
+    verdicts = [judge(few, sample(speaker, few, sampling, seed, recipe.sampler), scorer, baseline) for sampling in tried]
+    return choose_temperature(verdicts, recipe.sweep.temperatures)
 
 
 def scorer_of(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> ModelRef | str:
@@ -82,6 +110,16 @@ def scorer_of(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> ModelRef |
     if recipe.judge == "reward-model":
         return _reward_model(recipe, recipe.reward, initial, "reward")
     return policy if recipe.judge == "policy" else recipe.judge
+
+
+def baseline_of(recipe: Recipe, initial: ModelRef, prompts: DatasetRef, compared: bool) -> DatasetRef | None:
+    """One answer of the initial policy to each prompt, for a judge that compares."""
+    one = recipe.sampling.model_copy(update={"n": 1})
+    return (
+        sample(initial, prompts, one, derive_seed(recipe.seed, "baseline"), recipe.sampler if recipe.sampler.of_the_policy else Sampler())
+        if compared
+        else None
+    )
 
 
 def referee_of(recipe: Recipe, initial: ModelRef) -> ModelRef | str:

@@ -18,8 +18,7 @@ from tasks.pairing import pairs_of
 from tasks.preferences import PREFERENCES_FILE
 from tasks.sources import read_source
 from tasks.step import Call, planning
-from tasks.training.reward import RewardModel
-from tasks.training.settings import fast_dtype
+from tasks.training.settings import RewardModel, fast_dtype
 
 # Multiplications and additions per token and weight, and the share of the machine's matrix-product rate that each kind of work reaches
 # (measured with SmolLM2-135M on two cores). A plan is an estimate, not a promise.

@@ -13,12 +13,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from storage import UserError
 from tasks.acceptance import Acceptance
 from tasks.engines.base import Sampling
+from tasks.engines.sampler import Sampler
 from tasks.pairing import Pairing
 from tasks.preferences import Preferences
 from tasks.prompts import Prompts
+from tasks.sweep import Sweep
 from tasks.training.losses import Loss
-from tasks.training.reward import RewardModel
-from tasks.training.settings import Training
+from tasks.training.settings import RewardModel, Training
 
 
 class Evaluation(BaseModel):
@@ -43,6 +44,8 @@ class Recipe(BaseModel):
     prompts: Prompts = Prompts()
     preferences: Preferences = Preferences()
     sampling: Sampling = Sampling()
+    sampler: Sampler = Sampler()
+    sweep: Sweep = Sweep()
     reward: RewardModel = RewardModel()
     judge: str = Field(
         default="reward-model", description="who scores candidates: `reward-model`, `policy` (it judges itself) or a program"

@@ -7,8 +7,7 @@ from tasks.engines.base import Sampling
 from tasks.pairing import Pairing
 from tasks.prompts import Prompts
 from tasks.training.losses import Loss
-from tasks.training.reward import RewardModel
-from tasks.training.settings import Training
+from tasks.training.settings import RewardModel, Training
 
 _BRIEF = "You are a helpful assistant. Answer in one to three sentences."
 _ANSWER = Sampling(n=1, temperature=0.7, top_k=40, max_tokens=56, system=_BRIEF)

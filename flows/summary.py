@@ -24,6 +24,7 @@ def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
         **{name: _value(metrics, name) for name in ("reward_before", "reward_after", "length_before", "length_after")},
         **{name: _value(metrics, name) for name in ("truncated_before", "truncated_after")},
         "judged_prompts": int(metrics["judged_prompts"]["value"]) if "judged_prompts" in metrics else None,
+        "max_lag": _lag(lake, iteration.policy),
         "acceptance_rate": sum(row["accepted"] for row in able) / len(able) if able else 0.0,
         "pairs": sum(row["dropped"] is None for row in pairs),
         "dropped": dict(sorted(dropped.items())),
@@ -31,6 +32,12 @@ def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
         "held_out_prompts": iteration.parts["held_out"].rows,
         "examples": _examples(lake, iteration),
     }
+
+
+def _lag(lake: Lake, policy: ModelRef) -> int | None:
+    """How many optimiser steps old the oldest sample was when it was learned from; None where some were not the policy's own."""
+    rows = lake.rows("SELECT value FROM metrics WHERE version = ? AND name = 'max_lag'", [policy.version])
+    return int(rows[0]["value"]) if rows else None
 
 
 def _accuracy(lake: Lake, judge: ModelRef | str) -> dict[str, Any]:

@@ -4,28 +4,40 @@ Test: pytest tests/tasks/test_chat.py
 """
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 from jinja2 import TemplateError
 
 from storage import UserError
 
+Turn = dict[str, str]
+"""{"role": "user" or "assistant", "content": ...}"""
+
 _CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
 
 
-def render(tokenizer: Any, prompt: str, system: str | None = None) -> list[int]:
+def render(tokenizer: Any, prompt: str, system: str | None = None, template: str | None = None) -> list[int]:
     """Token ids of a single-turn prompt up to where the completion begins, with at most one beginning-of-sequence token.
 
-    Raises UserError when the chat template takes no system prompt.
+    template: Jinja text in place of the tokenizer's own; empty for plain text. Raises UserError when it takes no system prompt.
     """
-    if tokenizer.chat_template:
-        turns = [{"role": "system", "content": system}] if system is not None else []
+    return render_turns(tokenizer, [{"role": "user", "content": prompt}], system, template)
+
+
+def render_turns(tokenizer: Any, turns: Sequence[Turn], system: str | None = None, template: str | None = None) -> list[int]:
+    """The same for a conversation, whose last turn is the user's."""
+    template = tokenizer.chat_template if template is None else template
+    if template:
+        turns = [*([{"role": "system", "content": system}] if system is not None else []), *turns]
         try:
-            text = tokenizer.apply_chat_template([*turns, {"role": "user", "content": prompt}], add_generation_prompt=True, tokenize=False)
+            text = tokenizer.apply_chat_template(turns, chat_template=template, add_generation_prompt=True, tokenize=False)
         except TemplateError as error:
-            raise UserError(f"The model's chat template refuses the prompt ({error}): leave the system prompt out.") from error
+            raise UserError(
+                f"The chat template refuses the prompt ({error}): leave the system prompt out, or mend the template."
+            ) from error
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])  # the template has placed the special tokens
-    text = f"{system}\n{prompt}\n" if system is not None else f"{prompt}\n"
+    text = "".join(f"{said}\n" for said in (*([system] if system is not None else []), *(turn["content"] for turn in turns)))
     ids = tokenizer(text, add_special_tokens=False)["input_ids"]
     return [tokenizer.bos_token_id, *ids] if tokenizer.bos_token_id is not None else list(ids)
 

@@ -1,16 +1,17 @@
 """Somebody judges the completions.
 
     judge(prompts, completions, by)  ->  verdicts, one per completion; odd cases are values, never labels
-`by`: a reward model's reference, a policy's (it is asked for a score), or the name of a program.
+`by`: a reward model's reference, a ranker's, a policy's (it is asked for a score), or the name of a program.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storage import DatasetRef, Lake, ModelRef
 from tasks.judges.base import Judge, Question, Verdict
 from tasks.judges.policy import PolicyJudge
 from tasks.judges.programs import ProgramJudge
+from tasks.judges.ranker import RankerJudge
 from tasks.judges.reward_model import RewardModelJudge
 from tasks.step import Out, step
 
@@ -18,11 +19,15 @@ _ROWS_PER_CHUNK = 128
 
 
 @step("verdicts", title="judge {completions.rows} of {completions} by {by}", expects=lambda completions, **_: completions.rows)
-def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: ModelRef | str) -> None:
-    """A verdict on each completion, in its order. What was refused at sampling stays refused, and is not judged."""
+def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: ModelRef | str, baseline: DatasetRef | None = None) -> None:
+    """A verdict on each completion, in its order. What was refused at sampling stays refused, and is not judged.
+
+    baseline: one answer to each prompt, for a judge that compares.
+    """
     texts = {row["id"]: row["prompt"] for row in out.lake.rows_of(prompts)}
     rows = out.lake.rows_of(completions)
-    judge = make_judge(out.lake, by)
+    answers = [] if baseline is None else out.lake.rows_of(baseline)
+    judge = make_judge(out.lake, by, {texts[row["prompt_id"]]: row["text"] for row in answers})
     chunks = [rows[first : first + _ROWS_PER_CHUNK] for first in range(0, len(rows), _ROWS_PER_CHUNK)]
     judged = 0
 
@@ -39,11 +44,14 @@ def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: ModelRef |
         out.write(number, _verdict_rows(ids, chunk, verdicts, judge.name))
 
 
-def make_judge(lake: Lake, by: ModelRef | str) -> Judge:
-    """The judge that a reference or a name stands for. Raises UserError for an unknown name."""
+def make_judge(lake: Lake, by: ModelRef | str, baselines: Mapping[str, str]) -> Judge:
+    """The judge that a reference or a name stands for. baselines: an answer by prompt. Raises UserError for an unknown name."""
     if isinstance(by, str):
         return ProgramJudge(by)
-    return PolicyJudge(lake, by) if lake.model(by)["role"] == "policy" else RewardModelJudge(lake, by)
+    role = lake.model(by)["role"]
+    if role == "ranker":
+        return RankerJudge(lake, by, baselines)
+    return PolicyJudge(lake, by) if role == "policy" else RewardModelJudge(lake, by)
 
 
 def _question(texts: dict[str, str], row: dict[str, Any]) -> Question:

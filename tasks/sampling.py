@@ -1,22 +1,21 @@
 """The policy answers the prompts.
 
     sample(policy, prompts, sampling)  ->  completions (token ids, raw log-probs, finish reason, per row a seed of its own)
-Rows are committed in chunks of whole prompts; a killed run samples only the chunks that are missing, and they come out the same.
+Rows are committed in chunks of whole prompts as they come; a killed run samples only the chunks that are missing, and they come out the same.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import islice
 from typing import Any
 
 from storage import DatasetRef, ModelRef
-from tasks.chat import context_length, render
-from tasks.engines.base import Completion, Request, Sampling
-from tasks.engines.transformers import TransformersEngine
-from tasks.policy import load_policy
+from tasks.engines.base import Completion, Engine, Request, Sampling
+from tasks.engines.sampler import Prompter, Sampler, engine_for
 from tasks.seeds import derive_seed
 from tasks.step import Out, step
+from tasks.sweep import chosen_temperature
 
-_ROWS_PER_CHUNK = 128  # part of what decides the numbers of a batch, so a constant
+Chunk = Sequence[tuple[int, dict[str, Any]]]
+"""Prompts with their ordinals."""
 
 
 @step(
@@ -24,81 +23,89 @@ _ROWS_PER_CHUNK = 128  # part of what decides the numbers of a batch, so a const
     title="sample {prompts.rows} x {sampling.n} from {policy}",
     expects=lambda prompts, sampling, **_: prompts.rows * sampling.n,
 )
-def sample(out: Out, policy: ModelRef, prompts: DatasetRef, sampling: Sampling, seed: int) -> None:
-    """`sampling.n` completions per prompt. A prompt that leaves no room in the model's context gets refused rows, with the reason."""
-    loaded = load_policy(out.lake, policy)
-    engine = TransformersEngine(loaded)
-    rows = out.lake.rows_of(prompts)
-    chunks = list(_chunks(rows, max(1, _ROWS_PER_CHUNK // sampling.n)))
-    expected = len(rows) * sampling.n * sampling.max_tokens
-    sampled = 0
+def sample(
+    out: Out, policy: ModelRef, prompts: DatasetRef, sampling: Sampling, seed: int, sampler: Sampler, sweep: DatasetRef | None = None
+) -> None:
+    """`sampling.n` completions per prompt, at the temperature that a sweep has chosen, if there was one.
 
-    def advance(tokens: int) -> None:
-        nonlocal sampled
-        sampled += tokens
-        out.progress(sampled, expected, "tokens")
-
-    for number, chunk in out.missing(chunks):
-        requests, refused = _requests(loaded, chunk, sampling, seed)
-        completions = {(one.prompt_id, one.sample): one for one in engine.generate(requests, sampling, advance)}
-        out.write(number, list(_rows(out, chunk, completions, refused, policy, sampling, seed)))
-        done = (number + 1) / len(chunks)  # answers that end early make the expected tokens too many
-        sampled = round(done * expected)
-        out.progress(sampled, expected, "tokens")
-
-
-def _chunks(rows: Sequence[dict[str, Any]], size: int) -> Iterator[list[tuple[int, dict[str, Any]]]]:
-    numbered = iter(enumerate(rows))
-    while chunk := list(islice(numbered, size)):
-        yield chunk
+    A prompt that leaves no room in the model's context gets refused rows, with the reason.
+    """
+    if sweep is not None:
+        sampling = sampling.model_copy(update={"temperature": chosen_temperature(out.lake, sweep)})
+    rows = list(enumerate(out.lake.rows_of(prompts)))
+    with engine_for(out.lake, policy, sampler, sampling, out.scratch / "server.log", out.say) as (engine, prompter):
+        size = max(1, engine.rows_per_chunk // sampling.n)
+        chunks = [rows[first : first + size] for first in range(0, len(rows), size)]
+        missing = list(out.missing(chunks))
+        progress = _Progress(out, len(rows) * sampling.n * sampling.max_tokens, len(chunks), len(missing))
+        for some in [missing] if engine.together else [[one] for one in missing]:
+            for number, answers in _sampled(engine, prompter, some, sampling, seed, progress):
+                out.write(number, list(_rows(out, chunks[number], answers, policy, seed)))
+                progress.chunk_done()
+        if report := engine.report():
+            out.say(report)
 
 
-def _requests(
-    loaded: Any, chunk: Sequence[tuple[int, dict[str, Any]]], sampling: Sampling, seed: int
-) -> tuple[list[Request], dict[str, str]]:
-    """The requests of a chunk, and for prompts that cannot be sampled from the reason."""
-    requests: list[Request] = []
-    refused: dict[str, str] = {}
-    context = context_length(loaded.model)
-    for ordinal, row in chunk:
-        ids = render(loaded.tokenizer, row["prompt"], sampling.system)
-        if len(ids) + sampling.max_tokens > context:
-            refused[row["id"]] = f"prompt of {len(ids)} tokens and {sampling.max_tokens} to sample do not fit the context of {context}"
-        else:
+def _sampled(
+    engine: Engine, prompter: Prompter, chunks: Sequence[tuple[int, Chunk]], sampling: Sampling, seed: int, progress: "_Progress"
+) -> Iterator[tuple[int, list[Completion]]]:
+    """The completions of each chunk, prompt by prompt and sample by sample, as soon as the last of them is there."""
+    places = {row["id"]: number for number, chunk in chunks for _, row in chunk}
+    answers: dict[int, list[Completion]] = {number: [] for number, _ in chunks}
+    whole = {number: len(chunk) * sampling.n for number, chunk in chunks}
+    requests, refused = list[Request](), list[Completion]()
+    for ordinal, row in (one for _, chunk in chunks for one in chunk):
+        ids, reason = prompter.render(row["prompt"])
+        if reason is None:
             seeds = tuple(_seed(seed, ordinal, sample) for sample in range(sampling.n))
-            requests.append(Request(prompt_id=row["id"], prompt_token_ids=tuple(ids), seeds=seeds))
-    return requests, refused
+            requests.append(Request(prompt_id=row["id"], prompt_token_ids=ids, seeds=seeds, prompt=row["prompt"]))
+        else:
+            refused += [_refused(row["id"], sample, reason) for sample in range(sampling.n)]
+
+    def done(completion: Completion) -> Iterator[tuple[int, list[Completion]]]:
+        number = places[completion.prompt_id]
+        answers[number].append(completion)
+        if len(answers[number]) == whole[number]:
+            yield number, answers.pop(number)
+
+    for completion in refused:
+        yield from done(completion)
+    for completion in engine.generate(requests, sampling, progress.advance):
+        yield from done(completion)
 
 
-def _rows(
-    out: Out,
-    chunk: Sequence[tuple[int, dict[str, Any]]],
-    completions: dict[tuple[str, int], Completion],
-    refused: dict[str, str],
-    policy: ModelRef,
-    sampling: Sampling,
-    seed: int,
-) -> Iterator[dict[str, Any]]:
-    for ordinal, row in chunk:
-        for sample in range(sampling.n):
-            common = {
-                "id": out.row_id(ordinal * sampling.n + sample),
-                "prompt_id": row["id"],
-                "sample": sample,
-                "policy": policy.version,
-                "seed": _seed(seed, ordinal, sample),
-            }
-            if row["id"] in refused:
-                yield common | {"text": "", "token_ids": [], "logprobs": [], "finish_reason": "refused", "note": refused[row["id"]]}
-            else:
-                one = completions[row["id"], sample]
-                yield common | {
-                    "text": one.text,
-                    "token_ids": one.token_ids,
-                    "logprobs": one.logprobs,
-                    "finish_reason": one.finish_reason,
-                }
+def _rows(out: Out, chunk: Chunk, answers: Sequence[Completion], policy: ModelRef, seed: int) -> Iterator[dict[str, Any]]:
+    ordinals = {row["id"]: ordinal for ordinal, row in chunk}
+    n = len(answers) // len(chunk)
+    for one in sorted(answers, key=lambda one: (ordinals[one.prompt_id], one.sample)):
+        ordinal = ordinals[one.prompt_id]
+        yield {
+            "id": out.row_id(ordinal * n + one.sample), "prompt_id": one.prompt_id, "sample": one.sample, "policy": policy.version,
+            "seed": _seed(seed, ordinal, one.sample), "text": one.text, "token_ids": one.token_ids, "logprobs": one.logprobs,
+            "finish_reason": one.finish_reason, "note": one.note,
+        }  # fmt: skip
+
+
+def _refused(prompt_id: str, sample: int, reason: str) -> Completion:
+    return Completion(prompt_id=prompt_id, sample=sample, text="", token_ids=[], logprobs=[], finish_reason="refused", note=reason)
 
 
 def _seed(seed: int, ordinal: int, sample: int) -> int:
     return derive_seed(seed, "sample", ordinal, sample)
+
+
+class _Progress:
+    """Tokens sampled of those expected. Answers that end early make the expected tokens too many: a finished chunk puts it right."""
+
+    def __init__(self, out: Out, expected: int, chunks: int, missing: int) -> None:
+        self.out, self.expected, self.chunks, self.done = out, expected, chunks, chunks - missing
+        self.sampled = round(self.done / chunks * expected)
+
+    def advance(self, tokens: int) -> None:
+        self.sampled += tokens
+        self.out.progress(min(self.sampled, self.expected), self.expected, "tokens")
+
+    def chunk_done(self) -> None:
+        self.done += 1
+        self.sampled = max(self.sampled, round(self.done / self.chunks * self.expected))
+        self.advance(0)

@@ -22,10 +22,10 @@ def uniforms(seed: int, count: int) -> np.ndarray:
     return (raw >> np.uint64(11)) * 2.0**-53
 
 
-def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def draw(logits: Tensor, uniform: Tensor, sampling: Sampling, seen: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """logits [rows, vocabulary], uniform [rows] float64 -> token ids [rows], and their raw log-probabilities [rows] (fp32, temperature 1).
 
-    Raises UserError when the logits are not finite.
+    seen: bool [rows, vocabulary], what a repetition penalty counts. Raises UserError when the logits are not finite.
     """
     logits = logits.float()
     peak = logits.amax(dim=-1, keepdim=True)
@@ -33,11 +33,16 @@ def draw(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, T
         raise UserError("The policy's logits are not finite: its weights have diverged. Train it again with a lower learning rate.")
     weights = (logits - peak).exp_()
     log_total = weights.sum(dim=-1).log()
+    scores = logits
+    if seen is not None:  # CTRL, arXiv 1909.05858, section 4.1, and where a logit is below 0, times instead of by
+        scores = logits.where(~seen, torch.where(logits > 0, logits / sampling.repetition_penalty, logits * sampling.repetition_penalty))
     if sampling.temperature == 0:
-        tokens = logits.argmax(dim=-1)
+        tokens = scores.argmax(dim=-1)
     else:
-        if sampling.temperature != 1:
-            weights = logits.sub(peak).div_(sampling.temperature).exp_()
+        if sampling.temperature != 1 or seen is not None:
+            weights = scores.sub(scores.amax(dim=-1, keepdim=True)).div_(sampling.temperature).exp_()
+        if sampling.min_p:
+            weights = weights.where(weights >= sampling.min_p, 0.0)  # the likeliest one's is 1
         tokens = _draw_token(weights, uniform, sampling)
     chosen = logits.gather(1, tokens[:, None])[:, 0]
     return tokens, chosen - peak[:, 0] - log_total

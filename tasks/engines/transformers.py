@@ -19,7 +19,9 @@ from transformers import Cache, DynamicCache
 from tasks.chat import context_length
 from tasks.engines.base import Completion, Request, Sampling
 from tasks.engines.draw import draw, uniforms
+from tasks.engines.packed import PackedLinears
 from tasks.engines.rows import RowCache, check_cacheable, rows_that_fit
+from tasks.engines.stops import Stops
 from tasks.models import Loaded
 
 _PREFILL_TOKENS = 512  # prompts are computed together up to as many tokens,
@@ -29,10 +31,13 @@ _LEAST_WIDTH = 7 / 8  # and as long as the shortest is not much shorter than the
 class TransformersEngine:
     """An Engine over a causal language model of transformers. Raises UserError for architectures without a key-value cache."""
 
+    rows_per_chunk, together = 128, False  # part of what decides the numbers of a batch, so constants
+
     def __init__(self, loaded: Loaded, *, max_rows: int = 64, max_cache_bytes: int = 4 << 30) -> None:
         """max_rows: how many decode together; fewer where their keys and values would take more than max_cache_bytes."""
         check_cacheable(loaded.model)
         self._loaded = loaded
+        self._packed = PackedLinears(loaded.model, rows=64)  # a constant: it decides the last bits
         self._max_rows = max_rows
         self._max_cache_bytes = max_cache_bytes
 
@@ -43,12 +48,16 @@ class TransformersEngine:
         requests = [request for request in requests if request.seeds]
         if not requests:
             return
-        batch = _Batch(self._loaded, requests, sampling, self._max_rows, self._max_cache_bytes)
-        while batch.waiting or batch.rows:
-            sampled = batch.join() or batch.step()
-            if on_tokens:
-                on_tokens(sampled)
-            yield from batch.leave()
+        with self._packed.used():
+            batch = _Batch(self._loaded, requests, sampling, self._max_rows, self._max_cache_bytes)
+            while batch.waiting or batch.rows:
+                sampled = batch.join() or batch.step()
+                if on_tokens:
+                    on_tokens(sampled)
+                yield from batch.leave()
+
+    def report(self) -> str:
+        return ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +99,9 @@ class _Batch:
         wanted = min(max_rows, sum(len(request.seeds) for request in requests))
         self._max_rows = min(wanted, rows_that_fit(first, self._longest, max_cache_bytes))
         self._cache = RowCache(first, self._max_rows, self._longest)
-        self._state = _State(self._max_rows, sampling.max_tokens, self._model.device)
+        counted = loaded.model.config.get_text_config().vocab_size if sampling.repetition_penalty != 1 else 0
+        self._state = _State(self._max_rows, sampling.max_tokens, counted, self._model.device)
+        self._stops = Stops(self._tokenizer, sampling.stop)
         self.rows: list[_Row] = []
 
     @property
@@ -126,6 +137,8 @@ class _Batch:
         """Take out the rows that have ended; others move into their places."""
         count, state = len(self.rows), self._state
         stopped = torch.isin(state.last[:count], self._ends)
+        for row in range(count if self._stops else 0):
+            stopped[row] |= self._stops.reached(state.tail(row, self._stops.tail))
         ended = set((stopped | (state.drawn[:count] == state.limits[:count])).nonzero()[:, 0].tolist())
         if not ended:
             return []
@@ -168,7 +181,8 @@ class _Batch:
         self._cache.join(prefill.cache, prompts, lengths)
         joined = slice(len(self.rows), len(self.rows) + len(rows))
         limits = [min(self._sampling.max_tokens, self._context - length) for length in lengths]
-        self._state.join(joined, [row.request.seeds[row.sample] for row in rows], limits)
+        prompted = [row.request.prompt_token_ids for row in rows]
+        self._state.join(joined, [row.request.seeds[row.sample] for row in rows], limits, prompted)
         self._state.draw(joined, prefill.logits[prompts], self._sampling)
         self.rows += rows
 
@@ -179,7 +193,7 @@ class _Batch:
         return Completion(
             prompt_id=request.prompt_id,
             sample=self.rows[row].sample,
-            text=text,
+            text=self._stops.cut(text),
             token_ids=token_ids,
             logprobs=logprobs,
             finish_reason="stop" if stopped else "length",
@@ -189,14 +203,20 @@ class _Batch:
 class _State:
     """What has been drawn so far, and the random numbers for what will be."""
 
-    def __init__(self, rows: int, max_tokens: int, device: torch.device) -> None:
+    def __init__(self, rows: int, max_tokens: int, counted: int, device: torch.device) -> None:
+        """counted: size of the vocabulary where tokens that are there already count, else 0."""
+        self._seen = torch.zeros(rows, counted, dtype=torch.bool, device=device) if counted else None
         self.limits, self.drawn, self.last = torch.zeros(3, rows, dtype=torch.long, device=device)
         self._tokens = torch.zeros(rows, max_tokens, dtype=torch.long, device=device)
         self._logprobs = torch.zeros(rows, max_tokens, device=device)
         self._uniforms = torch.zeros(rows, max_tokens, dtype=torch.float64, device=device)
 
-    def join(self, rows: slice, seeds: Sequence[int], limits: Sequence[int]) -> None:
-        """Begin rows with these seeds, each to draw up to its limit."""
+    def join(self, rows: slice, seeds: Sequence[int], limits: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
+        """Begin rows with these seeds and prompts, each to draw up to its limit."""
+        if self._seen is not None:
+            self._seen[rows] = False
+            for place, prompt in zip(range(rows.start, rows.stop), prompts, strict=True):
+                self._seen[place, torch.tensor(prompt, device=self._seen.device)] = True
         self.limits[rows] = torch.tensor(limits, device=self.limits.device)
         self.drawn[rows] = 0
         self._uniforms[rows] = torch.from_numpy(np.stack([uniforms(seed, self._uniforms.shape[1]) for seed in seeds]))
@@ -204,7 +224,10 @@ class _State:
     def draw(self, rows: slice, logits: Tensor, sampling: Sampling) -> None:
         """Draw each row's next token from its logits [rows, vocabulary]."""
         place = self.drawn[rows, None]
-        self.last[rows], logprobs = draw(logits, self._uniforms[rows].gather(1, place)[:, 0], sampling)
+        seen = None if self._seen is None else self._seen[rows]
+        self.last[rows], logprobs = draw(logits, self._uniforms[rows].gather(1, place)[:, 0], sampling, seen)
+        if seen is not None:
+            seen.scatter_(1, self.last[rows, None], True)
         self._tokens[rows].scatter_(1, place, self.last[rows, None])
         self._logprobs[rows].scatter_(1, place, logprobs[:, None])
         self.drawn[rows] += 1
@@ -214,9 +237,15 @@ class _State:
         count = int(self.drawn[row])
         return self._tokens[row, :count].tolist(), self._logprobs[row, :count].tolist()
 
+    def tail(self, row: int, count: int) -> list[int]:
+        """The row's last tokens."""
+        drawn = int(self.drawn[row])
+        return self._tokens[row, max(0, drawn - count) : drawn].tolist()
+
     def keep(self, rows: Sequence[int]) -> None:
         """Rows 0 .. len(rows) - 1 become what `rows` were."""
-        for tensor in (self.limits, self.drawn, self.last, self._tokens, self._logprobs, self._uniforms):
+        held = (self.limits, self.drawn, self.last, self._tokens, self._logprobs, self._uniforms)
+        for tensor in held if self._seen is None else (*held, self._seen):
             tensor[: len(rows)] = tensor[torch.tensor(rows, dtype=torch.long, device=tensor.device)]
 
 

@@ -6,7 +6,7 @@ from itertools import groupby
 from storage import Lake, ModelRef
 from tasks.judges.base import Question, Verdict
 from tasks.training.features import text_group
-from tasks.training.reward import load_scorer
+from tasks.training.pointwise import load_scorer
 
 
 class RewardModelJudge:

@@ -46,6 +46,45 @@ def test_every_recipe_runs_and_the_second_time_all_is_cached(recipe: str, tmp_pa
 
 
 @pytest.mark.usefixtures("prefect_server")
+def test_a_pairwise_ranker_judges_against_one_answer_of_the_initial_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ranker = [f"reward.{key}" for key in ("kind=pairwise", "parameters=lora", "layers=0", "learning_rate=0.01")]
+    settings = [word for setting in ranker for word in ("--set", setting)]
+    code, out, err = dapflow("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL, *settings, capsys=capsys)
+    assert code == 0, err
+    titles = [step["name"] for step in json.loads(out.splitlines()[-1])["steps"]]
+    assert any(title.startswith("sample 4 x 1 ") for title in titles)  # the baselines
+    with Lake(tmp_path / "lake") as lake:
+        [model] = lake.rows("SELECT * FROM models WHERE role = 'ranker'")
+        metrics = {row["name"]: row for row in lake.rows("SELECT * FROM metrics WHERE version = ?", [model["version"]])}
+        assert metrics.keys() == {"held_out_accuracy", "longer_is_better_accuracy", "calibration_error", "position_consistency"}
+        assert 0 <= metrics["position_consistency"]["low"] < metrics["position_consistency"]["high"] <= 1
+        verdicts = lake.rows("SELECT * FROM verdicts WHERE judge = ?", [model["version"]])
+        assert {row["outcome"] for row in verdicts} <= {"scored", "invalid"}
+        scores = {row["score"] for row in verdicts if row["outcome"] == "scored"}
+        assert len(scores) > 4
+        assert all(abs(score) < 14 for score in scores)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_sweep_chooses_the_temperature_and_too_old_samples_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL, "--set", "sweep.temperatures=[0.5, 1.5]")
+    code, out, err = dapflow(*command, "--set", "training.batch_size=1", "--set", "training.max_lag=0", capsys=capsys)
+    assert code == 2
+    assert "training.max_lag=0 allows samples that are 0 optimiser steps old, but the oldest would be" in err
+    code, out, err = dapflow(*command, "--set", "training.max_lag=0", capsys=capsys)
+    assert code == 0, err
+    result = json.loads(out.splitlines()[-1])
+    assert result["iterations"][0]["max_lag"] == 0
+    with Lake(tmp_path / "lake") as lake:
+        version = next(step["version"] for step in result["steps"] if step["name"].startswith("choose one of"))
+        figures = {row["name"]: row["value"] for row in lake.rows("SELECT * FROM metrics WHERE version = ?", [version])}
+        rewards = {0.5: figures["best_of_n_reward at 0.5"], 1.5: figures["best_of_n_reward at 1.5"]}
+        assert figures["temperature"] == max(rewards, key=lambda temperature: rewards[temperature])
+        [child] = lake.rows("SELECT child FROM edges WHERE parent = ?", [version])
+        assert lake.find(child["child"]).kind == "completions"  # type: ignore[union-attr]
+
+
+@pytest.mark.usefixtures("prefect_server")
 def test_a_second_iteration_goes_on_top_of_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL)
     _, out, _ = dapflow(*command, capsys=capsys)

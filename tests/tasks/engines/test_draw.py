@@ -20,9 +20,10 @@ def drawn(logits: Tensor, sampling: Sampling, draws: int = DRAWS) -> Tensor:
 
 
 def expected(logits: Tensor, sampling: Sampling) -> Tensor:
-    """The distribution by the book: temperature, then top-k, then the smallest set with top_p of what is left. A full sort."""
+    """The distribution by the book: temperature, then min-p, then top-k, then the smallest set with top_p of what is left. A full sort."""
     order = logits.argsort(descending=True)
     probabilities = (logits[order].double() / sampling.temperature).softmax(0)
+    probabilities[probabilities < sampling.min_p * probabilities[0]] = 0
     if sampling.top_k:
         probabilities[sampling.top_k :] = 0
     probabilities /= probabilities.sum()
@@ -38,6 +39,9 @@ OPTIONS = [
     Sampling(top_p=0.01),
     Sampling(temperature=1.3, top_k=20, top_p=0.9),
     Sampling(top_k=10_000, top_p=0.95),
+    Sampling(temperature=1.4, min_p=0.1),
+    Sampling(top_p=0.7, min_p=0.05),
+    Sampling(min_p=1.0),
 ]
 
 

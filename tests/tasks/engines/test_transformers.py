@@ -229,3 +229,32 @@ def test_smollm2_answers_a_question() -> None:
     answer = answers(loaded, [request], Sampling(temperature=0, max_tokens=30))["x", 0]
     assert "Paris" in answer.text
     assert answer.finish_reason == "stop"
+
+
+def test_a_repetition_penalty_is_that_of_generate_and_leaves_the_logprobs_raw(llama: Loaded) -> None:
+    requests, sampling = ask(6), Sampling(temperature=0, max_tokens=30, repetition_penalty=1.3)
+    got = answers(llama, requests, sampling, max_rows=3)
+    model: Any = llama.model
+    for request in requests:
+        ids = torch.tensor([request.prompt_token_ids])
+        whole = model.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=30, do_sample=False, pad_token_id=0, repetition_penalty=1.3
+        )
+        assert got[request.prompt_id, 0].token_ids == whole[0, ids.shape[1] :].tolist()
+        with torch.no_grad():
+            logits = model(input_ids=whole).logits[0, ids.shape[1] - 1 : -1]
+        wanted = logits.log_softmax(-1).gather(1, whole[0, ids.shape[1] :, None])[:, 0]
+        torch.testing.assert_close(torch.tensor(got[request.prompt_id, 0].logprobs), wanted, rtol=0, atol=1e-4)
+
+
+def test_a_stop_string_ends_a_row_and_is_cut_off(llama: Loaded) -> None:
+    requests = ask(4, samples=3)
+    plain = answers(llama, requests, Sampling(max_tokens=30))
+    stop = plain["p2", 1].text.split()[7] + " "  # the spelling of the eighth token
+    got = answers(llama, requests, Sampling(max_tokens=30, stop=(stop, "never this")), max_rows=5)
+    assert got["p2", 1].finish_reason == "stop"
+    assert len(got["p2", 1].token_ids) <= 9
+    for key, whole in plain.items():
+        text = whole.text.partition(stop)[0] if stop in whole.text else whole.text
+        assert got[key].text == text
+        assert got[key].token_ids == whole.token_ids[: len(got[key].token_ids)]

@@ -1,0 +1,151 @@
+"""`dapflow chat` and `dapflow serve`: a model of the lake, or any other, to talk to. Test: pytest tests/flows/test_talk.py"""
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+from cyclopts import Parameter, validators
+from rich.columns import Columns
+from rich.console import Console
+from rich.panel import Panel
+from rich.text import Text
+
+from flows.environment import prepare
+from flows.lake.options import Lake
+from storage.errors import LakeError, UserError
+from storage.lake import Lake as OpenLake
+from storage.location import locate
+from storage.refs import ModelRef
+
+_NEW = "/new"
+_NEWEST = "newest"
+Temperature = Annotated[float, Parameter(validator=validators.Number(gte=0))]
+Tokens = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+
+
+def chat(
+    model: str = _NEWEST,
+    /,
+    *,
+    versus: str | None = None,
+    system: str | None = None,
+    temperature: Temperature = 0.7,
+    max_tokens: Tokens = 200,
+    lake: Lake = "lake",
+) -> None:
+    """Talk to a model in the terminal; with --versus to two at once. /new begins anew, Ctrl-D ends it.
+
+    Example: dapflow chat models@3f9c01 --versus embedded:smollm2-135m
+
+    Parameters
+    ----------
+    model: A version of the lake, the `newest` policy in it, a directory, or a name such as embedded:smollm2-135m.
+    versus: A second one, whose answers stand beside the first's.
+    """
+    prepare(None)
+    console = Console()
+    names = [model] if versus is None else [model, versus]
+    with console.status("loading ..."):
+        from tasks.models import load
+
+        loaded = [load(_path(name, lake)) for name in names]
+    histories: list[list[dict[str, str]]] = [[] for _ in names]
+    for said in _lines():
+        if said == _NEW:
+            histories = [[] for _ in names]
+            continue
+        with console.status("..."):
+            answers = [_answer(one, history, said, system, temperature, max_tokens) for one, history in zip(loaded, histories, strict=True)]
+        width = console.width // 2 - 1
+        shown = [Panel(Text(answer), title=name, title_align="left", width=width) for name, answer in zip(names, answers, strict=True)]
+        console.print(Columns(shown) if versus else Text(answers[0]))
+
+
+def serve(model: str = _NEWEST, /, *, port: int = 8000, lake: Lake = "lake") -> NoReturn:
+    """Serve a model on loopback, with the interface of OpenAI: with vLLM where it is installed, else with transformers. Ctrl-C ends it.
+
+    Example: dapflow serve models@3f9c01 --port 8001
+
+    Parameters
+    ----------
+    model: A version of the lake, the `newest` policy in it, a directory, or a name such as embedded:smollm2-135m.
+    """
+    prepare(None)
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    from tasks.engines.serve import HOST, server_command
+    from tasks.models import dtype_of
+
+    Path(HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)  # transformers' server fails to list its models without it
+
+    path = _path(model, lake)
+    command, name = server_command(path, port, str(dtype_of(path)).removeprefix("torch."))
+    print(f"{model} as {name} on http://{HOST}:{port}/v1  (with {Path(command[0]).name} {command[2]})", flush=True)
+    os.execvp(command[0], command)
+
+
+def _path(name: str, address: str) -> Path:
+    """The directory of a model by its name in the lake, or of one from outside."""
+    from tasks.models import resolve
+    from tasks.policy import policy_path
+
+    if not locate(address).exists:
+        if name == _NEWEST:
+            raise UserError(f"There is no lake at {address}, and so no newest policy: name a model, for example embedded:smollm2-135m.")
+        return resolve(name).path
+    with OpenLake(address, read_only=True) as lake:
+        if name == _NEWEST:
+            return policy_path(lake, _newest(lake))
+        try:
+            ref = lake.ref(name)
+        except LakeError:
+            return resolve(name).path
+        if not isinstance(ref, ModelRef) or lake.model(ref)["role"] != "policy":
+            raise UserError(f"{name} is not a policy: `dapflow datasets --kind models` lists the models.")
+        return policy_path(lake, ref)
+
+
+def _newest(lake: OpenLake) -> ModelRef:
+    query = (
+        "SELECT m.version FROM models m JOIN versions v ON v.version = m.version AND v.state = 'complete'"
+        " WHERE m.role = 'policy' AND m.path IS NOT NULL ORDER BY v.completed_at DESC LIMIT 1"
+    )
+    rows = lake.rows(query)
+    if not rows:
+        raise UserError("The lake has no trained policy yet: name a model, or make one with `dapflow run`.")
+    ref = lake.ref(f"models@{rows[0]['version']}")
+    assert isinstance(ref, ModelRef)
+    return ref
+
+
+def _lines() -> Iterator[str]:
+    """What is said, line by line, until the input ends."""
+    while True:
+        try:
+            said = input("> " if sys.stdin.isatty() else "").strip()
+        except EOFError:
+            return
+        if said:
+            yield said
+
+
+def _answer(loaded: Any, history: list[dict[str, str]], said: str, system: str | None, temperature: float, max_tokens: int) -> str:
+    """The model's answer; both turns are added to the history, of which the oldest are forgotten where the context is full."""
+    from tasks.chat import context_length, render_turns
+    from tasks.engines.base import Request, Sampling
+    from tasks.engines.transformers import TransformersEngine
+
+    history.append({"role": "user", "content": said})
+    room = context_length(loaded.model) - max_tokens
+    while len(ids := render_turns(loaded.tokenizer, history, system)) > room:
+        if len(history) == 1:
+            history.clear()
+            return f"(too long: {len(ids)} tokens, there is room for {room})"
+        del history[:2]
+    sampling = Sampling(n=1, temperature=temperature, max_tokens=max_tokens)
+    request = Request(prompt_id="", prompt_token_ids=tuple(ids), seeds=(len(ids),))
+    [completion] = TransformersEngine(loaded).generate([request], sampling)
+    history.append({"role": "assistant", "content": completion.text})
+    return completion.text.strip()

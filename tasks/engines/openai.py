@@ -1,0 +1,121 @@
+"""The engine behind an OpenAI-compatible server: one request a prompt, for all its completions, many under way at once.
+
+Test: pytest tests/tasks/engines/test_openai.py
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Self
+
+from tasks.engines.base import Completion, Request, Sampling
+from tasks.engines.endpoint import Client, Endpoint, Refusal, UnusableAnswerError
+
+_CHARACTERS_PER_TOKEN = 4  # for the limit on tokens only
+
+
+class OpenAIEngine:
+    """An Engine over a server. Its completions have token ids and log-probabilities where the server gives them."""
+
+    rows_per_chunk, together = 1, True
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._client = Client(endpoint)
+        self._endpoint = endpoint
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.close()
+
+    def report(self) -> str:
+        """One sentence on what went wrong on the way; empty where nothing did."""
+        return self._client.report()
+
+    def generate(
+        self, requests: Sequence[Request], sampling: Sampling, on_tokens: Callable[[int], None] | None = None
+    ) -> Iterator[Completion]:
+        """Every completion of every request, as they come. What the server refuses comes as refused, with its reason."""
+        left = {request.prompt_id: request for request in requests if request.seeds}
+        got: dict[str, int] = dict.fromkeys(left, 0)
+        while left:
+            asked = [(request.prompt_id, self._body(request, sampling, got[request.prompt_id])) for request in left.values()]
+            for prompt_id, answer in self._client.each(asked, self._read, self._tokens):
+                request, first = left[prompt_id], got[prompt_id]
+                wanted = len(request.seeds) - first
+                found = [_refused(answer.reason)] * wanted if isinstance(answer, Refusal) else answer[:wanted]
+                for place, one in enumerate(found):
+                    if on_tokens:
+                        on_tokens(len(one.token_ids) or len(one.text) // _CHARACTERS_PER_TOKEN)
+                    yield replace(one, prompt_id=prompt_id, sample=first + place)
+                got[prompt_id] += len(found)
+            left = {name: request for name, request in left.items() if got[name] < len(request.seeds)}  # some servers give one at a time
+
+    def _body(self, request: Request, sampling: Sampling, first: int) -> dict[str, Any]:
+        body: dict[str, Any] = {
+            "n": len(request.seeds) - first,
+            "seed": request.seeds[first] % 2**31,
+            "temperature": sampling.temperature,
+            "top_p": sampling.top_p,
+            "max_tokens": sampling.max_tokens,
+        }
+        if sampling.stop:
+            body["stop"] = list(sampling.stop)
+        if self._endpoint.api == "chat":
+            turns = [{"role": "system", "content": sampling.system}] if sampling.system is not None else []
+            body |= {"messages": [*turns, {"role": "user", "content": request.prompt}], "logprobs": True}
+        else:
+            body |= {"prompt": list(request.prompt_token_ids) or request.prompt, "logprobs": 0}
+        return body | {"extra_body": _further(sampling, self._endpoint)}
+
+    def _read(self, response: Any) -> list[Completion]:
+        choices = getattr(response, "choices", None)
+        if not choices:
+            raise UnusableAnswerError("no choice in the answer")
+        return [self._completion(choice) for choice in choices]
+
+    def _completion(self, choice: Any) -> Completion:
+        text = choice.message.content if self._endpoint.api == "chat" else choice.text
+        if choice.finish_reason == "content_filter":
+            return _refused("withheld by the server's content filter")
+        if text is None:
+            raise UnusableAnswerError("no text in the answer")
+        return Completion(
+            prompt_id="",
+            sample=0,
+            text=text,
+            token_ids=list(getattr(choice, "token_ids", None) or []),
+            logprobs=_logprobs(choice.logprobs),
+            finish_reason="length" if choice.finish_reason == "length" else "stop",
+        )
+
+    def _tokens(self, body: Mapping[str, Any]) -> int:
+        said = body.get("prompt") or "".join(turn["content"] for turn in body["messages"])
+        return (len(said) if isinstance(said, list) else len(said) // _CHARACTERS_PER_TOKEN) + body["n"] * body["max_tokens"]
+
+
+def _further(sampling: Sampling, endpoint: Endpoint) -> dict[str, Any]:
+    """What OpenAI's own interface does not have: sent only where it is asked for."""
+    asked: dict[str, Any] = {}
+    if sampling.top_k:
+        asked["top_k"] = sampling.top_k
+    if sampling.min_p:
+        asked["min_p"] = sampling.min_p
+    if sampling.repetition_penalty != 1:
+        asked["repetition_penalty"] = sampling.repetition_penalty
+    if sampling.chat_template is not None:
+        asked["chat_template"] = sampling.chat_template
+    if endpoint.token_ids:
+        asked["return_token_ids"] = True
+    return asked
+
+
+def _logprobs(given: Any) -> list[float]:
+    if given is None:
+        return []
+    chat = getattr(given, "content", None)
+    return [token.logprob for token in chat] if chat is not None else list(getattr(given, "token_logprobs", None) or [])
+
+
+def _refused(reason: str) -> Completion:
+    return Completion(prompt_id="", sample=0, text="", token_ids=[], logprobs=[], finish_reason="refused", note=reason)

@@ -1,0 +1,101 @@
+"""Who draws the completions: a recipe's choice of engine, and how a step comes by the engine for a policy.
+
+    with engine_for(lake, policy, sampler, sampling, log) as (engine, prompter): ...
+Test: pytest tests/tasks/test_sampling.py
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from transformers import AutoConfig, AutoTokenizer
+
+from storage import Lake, ModelRef
+from tasks.chat import context_length, render
+from tasks.engines.base import Engine, Sampling
+from tasks.engines.endpoint import Endpoint
+from tasks.engines.openai import OpenAIEngine
+from tasks.engines.serve import served
+from tasks.engines.transformers import TransformersEngine
+from tasks.engines.vllm import VLLM, Say, vllm_engine
+from tasks.policy import load_policy, policy_path
+
+
+class Sampler(BaseModel):
+    """The engine that samples from the policy, and what it needs."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    MACHINE: ClassVar[dict[str, Any]] = {"endpoint": Endpoint.MACHINE, "vllm": VLLM.MACHINE}  # no part of a version
+    engine: Literal["transformers", "vllm", "openai"] = "transformers"
+    vllm: VLLM = VLLM()
+    endpoint: Endpoint = Endpoint()
+    serve: str | None = Field(
+        default=None, description="for openai: command of a server, with {model} and {port}, that runs while the policy is sampled from"
+    )
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.engine == "openai" and not self.endpoint.model:
+            raise ValueError("engine: openai needs endpoint.model, the name that the server knows the model by")
+        if self.serve is not None and (self.engine != "openai" or "{port}" not in self.serve):
+            raise ValueError("serve: goes with engine openai, and its command must take {port} (and {model})")
+        return self
+
+    @property
+    def of_the_policy(self) -> bool:
+        """Whether it is the policy that answers, not a model that only a server knows."""
+        return self.engine != "openai" or self.serve is not None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompter:
+    """Renders prompts as the policy reads them. Without a tokenizer, for a model that only a server knows, it gives no token ids."""
+
+    sampling: Sampling
+    tokenizer: Any = None
+    context: int = 0
+
+    def render(self, prompt: str) -> tuple[tuple[int, ...], str | None]:
+        """Token ids, and why the prompt cannot be sampled from, if so."""
+        if not prompt.strip():
+            return (), "the prompt is empty"
+        if self.tokenizer is None:
+            return (), None
+        ids = tuple(render(self.tokenizer, prompt, self.sampling.system, self.sampling.chat_template))
+        room = self.context - self.sampling.max_tokens
+        if len(ids) > room:
+            reason = f"prompt of {len(ids)} tokens and {self.sampling.max_tokens} to sample do not fit the context of {self.context}"
+            return ids, reason
+        return ids, None
+
+
+@contextmanager
+def engine_for(
+    lake: Lake, policy: ModelRef, sampler: Sampler, sampling: Sampling, log: Path, say: Say = lambda sentence: None
+) -> Iterator[tuple[Engine, Prompter]]:
+    """The engine for a policy of the lake, and what renders its prompts. log: where a server that it starts may write."""
+    if sampler.engine == "transformers":
+        loaded = load_policy(lake, policy)
+        yield TransformersEngine(loaded), Prompter(sampling=sampling, tokenizer=loaded.tokenizer, context=context_length(loaded.model))
+    elif sampler.engine == "vllm":
+        path = policy_path(lake, policy)
+        yield vllm_engine(path, sampler.vllm, say), _prompter(path, sampling)
+    elif sampler.serve is None:
+        with OpenAIEngine(sampler.endpoint) as engine:
+            yield engine, Prompter(sampling=sampling)
+    else:
+        path = policy_path(lake, policy)
+        with (
+            served(sampler.serve, path, log, say=say) as url,
+            OpenAIEngine(sampler.endpoint.model_copy(update={"base_url": url})) as engine,
+        ):
+            yield engine, _prompter(path, sampling)
+
+
+def _prompter(path: Path, sampling: Sampling) -> Prompter:
+    tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    return Prompter(sampling=sampling, tokenizer=tokenizer, context=context_length(config))

@@ -1,0 +1,46 @@
+"""The pairwise ranker as a judge: each completion against one baseline answer to its prompt (RSO, arXiv 2309.06657, section 3.2).
+
+Test: pytest tests/flows/test_run.py -k ranker
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from storage import Lake, ModelRef
+from tasks.judges.base import Question, Verdict
+from tasks.training.ranker import Comparison, load_ranker
+
+_LEAST = 1e-6  # probabilities are kept this far from 0 and 1, so that their logit is finite
+
+
+class RankerJudge:
+    """r(x, y) = logit rho(x, y, y_b): 0 for an answer as good as the baseline y_b. Without a baseline, or empty, a completion is invalid."""
+
+    def __init__(self, lake: Lake, ref: ModelRef, baselines: Mapping[str, str]) -> None:
+        self.name = ref.version
+        self._ranker = load_ranker(lake, ref)
+        self._baselines = baselines
+
+    def judge(self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]:
+        """One verdict per question, in order."""
+        notes = [self._why_not(question) for question in questions]
+        asked = [
+            Comparison(question.prompt, question.completion, self._baselines[question.prompt], question.completion_id)
+            for question, note in zip(questions, notes, strict=True)
+            if note is None
+        ]
+        found = iter(self._ranker.compare(asked))
+        for note in notes:
+            yield Verdict(outcome="invalid", note=note) if note else Verdict(outcome="scored", score=_logit(next(found).probability))
+            if on_rows:
+                on_rows(1)
+
+    def _why_not(self, question: Question) -> str | None:
+        if not question.completion.strip():
+            return "empty completion"
+        return None if self._baselines.get(question.prompt, "").strip() else "no baseline answer to compare with"
+
+
+def _logit(probability: float) -> float:
+    kept = min(max(probability, _LEAST), 1 - _LEAST)
+    return math.log(kept / (1 - kept))

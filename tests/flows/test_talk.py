@@ -1,0 +1,57 @@
+"""`dapflow chat` and `dapflow serve`, as a user would have them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tasks.engines.base import Request, Sampling
+from tasks.engines.endpoint import Endpoint
+from tasks.engines.openai import OpenAIEngine
+from tasks.engines.serve import served
+
+ROOT = Path(__file__).parents[2]
+
+
+def chat(tmp_path: Path, *arguments: str, said: str = "Hello?\n") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "flows.cli", "chat", *arguments, "--lake", str(tmp_path / "lake")]
+    return subprocess.run(command, cwd=ROOT, input=said, capture_output=True, text=True, check=False)
+
+
+def test_two_models_answer_side_by_side_and_a_long_talk_forgets_its_beginning(tmp_path: Path) -> None:
+    found = chat(
+        tmp_path, "toy", "--versus", "toy", "--max-tokens", "40", said="Hello?\n" + "word " * 40 + "\n/new\n" + "word " * 2000 + "\n"
+    )
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.count("─ toy ─") == 6  # three answers of two
+    assert "(too long:" in found.stdout
+    assert not (tmp_path / "lake").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nobody"], "There is no model `nobody`"),
+        ([], "There is no lake at"),
+        (["toy", "--max-tokens", "0"], "--max-tokens"),
+    ],
+)
+def test_what_is_not_there_is_said_in_a_sentence(tmp_path: Path, arguments: list[str], message: str) -> None:
+    found = chat(tmp_path, *arguments)
+    assert found.returncode == 2
+    assert message in found.stderr
+    assert "Traceback" not in found.stderr
+
+
+def test_a_served_model_answers_through_the_openai_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.delenv("DAPFLOW_VLLM_PYTHON", raising=False)
+    command = f"{sys.executable} -m flows.cli serve toy --port {{port}} --lake {tmp_path / 'lake'}"
+    with served(command, tmp_path, tmp_path / "log") as url:
+        name = next(line for line in (tmp_path / "log").read_text().splitlines() if line.startswith("toy as ")).split()[2]
+        with OpenAIEngine(Endpoint(base_url=url, model=name)) as engine:
+            requests = [Request(prompt_id=str(n), prompt="Say hi", prompt_token_ids=(), seeds=(n,)) for n in range(4)]
+            answers = list(engine.generate(requests, Sampling(n=1, max_tokens=20)))
+    assert len(answers) == 4
+    assert any(answer.text for answer in answers)

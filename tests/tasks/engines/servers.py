@@ -1,0 +1,123 @@
+"""A real HTTP server on loopback that speaks the OpenAI interface, and misbehaves when it is told to."""
+
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+Body = dict[str, Any]
+
+
+@dataclass
+class Behaviour:
+    """What the server does with its requests: `misdeeds` first, one a request, then answers. It writes down what happens."""
+
+    misdeeds: list[str] = field(default_factory=list)
+    seconds: float = 0.0  # before each answer
+    choices: int | None = None  # at most so many an answer
+    refuse: Callable[[str], str | None] = lambda prompt: None
+    asked: list[Body] = field(default_factory=list)
+    answered: list[str] = field(default_factory=list)  # prompts
+    at_once: int = 0
+    most_at_once: int = 0
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    behaviour: Behaviour
+    protocol_version = "HTTP/1.1"
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+    def do_GET(self) -> None:
+        self._send(200, {"object": "list", "data": [{"id": "toy", "object": "model"}]})
+
+    def do_POST(self) -> None:
+        behaviour = self.behaviour
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with behaviour.lock:
+            behaviour.asked.append(body)
+            behaviour.at_once += 1
+            behaviour.most_at_once = max(behaviour.most_at_once, behaviour.at_once)
+            misdeed = behaviour.misdeeds.pop(0) if behaviour.misdeeds else None
+        try:
+            time.sleep(behaviour.seconds)
+            self._misbehave(misdeed) if misdeed else self._answer(body)
+        finally:
+            with behaviour.lock:
+                behaviour.at_once -= 1
+
+    def _misbehave(self, misdeed: str) -> None:
+        if misdeed.isdigit():
+            self._send(int(misdeed), {"error": {"message": f"status {misdeed}"}}, {"Retry-After": "0.05"} if misdeed == "429" else {})
+        elif misdeed == "close":
+            self.close_connection = True
+        elif misdeed == "half":
+            self._send(200, None, text='{"id": "x", "choices": [{"ind')
+        elif misdeed == "empty":
+            self._send(200, {"id": "x", "object": "chat.completion", "model": "toy", "created": 0, "choices": []})
+        elif misdeed == "hang":
+            time.sleep(3)
+            self.close_connection = True
+        else:
+            raise AssertionError(misdeed)
+
+    def _answer(self, body: Body) -> None:
+        chat = "messages" in body
+        prompt = body["messages"][-1]["content"] if chat else body["prompt"]
+        if reason := self.behaviour.refuse(str(prompt)):
+            self._send(400, {"error": {"message": reason}})
+            return
+        n = min(body.get("n", 1), self.behaviour.choices or 99)
+        choices = [_choice(place, f"{prompt} / {body['seed']} / {place}", chat) for place in range(n)]
+        self._send(200, {"id": "x", "object": "chat.completion", "model": body["model"], "created": 0, "choices": choices})
+        with self.behaviour.lock:
+            self.behaviour.answered.append(str(prompt))
+
+    def _send(self, status: int, body: Body | None, headers: dict[str, str] | None = None, text: str = "") -> None:
+        data = text.encode() if body is None else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **(headers or {})}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        self.wfile.write(data)
+
+
+def _choice(place: int, text: str, chat: bool) -> Body:
+    if chat:
+        tokens = [{"token": word, "logprob": -0.5, "top_logprobs": []} for word in text.split()]
+        return {
+            "index": place, "finish_reason": "stop", "message": {"role": "assistant", "content": text}, "logprobs": {"content": tokens},
+        }  # fmt: skip
+    return {
+        "index": place, "finish_reason": "length", "text": text, "logprobs": {"token_logprobs": [-0.25, -0.5]}, "token_ids": [5, 6],
+    }  # fmt: skip
+
+
+@contextmanager
+def openai_server(behaviour: Behaviour, port: int = 0) -> Iterator[str]:
+    """Its base URL, while it runs."""
+    server = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"behaviour": behaviour}))
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+if __name__ == "__main__":  # python -m tests.tasks.engines.servers MODEL PORT
+    print("serving", sys.argv[1], "on", sys.argv[2], flush=True)
+    helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])  # as a real server has
+    with openai_server(Behaviour(), int(sys.argv[2])):
+        time.sleep(600)

@@ -1,0 +1,15 @@
+"""The temperature whose best answers are best; what was not judged is not counted."""
+
+import pytest
+
+from tasks.sweep import best_of_n
+
+
+def verdict(prompt: str, score: float | None) -> dict[str, object]:
+    return {"prompt_id": prompt, "outcome": "invalid" if score is None else "scored", "score": score}
+
+
+def test_the_best_of_each_prompt_counts_and_failures_do_not() -> None:
+    rows = [verdict("a", -3.0), verdict("a", -1.0), verdict("a", None), verdict("b", 2.0), verdict("b", 5.0), verdict("c", None)]
+    assert best_of_n(rows) == pytest.approx((-1.0 + 5.0) / 2)  # not 0 for what failed, nor a third prompt
+    assert best_of_n([verdict("a", None)]) is None
