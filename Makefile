@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test test-vllm setup lint format types check stress clean
+.PHONY: run test test-clusters test-vllm setup lint format types check stress clean
 
 run: setup
 	$(BIN)/dapflow run rso
@@ -18,6 +18,11 @@ setup: $(VENV)/.ready
 stress: $(VENV)/.test-ready
 	$(BIN)/python -m tests.storage.test_kill
 	$(BIN)/python -m tests.storage.test_many_writers
+
+# Shards on real Dask and Ray clusters of two processes.
+test-clusters: $(VENV)/.test-ready
+	@$(PIP) --editable '.[dask,ray]'
+	$(BIN)/python -m pytest -m clusters
 
 # Real vLLM on the CPU, in an environment of its own (3.4 GB).
 test-vllm: $(VENV)/.test-ready .venv-vllm/.ready

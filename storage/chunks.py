@@ -43,7 +43,7 @@ class Chunks:
     def write(self, number: int, table: str, rows: Rows, seconds: float) -> None:
         """Write rows with all columns of the table, all or nothing. Each is a mapping, or a row of an Arrow table."""
         path = self._folder / table / f"{number:06d}.parquet"
-        partial = path.with_suffix(".partial")
+        partial = path.with_name(f"{path.stem}-{uuid4().hex}.partial")  # of its own: a shard whose step was killed may still be at it
         with lake_errors(self._lake.location.address), self._lake.cursor() as cursor:
             path.parent.mkdir(parents=True, exist_ok=True)
             arrow = _arrow(self._lake.schema(table), self._version, rows)

@@ -59,6 +59,10 @@ class OpenVersion:
         self._chunks.write(chunk, table or self.kind, rows, seconds)
         self.done.add(chunk)
 
+    def written(self) -> set[int]:
+        """The chunks that are there by now, those of other writers included."""
+        return self._chunks.numbers
+
     def complete(self, parents: Mapping[str, str], flow_run_id: str | None, task_run_id: str | None) -> Ref:
         """Make the version readable: its rows, its lineage and the checksums of its files come into the lake in one transaction."""
         rows, seconds = self._chunks.totals(self.kind)

@@ -11,6 +11,7 @@ from storage import DatasetRef, ModelRef
 from tasks.engines.base import Completion, Engine, Request, Sampling
 from tasks.engines.sampler import Prompter, Sampler, engine_for
 from tasks.seeds import derive_seed
+from tasks.shards import spread
 from tasks.step import Out, step
 from tasks.sweep import chosen_temperature
 
@@ -32,11 +33,19 @@ def sample(
     """
     if sweep is not None:
         sampling = sampling.model_copy(update={"temperature": chosen_temperature(out.lake, sweep)})
-    rows = list(enumerate(out.lake.rows_of(prompts)))
-    with engine_for(out.lake, policy, sampler, sampling, out.scratch / "server.log", out.say) as (engine, prompter):
-        size = max(1, engine.rows_per_chunk // sampling.n)
-        chunks = [rows[first : first + size] for first in range(0, len(rows), size)]
-        missing = list(out.missing(chunks))
+    total = -(-prompts.rows // sampler.prompts_per_chunk(sampling.n))
+    spread(out, sampler.shards, sample_chunks, total, policy=policy, prompts=prompts, sampling=sampling, seed=seed, sampler=sampler)
+
+
+def sample_chunks(out: Out, policy: ModelRef, prompts: DatasetRef, sampling: Sampling, seed: int, sampler: Sampler) -> None:
+    """Write the chunks that are missing."""
+    rows, size = list(enumerate(out.lake.rows_of(prompts))), sampler.prompts_per_chunk(sampling.n)
+    chunks = [rows[first : first + size] for first in range(0, len(rows), size)]
+    missing = list(out.missing(chunks))
+    if not missing:
+        return
+    log = out.scratch / f"server-{out.share.index}.log"
+    with engine_for(out.lake, policy, sampler, sampling, log, out.say) as (engine, prompter):
         progress = _Progress(out, len(rows) * sampling.n * sampling.max_tokens, len(chunks), len(missing))
         for some in [missing] if engine.together else [[one] for one in missing]:
             for number, answers in _sampled(engine, prompter, some, sampling, seed, progress):

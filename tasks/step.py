@@ -100,17 +100,36 @@ def planning() -> Iterator[list[Call]]:
         _plan.reset(token)
 
 
-class Out:
-    """What a step writes to: the open version, its missing chunks, its progress."""
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """Which chunks of a step one of several writers writes: index, index + count, index + 2 count ..."""
 
-    def __init__(self, opened: OpenVersion, progress: ProgressArtifact) -> None:
+    index: int = 0
+    count: int = 1
+
+    def __contains__(self, chunk: int) -> bool:
+        return chunk % self.count == self.index
+
+    def __str__(self) -> str:
+        return f"shard {self.index + 1} of {self.count}"
+
+
+_WHOLE = Share()
+
+
+class Out:
+    """What a step writes to: the open version, its missing chunks, its progress. share: what of it, if others write the rest."""
+
+    def __init__(self, opened: OpenVersion, progress: ProgressArtifact, share: Share = _WHOLE) -> None:
         self.lake = opened.lake
+        self.kind = opened.kind
         self.version = opened.version
         self.row_id = opened.row_id
         self.write = opened.write
         self.publish = opened.publish
         self._opened = opened
         self._progress = progress
+        self.share = share
 
     @property
     def scratch(self) -> Path:
@@ -118,10 +137,14 @@ class Out:
         return self._opened.scratch
 
     def missing(self, chunks: Iterable[Item]) -> Iterator[tuple[int, Item]]:
-        """The chunks that are not committed yet, with their numbers."""
+        """The chunks of its share that are not committed yet, with their numbers."""
         for number, chunk in enumerate(chunks):
-            if number not in self._opened.done:
+            if number in self.share and number not in self._opened.done:
                 yield number, chunk
+
+    def written(self) -> set[int]:
+        """The chunks that are there by now, whoever wrote them."""
+        return self._opened.written()
 
     def pending(self, chunk: int) -> bool:
         """Whether this chunk is still to be written."""

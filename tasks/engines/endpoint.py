@@ -1,7 +1,7 @@
 """An OpenAI-compatible server: requests under its limits, asked again while it fails for a time, counted.
 
     for key, answer in Client(endpoint).each([("a", {"messages": ...}), ...], read): ...   # as they come: what `read` made of it, or a Refusal
-Test: pytest tests/tasks/engines/test_endpoint.py
+Test: pytest tests/tasks/engines/test_openai.py
 """
 
 import asyncio

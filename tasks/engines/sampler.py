@@ -1,9 +1,10 @@
 """Who draws the completions: a recipe's choice of engine, and how a step comes by the engine for a policy.
 
     with engine_for(lake, policy, sampler, sampling, log) as (engine, prompter): ...
-Test: pytest tests/tasks/test_sampling.py
+Test: pytest tests/flows/test_samplers.py
 """
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -20,18 +21,23 @@ from tasks.engines.endpoint import Endpoint
 from tasks.engines.openai import OpenAIEngine
 from tasks.engines.serve import served
 from tasks.engines.transformers import TransformersEngine
-from tasks.engines.vllm import VLLM, Say, vllm_engine
+from tasks.engines.vllm import VLLM, Say, VLLMEngine, vllm_engine
 from tasks.policy import load_policy, policy_path
+from tasks.shards import Shards
+
+_in_process = threading.Lock()  # a model in this process answers one shard at a time
+_ENGINES: dict[str, type[Engine]] = {"transformers": TransformersEngine, "vllm": VLLMEngine, "openai": OpenAIEngine}
 
 
 class Sampler(BaseModel):
     """The engine that samples from the policy, and what it needs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    MACHINE: ClassVar[dict[str, Any]] = {"endpoint": Endpoint.MACHINE, "vllm": VLLM.MACHINE}  # no part of a version
+    MACHINE: ClassVar[dict[str, Any]] = {"endpoint": Endpoint.MACHINE, "vllm": VLLM.MACHINE, "shards": True}  # no part of a version
     engine: Literal["transformers", "vllm", "openai"] = "transformers"
     vllm: VLLM = VLLM()
     endpoint: Endpoint = Endpoint()
+    shards: Shards = Shards()
     serve: str | None = Field(
         default=None, description="for openai: command of a server, with {model} and {port}, that runs while the policy is sampled from"
     )
@@ -48,6 +54,10 @@ class Sampler(BaseModel):
     def of_the_policy(self) -> bool:
         """Whether it is the policy that answers, not a model that only a server knows."""
         return self.engine != "openai" or self.serve is not None
+
+    def prompts_per_chunk(self, n: int) -> int:
+        """How many prompts, of n completions each, are sampled and committed together."""
+        return max(1, _ENGINES[self.engine].rows_per_chunk // n)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,11 +88,13 @@ def engine_for(
 ) -> Iterator[tuple[Engine, Prompter]]:
     """The engine for a policy of the lake, and what renders its prompts. log: where a server that it starts may write."""
     if sampler.engine == "transformers":
-        loaded = load_policy(lake, policy)
-        yield TransformersEngine(loaded), Prompter(sampling=sampling, tokenizer=loaded.tokenizer, context=context_length(loaded.model))
+        with _in_process:
+            loaded = load_policy(lake, policy)
+            yield TransformersEngine(loaded), Prompter(sampling=sampling, tokenizer=loaded.tokenizer, context=context_length(loaded.model))
     elif sampler.engine == "vllm":
         path = policy_path(lake, policy)
-        yield vllm_engine(path, sampler.vllm, say), _prompter(path, sampling)
+        with _in_process:
+            yield vllm_engine(path, sampler.vllm, say), _prompter(path, sampling)
     elif sampler.serve is None:
         with OpenAIEngine(sampler.endpoint) as engine:
             yield engine, Prompter(sampling=sampling)

@@ -1,6 +1,6 @@
 """The probe of a policy: some tokens and their log-probabilities under its weights, kept beside them.
 
-Whoever claims to sample from the policy is asked for the same. Test: pytest tests/tasks/training/test_probe.py
+Whoever claims to sample from the policy is asked for the same. Test: make test-vllm
 """
 
 import json

@@ -1,0 +1,120 @@
+"""A step cut into shards: each is a Prefect task that writes its share of the step's chunks, in threads or on a Dask or Ray cluster.
+
+    spread(out, shards, write, total, prompts=prompts, ...)   # write(out, prompts=prompts, ...) writes the chunks that `out.missing` gives
+How many shards there are, and where, is no part of a version: a chunk is the same whoever writes it. Test: pytest tests/tasks/test_shards.py
+"""
+
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+from uuid import uuid4
+
+from prefect import task
+from prefect.cache_policies import NO_CACHE
+from prefect.states import Completed
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
+from pydantic import BaseModel, ConfigDict, Field
+
+from storage import Lake, UserError
+from storage.versions import OpenVersion
+from tasks.artifacts import ProgressArtifact
+from tasks.progress import Silent, report_to
+from tasks.step import Out, Share, use_lake
+
+_POLL_SECONDS = 0.5
+Write = Callable[..., None]
+
+
+class Shards(BaseModel):
+    """How many shards a step is cut into, and what runs them."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    count: int = Field(default=1, ge=1, description="1: the step itself does all")
+    runner: Literal["threads", "dask", "ray"] = Field(default="threads", description="threads of this process, or a cluster's processes")
+    address: str | None = Field(default=None, description="of a Dask or Ray cluster; else one of `count` processes on this machine")
+
+
+class StepEndedError(Exception):
+    """The step that a shard belongs to has ended, so the shard does too; what it has written stays."""
+
+
+def spread(out: Out, shards: Shards, write: Write, total: int, /, **arguments: Any) -> None:
+    """Have `write(out, **arguments)` write the chunks that are missing of `total`: shard i of k the chunks i, i + k, i + 2k ...
+
+    write: a function of a module, so that another process finds it. A shard with nothing left to do ends in state `Cached`.
+    Raises what the first failing shard raised, once all have ended; what the others wrote stays.
+    """
+    if shards.count == 1:
+        write(out, **arguments)
+        return
+    ended, step = threading.Semaphore(0), out.scratch / "step"
+    step.write_text(token := uuid4().hex)
+    where = {"address": out.lake.location.address, "kind": out.kind, "version": out.version, "token": token}
+    try:
+        with _runner(shards) as runner:
+            shares = [Share(index=index, count=shards.count) for index in range(shards.count)]
+            futures = [runner.submit(_shard, {**where, "write": write, "arguments": arguments, "share": share}) for share in shares]
+            for future in futures:
+                future.add_done_callback(lambda _: ended.release())
+            left = len(futures)
+            try:
+                while left:
+                    left -= ended.acquire(timeout=_POLL_SECONDS)
+                    out.progress(len(out.written()), total, "chunks")
+            except BaseException:
+                step.unlink(missing_ok=True)  # the sign for the shards to end
+                raise
+            for future in futures:
+                future.result()
+    finally:
+        step.unlink(missing_ok=True)
+
+
+@task(name="shard", task_run_name="{share} of {version}", cache_policy=NO_CACHE, persist_result=False)
+def _shard(address: str, kind: str, version: str, token: str, write: Write, arguments: dict[str, Any], share: Share) -> Any:
+    """One shard, in whatever process it runs. The step holds the lock on the version meanwhile, and completes it."""
+    with Lake(address) as lake, use_lake(lake):
+        opened = OpenVersion(lake, kind, version)
+        before = set(opened.done)
+        with report_to(_WhileTheStepRuns(opened.scratch / "step", token)):
+            write(Out(opened, ProgressArtifact(f"{share}"), share), **arguments)
+        written = len(opened.done - before)
+    return written if written else Completed(name="Cached", data=0)
+
+
+class _WhileTheStepRuns(Silent):
+    """Ends a shard whose step has ended, however that was: another run of it may have begun, with shards of its own."""
+
+    def __init__(self, step: Path, token: str) -> None:
+        self._step, self._token, self._looked = step, token, 0.0
+
+    def advanced(self, done: float, total: float, unit: str) -> None:
+        if time.monotonic() - self._looked < _POLL_SECONDS:
+            return
+        self._looked = time.monotonic()
+        if not self._step.is_file() or self._step.read_text() != self._token:
+            raise StepEndedError
+
+
+def _runner(shards: Shards) -> TaskRunner[Any]:
+    if shards.runner == "threads":
+        return ThreadPoolTaskRunner(max_workers=shards.count)
+    if find_spec(f"prefect_{shards.runner}") is None:
+        raise UserError(f"shards.runner={shards.runner} needs prefect-{shards.runner}: pip install 'dapflow[{shards.runner}]'.")
+    if shards.runner == "dask":
+        from prefect_dask import DaskTaskRunner
+
+        local = {"n_workers": shards.count, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
+        return DaskTaskRunner(address=shards.address) if shards.address else DaskTaskRunner(cluster_kwargs=local)
+    from prefect_ray import RayTaskRunner
+
+    if shards.address:
+        return RayTaskRunner(address=shards.address)
+    own = tempfile.mkdtemp(prefix="dapflow-ray-")
+    return RayTaskRunner(
+        init_kwargs={"num_cpus": shards.count, "include_dashboard": False, "_temp_dir": own, "_node_ip_address": "127.0.0.1"}
+    )

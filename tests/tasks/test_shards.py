@@ -1,0 +1,136 @@
+"""Sampling in shards: the same rows however many there are and whatever runs them; each a cached unit; an orphan ends."""
+
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import pytest
+from prefect import flow
+from prefect.client.orchestration import get_client
+
+from storage import DatasetRef, Lake, UserError
+from tasks.engines.base import Sampling
+from tasks.engines.sampler import Sampler
+from tasks.models import resolve
+from tasks.policy import register_model
+from tasks.sampling import sample
+from tasks.shards import Shards, StepEndedError, spread
+from tasks.step import Out, step, use_lake
+from tasks.training.freshness import oldest
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+SAMPLING = Sampling(n=64, max_tokens=3)  # two prompts a chunk: 15 prompts are 8 chunks, which neither 3 nor 7 divides
+failing: set[str] = set()
+
+
+@step("prompts", title="some prompts", expects=lambda count: count)
+def some_prompts(out: Out, count: int) -> None:
+    out.write(0, [{"id": out.row_id(n), "prompt": f"say {n}", "parents": []} for n in range(count)])
+
+
+@step("metrics", title="numbers", expects=lambda total, **_: total)
+def numbers(out: Out, total: int, shards: int) -> None:
+    spread(out, Shards(count=shards), write_numbers, total, total=total)
+
+
+def write_numbers(out: Out, total: int) -> None:
+    for number, _ in out.missing(range(total)):
+        if str(number) in failing:
+            raise UserError(f"number {number} is out of order")
+        out.write(number, [{"id": out.row_id(number), "name": "n", "value": float(number)}])
+
+
+def run(lake: Lake, work: Callable[[], Any]) -> tuple[Any, list[Any]]:
+    """The result of `work` in a flow, and its task runs."""
+    results, seen = list[Any](), list[UUID]()
+
+    @flow
+    def test_flow() -> None:
+        from prefect.runtime import flow_run
+
+        seen.append(UUID(flow_run.id))
+        results.append(work())
+
+    with use_lake(lake):
+        test_flow()
+    with get_client(sync_client=True) as client:
+        return results[0], [one for one in client.read_task_runs() if one.flow_run_id == seen[0]]
+
+
+def sampled(folder: Path, shards: Shards) -> tuple[list[dict[str, Any]], list[Any]]:
+    """Rows sampled from the toy model into a lake of their own, and the task runs of the shards."""
+
+    def work() -> DatasetRef:
+        policy = register_model("toy", resolve("toy").digest)
+        return sample(policy, some_prompts(15), SAMPLING, 5, Sampler(shards=shards))
+
+    with Lake(folder) as lake:
+        ref, runs = run(lake, work)
+        assert not list((lake.root / "checkpoints").iterdir())
+        rows = lake.rows_of(ref)
+        [policy] = lake.rows("SELECT version FROM models")
+        assert oldest(lake, lake.ref(f"models@{policy['version']}"), [row["policy"] for row in rows], steps=1) == 0  # type: ignore[arg-type]
+    return rows, [one for one in runs if "shard" in one.name]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> list[dict[str, Any]]:
+    return sampled(tmp_path_factory.mktemp("whole"), Shards())[0]
+
+
+@pytest.mark.parametrize("count", [3, 7, 11])
+def test_any_number_of_shards_gives_the_rows_of_one(tmp_path: Path, whole: list[dict[str, Any]], count: int) -> None:
+    rows, runs = sampled(tmp_path, Shards(count=count))
+    assert len(rows) == 15 * 64
+    assert rows == whole  # ids and versions included
+    assert {one.name.split(" of ")[0] for one in runs} == {f"shard {n + 1}" for n in range(count)}
+    assert sum(one.state_name == "Cached" for one in runs) == max(0, count - 8)  # there are 8 chunks: the rest had nothing to do
+
+
+@pytest.mark.clusters
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("runner", ["dask", "ray"])
+def test_processes_of_a_cluster_give_the_same_rows(tmp_path: Path, whole: list[dict[str, Any]], runner: Any) -> None:
+    rows, runs = sampled(tmp_path, Shards(count=2, runner=runner))
+    assert rows == whole
+    assert [one.state_name for one in runs] == ["Completed", "Completed"]
+
+
+def test_what_one_shard_fails_at_is_said_and_the_next_run_does_only_that(lake: Lake) -> None:
+    failing.add("4")
+    try:
+        with pytest.raises(UserError, match="number 4 is out of order"):
+            run(lake, lambda: numbers(9, 3))
+    finally:
+        failing.clear()
+    ref, runs = run(lake, lambda: numbers(9, 3))
+    assert [row["value"] for row in lake.rows_of(ref)] == [float(n) for n in range(9)]
+    states = {one.name.split(" of ")[0]: one.state_name for one in runs if "shard" in one.name}
+    assert states == {"shard 1": "Cached", "shard 2": "Completed", "shard 3": "Cached"}
+
+
+def test_a_shard_whose_step_has_ended_ends_too(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the step was killed, and its shard, in another process, was not."""
+    began, go_on = threading.Event(), threading.Event()
+
+    def slow(out: Out) -> None:
+        began.set()
+        go_on.wait(20)
+        with pytest.raises(StepEndedError):
+            out.progress(0, 1, "rows")
+        raise UserError("ended")
+
+    @step("metrics", title="slow", expects=lambda: 1)
+    def slow_step(out: Out) -> None:
+        def kill() -> None:
+            began.wait(20)
+            (out.scratch / "step").unlink()
+            go_on.set()
+
+        threading.Thread(target=kill).start()
+        spread(out, Shards(count=2), slow, 1)
+
+    with pytest.raises(UserError, match="ended"):
+        run(lake, slow_step)
