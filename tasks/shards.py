@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 from uuid import uuid4
@@ -103,18 +103,14 @@ class _WhileTheStepRuns(Silent):
 def _runner(shards: Shards) -> TaskRunner[Any]:
     if shards.runner == "threads":
         return ThreadPoolTaskRunner(max_workers=shards.count)
-    if find_spec(f"prefect_{shards.runner}") is None:
-        raise UserError(f"shards.runner={shards.runner} needs prefect-{shards.runner}: pip install 'dapflow[{shards.runner}]'.")
+    try:
+        library: Any = import_module(f"prefect_{shards.runner}")
+    except ImportError:
+        raise UserError(f"shards.runner={shards.runner} needs prefect-{shards.runner}: pip install 'dapflow[{shards.runner}]'.") from None
     if shards.runner == "dask":
-        from prefect_dask import DaskTaskRunner
-
         local = {"n_workers": shards.count, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
-        return DaskTaskRunner(address=shards.address) if shards.address else DaskTaskRunner(cluster_kwargs=local)
-    from prefect_ray import RayTaskRunner
-
+        return library.DaskTaskRunner(address=shards.address) if shards.address else library.DaskTaskRunner(cluster_kwargs=local)
     if shards.address:
-        return RayTaskRunner(address=shards.address)
-    own = tempfile.mkdtemp(prefix="dapflow-ray-")
-    return RayTaskRunner(
-        init_kwargs={"num_cpus": shards.count, "include_dashboard": False, "_temp_dir": own, "_node_ip_address": "127.0.0.1"}
-    )
+        return library.RayTaskRunner(address=shards.address)
+    own = {"_temp_dir": tempfile.mkdtemp(prefix="dapflow-ray-"), "_node_ip_address": "127.0.0.1"}
+    return library.RayTaskRunner(init_kwargs={"num_cpus": shards.count, "include_dashboard": False, **own})
