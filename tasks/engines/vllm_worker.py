@@ -37,6 +37,10 @@ class Worker:
         self._adapters += 1
         self._adapter = LoRARequest(path, self._adapters, path)
 
+    def forget(self) -> None:
+        """Let go of the prefixes it has kept."""
+        self._llm.reset_prefix_cache()
+
     def probe(self, token_ids: list[int]) -> list[float]:
         """log p of each token after the first, given those before it."""
         from vllm import SamplingParams  # pyright: ignore[reportAttributeAccessIssue]

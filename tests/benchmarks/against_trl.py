@@ -2,6 +2,7 @@
 
     pip install trl==1.16.0
     python -m tests.benchmarks.against_trl                    # pairs/s and peak memory, medians of 3
+    python -m tests.benchmarks.against_trl --dtype checkpoint # TRL in the checkpoint's bf16, this engine in what the machine is fast in
     python -m tests.benchmarks.against_trl --curves           # the loss of 20 steps of both, in fp32
 TRL runs with its defaults, gradient checkpointing off. Our time includes the reference's forward passes; TRL's are in its steps.
 """
@@ -29,7 +30,7 @@ from tasks.training.batches import Group
 from tasks.training.fit import fit
 from tasks.training.logps import reference_logps
 from tasks.training.losses import Loss
-from tasks.training.settings import Training
+from tasks.training.settings import Training, fast_dtype
 
 MODEL = "embedded:smollm2-135m"
 BATCH, BETA, RATE, SEED = 4, 0.1, 1e-6, 0
@@ -142,14 +143,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32")
+    parser.add_argument("--dtype", choices=["float32", "bfloat16", "checkpoint"], default="float32")
     parser.add_argument("--curves", action="store_true")
     parser.add_argument("--trainer", choices=["ours", "trl"], help=argparse.SUPPRESS)
     parser.add_argument("--shape", choices=SHAPES | TINY, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.trainer:
         train = ours if arguments.trainer == "ours" else theirs
-        found = train(arguments.pairs, (SHAPES | TINY)[arguments.shape], getattr(torch, arguments.dtype))
+        chosen = {"ours": fast_dtype(torch.device("cpu")), "trl": torch.bfloat16}[arguments.trainer]
+        dtype = chosen if arguments.dtype == "checkpoint" else getattr(torch, arguments.dtype)
+        found = train(arguments.pairs, (SHAPES | TINY)[arguments.shape], dtype)
         assert all(math.isfinite(loss) for loss in found["losses"])
         print(json.dumps(found | {"peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
     elif arguments.curves:
