@@ -42,7 +42,8 @@ def align(
         for one in chain(wanted, iterations, iterate):
             done.append(one)
             record.made(len(done), one.policy, one.parts["metrics"])
-        return {"recipe": recipe, "lake": opened.location.address, "iterations": [summarise(opened, one) for one in done]}
+        asked = {"recipe": recipe, "toy": toy, "settings": settings or [], "lake": opened.location.address}
+        return asked | {"iterations": [summarise(opened, one) for one in done]}
 
 
 def chosen(name: str, settings: list[str], toy: bool) -> Recipe:

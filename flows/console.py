@@ -1,6 +1,7 @@
 """What a person sees in the terminal: a bar for each step while it runs, and the summary at the end."""
 
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Sequence
@@ -151,10 +152,11 @@ def _next(result: dict[str, Any]) -> Panel:
     recipe, lake, further = result["recipe"], result["lake"], len(result["iterations"]) + 1
     lake = lake if "://" in lake else os.path.relpath(lake)
     where = "" if lake == "lake" else f" --lake {lake}"
+    same = "".join([" --toy" if result["toy"] else "", *(f" --set {shlex.quote(one)}" for one in result["settings"])]) + where
     lines = [
-        f"go on        {command} run {recipe} --iterations {further}{where}",
+        f"go on        {command} run {recipe} --iterations {further}{same}",
         f"look at it   {command} ui{where}",
-        f"change it    {command} run {recipe} --set loss=hinge-norm{where}",
+        f"change it    {command} run {recipe} --set loss=hinge-norm{same}",
         f"the keys     {command} recipes {recipe}",
     ]
     return Panel(Text("\n".join(lines)), title="Next", title_align="left")
