@@ -18,14 +18,17 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+from transformers import AutoConfig
 
 from storage import UserError
+from tasks.chat import context_length
 from tasks.engines import vllm_worker
 from tasks.engines.base import Completion, Request, Sampling
 from tasks.models import dtype_of, release
 from tasks.training.probe import probe_of
 
 PYTHON = "DAPFLOW_VLLM_PYTHON"
+_CPU_BATCH_TOKENS = 4096
 _NOT_SHAPE = ("dtype", "torch_dtype", "transformers_version", "_name_or_path")
 TOLERANCE = 0.05  # nats a token, on average over the probe; in bf16 four times as much
 Say = Callable[[str], None]
@@ -107,7 +110,7 @@ def vllm_engine(model: Path, settings: VLLM, say: Say = lambda sentence: None) -
         release()  # the memory is vllm's now
         holder = _hold()
         _held["engine"] = made_with, holder
-        holder.call("load", model=str(model), options=_options(model, settings))
+        holder.call("load", model=str(model), options=options_of(model, settings))
     seconds = time.monotonic() - began
     off = _distance(holder, model)
     allowed = TOLERANCE if dtype_of(model) == torch.float32 else 4 * TOLERANCE
@@ -153,7 +156,8 @@ def _distance(holder: Holder, model: Path) -> float:
     return fmean(abs(a - b) for a, b in zip(theirs, own, strict=True))
 
 
-def _options(model: Path, settings: VLLM) -> dict[str, Any]:
+def options_of(model: Path, settings: VLLM) -> dict[str, Any]:
+    """What `vllm.LLM` is made with."""
     options: dict[str, Any] = {
         "dtype": str(dtype_of(model)).removeprefix("torch."),
         "tensor_parallel_size": settings.tensor_parallel,
@@ -162,7 +166,11 @@ def _options(model: Path, settings: VLLM) -> dict[str, Any]:
     }
     if settings.lora_rank:
         options |= {"enable_lora": True, "max_lora_rank": settings.lora_rank}
-    return options | ({"gpu_memory_utilization": settings.memory} if torch.cuda.is_available() else {"enforce_eager": True})
+    if torch.cuda.is_available():
+        return options | {"gpu_memory_utilization": settings.memory}
+    # On a CPU a seeded request whose prompt is computed in two parts ends the engine ("CPU Generator does not use offset").
+    whole = max(settings.max_model_len or context_length(AutoConfig.from_pretrained(model, local_files_only=True)), _CPU_BATCH_TOKENS)
+    return options | {"enforce_eager": True, "enable_chunked_prefill": False, "max_num_batched_tokens": whole}
 
 
 def _params(sampling: Sampling) -> dict[str, Any]:

@@ -20,8 +20,8 @@ import tasks
 from tasks.chat import render
 from tasks.engines.base import Completion, Engine, Request, Sampling
 from tasks.engines.transformers import TransformersEngine
-from tasks.engines.vllm import PYTHON, VLLM, close, vllm_engine
-from tasks.models import dtype_of, load, load_own, resolve, save
+from tasks.engines.vllm import PYTHON, VLLM, close, options_of, vllm_engine
+from tasks.models import load, load_own, resolve, save
 from tasks.training.batches import Group
 from tasks.training.fit import fit
 from tasks.training.losses import Loss
@@ -54,8 +54,7 @@ class Raw:
         self._log = (Path(tempfile.mkdtemp()) / "raw.log").open("w+")
         command = [os.environ.get(PYTHON, sys.executable), "-c", RAW]
         self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, text=True)
-        prompts = [list(request.prompt_token_ids) for request in requests]
-        options = {"dtype": str(dtype_of(model)).removeprefix("torch."), "enforce_eager": True}
+        prompts, options = [list(request.prompt_token_ids) for request in requests], options_of(model, VLLM())
         told = {"model": str(model), "prompts": prompts, "n": SAMPLING.n, "max_tokens": SAMPLING.max_tokens, "options": options}
         assert self._ask(json.dumps(told)) == "ready"
 

@@ -113,6 +113,19 @@ def test_rows_follow_their_seeds_and_the_options(first: Path) -> None:
     assert all(" " not in one.text for one in stopped)
 
 
+def test_more_prompt_tokens_than_a_batch_holds_keep_their_seeds(first: Path) -> None:
+    """Prompts that vllm would compute in two parts: on a CPU, with seeds, that ended the engine."""
+    loaded, sampling = engine.vllm_engine(first, engine.VLLM()), Sampling(n=2, max_tokens=2)
+    long = [
+        Request(prompt_id=str(n), prompt_token_ids=tuple(1000 + (n * 31 + place) % 5000 for place in range(700)), seeds=(n, n + 1))
+        for n in range(16)
+    ]
+    once = by_row(list(loaded.generate(long, sampling)))
+    again = by_row(list(loaded.generate(long[9:11], sampling)))
+    assert len(once) == 32
+    assert all(once[key].token_ids == again[key].token_ids for key in again)
+
+
 def test_a_server_gives_the_same_through_the_openai_engine(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VLLM_CPU_KVCACHE_SPACE", "1")
     python = PYTHON or "python"
