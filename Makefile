@@ -10,7 +10,7 @@ run: setup
 	$(BIN)/dapflow run rso
 
 test: $(VENV)/.test-ready
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto
 
 setup: $(VENV)/.ready
 
