@@ -2,7 +2,7 @@
 
     instruction, output, baseline, preference (P(output beats baseline), 0 to 1), and optionally generator (which system answered)
 A row without one of them is left out and counted; a row that says something impossible is refused by its number.
-Imports neither torch nor prefect. Test: pytest tests/tasks/test_comparisons.py
+Imports neither torch nor prefect. Test: pytest tests/flows/test_winrate.py
 """
 
 import csv

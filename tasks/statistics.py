@@ -32,16 +32,31 @@ def resamples(prompts: int, count: int, seed: int) -> Iterator[Floats]:
         yield np.stack([np.bincount(one, minlength=prompts) for one in drawn]).astype(np.float64)
 
 
-def percentile_interval(estimates: ArrayLike, prompts: int) -> tuple[float, float]:
-    """The 95 % interval from the estimates of the bootstrap samples, widened for few prompts.
+def percentile_interval(estimates: ArrayLike, prompts: int, influence: ArrayLike = (0.0,), cell: float = 0.0) -> tuple[float, float]:
+    """The 95 % interval from the estimates of the bootstrap samples, put right for few prompts, for skew and for wins that are whole.
 
-    The plain percentiles are too narrow by sqrt((n - 1) / n) and by what Student's t is wider than the normal; both are put
-    right by percentiles that lie further out (the expanded percentile interval: Hesterberg, American Statistician 69, 2015).
+    Plain percentiles are too narrow by sqrt((n - 1) / n) and by what Student's t is wider than the normal: they are taken further out
+    (the expanded percentile interval: Hesterberg, American Statistician 69, 2015). Of a skewed mean one end is too far in: BCa moves
+    both (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 14), by the skew of the prompts' `influence` on the estimate.
+    `cell`: how far apart the estimates can be; each is spread over its cell, or the ends would jump from one to the next.
     """
     assert prompts > 1, "one prompt says nothing about others"
-    tail = NormalDist().cdf(-math.sqrt(prompts / (prompts - 1)) * stdtrit(prompts - 1, 0.975))
-    low, high = np.quantile(np.asarray(estimates, dtype=np.float64), [tail, 1 - tail])
+    values = np.sort(np.round(np.asarray(estimates, dtype=np.float64), 9))
+    _, first, times = np.unique(values, return_index=True, return_counts=True)
+    values += cell * ((np.arange(len(values)) - np.repeat(first, times) + 0.5) / np.repeat(times, times) - 0.5)
+    moved = np.asarray(influence, dtype=np.float64)
+    squares = float((moved**2).sum())
+    skew = float((moved**3).sum()) / 6 / squares**1.5 if squares else 0.0
+    out = math.sqrt(prompts / (prompts - 1)) * float(stdtrit(prompts - 1, 0.975))
+    places = [NormalDist().cdf(skew + (skew + z) / (1 - skew * (skew + z))) for z in (-out, out)]
+    low, high = np.quantile(values, places)
     return float(low), float(high)
+
+
+def cell_of(values: Floats) -> float:
+    """How far apart sums of these values are at least, where they are wins, losses and ties; else 0."""
+    there = set(np.unique(values).tolist())
+    return 1.0 if there == {0.0, 1.0} else 0.5 if len(there) > 1 and there <= {0.0, 0.5, 1.0} else 0.0
 
 
 def bootstrap_mean(values: Sequence[float], seed: int, count: int = 2000) -> tuple[float, float, float]:
@@ -57,7 +72,7 @@ def bootstrap_mean(values: Sequence[float], seed: int, count: int = 2000) -> tup
     if len(data) == 1:
         return mean, -math.inf, math.inf
     means = np.concatenate([block @ data for block in resamples(len(data), count, seed)]) / len(data)
-    return mean, *percentile_interval(means, len(data))
+    return mean, *percentile_interval(means, len(data), data - mean, cell_of(data) / len(data))
 
 
 def bootstrap_share(values: Sequence[float], seed: int, count: int = 2000) -> tuple[float, float, float]:

@@ -13,7 +13,7 @@ import numpy as np
 
 from tasks.comparisons import Comparison, Comparisons
 from tasks.length_control import FOLDS, Ints, Model, Rows, fit
-from tasks.statistics import Floats, half_width, percentile_interval, prompts_for, resamples, wilson
+from tasks.statistics import Floats, cell_of, half_width, percentile_interval, prompts_for, resamples, wilson
 
 SAMPLES = 1000
 _ONE_SIDED = 0.99  # of the answers longer than the baseline's, or shorter: from there on hardly one shows what equal lengths would do
@@ -123,9 +123,12 @@ def _raw(rows: Rows, counts: list[Floats]) -> tuple[float, float, float]:
         return mean, 0.0, 1.0
     if mean in (0.0, 1.0):  # the bootstrap sees no spread
         return mean, *wilson(mean * own, own)
-    wins, judged = np.bincount(rows.prompt, rows.preference), np.bincount(rows.prompt)
-    drawn = np.concatenate([np.stack([block[:, : len(wins)] @ wins, block[:, : len(wins)] @ judged]) for block in counts], axis=1)
-    return mean, *percentile_interval(drawn[0][drawn[1] > 0] / drawn[1][drawn[1] > 0], own)
+    wins, judged = np.bincount(rows.prompt, rows.preference, len(counts[0][0])), np.bincount(rows.prompt, minlength=len(counts[0][0]))
+    drawn = np.concatenate([np.stack([block @ wins, block @ judged]) for block in counts], axis=1)
+    there = drawn[1] > 0
+    cell = cell_of(rows.preference) / len(rows.prompt)
+    low, high = percentile_interval(drawn[0][there] / drawn[1][there], own, wins - mean * judged, cell)
+    return mean, max(low, 0.0), min(high, 1.0)
 
 
 def _controlled(model: Model, rows: Rows, place: int, counts: list[Floats], seed: int) -> tuple[float, float, float]:
