@@ -4,9 +4,8 @@ Test: pytest tests/flows/test_winrate.py
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
@@ -17,17 +16,15 @@ from flows.lake.options import Json, print_json
 if TYPE_CHECKING:
     from tasks.winrate import Result, SystemResult
 
-Name = Annotated[str, Parameter(help="What that column is called in the file.")]
-
 
 def winrate(
     file: Path,
     /,
     *,
-    instruction: Name = "instruction",
-    output: Name = "output",
-    baseline: Name = "baseline",
-    preference: Name = "preference",
+    instruction: str = "instruction",
+    output: str = "output",
+    baseline: str = "baseline",
+    preference: str = "preference",
     generator: str | None = None,
     difficulty: bool = True,
     as_json: Json = False,
@@ -41,9 +38,20 @@ def winrate(
 
     Parameters
     ----------
-    file: The file.
-    generator: The column that says which system answered, for a file of several; `generator` where there is one.
-    difficulty: Of several systems: let the length control know which instructions are easy to win on.
+    file
+        The file.
+    instruction
+        What the column of instructions is called in the file.
+    output
+        That of the judged answers.
+    baseline
+        That of the baseline's answers.
+    preference
+        That of the probabilities.
+    generator
+        The column that says which system answered, in a file of several; `generator` where there is one.
+    difficulty
+        Of several systems: let the length control know which instructions are easy to win on.
     """
     with bars.waiting(f"read {file.name}"):
         from tasks.comparisons import Names, read_comparisons
@@ -68,7 +76,7 @@ def _print(console: Console, result: "Result") -> None:
         )
     console.print(table)
     what = "50: as good as the baseline; [95 % interval]; chars: by how many the answers are longer than the baseline's"
-    console.print(Text(what + ("; !: see below." if result.notes else ".")))
+    console.print(Text(what + ("; !: see below." if any(one.notes for one in result.systems.values()) else ".")))
     for sentence in [result.advice, *result.notes]:
         if sentence:
             console.print(Text(sentence))

@@ -7,7 +7,7 @@ gamma: how much easier the instruction is to win on, psi: how much that matters 
 
 AlpacaEval takes gamma from a fit over its own leaderboard, and holds phi and psi by answers of its own to two prompts; a file has
 neither. So gamma is fitted on all systems of the file at once, and each system's phi and psi are drawn to what they have in common.
-All penalties are chosen by cross-validation. Test: pytest tests/tasks/test_length_control.py
+All penalties are chosen by cross-validation. Test: pytest tests/tasks/test_winrate.py
 """
 
 from collections.abc import Sequence
