@@ -10,6 +10,7 @@ neither. So gamma is fitted on all systems of the file at once, and each system'
 All penalties are chosen by cross-validation. Test: pytest tests/tasks/test_winrate.py
 """
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import expit
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from tasks.statistics import Floats
@@ -30,6 +32,7 @@ _TOGETHER = (0.1, 0.3, 1.0)
 _DIFFICULTIES = (0.3, 1.0, 3.0, 10.0)
 _FREE = 30.0  # a column times this is penalised a thousandth as much: what is not to be drawn to 0
 _DENSE = 2000  # columns up to which Newton's method is faster than L-BFGS
+_TRIED = 1000  # prompts to choose the strengths on: they are the same for more of the kind
 _STEPS, _FAR = 25, 12.0
 
 
@@ -93,16 +96,33 @@ def fit(rows: Rows, systems: int, prompts: int, difficulty: bool = True) -> Mode
     length = np.zeros_like(rows.delta)
     for system in range(systems):
         length[rows.system == system] = squashed(rows.of(system).delta)
-    folds = (rows.prompt + rows.system) % FOLDS  # a prompt is in every fold, once for each system or so: its gamma can be fitted
-    hardness, held_out = _difficulty(rows, length, systems, prompts, folds) if difficulty and systems > 1 else (np.zeros(prompts), None)
-    design = _design(rows, length, hardness[rows.prompt], systems)
-    trial = design if held_out is None else _design(rows, length, held_out, systems)
-    strength = _cross_validate(trial, rows.preference, folds, _TOGETHER if systems > 1 else _ALONE)[0]
-    found = _logistic(design, rows.preference, strength)
+    for_difficulty, strength = _strengths(rows, length, systems, prompts, difficulty and systems > 1)
+    hardness = np.zeros(prompts)
+    if for_difficulty is not None:
+        hardness = _scaled(_logistic(_difficulty(rows, length, systems, prompts), rows.preference, for_difficulty)[systems + 1 :])
+    found = _logistic(_design(rows, length, hardness[rows.prompt], systems), rows.preference, strength)
     found[: systems + 2] *= _FREE
     shared = found[systems : systems + 2] if systems > 1 else np.zeros(2)
     own = found[systems + 2 :].reshape(2, systems).T + shared
     return Model(coefficients=np.column_stack([found[:systems], own]), difficulty=hardness, shared=shared, strength=strength)
+
+
+def _strengths(rows: Rows, length: Floats, systems: int, prompts: int, difficulty: bool) -> tuple[float | None, float]:
+    """Those of gamma (None: without) and of phi and psi, by cross-validation on _TRIED of the prompts, if there are more."""
+    step = -(-prompts // _TRIED)
+    tried = rows.prompt % step == 0
+    some = Rows(prompt=rows.prompt[tried] // step, system=rows.system[tried], delta=rows.delta[tried], preference=rows.preference[tried])
+    length, folds = (
+        length[tried],
+        (some.prompt + some.system) % FOLDS,
+    )  # in every fold, a prompt has rows of some systems: its gamma is known
+    for_difficulty, hardness = None, np.zeros(len(length))
+    if difficulty:
+        design = _difficulty(some, length, systems, -(-prompts // step))
+        for_difficulty, fits = _cross_validate(design, some.preference, folds, _DIFFICULTIES)
+        hardness = np.stack([_scaled(one[systems + 1 :]) for one in fits])[folds, some.prompt]  # of each row, without its own fold
+    design = _design(some, length, hardness, systems)
+    return for_difficulty, _cross_validate(design, some.preference, folds, _TOGETHER if systems > 1 else _ALONE)[0]
 
 
 def _design(rows: Rows, length: Floats, hardness: Floats, systems: int) -> sparse.csr_array:
@@ -112,17 +132,14 @@ def _design(rows: Rows, length: Floats, hardness: Floats, systems: int) -> spars
     return sparse.csr_array(sparse.hstack([own * _FREE, both * _FREE, own.multiply(length[:, None]), own.multiply(hardness[:, None])]))
 
 
-def _difficulty(rows: Rows, length: Floats, systems: int, prompts: int, folds: Ints) -> tuple[Floats, Floats]:
-    """gamma of each prompt, with mean 0 and deviation 1; and for each row the gamma that was fitted without its fold.
-
-    From theta of each system + one phi + gamma of each prompt, over all systems together.
-    """
+def _difficulty(rows: Rows, length: Floats, systems: int, prompts: int) -> sparse.csr_array:
+    """theta of each system | one phi | gamma of each prompt."""
     free = sparse.hstack([_indicators(rows.system, systems), sparse.csr_array(length[:, None])]) * _FREE
-    design = sparse.csr_array(sparse.hstack([free, _indicators(rows.prompt, prompts)]))
-    strength, by_fold = _cross_validate(design, rows.preference, folds, _DIFFICULTIES)
-    gammas = [one[systems + 1 :] for one in (_logistic(design, rows.preference, strength), *by_fold)]
-    scaled = [(one - one.mean()) / (one.std() or 1.0) for one in gammas]
-    return scaled[0], np.stack(scaled[1:])[folds, rows.prompt]
+    return sparse.csr_array(sparse.hstack([free, _indicators(rows.prompt, prompts)]))
+
+
+def _scaled(gamma: Floats) -> Floats:
+    return (gamma - gamma.mean()) / (gamma.std() or 1.0)
 
 
 def _cross_validate(design: sparse.csr_array, preference: Floats, folds: Ints, strengths: tuple[float, ...]) -> tuple[float, list[Floats]]:
@@ -146,7 +163,9 @@ def _logistic(design: sparse.csr_array, preference: Floats, strength: float) -> 
     labels, weights = np.repeat([1, 0], rows), np.concatenate([preference, 1 - preference])
     solver = "newton-cholesky" if len(design.sum(axis=0)) <= _DENSE else "lbfgs"
     model = LogisticRegression(C=strength, fit_intercept=False, solver=solver, tol=1e-6, max_iter=1000)
-    model.fit(sparse.vstack([design, design], format="csr"), labels, sample_weight=weights)
+    with warnings.catch_warnings():  # of a handful of rows, the last steps are below what rounding lets it see
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(sparse.vstack([design, design], format="csr"), labels, sample_weight=weights)
     return np.array(model.coef_[0])
 
 

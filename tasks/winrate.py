@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from tasks.comparisons import Comparison, Comparisons
 from tasks.length_control import FOLDS, Ints, Model, Rows, fit
@@ -71,14 +72,15 @@ def win_rates(
     prompts = int(rows.prompt.max()) + 1
     of_system = [rows.of(number) for number in range(len(names))]
     reasons = [_uncontrollable(one) for one in of_system]
-    model, place = _fit(rows, [reason is None for reason in reasons], prompts, difficulty)
-    counts = list(resamples(prompts, samples, seed))
     systems = dict[str, SystemResult]()
-    for number, (name, mine, reason) in enumerate(zip(names, of_system, reasons, strict=True)):
-        controlled = (None, None, None) if model is None or reason else _controlled(model, mine, place[number], counts, seed)
-        notes = _notes(mine, same_answer[number], prompts) + ([reason] if reason else [])
-        systems[name] = _result(_raw(mine, counts), controlled, mine, same_answer[number], notes)
-        advance(number + 1)
+    with threadpool_limits(1):  # the matrices are small: threads of BLAS would only get into each other's way
+        model, place = _fit(rows, [reason is None for reason in reasons], prompts, difficulty)
+        counts = list(resamples(prompts, samples, seed))
+        for number, (name, mine, reason) in enumerate(zip(names, of_system, reasons, strict=True)):
+            controlled = (None, None, None) if model is None or reason else _controlled(model, mine, place[number], counts, seed)
+            notes = _notes(mine, same_answer[number], prompts) + ([reason] if reason else [])
+            systems[name] = _result(_raw(mine, counts), controlled, mine, same_answer[number], notes)
+            advance(number + 1)
     widest = max((one.win_rate_high - one.win_rate_low) / 2 for one in systems.values())
     notes = _left_out(found) + [f"{name}: {note}" if len(names) > 1 else note for name, one in systems.items() for note in one.notes]
     if len(names) == 1 and model is not None:
