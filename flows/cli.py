@@ -17,6 +17,7 @@ from flows.environment import prepare
 from flows.lake import COMMANDS
 from flows.lake.options import Lake
 from flows.talk import chat, serve
+from flows.winrate import winrate
 from storage.errors import UserError
 from storage.location import locate
 
@@ -26,7 +27,7 @@ app = App(
     help="Direct alignment from preferences, as a flow: sample, judge, pair, train, measure, and again.",
 )
 
-for name, command in (COMMANDS | {"chat": chat, "serve": serve}).items():
+for name, command in (COMMANDS | {"chat": chat, "serve": serve, "winrate": winrate}).items():
     app.command(command, name=name)
 
 Settings = Annotated[tuple[str, ...], Parameter(name="--set", help="Change the recipe: key=value, repeatable.", negative=())]

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from storage import DatasetRef, ModelRef, UserError
-from tasks.statistics import bootstrap_mean
+from tasks.statistics import bootstrap_share
 from tasks.step import Out, step
 
 Rows = Sequence[Mapping[str, Any]]
@@ -34,7 +34,7 @@ def evaluate(
     if not wins:
         raise UserError("No held-out prompt was judged on both sides, so there is no win rate: look at the verdicts' notes.")
     figures = [
-        ("win_rate", *bootstrap_mean(list(wins.values()), seed), "share of prompts"),
+        ("win_rate", *bootstrap_share(list(wins.values()), seed), "share of prompts"),
         ("judged_prompts", float(len(wins)), None, None, "prompts"),
     ]
     for name, completions, verdicts in (("before", before, reward_before), ("after", after, reward_after)):

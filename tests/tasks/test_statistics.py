@@ -1,8 +1,18 @@
 """Intervals and calibration against worked numbers."""
 
+import numpy as np
 import pytest
 
-from tasks.statistics import bootstrap_mean, calibration_error, wilson
+from tasks.statistics import (
+    bootstrap_grid,
+    bootstrap_mean,
+    bootstrap_share,
+    calibration_error,
+    half_width,
+    paired_difference,
+    prompts_for,
+    wilson,
+)
 
 
 def test_wilson_by_hand() -> None:
@@ -23,3 +33,49 @@ def test_confidence_that_is_kept_has_no_error() -> None:
     assert calibration_error([0.8] * 80 + [0.2] * 20) == pytest.approx(0.0)  # 0.8 sure, 80 of 100 right
     assert calibration_error([0.99] * 50 + [0.01] * 50) == pytest.approx(0.49)  # 0.99 sure, half right
     assert calibration_error([1.0, 1.0]) == 0.0
+
+
+def test_how_sure_805_prompts_make_us() -> None:
+    # 1.96 * 0.5 / sqrt(805) = 0.0345; to halve it takes four times as many
+    assert half_width(805) == pytest.approx(0.03454, abs=1e-5)
+    assert prompts_for(0.03454) == pytest.approx(805, abs=1)
+    assert prompts_for(0.01727) == pytest.approx(4 * 805, abs=4)
+
+
+@pytest.mark.parametrize("whole", [True, False])
+@pytest.mark.parametrize("rate", [0.5, 0.8, 0.9])
+def test_the_interval_of_a_win_rate_covers_in_93_to_97_of_100_cases(whole: bool, rate: float) -> None:
+    rng = np.random.default_rng(0)
+    covered = []
+    for trial in range(1000):
+        wins = (rng.random(100) < rate).astype(float) if whole else rng.beta(rate, 1 - rate, 100)
+        _, low, high = bootstrap_share(wins.tolist(), seed=trial, count=500)
+        covered.append(low <= rate <= high)
+    assert 0.93 <= np.mean(covered) <= 0.97  # 1000 trials are within 1.4 points
+
+
+def test_all_won_is_not_certainty() -> None:
+    assert bootstrap_share([1.0] * 40, seed=0) == (1.0, *wilson(40, 40))
+    assert bootstrap_share([1.0], seed=0)[1:] == wilson(1, 1)
+    assert bootstrap_share([0.7], seed=0) == (0.7, 0.0, 1.0)  # one prompt says nothing about others
+
+
+def test_other_seeds_make_an_interval_wider_than_other_prompts_alone() -> None:
+    rng = np.random.default_rng(0)
+    wins = (rng.random((200, 4)) < 0.5 + np.array([-0.2, -0.1, 0.1, 0.2])).astype(float)  # the seeds differ
+    mean, low, high = bootstrap_grid(wins, seed=0)
+    _, alone_low, alone_high = bootstrap_mean(wins.mean(axis=1).tolist(), seed=0)
+    assert mean == pytest.approx(wins.mean())
+    assert high - low > 1.5 * (alone_high - alone_low)
+    wins[0, 0] = np.nan  # not judged
+    assert bootstrap_grid(wins, seed=0)[0] == pytest.approx(np.nanmean(wins))
+    with pytest.raises(ValueError, match="nothing to average"):
+        bootstrap_grid([[np.nan]], seed=0)
+
+
+def test_what_prompts_have_in_common_drops_out_of_a_paired_difference() -> None:
+    rng = np.random.default_rng(0)
+    a = {f"p{n}": float(easy) for n, easy in enumerate(rng.random(200))}
+    b = {prompt: value + 0.05 + 0.01 * rng.standard_normal() for prompt, value in a.items()} | {"only here": 0.0}
+    mean, low, high = paired_difference(a, b, seed=0)
+    assert (mean, low, high) == (pytest.approx(0.05, abs=0.002), pytest.approx(0.05, abs=0.004), pytest.approx(0.05, abs=0.004))

@@ -1,0 +1,208 @@
+"""Reads comparisons against a baseline from a file: .parquet, .csv, .json (an array, or lines), .jsonl, and the last three as .gz.
+
+    instruction, output, baseline, preference (P(output beats baseline), 0 to 1), and optionally generator (which system answered)
+A row without one of them is left out and counted; a row that says something impossible is refused by its number.
+Imports neither torch nor prefect. Test: pytest tests/flows/test_winrate.py
+"""
+
+import csv
+import gzip
+import json
+import math
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from storage.errors import UserError
+
+ONLY_SYSTEM = "output"
+_GENERATOR = "generator"
+_FORMS = ".parquet, .csv, .json or .jsonl (the last three also as .gz)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """What the columns are called in the file. `generator` None: `generator` if there is one."""
+
+    instruction: str = "instruction"
+    output: str = "output"
+    baseline: str = "baseline"
+    preference: str = "preference"
+    generator: str | None = None
+
+    def needed(self) -> list[str]:
+        """Those that must be there."""
+        return [self.instruction, self.output, self.baseline, self.preference] + ([self.generator] if self.generator else [])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """One judged answer. `delta`: how many characters it is longer than the baseline's; `answer` is equal for equal answers."""
+
+    system: str
+    instruction: str
+    answer: int
+    delta: int
+    preference: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparisons:
+    """What a file holds, and how many rows were left out for want of a column."""
+
+    rows: list[Comparison]
+    left_out: Counter[str] = field(default_factory=Counter[str])
+
+
+def read_comparisons(path: Path, names: Names) -> Comparisons:
+    """All rows of the file. Raises UserError for what cannot be read, is not there, or cannot be."""
+    if not path.is_file():
+        raise UserError(f"There is no file {path}: give {_FORMS}.")
+    rows, left_out = list[Comparison](), Counter[str]()
+    for number, fields in enumerate(_records(path, names), start=1):
+        read = _comparison(fields, names, f"{path.name}, row {number}")
+        if isinstance(read, str):
+            left_out[read] += 1
+        else:
+            rows.append(read)
+    if not rows and left_out:
+        raise UserError(f"No row of {path.name} has all of {', '.join(names.needed())}: there is nothing to average.")
+    if not rows:
+        raise UserError(f"{path.name} is empty: it needs at least one row of {', '.join(names.needed())}.")
+    return Comparisons(rows=rows, left_out=left_out)
+
+
+def _comparison(fields: Mapping[str, Any], names: Names, place: str) -> Comparison | str:
+    """The row, or the name of the column that is missing in it."""
+    system = fields.get(names.generator or _GENERATOR, ONLY_SYSTEM)
+    values = {name: fields.get(name) for name in names.needed()} | {names.generator or _GENERATOR: system}
+    for name, value in values.items():
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            return name
+    preference = _probability(values[names.preference], names.preference, place)
+    if preference is None:
+        return names.preference
+    output, baseline = (_text(values[name], name, place) for name in (names.output, names.baseline))
+    return Comparison(
+        system=str(system),
+        instruction=str(values[names.instruction]),
+        answer=hash(output),
+        delta=len(output) - len(baseline),
+        preference=preference,
+    )
+
+
+def _text(value: Any, name: str, place: str) -> str:
+    if not isinstance(value, str):
+        raise UserError(f"{place}: `{name}` must be text, not {type(value).__name__}.")
+    return value
+
+
+def _probability(value: Any, name: str, place: str) -> float | None:
+    """A number from 0 to 1; None where a text says that there is none."""
+    if isinstance(value, str) and not value.strip():
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise UserError(f"{place}: `{name}` must be a number from 0 to 1, not {str(value)[:40]!r}.") from None
+    if math.isnan(number):
+        return None
+    if not 0 <= number <= 1:
+        raise UserError(
+            f"{place}: `{name}` is {number:g}, but must be the probability, from 0 to 1, that the output beats the baseline"
+            " (from AlpacaEval's 1 to 2, subtract 1)."
+        )
+    return number
+
+
+def _records(path: Path, names: Names) -> Iterator[Mapping[str, Any]]:
+    form = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    if path.suffix == ".parquet":
+        return _parquet(path, names)
+    if form not in (".csv", ".json", ".jsonl", ".ndjson"):
+        raise UserError(f"{path.name} is of no form that is known here: give {_FORMS}.")
+    return _decoded(path, form, names)
+
+
+def _decoded(path: Path, form: str, names: Names) -> Iterator[Mapping[str, Any]]:
+    """The records of a text file; what is wrong with the file becomes a sentence."""
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8-sig", newline="")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8-sig", newline="") as text
+        ):
+            yield from _csv(text, path.name, names) if form == ".csv" else _json(text, path.name, names)
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8.") from error
+    except (EOFError, OSError) as error:  # also gzip's
+        raise UserError(f"{path} cannot be read: {error}.") from error
+
+
+def _csv(text: IO[str], file: str, names: Names) -> Iterator[Mapping[str, Any]]:
+    csv.field_size_limit(2**31 - 1)
+    reader = csv.DictReader(text)
+    try:
+        if reader.fieldnames is not None:
+            _require(reader.fieldnames, file, names)
+        yield from reader
+    except csv.Error as error:
+        raise UserError(f"{file}, line {reader.line_num}: not valid CSV ({error}).") from error
+
+
+def _json(text: IO[str], file: str, names: Names) -> Iterator[Mapping[str, Any]]:
+    content = text.read()
+    found = _array(content, file) if content.lstrip().startswith("[") else _lines(content, file)
+    columns = set[str]()
+    rows = list[Mapping[str, Any]]()
+    for number, row in enumerate(found, start=1):
+        if not isinstance(row, dict):
+            raise UserError(f'{file}, row {number}: expected an object such as {{"{names.instruction}": ...}}, not {type(row).__name__}.')
+        columns |= row.keys()
+        rows.append(row)
+    if rows:
+        _require(columns, file, names)
+    yield from rows
+
+
+def _array(content: str, file: str) -> list[Any]:
+    try:
+        return json.loads(content)
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{file}: not valid JSON ({error}).") from error
+
+
+def _lines(content: str, file: str) -> Iterator[Any]:
+    for number, line in enumerate(content.split("\n"), start=1):
+        if line.strip():
+            try:
+                yield json.loads(line)
+            except (json.JSONDecodeError, RecursionError) as error:
+                raise UserError(f"{file}:{number}: not valid JSON ({error}).") from error
+
+
+def _parquet(path: Path, names: Names) -> Iterator[Mapping[str, Any]]:
+    try:
+        with pq.ParquetFile(path) as file:
+            there = file.schema_arrow.names
+            _require(there, path.name, names)
+            wanted = [*names.needed(), *([_GENERATOR] if names.generator is None and _GENERATOR in there else [])]
+            for batch in file.iter_batches(10_000, columns=wanted):
+                yield from batch.to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from error
+
+
+def _require(there: Iterable[str], file: str, names: Names) -> None:
+    missing = [name for name in names.needed() if name not in there]
+    if missing:
+        [options] = [[f"--{option} NAME" for option, name in vars(names).items() if name in missing]]
+        raise UserError(
+            f"{file} has no column {' or '.join(missing)} (it has {', '.join(sorted(there)) or 'none'}): say which it is with {' '.join(options)}."
+        )
