@@ -36,7 +36,7 @@ class Cost:
 
     tokens_in: int = 0
     tokens_out: int = 0
-    usd: float = 0.0
+    usd: float | None = 0.0  # None where nobody knows the price
 
     @property
     def tokens(self) -> int:

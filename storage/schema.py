@@ -190,7 +190,7 @@ CREATE TABLE calls (
     error VARCHAR,               -- why it was no answer; 'killed' when the process died with the call under way; null for an answer
     tokens_in BIGINT,            -- as the server counted, else the most that it can have been
     tokens_out BIGINT,
-    usd DOUBLE,                  -- what it cost: the most that it can have cost where the server has not said
+    usd DOUBLE,                  -- what it cost, the most that it can have where the server has not said; null when the price is not known
     seconds DOUBLE,              -- how long the answer took
     sent_at TIMESTAMPTZ
 );

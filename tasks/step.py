@@ -14,7 +14,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload, runtime_checkable
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -51,6 +51,13 @@ def current_lake() -> Lake:
     if (lake := _lake.get(None)) is None:
         raise UserError("There is no lake yet: make one with `dapflow run` or `dapflow import`, or name one with --lake.")
     return lake
+
+
+@runtime_checkable
+class NamesFiles(Protocol):
+    """Settings that stand for more than they say: the digests of the files that they name."""
+
+    def content(self) -> dict[str, str]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,9 +224,13 @@ def _holds_refs(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """The JSON form of a parameter, the same in every process, less what a model's MACHINE names: what decides nothing of the result."""
+    """The JSON form of a parameter, the same in every process, less what a model's MACHINE names: what decides nothing of the result.
+
+    A model whose settings name files has `content`, which tells their digests.
+    """
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", exclude=getattr(value, "MACHINE", None))
+        content = value.content() if isinstance(value, NamesFiles) else {}
+        return value.model_dump(mode="json", exclude=getattr(value, "MACHINE", None)) | content
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     assert value is None or isinstance(value, bool | int | float | str), f"{value!r} cannot be a parameter of a step"
