@@ -9,7 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from storage import DatasetRef
+from storage import DatasetRef, Lake
 from tasks.judges.asking import llm_judge
 from tasks.judges.base import Match, Verdict
 from tasks.judges.llm import LLM
@@ -19,6 +19,7 @@ from tasks.statistics import wilson
 from tasks.step import Out, step
 
 Row = Mapping[str, Any]
+Drawn = tuple[Row, Row | None]
 _ROWS_PER_CHUNK = 10_000  # the ledger keeps every answer, so the rows are written once all are there
 
 
@@ -30,35 +31,49 @@ def _matches(prompts: DatasetRef, completions: DatasetRef, **_: Any) -> int:
 def compare(out: Out, prompts: DatasetRef, completions: DatasetRef, by: LLM, pairing: Pairing, seed: int) -> None:
     """A verdict on each match of the first round; and one, without a match, on what was refused at sampling."""
     assert pairing.rule == "first-round", "the other rules need scores (flows/recipe.py says so)"
-    of_prompt: dict[str, list[Row]] = defaultdict(list)
-    for row in out.lake.rows_of(completions):
-        of_prompt[row["prompt_id"]].append(row)
-    matches: list[tuple[Row, Row | None]] = []
-    for prompt_id, rows in of_prompt.items():
-        by_id = {row["id"]: row for row in rows}
-        met = first_round_ids(rows, generator(seed, "pair", prompt_id.rsplit("-", 1)[1]))
-        matches += [(by_id[one], by_id[other]) for one, other in met]
-        matches += [(row, None) for row in rows if row["finish_reason"] == "refused"]
-    _judge(out, prompts, matches, by)
+    _judge(out, prompts, own_matches(out.lake, completions, seed), by)
 
 
 @step("verdicts", title="compare {after} with {before} by {by}", expects=lambda after, **_: after.rows)
 def compare_policies(out: Out, prompts: DatasetRef, before: DatasetRef, after: DatasetRef, by: LLM) -> None:
     """A verdict on each answer of the policy `after` against each of the policy `before` to the same prompt."""
+    _judge(out, prompts, policy_matches(out.lake, before, after), by)
+
+
+def own_matches(lake: Lake, completions: DatasetRef, seed: int) -> list[Drawn]:
+    """Who meets whom among each prompt's completions, and alone, what was refused at sampling."""
+    of_prompt: dict[str, list[Row]] = defaultdict(list)
+    for row in lake.rows_of(completions):
+        of_prompt[row["prompt_id"]].append(row)
+    matches: list[Drawn] = []
+    for prompt_id, rows in of_prompt.items():
+        by_id = {row["id"]: row for row in rows}
+        met = first_round_ids(rows, generator(seed, "pair", prompt_id.rsplit("-", 1)[1]))
+        matches += [(by_id[one], by_id[other]) for one, other in met]
+        matches += [(row, None) for row in rows if row["finish_reason"] == "refused"]
+    return matches
+
+
+def policy_matches(lake: Lake, before: DatasetRef, after: DatasetRef) -> list[Drawn]:
+    """Each answer of `after` with each of `before` to the same prompt."""
     old: dict[str, list[Row]] = defaultdict(list)
-    for row in out.lake.rows_of(before):
+    for row in lake.rows_of(before):
         old[row["prompt_id"]].append(row)
-    _judge(out, prompts, [(new, other) for new in out.lake.rows_of(after) for other in old[new["prompt_id"]]], by)
+    return [(new, other) for new in lake.rows_of(after) for other in old[new["prompt_id"]]]
 
 
-def _judge(out: Out, prompts: DatasetRef, matches: Sequence[tuple[Row, Row | None]], by: LLM) -> None:
-    texts = {row["id"]: row["prompt"] for row in out.lake.rows_of(prompts)}
-    known = [unasked(one, other) for one, other in matches]
-    asked = [
+def asked_of(lake: Lake, prompts: DatasetRef, matches: Sequence[Drawn]) -> list[Match]:
+    """The matches that a judge is asked about."""
+    texts = {row["id"]: row["prompt"] for row in lake.rows_of(prompts)}
+    return [
         Match(completion_id=one["id"], other_id=other["id"], prompt=texts[one["prompt_id"]], first=one["text"], second=other["text"])
-        for (one, other), verdict in zip(matches, known, strict=True)
-        if verdict is None and other is not None
+        for one, other in matches
+        if other is not None and unasked(one, other) is None
     ]
+
+
+def _judge(out: Out, prompts: DatasetRef, matches: Sequence[Drawn], by: LLM) -> None:
+    known, asked = [unasked(one, other) for one, other in matches], asked_of(out.lake, prompts, matches)
     judged = len(matches) - len(asked)
 
     def advance(count: int) -> None:

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload, runtime_checkable
@@ -72,6 +72,7 @@ class Call:
     parameters: Mapping[str, Any]
     parents: Mapping[str, str]
     arguments: Mapping[str, Any]
+    rows: int = 0  # that it will write, at most; known when it is planned
 
     @classmethod
     def of(cls, kind: str, title: str, function: Callable[..., None], arguments: Mapping[str, Any]) -> "Call":
@@ -181,8 +182,9 @@ def step(kind: str, *, title: str, expects: Callable[..., int]) -> Callable[[Cal
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> Any:
             if (planned := _plan.get()) is not None:
-                planned.append(bind(*args, **kwargs))
-                return planned[-1].ref(expects(**planned[-1].arguments))
+                bound = bind(*args, **kwargs)
+                planned.append(replace(bound, rows=expects(**bound.arguments)))
+                return bound.ref(planned[-1].rows)
             result = prefect_task(*args, **kwargs)
             return result.result() if isinstance(result, State) else result
 

@@ -22,6 +22,7 @@ from tests.tasks.engines.servers import Behaviour, openai_server
 from tests.tasks.judges.judging import matches, prefers_good
 
 CONCURRENCY = 16
+FORKED.set_forkserver_preload(["tests.storage.lakes", "storage.files", "tests.tasks.judges.judging"])
 
 
 @dataclass
