@@ -14,10 +14,11 @@ test: $(VENV)/.test-ready
 
 setup: $(VENV)/.ready
 
-# Longer than a test run should take: 200 writers killed, 8 processes writing 400 versions.
+# Longer than a test run should take: 200 writers killed, 8 processes writing 400 versions, 20 judges killed amid 2,000 comparisons.
 stress: $(VENV)/.test-ready
 	$(BIN)/python -m tests.storage.test_kill
 	$(BIN)/python -m tests.storage.test_many_writers
+	$(BIN)/python -m tests.tasks.judges.test_kill
 
 # Shards on real Dask and Ray clusters of two processes.
 test-clusters: $(VENV)/.test-ready

@@ -17,6 +17,7 @@ from flows.recipes import toy as toy_of
 from flows.summary import summarise
 from storage import DatasetRef, Lake
 from storage.runs import record_run
+from tasks.judges.llm import LLM
 from tasks.models import resolve
 from tasks.policy import register_model
 from tasks.step import use_lake
@@ -47,9 +48,14 @@ def align(
 
 
 def chosen(name: str, settings: list[str], toy: bool) -> Recipe:
-    """The recipe that a name, settings and the toy switch stand for."""
+    """The recipe that a name, settings and the toy switch stand for. Raises UserError also for a judge that could not be asked."""
     recipe = recipe_named(name)
-    return change(toy_of(recipe) if toy else recipe, settings)
+    wanted = change(toy_of(recipe) if toy else recipe, settings)
+    for by in (wanted.judge, wanted.evaluation.judge):
+        if isinstance(by, LLM):
+            by.prompt_template()
+            by.priced()
+    return wanted
 
 
 def chain(recipe: Recipe, iterations: int, run: Callable[..., Iteration]) -> Iterator[Iteration]:

@@ -107,7 +107,8 @@ def _outcome(number: int, one: dict[str, Any]) -> Panel:
         _fact("  measured on", _measured(one)),
         _fact("  by", "a judge that did not label the training pairs"),
         *(_judge(role, judge) for role, judge in one["judges"].items()),
-        _fact("accepted candidates", f"{one['acceptance_rate']:.1%}"),
+        *_paid(one["judging"]),
+        _fact("accepted candidates", "compared, not scored" if one["acceptance_rate"] is None else f"{one['acceptance_rate']:.1%}"),
         _fact("pairs trained on", one["pairs"]),
         _fact("left out", dropped),
         _fact("oldest sample", "not the policy's own" if one["max_lag"] is None else f"{one['max_lag']} optimiser steps old"),
@@ -125,10 +126,23 @@ def _fact(name: str, value: object) -> str:
 
 
 def _judge(role: str, judge: dict[str, Any]) -> str:
+    if "consistency" in judge:
+        steady = f"both orders agree on {judge['consistency']:.0%} [{judge['consistency_low']:.0%}, {judge['consistency_high']:.0%}]"
+        return _fact(f"{role} judge", f"{judge['judge']}: {steady}, the first place wins {judge['first']:.0%}")
     if "accuracy" not in judge:
         return _fact(f"{role} judge", judge["judge"])
     shares = f"{judge['accuracy']:.0%} [{judge['accuracy_low']:.0%}, {judge['accuracy_high']:.0%}]"
     return _fact(f"{role} judge right on", f"{shares} of held-out preferences")
+
+
+def _paid(judging: dict[str, Any]) -> list[str]:
+    if not judging["calls"]:
+        return []
+    if judging["usd"] is None:
+        cost = "dollars unknown (no price)"
+    else:
+        cost = f"${judging['usd']:.4f}" + (f", ${judging['usd_per_pair']:.5f} a kept pair" if judging["usd_per_pair"] is not None else "")
+    return [_fact("judge calls", f"{judging['calls']:,}, {judging['tokens']:,} tokens, {cost}")]
 
 
 def _change(name: str, before: float | None, after: float | None, form: str) -> str:

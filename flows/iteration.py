@@ -5,13 +5,12 @@ policy' = iterate(recipe, t, policy, initial)
 
 from prefect import flow
 
+from flows.labelling import contest, label, score
 from flows.recipe import Recipe
 from storage import DatasetRef, ModelRef
-from tasks.acceptance import accept
 from tasks.engines.sampler import Sampler
 from tasks.evaluation import evaluate
-from tasks.judging import judge
-from tasks.pairing import pair
+from tasks.judging import By, judge
 from tasks.policy import register_endpoint
 from tasks.preferences import PREFERENCES_FILE, Part, load_preferences
 from tasks.prompts import PROMPTS_FILE, load_prompts
@@ -27,7 +26,7 @@ from tasks.training.train import train
 class Iteration:
     """What an iteration hands on: the new policy, the datasets it came from, and who judged."""
 
-    def __init__(self, policy: ModelRef, parts: dict[str, DatasetRef], judges: dict[str, ModelRef | str]) -> None:
+    def __init__(self, policy: ModelRef, parts: dict[str, DatasetRef], judges: dict[str, By]) -> None:
         self.policy = policy
         self.parts = parts
         self.judges = judges
@@ -43,13 +42,11 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     speaker = policy if r.sampler.of_the_policy else register_endpoint(r.sampler.endpoint.model)
     sweep = sweep_of(r, iteration, speaker, initial, scorer, compared, seed)
     completions = sample(speaker, prompts, r.sampling, seed, r.sampler, sweep)
-    verdicts = judge(prompts, completions, scorer, baseline_of(r, initial, prompts, compared))
-    acceptances = accept(completions, verdicts, r.acceptance, seed)
-    pairs = pair(prompts, completions, acceptances, r.pairing, seed)
+    labelled = label(r, prompts, completions, scorer, baseline_of(r, initial, prompts, compared), seed)
     trained = train(
         policy=policy if r.init == "previous" else initial,
         reference=policy if r.reference == "previous" else initial,
-        pairs=[*(earlier_pairs if r.pool == "all" else []), pairs],
+        pairs=[*(earlier_pairs if r.pool == "all" else []), labelled["pairs"]],
         loss=r.loss,
         training=r.training,
         system=r.sampling.system,
@@ -63,20 +60,20 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     own = r.sampler if r.sampler.of_the_policy else Sampler()
     before = sample(policy, held_out, r.evaluation.sampling, r.seed, own)
     after = sample(trained, held_out, r.evaluation.sampling, r.seed, own)
-    judged_before, judged_after = judge(held_out, before, referee, others), judge(held_out, after, referee, others)
+    judged = contest(held_out, before, after, referee, others)
     metrics = evaluate(
         trained,
         before=before,
         after=after,
-        judged_before=judged_before,
-        judged_after=judged_after,
-        reward_before=judge(held_out, before, scorer, versus),
-        reward_after=judge(held_out, after, scorer, versus),
+        judged_before=judged.get("judged_before"),
+        judged_after=judged.get("judged_after"),
+        reward_before=score(held_out, before, scorer, versus),
+        reward_after=score(held_out, after, scorer, versus),
         seed=r.seed,
+        compared=judged.get("compared"),
     )
-    sampled = {"completions": completions, "verdicts": verdicts, "acceptances": acceptances, "pairs": pairs}
-    measured = {"before": before, "after": after, "judged_before": judged_before, "judged_after": judged_after, "metrics": metrics}
-    return Iteration(trained, {**sampled, "held_out": held_out, **measured}, {"training": scorer, "evaluation": referee})
+    measured = {"held_out": held_out, "before": before, "after": after, **judged, "metrics": metrics}
+    return Iteration(trained, {"completions": completions, **labelled, **measured}, {"training": scorer, "evaluation": referee})
 
 
 def prompts_of(recipe: Recipe, iteration: int) -> tuple[DatasetRef, DatasetRef]:
@@ -93,7 +90,7 @@ def slice_of(recipe: Recipe, iteration: int, count: int) -> DatasetRef:
 
 
 def sweep_of(
-    recipe: Recipe, iteration: int, speaker: ModelRef, initial: ModelRef, scorer: ModelRef | str, compared: bool, seed: int
+    recipe: Recipe, iteration: int, speaker: ModelRef, initial: ModelRef, scorer: By, compared: bool, seed: int
 ) -> DatasetRef | None:
     """The temperature that suits this iteration's policy, tried on a few of its prompts."""
     if not recipe.sweep.temperatures:
@@ -105,7 +102,7 @@ def sweep_of(
     return choose_temperature(verdicts, recipe.sweep.temperatures)
 
 
-def scorer_of(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> ModelRef | str:
+def scorer_of(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> By:
     """Who labels the training pairs."""
     if recipe.judge == "reward-model":
         return _reward_model(recipe, recipe.reward, initial, "reward")
@@ -122,7 +119,7 @@ def baseline_of(recipe: Recipe, initial: ModelRef, prompts: DatasetRef, compared
     )
 
 
-def referee_of(recipe: Recipe, initial: ModelRef) -> ModelRef | str:
+def referee_of(recipe: Recipe, initial: ModelRef) -> By:
     """Who measures the result: never the judge that labelled the training pairs, unless the recipe says so."""
     by = recipe.evaluation.judge
     return _reward_model(recipe, by, initial, "judge") if isinstance(by, RewardModel) else by

@@ -10,9 +10,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from flows.align import chain
 from flows.iteration import iterate
+from flows.paid import paid_calls
 from flows.recipe import Recipe
 from storage import Lake, ModelRef
 from tasks.formats import preference
+from tasks.judges.llm import LLM
 from tasks.models import resolve
 from tasks.pairing import pairs_of
 from tasks.preferences import PREFERENCES_FILE
@@ -36,9 +38,11 @@ def make_plan(recipe: Recipe, iterations: int, lake: Lake | None) -> dict[str, A
     rate = matmul_rate()
     steps: list[dict[str, Any]] = []
     seen: set[str] = set()
+    to_run: list[Call] = []
     for call in calls:
         cached = call.version in seen or (lake is not None and lake.find(call.version) is not None)
         seen.add(call.version)
+        to_run += [] if cached else [call]
         work = {} if cached else _tokens(recipe, call)
         seconds = sum(tokens * _FLOPS[kind] * weights / (rate * _SHARE[kind]) for kind, tokens in work.items())
         step = {"name": call.title, "version": f"{call.kind}@{call.version}", "from": dict(call.parents), "cached": cached}
@@ -49,7 +53,8 @@ def make_plan(recipe: Recipe, iterations: int, lake: Lake | None) -> dict[str, A
         "models": _models(recipe, weights),
         "steps": steps,
         "tokens": {kind: sum(step["tokens"].get(kind, 0) for step in steps) for kind in _FLOPS},
-        "judge_calls": sum(call.arguments["completions"].rows for call in calls if call.step == "judge"),
+        "judge_calls": sum(_judged(call) for call in calls),
+        "paid": paid_calls(recipe, to_run, lake),
         "seconds": round(sum(step["seconds"] for step in steps)),
         "gflops": round(rate / 1e9),
     }
@@ -68,9 +73,26 @@ def print_plan(console: Console, plan: dict[str, Any]) -> None:
     console.print(table)
     for name, role in plan["models"].items():
         console.print(f"loads {name}: {role}", highlight=False)
-    console.print(f"judge calls: {plan['judge_calls']:,}, all answered on this machine, none paid", highlight=False)
+    console.print(f"judge calls: {plan['judge_calls']:,}, {_paid(plan['paid'])}", highlight=False)
     minutes = plan["seconds"] / 60
     console.print(f"about {minutes:.0f} min, at the {plan['gflops']} GFLOP/s measured on this machine just now", highlight=False)
+
+
+def _paid(paid: dict[str, Any]) -> str:
+    if not paid["calls"]:
+        return "all answered on this machine, none paid" if not paid["models"] else "none to be paid"
+    known = f", {paid['known']:,} of them known already" if paid["known"] else ""
+    cost = "at a cost that nobody knows" if paid["usd"] is None else f"about ${paid['usd']:.2f} at most"
+    prices = ", ".join(f"{model}: {source}" for model, source in paid["models"].items())
+    return f"{paid['calls']:,} of them over the network{known}, {cost} ({prices})"
+
+
+def _judged(call: Call) -> int:
+    """Questions that a step puts to its judge."""
+    by = call.arguments.get("by")
+    if isinstance(by, LLM):
+        return call.rows * by.calls_per_verdict
+    return call.rows if call.step == "judge" else 0
 
 
 def matmul_rate() -> float:

@@ -5,15 +5,16 @@ RSO_HINGE = RSO.model_copy(update={"name": "rso-hinge", "loss": Loss.of("hinge_n
 
 import difflib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
 from storage import UserError
 from tasks.acceptance import Acceptance
 from tasks.engines.base import Sampling
 from tasks.engines.sampler import Sampler
+from tasks.judges.llm import LLM
 from tasks.pairing import Pairing
 from tasks.preferences import Preferences
 from tasks.prompts import Prompts
@@ -22,12 +23,26 @@ from tasks.training.losses import Loss
 from tasks.training.settings import RewardModel, Training
 
 
+def _kind_of_judge(value: Any) -> str:
+    if isinstance(value, dict):
+        return "llm" if "endpoint" in value else "reward"
+    return {RewardModel: "reward", LLM: "llm"}.get(type(value), "program")
+
+
+RewardModelTag = Annotated[RewardModel, Tag("reward")]
+ProgramTag = Annotated[str, Tag("program")]
+LLMTag = Annotated[LLM, Tag("llm")]
+_TAGS = ("reward", "program", "llm")  # which of its kinds a judge is stands in a field's place, and is nobody's key
+
+
 class Evaluation(BaseModel):
     """How the new policy is measured against the old one on the held-out prompts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     sampling: Sampling = Field(default=Sampling(n=1), description="one answer of each policy per held-out prompt")
-    judge: RewardModel | str = Field(default=RewardModel(), description="trained on preferences of its own, or the name of a program")
+    judge: Annotated[RewardModelTag | ProgramTag | LLMTag, Discriminator(_kind_of_judge)] = Field(
+        default=RewardModel(), description="trained on preferences of its own, the name of a program, or an LLM (`endpoint.model`, ...)"
+    )
 
 
 class Recipe(BaseModel):
@@ -47,8 +62,9 @@ class Recipe(BaseModel):
     sampler: Sampler = Sampler()
     sweep: Sweep = Sweep()
     reward: RewardModel = RewardModel()
-    judge: str = Field(
-        default="reward-model", description="who scores candidates: `reward-model`, `policy` (it judges itself) or a program"
+    judge: Annotated[ProgramTag | LLMTag, Discriminator(_kind_of_judge)] = Field(
+        default="reward-model",
+        description="who labels: `reward-model`, `policy` (it judges itself), a program, or an LLM (`endpoint.model`, ...)",
     )
     acceptance: Acceptance = Acceptance()
     pairing: Pairing = Pairing()
@@ -59,6 +75,18 @@ class Recipe(BaseModel):
     init: Literal["previous", "initial"] = Field(default="previous", description="the weights an iteration starts from")
     reference: Literal["initial", "previous"] = Field(default="initial", description="the policy its loss is taken against")
     pool: Literal["new", "all"] = Field(default="new", description="pairs it trains on: this iteration's, or all so far")
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if isinstance(self.judge, LLM) and self.judge.compares:
+            scored = {"acceptance.rule": self.acceptance.rule != "all", "sweep.temperatures": bool(self.sweep.temperatures)}
+            scored["pairing.rule"] = self.pairing.rule != "first-round"
+            if wrong := [key for key, needs_scores in scored.items() if needs_scores]:
+                raise ValueError(
+                    f"{' and '.join(wrong)} need scores, and this judge compares two answers at a time: set judge.mode=ten (or additive, "
+                    "rubric), or acceptance.rule=all with pairing.rule=first-round and no sweep"
+                )
+        return self
 
 
 def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
@@ -90,12 +118,21 @@ def validated(values: dict[str, Any]) -> Recipe:
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
     *path, last = key.split(".")
     place: Any = values
+    _make_llm(values, key)
     for depth, part in enumerate([*path, last]):
         if not isinstance(place, dict) or (part not in place and path[:1] != ["loss"]):
             raise UserError(_unknown(values, ".".join(key.split(".")[: depth + 1])))
         if depth < len(path):
             place = place[part]
     place[last] = {"name": value} if key == "loss" and isinstance(value, str) else value
+
+
+def _make_llm(values: dict[str, Any], key: str) -> None:
+    """A judge becomes an LLM when one of its settings is set: `judge.endpoint.model`, `evaluation.judge.instruction`."""
+    for owner, start in ((values, "judge."), (values["evaluation"], "evaluation.judge.")):
+        judge, setting = owner["judge"], key.removeprefix(start).partition(".")[0]
+        if key.startswith(start) and (isinstance(judge, str) or (setting in LLM.model_fields and setting not in judge)):
+            owner["judge"] = LLM.model_construct().model_dump()
 
 
 def _unknown(values: dict[str, Any], key: str) -> str:
@@ -112,7 +149,8 @@ def _keys(values: dict[str, Any], prefix: str = "") -> list[str]:
 
 
 def _sentence(error: Any) -> str:
-    key = ".".join(str(part) for part in error["loc"] if part != "RewardModel")
+    loc = error["loc"]
+    key = ".".join(str(part) for place, part in enumerate(loc) if not (part in _TAGS and loc[place - 1] == "judge")) or "recipe"
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if error["type"] == "extra_forbidden":
         return f"there is no key `{key}`"

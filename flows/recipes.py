@@ -62,7 +62,7 @@ def toy(recipe: Recipe) -> Recipe:
             "reward": recipe.reward.model_copy(update=shallow),
             "training": recipe.training.model_copy(update={"learning_rate": 2e-4}),
             "evaluation": recipe.evaluation.model_copy(
-                update={"sampling": answer, "judge": judge if isinstance(judge, str) else judge.model_copy(update=shallow)}
+                update={"sampling": answer, "judge": judge.model_copy(update=shallow) if isinstance(judge, RewardModel) else judge}
             ),
         }
     )

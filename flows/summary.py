@@ -4,18 +4,20 @@ from collections import Counter
 from typing import Any
 
 from flows.iteration import Iteration
+from flows.judged import cost_figures, judge_figures
 from storage import Lake, ModelRef
-
-_KEYS = {"value": "", "low": "_low", "high": "_high"}
 
 
 def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
     """The figures of one iteration: rates and shares in [0, 1], rewards in the reward model's logits, lengths in tokens."""
     metrics = {row["name"]: row for row in lake.rows_of(iteration.parts["metrics"])}
-    acceptances, pairs = lake.rows_of(iteration.parts["acceptances"]), lake.rows_of(iteration.parts["pairs"])
+    accepted, pairs = iteration.parts.get("acceptances"), lake.rows_of(iteration.parts["pairs"])
+    acceptances = [] if accepted is None else lake.rows_of(accepted)  # none where a judge compared
     able = [row for row in acceptances if row["note"] is None]
     dropped = Counter(row["dropped"] for row in pairs if row["dropped"])
     dropped.update(row["note"] for row in acceptances if row["note"])
+    if accepted is None:
+        dropped.update(row["outcome"] for row in lake.rows_of(iteration.parts["verdicts"]) if row["other_id"] is None)
     return {
         "policy": iteration.policy.version,
         "win_rate": metrics["win_rate"]["value"],
@@ -25,10 +27,11 @@ def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
         **{name: _value(metrics, name) for name in ("truncated_before", "truncated_after")},
         "judged_prompts": int(metrics["judged_prompts"]["value"]) if "judged_prompts" in metrics else None,
         "max_lag": _lag(lake, iteration.policy),
-        "acceptance_rate": sum(row["accepted"] for row in able) / len(able) if able else 0.0,
+        "acceptance_rate": sum(row["accepted"] for row in able) / len(able) if able else 0.0 if accepted else None,
         "pairs": sum(row["dropped"] is None for row in pairs),
         "dropped": dict(sorted(dropped.items())),
-        "judges": {role: _accuracy(lake, judge) for role, judge in iteration.judges.items()},
+        "judges": {role: judge_figures(lake, iteration, role) for role in iteration.judges},
+        "judging": cost_figures(lake, iteration),
         "held_out_prompts": iteration.parts["held_out"].rows,
         "examples": _examples(lake, iteration),
     }
@@ -40,30 +43,29 @@ def _lag(lake: Lake, policy: ModelRef) -> int | None:
     return int(rows[0]["value"]) if rows else None
 
 
-def _accuracy(lake: Lake, judge: ModelRef | str) -> dict[str, Any]:
-    """Who judged and, for a reward model, how often it was right on held-out preferences."""
-    if isinstance(judge, str):
-        return {"judge": judge}
-    rows = lake.rows("SELECT value, low, high FROM metrics WHERE version = ? AND name = 'held_out_accuracy'", [judge.version])
-    return {"judge": judge.version, **({f"accuracy{suffix}": rows[0][key] for key, suffix in _KEYS.items()} if rows else {})}
-
-
 def _value(metrics: dict[str, Any], name: str) -> float | None:
     return metrics[name]["value"] if name in metrics else None
 
 
 def _examples(lake: Lake, iteration: Iteration) -> list[dict[str, str]]:
     """The held-out prompts whose answers' judged score rose most, in the middle, and fell most."""
+    if "compared" in iteration.parts:
+        judged = "JOIN verdicts v ON v.version = ? AND v.completion_id = a.id AND v.other_id = b.id"
+        change, parts = "2 * v.score - 1", ("before", "after", "compared", "held_out")
+    else:
+        judged = (
+            "JOIN verdicts vb ON vb.version = ? AND vb.completion_id = b.id JOIN verdicts va ON va.version = ? AND va.completion_id = a.id"
+        )
+        change, parts = "va.score - vb.score", ("before", "after", "judged_before", "judged_after", "held_out")
     rows = lake.rows(
-        """
-        SELECT p.prompt, b.text AS before, a.text AS after, va.score - vb.score AS change
+        f"""
+        SELECT p.prompt, b.text AS before, a.text AS after, {change} AS change
         FROM prompts p
         JOIN completions b ON b.version = ? AND b.prompt_id = p.id AND b.sample = 0
         JOIN completions a ON a.version = ? AND a.prompt_id = p.id AND a.sample = 0
-        JOIN verdicts vb ON vb.version = ? AND vb.completion_id = b.id
-        JOIN verdicts va ON va.version = ? AND va.completion_id = a.id
+        {judged}
         WHERE p.version = ? AND change IS NOT NULL AND a.text <> b.text ORDER BY change DESC, p.id
         """,
-        [iteration.parts[part].version for part in ("before", "after", "judged_before", "judged_after", "held_out")],
+        [iteration.parts[part].version for part in parts],
     )
     return [rows[place] for place in sorted({0, len(rows) // 2, len(rows) - 1})] if rows else []

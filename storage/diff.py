@@ -79,9 +79,14 @@ def _winners(lake: Lake, model: str) -> str:
     catalogue = lake.catalogue()
     measured = [one for one in catalogue.children.get(model, ()) if catalogue.versions[one].kind == "metrics"]
     parents = catalogue.parents.get(measured[-1], {}) if measured else {}
-    if not {"judged_before", "judged_after"} <= set(parents):
+    if "compared" not in parents and not {"judged_before", "judged_after"} <= set(parents):
         raise LakeError(f"models@{model} has no evaluation in this lake: only policies that have been measured can be compared.")
     asked = [one for one in catalogue.sources(measured[-1]) if one in catalogue.versions and catalogue.versions[one].kind == "prompts"]
+    if "compared" in parents:  # by a judge that saw both: a score above one half says that the new one is better
+        won = f"(SELECT prompt_id, avg(score) AS score FROM verdicts WHERE version = '{parents['compared']}' GROUP BY prompt_id)"
+        return f"""SELECT p.digest AS key, p.prompt, CASE WHEN n.score > 0.5 THEN 'new' WHEN n.score < 0.5 THEN 'old' ELSE 'tie' END AS value
+            FROM {won} n JOIN prompts p ON p.id = n.prompt_id
+            WHERE n.score IS NOT NULL AND p.version IN ({", ".join(f"'{one}'" for one in asked)})"""
     scores = "(SELECT prompt_id, avg(score) AS score FROM verdicts WHERE version = '{}' GROUP BY prompt_id)"
     before, after = (scores.format(parents[side]) for side in ("judged_before", "judged_after"))
     return f"""SELECT p.digest AS key, p.prompt, CASE WHEN n.score > o.score THEN 'new' WHEN n.score < o.score THEN 'old' ELSE 'tie' END AS value

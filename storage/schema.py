@@ -175,4 +175,25 @@ CREATE TABLE reference_logps (
 # A table that the same transaction has made takes no options.
 _V5 = "CALL {lake}.set_option('data_inlining_row_limit', 1000, table_name => 'reference_logps');"
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5)
+_V6 = """
+ALTER TABLE verdicts ADD COLUMN forward DOUBLE;   -- of a comparison: the probability that completion_id is better, asked with it first
+ALTER TABLE verdicts ADD COLUMN backward DOUBLE;  -- the same probability of whatever stood first, asked with other_id first
+CREATE TABLE calls (
+    call VARCHAR,                -- journal, a dash, its number in it
+    journal VARCHAR,             -- the file it was written down in before it came here
+    key VARCHAR,                 -- digest of all that decides the answer, which recognises a call that has been paid for
+    version VARCHAR,             -- dataset version that it was made for
+    model VARCHAR,
+    attempt INTEGER,             -- from 1, within one process
+    request VARCHAR,             -- JSON object, as it was sent
+    answer VARCHAR,              -- as it came, usable or not; null when none came
+    error VARCHAR,               -- why it was no answer; 'killed' when the process died with the call under way; null for an answer
+    tokens_in BIGINT,            -- as the server counted, else the most that it can have been
+    tokens_out BIGINT,
+    usd DOUBLE,                  -- what it cost, the most that it can have where the server has not said; null when the price is not known
+    seconds DOUBLE,              -- how long the answer took
+    sent_at TIMESTAMPTZ
+);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6)

@@ -1,14 +1,18 @@
 """Somebody judges the completions.
 
     judge(prompts, completions, by)  ->  verdicts, one per completion; odd cases are values, never labels
-`by`: a reward model's reference, a ranker's, a policy's (it is asked for a score), or the name of a program.
+`by`: a reward model's reference, a ranker's, a policy's (it is asked for a score), an LLM that scores, or the name of a program.
+A judge that compares two completions is in tasks/comparing.py.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from storage import DatasetRef, Lake, ModelRef
+from tasks.judges.asking import llm_judge
 from tasks.judges.base import Judge, Question, Verdict
+from tasks.judges.llm import LLM
 from tasks.judges.policy import PolicyJudge
 from tasks.judges.programs import ProgramJudge
 from tasks.judges.ranker import RankerJudge
@@ -16,10 +20,12 @@ from tasks.judges.reward_model import RewardModelJudge
 from tasks.step import Out, step
 
 _ROWS_PER_CHUNK = 128
+By = ModelRef | LLM | str
+"""Who judges: a model of the lake, an LLM behind a server, or a program by name."""
 
 
 @step("verdicts", title="judge {completions.rows} of {completions} by {by}", expects=lambda completions, **_: completions.rows)
-def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: ModelRef | str, baseline: DatasetRef | None = None) -> None:
+def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, baseline: DatasetRef | None = None) -> None:
     """A verdict on each completion, in its order. What was refused at sampling stays refused, and is not judged.
 
     baseline: one answer to each prompt, for a judge that compares.
@@ -27,21 +33,31 @@ def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: ModelRef |
     texts = {row["id"]: row["prompt"] for row in out.lake.rows_of(prompts)}
     rows = out.lake.rows_of(completions)
     answers = [] if baseline is None else out.lake.rows_of(baseline)
-    judge = make_judge(out.lake, by, {texts[row["prompt_id"]]: row["text"] for row in answers})
     chunks = [rows[first : first + _ROWS_PER_CHUNK] for first in range(0, len(rows), _ROWS_PER_CHUNK)]
-    judged = 0
+    missing = list(out.missing(chunks))
+    judged = len(rows) - sum(len(chunk) for _, chunk in missing)
 
     def advance(count: int) -> None:
         nonlocal judged
         judged += count
         out.progress(judged, len(rows), "rows")
 
-    for number, chunk in out.missing(chunks):
-        judged = number * _ROWS_PER_CHUNK
-        questions = [_question(texts, row) for row in chunk if row["finish_reason"] != "refused"]
-        verdicts = dict(zip([q.completion_id for q in questions], judge.judge(questions, advance), strict=True))
-        ids = [out.row_id(number * _ROWS_PER_CHUNK + place) for place in range(len(chunk))]
-        out.write(number, _verdict_rows(ids, chunk, verdicts, judge.name))
+    with _judge_for(out, by, {texts[row["prompt_id"]]: row["text"] for row in answers}) as judge:
+        for some in [missing] if judge.together else [[one] for one in missing]:
+            questions = [_question(texts, row) for _, chunk in some for row in chunk if row["finish_reason"] != "refused"]
+            verdicts = dict(zip([q.completion_id for q in questions], judge.judge(questions, advance), strict=True))
+            for number, chunk in some:
+                ids = [out.row_id(number * _ROWS_PER_CHUNK + place) for place in range(len(chunk))]
+                out.write(number, _verdict_rows(ids, chunk, verdicts, judge.name))
+
+
+@contextmanager
+def _judge_for(out: Out, by: By, baselines: Mapping[str, str]) -> Iterator[Judge]:
+    if isinstance(by, LLM):
+        with llm_judge(out.lake, out.version, by, out.say) as judge:
+            yield judge
+    else:
+        yield make_judge(out.lake, by, baselines)
 
 
 def make_judge(lake: Lake, by: ModelRef | str, baselines: Mapping[str, str]) -> Judge:

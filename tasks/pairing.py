@@ -1,11 +1,11 @@
 """Accepted candidates become preference pairs. A pair that must not be trained on is kept with the reason, never mislabelled.
 
-    pair(prompts, completions, acceptances)  ->  pairs
+    pair(prompts, completions, acceptances)  ->  pairs          pair_compared(prompts, completions, verdicts)  ->  pairs
 Test: tests/tasks/test_pairing.py
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 from typing import Any, Literal
@@ -115,15 +115,51 @@ def pair(out: Out, prompts: DatasetRef, completions: DatasetRef, acceptances: Da
     for prompt_id, accepted in candidates.items():
         rng = generator(seed, "pair", prompt_id.rsplit("-", 1)[1])
         for match in RULES[pairing.rule](accepted, rng):
-            rows.append(
-                {"id": out.row_id(len(rows)), "prompt_id": prompt_id, "prompt": texts[prompt_id]}
-                | {"chosen_id": match.chosen.id, "rejected_id": match.rejected.id}
-                | {"chosen": match.chosen.text, "rejected": match.rejected.text}
-                | {"margin": match.margin, "source": pairing.rule, "dropped": match.dropped}
-            )
-    out.write(0, rows)
+            rows.append(_row(match, prompt_id, texts[prompt_id]) | {"margin": match.margin, "source": pairing.rule})
+    out.write(0, [{"id": out.row_id(n), **row} for n, row in enumerate(rows)])
 
 
-def _candidate(completion: dict[str, Any], reward: float) -> Candidate:
+@step("pairs", title="pair by {verdicts.rows} comparisons", expects=lambda verdicts, **_: verdicts.rows)
+def pair_compared(out: Out, prompts: DatasetRef, completions: DatasetRef, verdicts: DatasetRef) -> None:
+    """A pair for each comparison, in their order: the winner is chosen, with the judge's probability that it is better."""
+    texts = {row["id"]: row["prompt"] for row in out.lake.rows_of(prompts)}
+    sampled = {row["id"]: row for row in out.lake.rows_of(completions)}
+    rows: list[dict[str, Any]] = []
+    for verdict in out.lake.rows_of(verdicts):
+        if verdict["other_id"] is not None:
+            sides = sampled[verdict["completion_id"]], sampled[verdict["other_id"]]
+            rows.append(_row(match_of(*sides, verdict), verdict["prompt_id"], texts[verdict["prompt_id"]]) | _certainty(verdict))
+    out.write(0, [{"id": out.row_id(n), "source": "compared", **row} for n, row in enumerate(rows)])
+
+
+def match_of(one: Mapping[str, Any], other: Mapping[str, Any], verdict: Mapping[str, Any]) -> Pair:
+    """Two completions in the order of a comparison's verdict, or dropped for what it was instead of a judgement."""
+    score = verdict["score"]
+    if score is None:
+        return Pair(chosen=_candidate(one, 0.0), rejected=_candidate(other, 0.0), dropped=verdict["outcome"])
+    return compare(_candidate(one, score), _candidate(other, 1 - score))
+
+
+def first_round_ids(completions: Sequence[Mapping[str, Any]], rng: Random) -> list[tuple[str, str]]:
+    """Who meets whom where a judge compares: the first round of those with a text of their own, by id."""
+    texts = {row["text"]: row for row in reversed(completions) if row["finish_reason"] != "refused"}
+    able = [_candidate(row, 0.0) for row in completions if texts.get(row["text"]) is row]
+    return [(match.chosen.id, match.rejected.id) for match in first_round(able, rng)]
+
+
+def _certainty(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    score = verdict["score"]
+    return {"margin": None, "probability": None} if score is None else {"margin": abs(2 * score - 1), "probability": max(score, 1 - score)}
+
+
+def _row(match: Pair, prompt_id: str, prompt: str) -> dict[str, Any]:
+    return (
+        {"prompt_id": prompt_id, "prompt": prompt, "dropped": match.dropped}
+        | {"chosen_id": match.chosen.id, "rejected_id": match.rejected.id}
+        | {"chosen": match.chosen.text, "rejected": match.rejected.text}
+    )
+
+
+def _candidate(completion: Mapping[str, Any], reward: float) -> Candidate:
     finished = completion["finish_reason"] == "stop"
     return Candidate(id=completion["id"], text=completion["text"], reward=reward, finished=finished)

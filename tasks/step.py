@@ -11,10 +11,10 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
-from typing import Any, Concatenate, Literal, ParamSpec, TypeVar, cast, overload
+from typing import Any, Concatenate, Literal, ParamSpec, Protocol, TypeVar, cast, overload, runtime_checkable
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
@@ -53,6 +53,13 @@ def current_lake() -> Lake:
     return lake
 
 
+@runtime_checkable
+class NamesFiles(Protocol):
+    """Settings that stand for more than they say: the digests of the files that they name."""
+
+    def content(self) -> dict[str, str]: ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class Call:
     """A step with its arguments, and the version that follows from them: known before anything is run."""
@@ -65,6 +72,7 @@ class Call:
     parameters: Mapping[str, Any]
     parents: Mapping[str, str]
     arguments: Mapping[str, Any]
+    rows: int = 0  # that it will write, at most; known when it is planned
 
     @classmethod
     def of(cls, kind: str, title: str, function: Callable[..., None], arguments: Mapping[str, Any]) -> "Call":
@@ -197,8 +205,9 @@ def step(kind: str, *, title: str, expects: Callable[..., int]) -> Callable[[Cal
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> Any:
             if (planned := _plan.get()) is not None:
-                planned.append(bind(*args, **kwargs))
-                return planned[-1].ref(expects(**planned[-1].arguments))
+                bound = bind(*args, **kwargs)
+                planned.append(replace(bound, rows=expects(**bound.arguments)))
+                return bound.ref(planned[-1].rows)
             result = prefect_task(*args, **kwargs)
             return result.result() if isinstance(result, State) else result
 
@@ -240,9 +249,13 @@ def _holds_refs(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """The JSON form of a parameter, the same in every process, less what a model's MACHINE names: what decides nothing of the result."""
+    """The JSON form of a parameter, the same in every process, less what a model's MACHINE names: what decides nothing of the result.
+
+    A model whose settings name files has `content`, which tells their digests.
+    """
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json", exclude=getattr(value, "MACHINE", None))
+        content = value.content() if isinstance(value, NamesFiles) else {}
+        return value.model_dump(mode="json", exclude=getattr(value, "MACHINE", None)) | content
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     assert value is None or isinstance(value, bool | int | float | str), f"{value!r} cannot be a parameter of a step"

@@ -6,24 +6,25 @@ Test: pytest tests/tasks/engines/test_openai.py
 
 import asyncio
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import openai
-from aiolimiter import AsyncLimiter
 from pydantic import BaseModel, ConfigDict, Field
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_random_exponential
 
 from storage import UserError
+from tasks.engines.limits import shared_limits
+from tasks.engines.meter import Attempt, Meter, Unmetered
 
 Key = TypeVar("Key")
 T = TypeVar("T")
 _UNUSABLE = 5  # answers to one request that cannot be used, before it is refused
 _JITTER = wait_random_exponential(multiplier=0.5, max=20)
-_SECONDS_OF_TOKENS = 5  # a burst may take as many seconds' worth
 
 
 class Endpoint(BaseModel):
@@ -37,7 +38,7 @@ class Endpoint(BaseModel):
     base_url: str | None = Field(default=None, description="http://127.0.0.1:8000/v1 for example; else OPENAI_BASE_URL, else OpenAI's own")
     api: Literal["chat", "completions"] = "chat"
     token_ids: bool = Field(default=False, description="ask for token ids, which vLLM gives")
-    concurrency: int = Field(default=32, ge=1, description="requests that are under way at once")
+    concurrency: int = Field(default=32, ge=1, description="requests under way at once, at most: fewer while the server is overloaded")
     requests_per_minute: int | None = Field(default=None, ge=1)
     tokens_per_minute: int | None = Field(default=None, ge=1, description="prompt and completion, about")
     timeout_seconds: float = Field(default=120.0, gt=0, description="for one answer")
@@ -51,15 +52,20 @@ class Refusal:
     reason: str
 
 
+class Unaffordable(Refusal):
+    """What the budget does not allow to be asked."""
+
+
 class UnusableAnswerError(Exception):
     """An answer that is not what was asked for: half a JSON, no choice in it. It is asked for again."""
 
 
-class Client:
+class Client(Generic[Key]):
     """Sends requests and yields answers as they come. `counts` says what happened: answers, retries by reason, refusals."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, meter: Meter[Key] | None = None) -> None:
         self.endpoint = endpoint
+        self._meter: Meter[Key] = meter or Unmetered()
         self.counts: Counter[str] = Counter()
         self._runner = asyncio.Runner()
         self._client = openai.AsyncOpenAI(
@@ -68,9 +74,8 @@ class Client:
             timeout=endpoint.timeout_seconds,
             max_retries=0,  # ours are counted
         )
-        self._requests = AsyncLimiter(1, 60 / endpoint.requests_per_minute) if endpoint.requests_per_minute else None
-        rate = (endpoint.tokens_per_minute or 0) / 60
-        self._tokens = AsyncLimiter(rate * _SECONDS_OF_TOKENS, _SECONDS_OF_TOKENS) if rate else None
+        server = f"{self._client.base_url} {endpoint.model}"
+        self._limits = shared_limits(server, endpoint.concurrency, endpoint.requests_per_minute, endpoint.tokens_per_minute)
 
     def close(self) -> None:
         """Close its connections."""
@@ -92,7 +97,7 @@ class Client:
         try:
             while True:
                 for key, request in islice(waiting, 0 if broken else self.endpoint.concurrency - len(asked)):
-                    asked[loop.create_task(self._ask(request, read, tokens(request)))] = key
+                    asked[loop.create_task(self._ask(key, request, read, tokens(request)))] = key
                 if not asked:
                     break
                 done, _ = self._runner.run(asyncio.wait(asked, return_when=asyncio.FIRST_COMPLETED))
@@ -122,7 +127,7 @@ class Client:
         asked = f"{self.counts['answered']} answered, {self.counts['refused']} refused"
         return f"{self.endpoint.model or 'the server'}: {asked}" + (f"; asked again after {reasons}" if again else "")
 
-    async def _ask(self, request: Mapping[str, Any], read: Callable[[Any], T], tokens: int) -> T | Refusal:
+    async def _ask(self, key: Key, request: Mapping[str, Any], read: Callable[[Any], T], tokens: int) -> T | Refusal:
         unusable = 0
         retrying = AsyncRetrying(
             retry=retry_if_exception(_passes),
@@ -134,11 +139,10 @@ class Client:
         try:
             async for attempt in retrying:
                 with attempt:
-                    await self._within_limits(tokens)
-                    create = self._client.chat.completions.create if self.endpoint.api == "chat" else self._client.completions.create
-                    response = await create(model=self.endpoint.model, **request)
+                    if not await self._meter.allow(request):
+                        return Unaffordable(reason="the budget is spent")
                     try:
-                        return read(response)
+                        return await self._send(key, request, read, tokens)
                     except UnusableAnswerError as error:
                         unusable += 1
                         if unusable == _UNUSABLE:
@@ -150,6 +154,8 @@ class Client:
             raise UserError(f"{self._client.base_url} refuses the key (status {error.status_code}): set OPENAI_API_KEY.") from None
         except openai.NotFoundError as error:
             raise UserError(f"{self._client.base_url} has no model {self.endpoint.model!r} ({_message(error)}).") from error
+        except UserError:  # of the meter: a full disk, for example
+            raise
         except Exception as error:
             minutes = self.endpoint.patience_minutes
             raise UserError(
@@ -158,14 +164,24 @@ class Client:
             ) from error
         raise AssertionError("an attempt returns or raises")
 
-    async def _within_limits(self, tokens: int) -> None:
-        if self._requests is not None:
-            await self._requests.acquire()
-        left = float(tokens)
-        while self._tokens is not None and left > 0:
-            some = min(left, self._tokens.max_rate)
-            await self._tokens.acquire(some)
-            left -= some
+    async def _send(self, key: Key, request: Mapping[str, Any], read: Callable[[Any], T], tokens: int) -> T:
+        """One attempt, in its turn. How it ended is told before anybody uses the answer."""
+        of = self._client.chat.completions if self.endpoint.api == "chat" else self._client.completions
+        async with self._limits.turn(tokens):
+            number, began, text = self._meter.sent(key, request), time.monotonic(), None
+            try:
+                response = await of.with_raw_response.create(model=self.endpoint.model, **request)
+                text = response.text
+                answer = read(response.parse())
+            except BaseException as error:
+                status = error.status_code if isinstance(error, openai.APIStatusError) else None
+                if status == 429 or isinstance(error, openai.APITimeoutError):
+                    self._limits.gate.overloaded(began)
+                self._meter.ended(number, Attempt(answer=text, error=_describe(error), status=status, seconds=time.monotonic() - began))
+                raise
+            self._limits.gate.went_well()
+            self._meter.ended(number, Attempt(answer=text, seconds=time.monotonic() - began))
+            return answer
 
 
 def _passes(error: BaseException) -> bool:
@@ -195,6 +211,8 @@ def _describe(error: BaseException) -> str:
         return "no connection"
     if isinstance(error, openai.APIStatusError):
         return f"status {error.status_code}"
+    if isinstance(error, asyncio.CancelledError):
+        return "given up"
     return str(error) if isinstance(error, UnusableAnswerError) else "half an answer"
 
 

@@ -19,7 +19,7 @@ class OpenAIEngine:
     rows_per_chunk, together = 1, True
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._client = Client(endpoint)
+        self._client: Client[str] = Client(endpoint)
         self._endpoint = endpoint
 
     def __enter__(self) -> Self:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+_EQUAL = 1e-9  # rounding is no preference
 Outcome = Literal["scored", "win", "lose", "tie", "invalid", "refused", "over_budget"]
 
 
@@ -20,12 +21,28 @@ class Question:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Match:
+    """Two completions of a prompt that are to be compared."""
+
+    completion_id: str
+    other_id: str
+    prompt: str
+    first: str
+    second: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """`score`: in the judge's unit for "scored"; the probability that the first answer wins for a comparison; else None."""
+    """`score`: in the judge's unit for "scored"; the probability that the first answer wins for a comparison; else None.
+
+    forward, backward: of a comparison, the probability of whatever stood first, in the order given and in the other.
+    """
 
     outcome: Outcome
     score: float | None = None
     note: str | None = None
+    forward: float | None = None
+    backward: float | None = None
 
     def __post_init__(self) -> None:
         judged = self.outcome in ("scored", "win", "lose", "tie")
@@ -33,9 +50,13 @@ class Verdict:
 
 
 class Judge(Protocol):
-    """Scores completions one by one; verdicts come in the order of the questions."""
+    """Scores completions one by one; verdicts come in the order of the questions.
+
+    together: whether it wants all questions at once, since it has many under way and keeps each answer itself.
+    """
 
     name: str
+    together: bool
 
     def judge(self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]: ...
 
@@ -43,13 +64,19 @@ class Judge(Protocol):
 def both_orders(compare: Callable[[str, str, str], float | None], prompt: str, first: str, second: str) -> Verdict:
     """Ask a pairwise judge in both orders and average, so that a preference for a place cancels out.
 
-    compare(prompt, a, b): the probability that `a` is better, or None for an answer that cannot be read. One that cannot be
-    read makes the verdict invalid: half an answer still holds the bias of its order.
+    compare(prompt, a, b): the probability that `a` is better, or None for an answer that cannot be read.
     """
-    forward, backward = compare(prompt, first, second), compare(prompt, second, first)
+    return weigh(compare(prompt, first, second), compare(prompt, second, first))
+
+
+def weigh(forward: float | None, backward: float | None) -> Verdict:
+    """The verdict that the two orders amount to: each the probability of whatever stood first, or None for an answer that cannot be read.
+
+    One that cannot be read makes the verdict invalid: half an answer still holds the bias of its order.
+    """
     if forward is None or backward is None:
-        return Verdict(outcome="invalid", note="no readable answer in one of the two orders")
-    probability = (forward + 1.0 - backward) / 2
-    if probability == 0.5:
-        return Verdict(outcome="tie", score=0.5)
-    return Verdict(outcome="win" if probability > 0.5 else "lose", score=probability)
+        return Verdict(outcome="invalid", note="no readable answer in one of the two orders", forward=forward, backward=backward)
+    probability = 0.5 + (forward - backward) / 2  # (forward + 1 - backward) / 2, and exactly 0.5 for a judge that sees places only
+    if abs(probability - 0.5) < _EQUAL:
+        return Verdict(outcome="tie", score=0.5, forward=forward, backward=backward)
+    return Verdict(outcome="win" if probability > 0.5 else "lose", score=probability, forward=forward, backward=backward)

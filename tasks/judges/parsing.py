@@ -1,34 +1,49 @@
-"""Reading a judge's answer: a score or nothing. What cannot be read is never a score of zero, and never a label.
+"""Reading a judge's answer: a score, a choice, or nothing. What cannot be read is never a score of zero, and never a label.
 
 Test: pytest tests/tasks/judges/test_parsing.py
 """
 
 import re
+from collections.abc import Iterable
 
-# A number after "Score:", bold or not; "5/5" and "3 out of 5" are the same scale, "8/10" is another and does not count.
-_SCORE = re.compile(r"score[^\w-]{0,10}(?P<score>-?\d+(?:[.,]\d+)?)(?:\s*(?:/|out of)\s*(?P<scale>\d+))?(?![\d.]*\d)", re.IGNORECASE)
-_MARKERS = re.compile(r"</?\s*(question|response)\s*>", re.IGNORECASE)
+# A number after a name and a colon, bold or not; "5/5" and "3 out of 5" are the same scale, "8/10" is another and does not count.
+_NUMBER = r"[^\w-]{0,10}(?P<score>-?\d+(?:[.,]\d+)?)(?:\s*(?:/|out of)\s*(?P<scale>\d+))?(?![\d.]*\d)"
+_SCORE = re.compile("score" + _NUMBER, re.IGNORECASE)
+_WHICH = r"(?:the\s+)?(?:(?:response|answer|option|number)\W{0,3})?(?P<choice>[12]|tie|equal|neither|both)"
+_BETTER = re.compile(r"better[^\w-]{0,10}" + _WHICH + r"(?![\w./,-]*\w)", re.IGNORECASE)
+_BARE = re.compile(r"[^\w-]*" + _WHICH + r"(?:\s+is\s+better)?[^\w-]*", re.IGNORECASE)
+FIRST, TIE, SECOND = 1.0, 0.5, 0.0
 
 
-def parse_score(text: str, highest: float = 5.0) -> float | None:
-    """The last "Score: x" of the text if it lies in [0, highest], else None (Self-Rewarding, arXiv 2401.10020, appendix)."""
-    found = list(_SCORE.finditer(text))
+def parse_score(text: str, highest: float = 5.0, lowest: float = 0.0) -> float | None:
+    """The last "Score: x" of the text if it lies in [lowest, highest], else None (Self-Rewarding, arXiv 2401.10020, appendix)."""
+    return _on_scale(list(_SCORE.finditer(text)), highest, lowest)
+
+
+def parse_criteria(text: str, names: Iterable[str], highest: float, lowest: float) -> dict[str, float] | None:
+    """The last "name: x" of each criterion; None when one is missing or off the scale: half a rubric is no score."""
+    found: dict[str, float] = {}
+    for name in names:
+        score = _on_scale(list(re.finditer(r"\b" + re.escape(name) + _NUMBER, text, re.IGNORECASE)), highest, lowest)
+        if score is None:
+            return None
+        found[name] = score
+    return found
+
+
+def parse_choice(text: str) -> float | None:
+    """The probability that the first is better: 1, 0, or 0.5 for a tie that the judge names. The last "Better: 1", or an answer that is
+    nothing but a choice; else None."""
+    said = list(_BETTER.finditer(text))
+    last = said[-1] if said else _BARE.fullmatch(text)
+    return None if last is None else {"1": FIRST, "2": SECOND}.get(last["choice"], TIE)
+
+
+def _on_scale(found: list[re.Match[str]], highest: float, lowest: float) -> float | None:
     if not found:
         return None
     last = found[-1]
     if last["scale"] is not None and float(last["scale"]) != highest:
         return None
     score = float(last["score"].replace(",", "."))
-    return score if 0 <= score <= highest else None
-
-
-def fill(template: str, prompt: str, completion: str) -> str:
-    """The judge's prompt. Markers inside the material are taken out, so that it cannot leave its place."""
-    material = {"prompt": prompt, "completion": completion}
-    return template.format(**{name: _without_markers(text) for name, text in material.items()})
-
-
-def _without_markers(text: str) -> str:
-    while _MARKERS.search(text):  # taking one out may join the halves of another
-        text = _MARKERS.sub("", text)
-    return text
+    return score if lowest <= score <= highest else None

@@ -8,7 +8,8 @@ from tasks.chat import context_length, render
 from tasks.engines.base import Request, Sampling
 from tasks.engines.transformers import TransformersEngine
 from tasks.judges.base import Question, Verdict
-from tasks.judges.parsing import fill, parse_score
+from tasks.judges.parsing import parse_score
+from tasks.judges.templates import fill
 from tasks.policy import load_policy
 from tasks.seeds import derive_seed
 
@@ -18,6 +19,8 @@ _SAMPLING = Sampling(n=3, temperature=0.7, top_p=0.9, max_tokens=160)
 
 class PolicyJudge:
     """The mean of the readable ones of three scores in [0, 5]; invalid when none can be read, refused when the context is too short."""
+
+    together = False
 
     def __init__(self, lake: Lake, ref: ModelRef) -> None:
         self.name = f"{ref.version} {TEMPLATE.stem}"
@@ -39,7 +42,7 @@ class PolicyJudge:
                 on_rows(1)
 
     def _request(self, question: Question) -> Request:
-        ids = render(self._loaded.tokenizer, fill(self._template, question.prompt, question.completion))
+        ids = render(self._loaded.tokenizer, fill(self._template, prompt=question.prompt, completion=question.completion))
         seeds = tuple(derive_seed("judge", question.completion_id, sample) for sample in range(_SAMPLING.n))
         return Request(prompt_id=question.completion_id, prompt_token_ids=tuple(ids), seeds=seeds)
 

@@ -25,6 +25,8 @@ PROGRAMS: dict[str, Program] = {"shorter": shorter, "on-topic": on_topic}
 class ProgramJudge:
     """Scores with a named program. An empty completion is invalid, not a score of zero."""
 
+    together = False
+
     def __init__(self, name: str) -> None:
         if name not in PROGRAMS:
             raise UserError(f"There is no judge `{name}`: the programs are {', '.join(sorted(PROGRAMS))}.")

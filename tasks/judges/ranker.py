@@ -16,6 +16,8 @@ _LEAST = 1e-6  # probabilities are kept this far from 0 and 1, so that their log
 class RankerJudge:
     """r(x, y) = logit rho(x, y, y_b): 0 for an answer as good as the baseline y_b. Without a baseline, or empty, a completion is invalid."""
 
+    together = False
+
     def __init__(self, lake: Lake, ref: ModelRef, baselines: Mapping[str, str]) -> None:
         self.name = ref.version
         self._ranker = load_ranker(lake, ref)

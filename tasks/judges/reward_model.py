@@ -12,6 +12,8 @@ from tasks.training.pointwise import load_scorer
 class RewardModelJudge:
     """Scores in logits: sigmoid(a - b) is the probability that a is the better answer. An empty completion is invalid."""
 
+    together = False
+
     def __init__(self, lake: Lake, ref: ModelRef) -> None:
         self.name = ref.version
         self._scorer = load_scorer(lake, ref)

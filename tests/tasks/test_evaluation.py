@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from tasks.evaluation import prompt_wins
+from tasks.evaluation import compared_wins, prompt_wins
 from tasks.statistics import bootstrap_mean, wilson
 
 
@@ -25,6 +25,11 @@ def test_swapping_the_sides_mirrors_the_win_rate() -> None:
 
 def test_a_prompt_that_one_side_was_not_judged_on_does_not_count() -> None:
     assert prompt_wins(verdicts(1.0, None, 1.0), verdicts(2.0, 5.0, None)) == {"p0": 1.0}
+
+
+def test_compared_policies_win_a_tie_by_half_and_what_is_no_judgement_does_not_count() -> None:
+    outcomes = ["win", "lose", "tie", "invalid", "over_budget"]
+    assert compared_wins([{"prompt_id": one, "outcome": one} for one in outcomes]) == {"win": 1.0, "lose": 0.0, "tie": 0.5}
 
 
 def test_several_samples_of_a_prompt_are_averaged() -> None:

@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from tasks.pairing import RULES, Candidate, best_worst, compare, first_round, tournament
+from tasks.pairing import RULES, Candidate, best_worst, compare, first_round, first_round_ids, match_of, tournament
 
 
 def candidate(n: int, reward: float, text: str | None = None, finished: bool = True) -> Candidate:
@@ -72,3 +72,35 @@ def test_the_seed_decides_who_meets_whom() -> None:
 
     assert met(5) == met(5)
     assert len({frozenset(met(seed)) for seed in range(20)}) > 5
+
+
+def completion(n: int, text: str | None = None, finish_reason: str = "stop") -> dict[str, str]:
+    return {"id": f"c{n}", "text": text or f"text {n}", "finish_reason": finish_reason}
+
+
+@pytest.mark.parametrize(
+    ("score", "outcome", "chosen", "dropped"),
+    [
+        (0.75, "win", "c0", None),
+        (0.25, "lose", "c1", None),
+        (0.5, "tie", "c0", "tie"),
+        (None, "invalid", "c0", "invalid"),
+        (None, "over_budget", "c0", "over_budget"),
+        (None, "refused", "c0", "refused"),
+    ],
+)
+def test_a_comparison_makes_a_pair_only_of_a_judgement(score: float | None, outcome: str, chosen: str, dropped: str | None) -> None:
+    match = match_of(completion(0), completion(1), {"score": score, "outcome": outcome})
+    assert (match.chosen.id, match.dropped) == (chosen, dropped)
+
+
+def test_a_cut_off_answer_does_not_win_a_comparison_either() -> None:
+    match = match_of(completion(0, finish_reason="length"), completion(1), {"score": 0.9, "outcome": "win"})
+    assert match.dropped == "truncated"
+
+
+def test_those_who_are_to_be_compared_have_texts_of_their_own() -> None:
+    rows = [completion(0, "same"), completion(1, "same"), completion(2), completion(3, "", "refused"), completion(4)]
+    [met] = first_round_ids(rows, Random(0))
+    assert len(set(met)) == 2
+    assert set(met) <= {"c0", "c2", "c4"}

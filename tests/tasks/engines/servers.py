@@ -1,17 +1,19 @@
 """A real HTTP server on loopback that speaks the OpenAI interface, and misbehaves when it is told to."""
 
 import json
+import random
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 Body = dict[str, Any]
+FAULTS = ("429", "500", "close", "half", "empty", "hang")
 
 
 @dataclass
@@ -20,10 +22,16 @@ class Behaviour:
 
     misdeeds: list[str] = field(default_factory=list)
     seconds: float = 0.0  # before each answer
+    hang_seconds: float = 3.0
     choices: int | None = None  # at most so many an answer
+    faults: float = 0.0  # the share of requests that go wrong, by chance
+    reply: Callable[[str], str] | None = None  # what it says to a prompt
+    likeliest: Callable[[str], dict[str, float]] | None = None  # log-probabilities of the likeliest tokens at each place
     refuse: Callable[[str], str | None] = lambda prompt: None
     asked: list[Body] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)  # prompts
+    tokens: list[tuple[int, int]] = field(default_factory=list)  # prompt and completion, of each answer
+    chance: random.Random = field(default_factory=lambda: random.Random(0))
     at_once: int = 0
     most_at_once: int = 0
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -47,6 +55,8 @@ class _Handler(BaseHTTPRequestHandler):
             behaviour.at_once += 1
             behaviour.most_at_once = max(behaviour.most_at_once, behaviour.at_once)
             misdeed = behaviour.misdeeds.pop(0) if behaviour.misdeeds else None
+            if behaviour.chance.random() < behaviour.faults:
+                misdeed = behaviour.chance.choice(FAULTS)
         try:
             time.sleep(behaviour.seconds)
             self._misbehave(misdeed) if misdeed else self._answer(body)
@@ -64,7 +74,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif misdeed == "empty":
             self._send(200, {"id": "x", "object": "chat.completion", "model": "toy", "created": 0, "choices": []})
         elif misdeed == "hang":
-            time.sleep(3)
+            time.sleep(self.behaviour.hang_seconds)
             self.close_connection = True
         else:
             raise AssertionError(misdeed)
@@ -75,9 +85,15 @@ class _Handler(BaseHTTPRequestHandler):
         if reason := self.behaviour.refuse(str(prompt)):
             self._send(400, {"error": {"message": reason}})
             return
-        n = min(body.get("n", 1), self.behaviour.choices or 99)
-        choices = [_choice(place, f"{prompt} / {body['seed']} / {place}", chat) for place in range(n)]
-        self._send(200, {"id": "x", "object": "chat.completion", "model": body["model"], "created": 0, "choices": choices})
+        n, said, tops = min(body.get("n", 1), self.behaviour.choices or 99), self.behaviour.reply, self.behaviour.likeliest
+        texts = [said(prompt) if said else f"{prompt} / {body['seed']} / {place}" for place in range(n)]
+        choices = [_choice(place, text, chat, tops(prompt) if tops else {}) for place, text in enumerate(texts)]
+        tokens = len(str(prompt).split()), sum(len(text.split()) for text in texts)
+        usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
+        answer = {"id": "x", "object": "chat.completion", "model": body["model"], "created": 0, "choices": choices, "usage": usage}
+        with self.behaviour.lock:
+            self.behaviour.tokens.append(tokens)
+        self._send(200, answer)
         with self.behaviour.lock:
             self.behaviour.answered.append(str(prompt))
 
@@ -87,12 +103,14 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(data)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(data)
+        with suppress(ConnectionError):  # whoever asked may have been killed
+            self.wfile.write(data)
 
 
-def _choice(place: int, text: str, chat: bool) -> Body:
+def _choice(place: int, text: str, chat: bool, tops: dict[str, float]) -> Body:
     if chat:
-        tokens = [{"token": word, "logprob": -0.5, "top_logprobs": []} for word in text.split()]
+        likeliest = [{"token": token, "logprob": logprob} for token, logprob in tops.items()]
+        tokens = [{"token": word, "logprob": -0.5, "top_logprobs": likeliest} for word in text.split()]
         return {
             "index": place, "finish_reason": "stop", "message": {"role": "assistant", "content": text}, "logprobs": {"content": tokens},
         }  # fmt: skip
@@ -101,10 +119,14 @@ def _choice(place: int, text: str, chat: bool) -> Body:
     }  # fmt: skip
 
 
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 256  # a burst of connections waits, and is not refused
+
+
 @contextmanager
 def openai_server(behaviour: Behaviour, port: int = 0) -> Iterator[str]:
     """Its base URL, while it runs."""
-    server = ThreadingHTTPServer(("127.0.0.1", port), type("Handler", (_Handler,), {"behaviour": behaviour}))
+    server = _Server(("127.0.0.1", port), type("Handler", (_Handler,), {"behaviour": behaviour}))
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

@@ -11,7 +11,8 @@ def longer(prompt: str, a: str, b: str) -> float:
 
 
 def test_a_judge_that_always_says_first_gives_a_tie() -> None:
-    assert both_orders(lambda prompt, a, b: 1.0, "p", "x", "y") == Verdict(outcome="tie", score=0.5)  # (1 + 1 - 1) / 2
+    found = both_orders(lambda prompt, a, b: 1.0, "p", "x", "y")
+    assert found == Verdict(outcome="tie", score=0.5, forward=1.0, backward=1.0)  # (1 + 1 - 1) / 2
 
 
 def test_a_bias_for_the_first_place_is_averaged_out() -> None:

@@ -1,0 +1,52 @@
+"""How the judges of an iteration did, and what they cost: figures of its summary, read from the lake.
+
+judge_figures(lake, iteration, "training")  ->  who judged, how often it was right, or how steady a judge that compares is
+cost_figures(lake, iteration)               ->  calls, tokens, dollars, and dollars for each pair that was kept
+"""
+
+from typing import Any
+
+from flows.iteration import Iteration
+from storage import Lake
+from tasks.judges.llm import LLM
+
+_KEYS = {"value": "", "low": "_low", "high": "_high"}
+_STEADY = {"position_consistency": "consistency", "first_place_wins": "first"}
+_LABELS, _CONTEST = "verdicts", "compared"  # the parts of an iteration that may be comparisons
+
+
+def judge_figures(lake: Lake, iteration: Iteration, role: str) -> dict[str, Any]:
+    """Who judged; of a reward model, how often it was right on held-out preferences; of a judge that compares, whether places sway it."""
+    judge = iteration.judges[role]
+    if isinstance(judge, str):
+        return {"judge": judge}
+    if isinstance(judge, LLM):
+        part = iteration.parts.get(_LABELS if role == "training" else _CONTEST)
+        return {"judge": f"{judge} {judge.template_name}", **(_figures(lake, part.version, _STEADY) if part is not None else {})}
+    return {"judge": judge.version, **_figures(lake, judge.version, {"held_out_accuracy": "accuracy"})}
+
+
+def cost_figures(lake: Lake, iteration: Iteration) -> dict[str, Any]:
+    """All calls made for the verdicts of an iteration, those of killed runs and failures included; dollars are null where nobody knows
+    the price. What an earlier version had paid for already is not counted again."""
+    catalogue, parts = lake.catalogue(), iteration.parts
+    versions = {ref.version for ref in parts.values()} | set(catalogue.parents.get(parts["metrics"].version, {}).values())
+    calls, tokens, usd = _cost(lake, versions)
+    _, _, labels = _cost(lake, {parts[_LABELS].version})
+    kept = lake.rows("SELECT count(*) AS n FROM pairs WHERE version = ? AND dropped IS NULL", [parts["pairs"].version])[0]["n"]
+    return {"calls": calls, "tokens": tokens, "usd": usd, "usd_per_pair": labels / kept if kept and labels is not None else None}
+
+
+def _cost(lake: Lake, versions: set[str]) -> tuple[int, int, float | None]:
+    [row] = lake.rows(
+        "SELECT count(*) AS calls, coalesce(sum(tokens_in + tokens_out), 0)::BIGINT AS tokens, coalesce(sum(usd), 0.0) AS usd,"
+        " bool_or(usd IS NULL) AS unknown FROM calls WHERE version IN (SELECT unnest(?))",
+        [sorted(versions)],
+    )
+    return row["calls"], row["tokens"], None if row["unknown"] else row["usd"]
+
+
+def _figures(lake: Lake, version: str, names: dict[str, str]) -> dict[str, float]:
+    """Metrics of a version with their intervals, under shorter names."""
+    rows = lake.rows("SELECT name, value, low, high FROM metrics WHERE version = ?", [version])
+    return {f"{names[row['name']]}{suffix}": row[key] for row in rows if row["name"] in names for key, suffix in _KEYS.items()}

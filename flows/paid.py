@@ -1,0 +1,57 @@
+"""What a plan's LLM judges would be asked, what the ledger holds of it already, and about what the rest can cost at most.
+
+paid_calls(recipe, calls, lake)  ->  {"calls": ..., "known": ..., "usd": ..., "models": {name: where its price is from}}
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from flows.recipe import Recipe
+from storage import DatasetRef, Lake
+from storage.ledger import known_answers
+from tasks.comparing import asked_of, own_matches, policy_matches
+from tasks.judges.asking import comparison_bodies, request_key
+from tasks.judges.llm import LLM
+from tasks.step import Call
+
+_BYTES_PER_TOKEN = 4.0
+_PROMPT_TOKENS = 60
+
+
+def paid_calls(recipe: Recipe, calls: Sequence[Call], lake: Lake | None) -> dict[str, Any]:
+    """Of the steps that will run. usd: None where nobody knows a price; `known` counts what can be looked up before anything is sampled."""
+    asked, known, usd, models = 0, 0, 0.0, dict[str, str]()
+    unknown = False
+    for call in calls:
+        by = call.arguments.get("by")
+        if isinstance(by, LLM):
+            requests, held, priced = call.rows * by.calls_per_verdict, _held(call, by, lake), by.priced()
+            models[str(by)] = priced.source
+            asked, known = asked + requests, known + held
+            unknown |= priced.price is None
+            if priced.price is not None:
+                most = (requests - held) * priced.price.of(_tokens_in(recipe, by), by.answer_tokens)
+                usd += most if by.budget.max_cost_usd is None else min(most, by.budget.max_cost_usd)
+    return {"calls": asked, "known": known, "usd": None if unknown else usd, "models": models}
+
+
+def _tokens_in(recipe: Recipe, by: LLM) -> int:
+    """The longest prompt of a judge, about: its template, the question, and answers as long as they can be."""
+    text = by.prompt_template() + (by.instruction or "")
+    answers = (2 if by.compares else 1) * max(recipe.sampling.max_tokens, recipe.evaluation.sampling.max_tokens)
+    return round(len(text.encode()) / _BYTES_PER_TOKEN) + _PROMPT_TOKENS + answers
+
+
+def _held(call: Call, by: LLM, lake: Lake | None) -> int:
+    """How many of a step's comparisons' answers are in the ledger: what it compares must be in the lake."""
+    refs = {name: value for name, value in call.arguments.items() if isinstance(value, DatasetRef)}
+    if lake is None or not by.compares or any(lake.find(ref.version) is None for ref in refs.values()):
+        return 0
+    drawn = (
+        policy_matches(lake, refs["before"], refs["after"])
+        if call.step == "compare_policies"
+        else own_matches(lake, refs["completions"], call.arguments["seed"])
+    )
+    template = by.prompt_template()
+    matches = asked_of(lake, refs["prompts"], drawn)
+    return len(known_answers(lake, (request_key(by, body) for match in matches for body in comparison_bodies(by, template, match))))

@@ -1,0 +1,124 @@
+"""A judge compares completions, each two in both orders.
+
+    compare(prompts, completions, by, pairing, seed)     ->  verdicts, one per match of a prompt's own completions
+    compare_policies(prompts, before, after, by)         ->  verdicts, one per match of an answer of each policy
+Both orders are stored: `forward` and `backward`. Test: pytest tests/flows/test_llm_judge.py
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from storage import DatasetRef, Lake
+from tasks.judges.asking import llm_judge
+from tasks.judges.base import Match, Verdict
+from tasks.judges.llm import LLM
+from tasks.pairing import Pairing, first_round_ids, pairs_of
+from tasks.seeds import generator
+from tasks.statistics import wilson
+from tasks.step import Out, step
+
+Row = Mapping[str, Any]
+Drawn = tuple[Row, Row | None]
+_ROWS_PER_CHUNK = 10_000  # the ledger keeps every answer, so the rows are written once all are there
+
+
+def _matches(prompts: DatasetRef, completions: DatasetRef, **_: Any) -> int:
+    return prompts.rows * pairs_of("first-round", completions.rows // max(prompts.rows, 1))
+
+
+@step("verdicts", title="compare {completions.rows} of {completions} by {by}", expects=_matches)
+def compare(out: Out, prompts: DatasetRef, completions: DatasetRef, by: LLM, pairing: Pairing, seed: int) -> None:
+    """A verdict on each match of the first round; and one, without a match, on what was refused at sampling."""
+    assert pairing.rule == "first-round", "the other rules need scores (flows/recipe.py says so)"
+    _judge(out, prompts, own_matches(out.lake, completions, seed), by)
+
+
+@step("verdicts", title="compare {after} with {before} by {by}", expects=lambda after, **_: after.rows)
+def compare_policies(out: Out, prompts: DatasetRef, before: DatasetRef, after: DatasetRef, by: LLM) -> None:
+    """A verdict on each answer of the policy `after` against each of the policy `before` to the same prompt."""
+    _judge(out, prompts, policy_matches(out.lake, before, after), by)
+
+
+def own_matches(lake: Lake, completions: DatasetRef, seed: int) -> list[Drawn]:
+    """Who meets whom among each prompt's completions, and alone, what was refused at sampling."""
+    of_prompt: dict[str, list[Row]] = defaultdict(list)
+    for row in lake.rows_of(completions):
+        of_prompt[row["prompt_id"]].append(row)
+    matches: list[Drawn] = []
+    for prompt_id, rows in of_prompt.items():
+        by_id = {row["id"]: row for row in rows}
+        met = first_round_ids(rows, generator(seed, "pair", prompt_id.rsplit("-", 1)[1]))
+        matches += [(by_id[one], by_id[other]) for one, other in met]
+        matches += [(row, None) for row in rows if row["finish_reason"] == "refused"]
+    return matches
+
+
+def policy_matches(lake: Lake, before: DatasetRef, after: DatasetRef) -> list[Drawn]:
+    """Each answer of `after` with each of `before` to the same prompt."""
+    old: dict[str, list[Row]] = defaultdict(list)
+    for row in lake.rows_of(before):
+        old[row["prompt_id"]].append(row)
+    return [(new, other) for new in lake.rows_of(after) for other in old[new["prompt_id"]]]
+
+
+def asked_of(lake: Lake, prompts: DatasetRef, matches: Sequence[Drawn]) -> list[Match]:
+    """The matches that a judge is asked about."""
+    texts = {row["id"]: row["prompt"] for row in lake.rows_of(prompts)}
+    return [
+        Match(completion_id=one["id"], other_id=other["id"], prompt=texts[one["prompt_id"]], first=one["text"], second=other["text"])
+        for one, other in matches
+        if other is not None and unasked(one, other) is None
+    ]
+
+
+def _judge(out: Out, prompts: DatasetRef, matches: Sequence[Drawn], by: LLM) -> None:
+    known, asked = [unasked(one, other) for one, other in matches], asked_of(out.lake, prompts, matches)
+    judged = len(matches) - len(asked)
+
+    def advance(count: int) -> None:
+        nonlocal judged
+        judged += count
+        out.progress(judged, len(matches), "comparisons")
+
+    with llm_judge(out.lake, out.version, by, out.say) as judge:
+        found = iter(list(judge.compare(asked, advance)))
+        verdicts = [verdict or next(found) for verdict in known]
+    rows = [
+        {"id": out.row_id(number), "prompt_id": one["prompt_id"], "completion_id": one["id"], "judge": judge.name}
+        | {"other_id": None if other is None else other["id"], "outcome": verdict.outcome, "score": verdict.score, "note": verdict.note}
+        | {"forward": verdict.forward, "backward": verdict.backward}
+        for number, ((one, other), verdict) in enumerate(zip(matches, verdicts, strict=True))
+    ]
+    chunks = [rows[first : first + _ROWS_PER_CHUNK] for first in range(0, len(rows), _ROWS_PER_CHUNK)] or [[]]
+    for number, chunk in enumerate(chunks):
+        out.write(number, chunk)
+    out.write(len(chunks), [{"id": out.row_id(n), "subject": out.version, **row} for n, row in enumerate(biases(rows))], table="metrics")
+
+
+def unasked(one: Row, other: Row | None) -> Verdict | None:
+    """The verdict on a match that no judge need be asked about; None for all others."""
+    for row in (one, other):
+        if row is not None and row["finish_reason"] == "refused":
+            return Verdict(outcome="refused", note=row["note"])
+    assert other is not None
+    if not (one["text"].strip() and other["text"].strip()):
+        return Verdict(outcome="invalid", note="empty completion")
+    return Verdict(outcome="tie", score=0.5, note="identical") if one["text"] == other["text"] else None
+
+
+def biases(verdicts: Sequence[Row]) -> Iterator[dict[str, Any]]:
+    """How often both orders name the same answer, and how often the first place wins, with 95 % intervals. Answers of exactly one half
+    name neither."""
+    told = [(row["forward"], row["backward"]) for row in verdicts if row["forward"] is not None and row["backward"] is not None]
+    decided = [(forward, backward) for forward, backward in told if forward != 0.5 and backward != 0.5]
+    consistent = sum((forward > 0.5) != (backward > 0.5) for forward, backward in decided)
+    asked = [one for both in told for one in both if one != 0.5]
+    for name, count, total in (
+        ("position_consistency", consistent, len(decided)),
+        ("first_place_wins", sum(one > 0.5 for one in asked), len(asked)),
+    ):
+        if total:
+            low, high = wilson(count, total)
+            unit = "share of comparisons" if name == "position_consistency" else "share of answers"
+            yield {"name": name, "value": count / total, "low": low, "high": high, "unit": unit}

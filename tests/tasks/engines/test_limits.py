@@ -1,0 +1,91 @@
+"""One set of limits for all who ask a server: over threads, narrowed by overload, widened again by answers."""
+
+import asyncio
+import threading
+import time
+
+from tasks.engines.limits import Gate, Rate, shared_limits
+from tests.tasks.engines.servers import Behaviour
+from tests.tasks.engines.test_openai import requests, sample
+
+
+def test_who_asks_the_same_server_under_the_same_limits_shares_them() -> None:
+    assert shared_limits("a", 4, 60, None) is shared_limits("a", 4, 60, None)
+    assert shared_limits("a", 4, 60, None) is not shared_limits("b", 4, 60, None)
+
+
+def test_two_threads_together_keep_a_rate() -> None:
+    rate, began = Rate(per_second=100, burst=1), time.monotonic()
+
+    async def take() -> None:
+        for _ in range(10):
+            await rate.take(1)
+
+    threads = [threading.Thread(target=lambda: asyncio.run(take())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert time.monotonic() - began > 0.18  # 19 gaps of 10 ms
+
+
+def test_two_threads_together_keep_to_the_places() -> None:
+    gate, inside, most = Gate(3), 0, 0
+    lock = threading.Lock()
+
+    async def visit() -> None:
+        nonlocal inside, most
+        await gate.enter()
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        await asyncio.sleep(0.005)
+        with lock:
+            inside -= 1
+        gate.leave()
+
+    async def visits() -> None:
+        await asyncio.gather(*(visit() for _ in range(20)))
+
+    threads = [threading.Thread(target=lambda: asyncio.run(visits())) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (most, inside) == (3, 0)
+
+
+def test_overload_halves_the_places_once_a_round_and_answers_bring_them_back() -> None:
+    gate, sent = Gate(16), time.monotonic()
+    for _ in range(16):
+        gate.overloaded(sent)  # all of one round
+    assert gate.open == 8
+    gate.overloaded(time.monotonic())
+    assert gate.open == 4
+    for _ in range(5):
+        gate.went_well()
+    assert 5 <= gate.open < 6  # one more after a round of four
+    for _ in range(500):
+        gate.went_well()
+    assert gate.open == 16
+
+
+def test_who_gives_up_waiting_leaves_his_place_to_others() -> None:
+    async def visit() -> None:
+        gate = Gate(1)
+        await gate.enter()
+        waiting = asyncio.create_task(gate.enter())
+        await asyncio.sleep(0)
+        gate.leave()  # the place is given to the waiting one, who goes away at the same moment
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        await asyncio.sleep(0)
+        await asyncio.wait_for(gate.enter(), 1)
+
+    asyncio.run(visit())
+
+
+def test_a_server_that_says_too_many_is_asked_fewer_at_once() -> None:
+    behaviour = Behaviour(misdeeds=["429"] * 8, seconds=0.02)
+    sample(behaviour, requests(24, samples=1), concurrency=8)
+    assert len(behaviour.answered) == 24
