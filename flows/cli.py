@@ -52,8 +52,10 @@ def run(
 
     Parameters
     ----------
-    recipe: Name of the recipe (`dapflow recipes` lists them).
-    iterations: How many iterations there should be in all, each on top of the one before.
+    recipe
+        Name of the recipe (`dapflow recipes` lists them).
+    iterations
+        How many iterations there should be in all, each on top of the one before.
     """
     _at_least_one(iterations)
     console = Console(stderr=as_json)

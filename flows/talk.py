@@ -41,8 +41,10 @@ def chat(
 
     Parameters
     ----------
-    model: A version of the lake, the `newest` policy in it, a directory, or a name such as embedded:smollm2-135m.
-    versus: A second one, whose answers stand beside the first's.
+    model
+        A version of the lake, the `newest` policy in it, a directory, or a name such as embedded:smollm2-135m.
+    versus
+        A second one, whose answers stand beside the first's.
     """
     prepare(None)
     console = Console()
@@ -70,7 +72,8 @@ def serve(model: str = _NEWEST, /, *, port: int = 8000, lake: Lake = "lake") -> 
 
     Parameters
     ----------
-    model: A version of the lake, the `newest` policy in it, a directory, or a name such as embedded:smollm2-135m.
+    model
+        A version of the lake, the `newest` policy in it, a directory, or a name such as embedded:smollm2-135m.
     """
     prepare(None)
     from huggingface_hub.constants import HF_HUB_CACHE

@@ -19,9 +19,12 @@ def export(version: str, path: Path, /, *, replace: bool = False, lake: Lake = "
 
     Parameters
     ----------
-    version: The version, or the beginning of one.
-    path: Where to.
-    replace: Overwrite what is there.
+    version
+        The version, or the beginning of one.
+    path
+        Where to.
+    replace
+        Overwrite what is there.
     """
     from storage.export import export as write
 
@@ -41,8 +44,10 @@ def import_(
 
     Parameters
     ----------
-    file: The file.
-    format: Its form; auto looks at each record.
+    file
+        The file.
+    format
+        Its form; auto looks at each record.
     """
     from flows.environment import prepare
 
@@ -74,8 +79,10 @@ def gc(
 
     Parameters
     ----------
-    runs: Keep the policies of so many of the newest finished runs of each recipe, with all they came from.
-    keep: Keep this version too, and all it came from; repeatable.
+    runs
+        Keep the policies of so many of the newest finished runs of each recipe, with all they came from.
+    keep
+        Keep this version too, and all it came from; repeatable.
     """
     from storage.garbage import collect, find_garbage
 

@@ -24,7 +24,8 @@ def datasets(*, kind: Kind | None = None, limit: Limit = 50, lake: Lake = "lake"
 
     Parameters
     ----------
-    kind: Only versions of this noun.
+    kind
+        Only versions of this noun.
     """
     with reading(lake) as opened:
         catalogue = opened.catalogue()
@@ -41,8 +42,10 @@ def show(what: str, /, *, limit: Limit = 10, where: str | None = None, lake: Lak
 
     Parameters
     ----------
-    what: A noun such as pairs, a version, or both: pairs@3f9c01.
-    where: Only rows that meet this SQL condition.
+    what
+        A noun such as pairs, a version, or both: pairs@3f9c01.
+    where
+        Only rows that meet this SQL condition.
     """
     with reading(lake) as opened:
         ref = _newest(opened, what) if what in NOUNS else opened.ref(what)
@@ -69,7 +72,8 @@ def lineage(
 
     Parameters
     ----------
-    some_id: The id of a row, a dataset version or a model, or the beginning of one.
+    some_id
+        The id of a row, a dataset version or a model, or the beginning of one.
     """
     from storage.learned import learned_rows, levels
     from storage.lineage import trace
@@ -95,8 +99,10 @@ def diff(a: str, b: str, /, *, lake: Lake = "lake", as_json: Json = False) -> No
 
     Parameters
     ----------
-    a: A version, or the beginning of one; two policies are compared by the prompts whose winner flipped.
-    b: The other.
+    a
+        A version, or the beginning of one; two policies are compared by the prompts whose winner flipped.
+    b
+        The other.
     """
     from storage.diff import diff as difference
 
@@ -112,8 +118,10 @@ def sql(query: str, /, *, format: Literal["table", "csv", "json", "parquet"] = "
 
     Parameters
     ----------
-    query: One SELECT over prompts, completions, verdicts, acceptances, pairs, models, metrics, versions, edges, runs, iterations.
-    format: How the rows are printed; all but table print every row.
+    query
+        One SELECT over prompts, completions, verdicts, acceptances, pairs, models, metrics, versions, edges, runs, iterations.
+    format
+        How the rows are printed; all but table print every row.
     """
     try:
         statements = duckdb.extract_statements(query)
