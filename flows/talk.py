@@ -54,12 +54,14 @@ def chat(
 
         loaded = [load(_path(name, lake)) for name in names]
     histories: list[list[dict[str, str]]] = [[] for _ in names]
-    for said in _lines():
+    for turn, said in enumerate(_lines()):
         if said == _NEW:
             histories = [[] for _ in names]
             continue
         with console.status("..."):
-            answers = [_answer(one, history, said, system, temperature, max_tokens) for one, history in zip(loaded, histories, strict=True)]
+            answers = [
+                _answer(one, history, said, system, temperature, max_tokens, turn) for one, history in zip(loaded, histories, strict=True)
+            ]
         width = console.width // 2 - 1
         shown = [Panel(Text(answer), title=name, title_align="left", width=width) for name, answer in zip(names, answers, strict=True)]
         console.print(Columns(shown) if versus else Text(answers[0]))
@@ -134,7 +136,9 @@ def _lines() -> Iterator[str]:
             yield said
 
 
-def _answer(loaded: Any, history: list[dict[str, str]], said: str, system: str | None, temperature: float, max_tokens: int) -> str:
+def _answer(
+    loaded: Any, history: list[dict[str, str]], said: str, system: str | None, temperature: float, max_tokens: int, seed: int
+) -> str:
     """The model's answer; both turns are added to the history, of which the oldest are forgotten where the context is full."""
     from tasks.chat import context_length, render_turns
     from tasks.engines.base import Request, Sampling
@@ -148,7 +152,7 @@ def _answer(loaded: Any, history: list[dict[str, str]], said: str, system: str |
             return f"(too long: {len(ids)} tokens, there is room for {room})"
         del history[:2]
     sampling = Sampling(n=1, temperature=temperature, max_tokens=max_tokens)
-    request = Request(prompt_id="", prompt_token_ids=tuple(ids), seeds=(len(ids),))
+    request = Request(prompt_id="", prompt_token_ids=tuple(ids), seeds=(seed,))
     [completion] = TransformersEngine(loaded).generate([request], sampling)
     history.append({"role": "assistant", "content": completion.text})
     return completion.text.strip()

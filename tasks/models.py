@@ -88,6 +88,13 @@ def save(loaded: Loaded, directory: Path) -> None:
     loaded.tokenizer.save_pretrained(directory)
 
 
+def end_ids(loaded: Loaded) -> set[int]:
+    """Every token id that ends an answer: the tokenizer's, the configuration's and the generation configuration's."""
+    config, generation = loaded.model.config.get_text_config(), loaded.model.generation_config
+    given: list[int | list[int] | None] = [loaded.tokenizer.eos_token_id, config.eos_token_id, generation and generation.eos_token_id]
+    return {end for ids in given if ids is not None for end in (ids if isinstance(ids, list) else [ids])}
+
+
 def release() -> None:
     """Let go of every model in memory."""
     _load.cache_clear()

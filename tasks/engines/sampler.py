@@ -4,6 +4,7 @@
 Test: pytest tests/flows/test_samplers.py
 """
 
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,9 +95,10 @@ def engine_for(
     elif sampler.engine == "vllm":
         path = policy_path(lake, policy)
         with _in_process:
-            yield vllm_engine(path, sampler.vllm, say), _prompter(path, sampling)
+            yield vllm_engine(path, sampler.vllm, say), _prompter(path, sampling, sampler.vllm.max_model_len)
     elif sampler.serve is None:
-        with OpenAIEngine(sampler.endpoint) as engine:
+        endpoint = sampler.endpoint.model_copy(update={"token_ids": False})  # another model's tokens are not the policy's
+        with OpenAIEngine(endpoint) as engine:
             yield engine, Prompter(sampling=sampling)
     else:
         path = policy_path(lake, policy)
@@ -107,7 +109,7 @@ def engine_for(
             yield engine, _prompter(path, sampling)
 
 
-def _prompter(path: Path, sampling: Sampling) -> Prompter:
+def _prompter(path: Path, sampling: Sampling, most: int | None = None) -> Prompter:
     tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
     config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    return Prompter(sampling=sampling, tokenizer=tokenizer, context=context_length(config))
+    return Prompter(sampling=sampling, tokenizer=tokenizer, context=min(context_length(config), most or sys.maxsize))

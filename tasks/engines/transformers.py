@@ -22,7 +22,7 @@ from tasks.engines.draw import draw, uniforms
 from tasks.engines.packed import PackedLinears
 from tasks.engines.rows import RowCache, check_cacheable, rows_that_fit
 from tasks.engines.stops import Stops
-from tasks.models import Loaded
+from tasks.models import Loaded, end_ids
 
 _PREFILL_TOKENS = 512  # prompts are computed together up to as many tokens,
 _LEAST_WIDTH = 7 / 8  # and as long as the shortest is not much shorter than the longest
@@ -247,13 +247,6 @@ class _State:
         held = (self.limits, self.drawn, self.last, self._tokens, self._logprobs, self._uniforms)
         for tensor in held if self._seen is None else (*held, self._seen):
             tensor[: len(rows)] = tensor[torch.tensor(rows, dtype=torch.long, device=tensor.device)]
-
-
-def end_ids(loaded: Loaded) -> set[int]:
-    """Every token id that ends an answer: the tokenizer's, the configuration's and the generation configuration's."""
-    config, generation = loaded.model.config.get_text_config(), loaded.model.generation_config
-    given: list[int | list[int] | None] = [loaded.tokenizer.eos_token_id, config.eos_token_id, generation and generation.eos_token_id]
-    return {end for ids in given if ids is not None for end in (ids if isinstance(ids, list) else [ids])}
 
 
 def _fill_holes(count: int, ended: set[int]) -> list[int]:

@@ -89,13 +89,13 @@ def main() -> None:
                 worker, found = Worker(**call["with"]), None
             elif call["do"] == "generate":
                 for answer in worker.generate(**call["with"]):
-                    print(json.dumps({"answer": answer}), file=answers, flush=True)
+                    print(json.dumps({"call": call["call"], "answer": answer}), file=answers, flush=True)
                 found = None
             else:
                 found = getattr(worker, call["do"])(**call["with"])
-            print(json.dumps({"ok": found}), file=answers, flush=True)
+            print(json.dumps({"call": call["call"], "ok": found}), file=answers, flush=True)
         except Exception as error:
-            print(json.dumps({"error": f"{type(error).__name__}: {error}"}), file=answers, flush=True)
+            print(json.dumps({"call": call["call"], "error": f"{type(error).__name__}: {error}"}), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -13,12 +13,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.models import Loaded, load_own, save
+from tasks.models import Loaded, files_digest, load_own, save
 from tasks.training.batches import Group
 from tasks.training.fit import fit
 from tasks.training.logs import StepLog
 from tasks.training.losses import Loss
-from tasks.training.parameters import merge, save_adapter, trainable
+from tasks.training.parameters import ADAPTER, merge, save_adapter, trainable
 from tasks.training.probe import save_probe
 from tasks.training.ranks import ALONE, Ranks
 from tasks.training.settings import Training
@@ -79,7 +79,7 @@ class Job:
         if ranks.first:
             directory = folder / "partial-policy"
             directory.mkdir(exist_ok=True)
-            save_adapter(model, directory / "adapter")
+            save_adapter(model, directory / ADAPTER, files_digest(self.policy))
             merged = merge(model)
             save(Loaded(model=merged, tokenizer=loaded.tokenizer), directory)
             save_probe(directory, merged)

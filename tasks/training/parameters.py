@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+ADAPTER, _BASE = "adapter", "base.sha256"
 Parameters = Literal["full", "lora", "head"]
 
 
@@ -48,17 +49,27 @@ def merge(model: PreTrainedModel) -> PreTrainedModel:
     return wrapped.merge_and_unload() if isinstance(wrapped, PeftModel) else model
 
 
-def save_adapter(model: PreTrainedModel, directory: Path) -> None:
-    """Write the adapter alone, for engines that swap adapters by name; nothing when there is none."""
+def save_adapter(model: PreTrainedModel, directory: Path, base: str) -> None:
+    """Write the adapter alone, for engines that swap adapters by name; nothing when there is none.
+
+    base: digest of the model that it was trained on, and is right on top of alone. See `adapter_base`.
+    """
     wrapped: Any = model
     if not isinstance(wrapped, PeftModel):
         return
     directory.mkdir()
+    (directory / _BASE).write_text(base)
     state = get_peft_model_state_dict(wrapped)
     save_file({name: tensor.detach().contiguous() for name, tensor in state.items()}, directory / "adapter_model.safetensors")
     config = wrapped.peft_config["default"]
     config.base_model_name_or_path = None  # a path of this machine
     config.save_pretrained(str(directory))
+
+
+def adapter_base(model: Path) -> str | None:
+    """The digest of the model that the adapter in a model directory goes on top of; None where there is no adapter."""
+    file = model / ADAPTER / _BASE
+    return file.read_text() if file.is_file() else None
 
 
 @contextmanager

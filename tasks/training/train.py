@@ -16,7 +16,7 @@ import torch
 from storage import DatasetRef, Lake, ModelRef, UserError
 from storage.logps import KeptLogps
 from tasks.chat import render
-from tasks.models import Loaded, files_digest, release
+from tasks.models import Loaded, end_ids, files_digest, release
 from tasks.policy import load_policy, policy_path
 from tasks.step import Out, step
 from tasks.training.batches import Group
@@ -90,13 +90,16 @@ def pair_groups(
 ) -> list[Group]:
     """Pairs as token ids: those that were sampled, where the sampler told them, not the text tokenised again.
 
-    sampled: token_ids and finish_reason by completion id.
+    An answer that a stop string ended is trained as it was judged: its text up to there, and its end. sampled: token_ids and
+    finish_reason by completion id.
     """
+    ends = end_ids(policy)
 
     def ids(row: dict[str, Any], side: str) -> tuple[int, ...]:
         answer = sampled[row[f"{side}_id"]] if row[f"{side}_id"] else {"token_ids": [], "finish_reason": "stop"}
-        if answer["token_ids"]:
-            return tuple(answer["token_ids"])
+        told = answer["token_ids"]
+        if told and (answer["finish_reason"] == "length" or told[-1] in ends):
+            return tuple(told)
         ended = (policy.tokenizer.eos_token_id,) if answer["finish_reason"] == "stop" else ()
         return (*policy.tokenizer(row[side], add_special_tokens=False)["input_ids"], *ended)
 

@@ -20,7 +20,8 @@ import tasks
 from tasks.chat import render
 from tasks.engines.base import Completion, Engine, Request, Sampling
 from tasks.engines.transformers import TransformersEngine
-from tasks.engines.vllm import PYTHON, VLLM, close, options_of, vllm_engine
+from tasks.engines.vllm import VLLM, close, options_of, vllm_engine
+from tasks.engines.vllm_holder import PYTHON
 from tasks.models import load, load_own, resolve, save
 from tasks.training.batches import Group
 from tasks.training.fit import fit

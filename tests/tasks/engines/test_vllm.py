@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -17,10 +18,15 @@ from tasks.engines.endpoint import Endpoint
 from tasks.engines.openai import OpenAIEngine
 from tasks.engines.serve import served
 from tasks.engines.transformers import TransformersEngine
+from tasks.engines.vllm_holder import PYTHON as PYTHON_NAME
 from tasks.models import load, load_own, resolve, save
+from tasks.training.batches import Group
+from tasks.training.job import Job
+from tasks.training.losses import Loss
 from tasks.training.probe import save_probe
+from tasks.training.settings import Training
 
-PYTHON = os.environ.get(engine.PYTHON)
+PYTHON = os.environ.get(PYTHON_NAME)
 pytestmark = [
     pytest.mark.skipif(PYTHON is None and find_spec("vllm") is None, reason="there is no vllm: make test-vllm installs one"),
     pytest.mark.timeout(900),
@@ -95,11 +101,44 @@ def test_new_weights_come_into_the_running_engine_and_every_swap_is_proved(first
     same_answers(by_row(list(back.generate(requests(first), GREEDY))), of_transformers(first))
 
 
-def test_an_engine_that_keeps_the_old_weights_stops_the_run(first: Path, second: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_engine_that_keeps_the_old_weights_stops_the_run(first: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a small step of training, whose weights answer almost as the old ones do."""
+    loaded = load_own(first)
+    with torch.no_grad():
+        loaded.model.get_decoder().layers[-1].mlp.down_proj.weight.mul_(1.001)  # type: ignore[union-attr]
+    save(loaded, tmp_path)
+    save_probe(tmp_path, loaded.model)
     engine.vllm_engine(first, engine.VLLM())
+    swap = engine._swap
     monkeypatch.setattr(engine, "_swap", lambda *_: None)  # as where a sleeping engine swallows the update
     with pytest.raises(UserError, match="does not sample from the weights in"):
-        engine.vllm_engine(second, engine.VLLM())
+        engine.vllm_engine(tmp_path, engine.VLLM())
+    monkeypatch.setattr(engine, "_swap", swap)
+    engine.vllm_engine(first, engine.VLLM())
+    engine.vllm_engine(tmp_path, engine.VLLM())
+
+
+def test_adapters_are_swapped_where_their_base_is_the_engine_s_and_weights_where_it_is_not(first: Path, tmp_path: Path) -> None:
+    settings, said = engine.VLLM(lora_rank=8), list[str]()
+    policies = [first, tmp_path / "one", tmp_path / "two"]
+    for number, (base, policy) in enumerate(pairwise(policies)):
+        (tmp_path / f"work-{number}").mkdir()
+        group = Group(prompt=(5, 6, 7), answers=((9, 11), (20, 21, 22)), row_ids=("a",))
+        training = Training(parameters="lora", lora_rank=8, learning_rate=1e-2, epochs=3, dtype="float32")
+        job = Job(policy=base, groups=[group], loss=Loss.of("hinge"), training=training, seed=number)
+        job.run(tmp_path / f"work-{number}", lambda log: None)
+        (tmp_path / f"work-{number}" / "partial-policy").rename(policy)
+    engine.vllm_engine(first, settings, said.append)
+    for policy in policies[1:]:
+        swapped = engine.vllm_engine(policy, settings, said.append)
+        same_answers(by_row(list(swapped.generate(requests(policy), GREEDY))), of_transformers(policy))
+    bases = engine._held[0].base
+    assert bases == policies[2]  # its adapter was trained on the first one's merged weights, which the engine did not have
+    assert "loaded" in said[1] and all("new weights" in one for one in said[2:])
+    abandoned = swapped.generate(requests(policy), GREEDY)
+    next(abandoned)
+    abandoned.close()  # type: ignore[attr-defined]
+    same_answers(by_row(list(swapped.generate(requests(policy), GREEDY))), of_transformers(policy))
 
 
 def test_rows_follow_their_seeds_and_the_options(first: Path) -> None:

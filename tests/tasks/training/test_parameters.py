@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from tasks.training.attention import shared_prefix
 from tasks.training.fit import fit
 from tasks.training.logps import packed_token_logps, pick_scorer, sequence_logps
-from tasks.training.parameters import checkpointed, merge, save_adapter, trainable
+from tasks.training.parameters import adapter_base, checkpointed, merge, save_adapter, trainable
 from tests.tasks.training.test_fit import DPO, GROUPS, SETTINGS, same_bits
 from tests.tasks.training.toys import CONFIGS, toy_model
 
@@ -30,13 +30,15 @@ def test_a_lora_run_starts_at_the_reference_trains_the_adapter_only_and_merges_t
             found = sequence_logps(model, [group], pick_scorer(model))[0]
             torch.testing.assert_close(found, torch.tensor(group.reference), atol=1e-4, rtol=1e-5)
     adapted = sequence_logps(model, GROUPS[:3], pick_scorer(model))
-    save_adapter(model, tmp_path / "adapter")
+    save_adapter(model, tmp_path / "adapter", base="digest of the base")
     merged = merge(model)
     torch.testing.assert_close(sequence_logps(merged, GROUPS[:3], pick_scorer(merged)), adapted, atol=1e-4, rtol=1e-4)
     assert merged.state_dict().keys() == before.keys()
     assert json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())["r"] == 4
     assert load_file(tmp_path / "adapter" / "adapter_model.safetensors")
-    assert {path.name for path in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors"}
+    assert {path.name for path in (tmp_path / "adapter").iterdir()} == {"adapter_config.json", "adapter_model.safetensors", "base.sha256"}
+    assert adapter_base(tmp_path) == "digest of the base"
+    assert adapter_base(tmp_path / "adapter") is None
 
 
 def test_a_killed_lora_run_ends_with_the_bits_of_one_that_was_not(tmp_path: Path) -> None:

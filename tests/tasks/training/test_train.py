@@ -10,7 +10,7 @@ import torch
 
 from storage import Lake, ModelRef
 from storage.logps import KeptLogps
-from tasks.models import Loaded
+from tasks.models import Loaded, load, resolve
 from tasks.step import Out
 from tasks.training import train
 from tasks.training.batches import Group
@@ -41,6 +41,24 @@ def with_reference(lake: Lake, reference: ModelRef, groups: list[Group], dtype: 
     with mock.patch.object(train, "load_policy", load), mock.patch.object(train, "reference_logps", count):
         found = train._with_reference(cast("Out", out), reference, groups, dtype)
     return found, len(scored)
+
+
+def test_an_answer_is_trained_with_the_tokens_that_were_sampled_and_one_end_if_it_finished() -> None:
+    """A stop string cut the third one's text: what it said after that was not judged, and is not trained."""
+    policy = load(resolve("toy").path)
+    end, words = policy.tokenizer.eos_token_id, tuple(policy.tokenizer("take the tram", add_special_tokens=False)["input_ids"])
+    odd = (words[0], 300, 301)  # tokens that their own text would not give back
+    sampled = {
+        "v-1": {"token_ids": [*odd, end], "finish_reason": "stop"},
+        "v-2": {"token_ids": [*odd], "finish_reason": "length"},
+        "v-3": {"token_ids": [*words, 300], "finish_reason": "stop"},
+        "v-4": {"token_ids": [], "finish_reason": "stop"},
+    }
+    row = {"id": "p", "prompt": "How?", "chosen": "take the tram", "rejected": "take the tram", "probability": None}
+    pairs = [row | {"chosen_id": "v-1", "rejected_id": "v-2"}, row | {"chosen_id": "v-3", "rejected_id": "v-4"}]
+    first, second = train.pair_groups(policy, pairs, sampled, None)
+    assert first.answers == ((*odd, end), odd)
+    assert second.answers == ((*words, end), (*words, end))
 
 
 def test_ten_new_rows_cost_ten_forwards(lake: Lake, reference: ModelRef) -> None:
