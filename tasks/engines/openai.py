@@ -66,17 +66,20 @@ class OpenAIEngine:
             body |= {"messages": [*turns, {"role": "user", "content": request.prompt}], "logprobs": True}
         else:
             body |= {"prompt": list(request.prompt_token_ids) or request.prompt, "logprobs": 0}
-        return body | {"extra_body": _further(sampling, self._endpoint)}
+        return body | _further(sampling, self._endpoint)
 
-    def _read(self, response: Any) -> list[Completion]:
-        choices = getattr(response, "choices", None)
+    def _read(self, answer: Any) -> list[Completion]:
+        choices = answer.get("choices") if isinstance(answer, dict) else None
         if not choices:
             raise UnusableAnswerError("no choice in the answer")
-        return [self._completion(choice) for choice in choices]
+        try:
+            return [self._completion(choice) for choice in choices]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UnusableAnswerError("no text in the answer") from error
 
     def _completion(self, choice: Any) -> Completion:
-        text = choice.message.content if self._endpoint.api == "chat" else choice.text
-        if choice.finish_reason == "content_filter":
+        text, ended = choice["message"].get("content") if self._endpoint.api == "chat" else choice["text"], choice.get("finish_reason")
+        if ended == "content_filter":
             return _refused("withheld by the server's content filter")
         if text is None:
             raise UnusableAnswerError("no text in the answer")
@@ -84,9 +87,9 @@ class OpenAIEngine:
             prompt_id="",
             sample=0,
             text=text,
-            token_ids=list(getattr(choice, "token_ids", None) or []),
-            logprobs=_logprobs(choice.logprobs),
-            finish_reason="length" if choice.finish_reason == "length" else "stop",
+            token_ids=list(choice.get("token_ids") or []),
+            logprobs=_logprobs(choice.get("logprobs") or {}),
+            finish_reason="length" if ended == "length" else "stop",
         )
 
     def _tokens(self, body: Mapping[str, Any]) -> int:
@@ -111,10 +114,8 @@ def _further(sampling: Sampling, endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _logprobs(given: Any) -> list[float]:
-    if given is None:
-        return []
-    chat = getattr(given, "content", None)
-    return [token.logprob for token in chat] if chat is not None else list(getattr(given, "token_logprobs", None) or [])
+    chat = given.get("content")
+    return [token["logprob"] for token in chat] if chat is not None else list(given.get("token_logprobs") or [])
 
 
 def _refused(reason: str) -> Completion:
