@@ -87,11 +87,12 @@ class Client(Generic[Key]):
         under way then has been yielded before.
         """
         waiting, loop = iter(requests), self._runner.get_loop()
+        most = self.endpoint.concurrency + self.endpoint.concurrency // 4  # some wait at the gate, so that no place stays empty
         asked: dict[asyncio.Task[T | Refusal], Key] = {}
         broken: UserError | None = None
         try:
             while True:
-                for key, request in islice(waiting, 0 if broken else self.endpoint.concurrency - len(asked)):
+                for key, request in islice(waiting, 0 if broken else most - len(asked)):
                     asked[loop.create_task(self._ask(key, request, read, tokens(request)))] = key
                 if not asked:
                     break
