@@ -28,13 +28,13 @@ def judge_figures(lake: Lake, iteration: Iteration, role: str) -> dict[str, Any]
 
 def cost_figures(lake: Lake, iteration: Iteration) -> dict[str, Any]:
     """All calls made for the verdicts of an iteration, those of killed runs and failures included; dollars are null where nobody knows
-    the price. What an earlier version had paid for already is not counted again."""
+    the price. What an earlier version had paid for already is not counted again. usd_per_pair: of what labelled the pairs, if that was paid."""
     catalogue, parts = lake.catalogue(), iteration.parts
     versions = {ref.version for ref in parts.values()} | set(catalogue.parents.get(parts["metrics"].version, {}).values())
     calls, tokens, usd = _cost(lake, versions)
-    _, _, labels = _cost(lake, {parts[_LABELS].version})
+    paid, _, labels = _cost(lake, {parts[_LABELS].version})
     kept = lake.rows("SELECT count(*) AS n FROM pairs WHERE version = ? AND dropped IS NULL", [parts["pairs"].version])[0]["n"]
-    return {"calls": calls, "tokens": tokens, "usd": usd, "usd_per_pair": labels / kept if kept and labels is not None else None}
+    return {"calls": calls, "tokens": tokens, "usd": usd, "usd_per_pair": labels / kept if kept and paid and labels is not None else None}
 
 
 def _cost(lake: Lake, versions: set[str]) -> tuple[int, int, float | None]:

@@ -82,7 +82,7 @@ def _paid(paid: dict[str, Any]) -> str:
     if not paid["calls"]:
         return "all answered on this machine, none paid" if not paid["models"] else "none to be paid"
     known = f", {paid['known']:,} of them known already" if paid["known"] else ""
-    cost = "at a cost that nobody knows" if paid["usd"] is None else f"about ${paid['usd']:.2f} at most"
+    cost = "at a cost that nobody knows" if paid["usd"] is None else f"about ${paid['usd']:{'.2f' if paid['usd'] >= 1 else '.4f'}} at most"
     prices = ", ".join(f"{model}: {source}" for model, source in paid["models"].items())
     return f"{paid['calls']:,} of them over the network{known}, {cost} ({prices})"
 

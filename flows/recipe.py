@@ -79,12 +79,15 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _check(self) -> Self:
         if isinstance(self.judge, LLM) and self.judge.compares:
-            scored = {"acceptance.rule": self.acceptance.rule != "all", "sweep.temperatures": bool(self.sweep.temperatures)}
-            scored["pairing.rule"] = self.pairing.rule != "first-round"
+            scored = {
+                f"acceptance.rule={self.acceptance.rule}": self.acceptance.rule != "all",
+                f"pairing.rule={self.pairing.rule}": self.pairing.rule != "first-round",
+                "sweep": bool(self.sweep.temperatures),
+            }
             if wrong := [key for key, needs_scores in scored.items() if needs_scores]:
                 raise ValueError(
-                    f"{' and '.join(wrong)} need scores, and this judge compares two answers at a time: set judge.mode=ten (or additive, "
-                    "rubric), or acceptance.rule=all with pairing.rule=first-round and no sweep"
+                    f"a judge that compares two answers gives no scores, without which there is no {' and no '.join(wrong)}: set "
+                    "judge.mode=ten (or additive, rubric), or acceptance.rule=all, pairing.rule=first-round and no sweep"
                 )
         return self
 
@@ -150,9 +153,9 @@ def _keys(values: dict[str, Any], prefix: str = "") -> list[str]:
 
 def _sentence(error: Any) -> str:
     loc = error["loc"]
-    key = ".".join(str(part) for place, part in enumerate(loc) if not (part in _TAGS and loc[place - 1] == "judge")) or "recipe"
+    key = ".".join(str(part) for place, part in enumerate(loc) if not (part in _TAGS and loc[place - 1] == "judge"))
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if error["type"] == "extra_forbidden":
         return f"there is no key `{key}`"
     wanted = f"must be {message}" if error["msg"].startswith("Input should be ") else message
-    return f"`{key}` {wanted}, not {error['input']!r}" if error["type"] != "value_error" else f"`{key}`: {message}"
+    return f"`{key}` {wanted}, not {error['input']!r}" if error["type"] != "value_error" else f"`{key}`: {message}" if key else message

@@ -5,24 +5,26 @@ Test: pytest tests/tasks/engines/test_openai.py
 """
 
 import asyncio
-import os
+import json
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-import openai
 from pydantic import BaseModel, ConfigDict, Field
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, stop_after_delay, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from storage import UserError
 from tasks.engines.limits import shared_limits
 from tasks.engines.meter import Attempt, Meter, Unmetered
+from tasks.engines.wire import CallError, OverloadError, Wire
 
 Key = TypeVar("Key")
 T = TypeVar("T")
+_LEAST_ATTEMPTS = 3  # before the patience can be at its end
 _UNUSABLE = 5  # answers to one request that cannot be used, before it is refused
 _JITTER = wait_random_exponential(multiplier=0.5, max=20)
 
@@ -68,18 +70,13 @@ class Client(Generic[Key]):
         self._meter: Meter[Key] = meter or Unmetered()
         self.counts: Counter[str] = Counter()
         self._runner = asyncio.Runner()
-        self._client = openai.AsyncOpenAI(
-            base_url=endpoint.base_url,
-            api_key=os.environ.get("OPENAI_API_KEY") or "none",  # servers of one's own want none
-            timeout=endpoint.timeout_seconds,
-            max_retries=0,  # ours are counted
-        )
-        server = f"{self._client.base_url} {endpoint.model}"
+        self._wire = Wire(endpoint.base_url, endpoint.timeout_seconds)
+        server = f"{self._wire.base_url} {endpoint.model}"
         self._limits = shared_limits(server, endpoint.concurrency, endpoint.requests_per_minute, endpoint.tokens_per_minute)
 
     def close(self) -> None:
         """Close its connections."""
-        self._runner.run(self._client.close())
+        self._runner.run(self._wire.close())
         self._runner.close()
 
     def each(
@@ -87,16 +84,18 @@ class Client(Generic[Key]):
     ) -> Iterator[tuple[Key, T | Refusal]]:
         """Ask for each, no more than `concurrency` at once, and yield what `read` makes of the answers, in the order in which they come.
 
-        read: raises UnusableAnswerError for an answer that is to be asked for again. tokens: how many a request may take, for the limit.
+        read: of the answer as JSON; raises UnusableAnswerError for one that is to be asked for again. tokens: how many a request may take,
+        for the limit.
         Raises UserError when the server has failed for longer than the patience, or knows neither key nor model; what was
         under way then has been yielded before.
         """
         waiting, loop = iter(requests), self._runner.get_loop()
+        most = self.endpoint.concurrency + self.endpoint.concurrency // 4  # some wait at the gate, so that no place stays empty
         asked: dict[asyncio.Task[T | Refusal], Key] = {}
         broken: UserError | None = None
         try:
             while True:
-                for key, request in islice(waiting, 0 if broken else self.endpoint.concurrency - len(asked)):
+                for key, request in islice(waiting, 0 if broken else most - len(asked)):
                     asked[loop.create_task(self._ask(key, request, read, tokens(request)))] = key
                 if not asked:
                     break
@@ -131,9 +130,9 @@ class Client(Generic[Key]):
         unusable = 0
         retrying = AsyncRetrying(
             retry=retry_if_exception(_passes),
-            wait=_wait,
-            stop=stop_after_delay(60 * self.endpoint.patience_minutes),
-            before_sleep=lambda state: self.counts.update([_name(state)]),
+            wait=partial(_wait, most=60 * self.endpoint.patience_minutes),
+            stop=_OutOfPatience(60 * self.endpoint.patience_minutes),
+            before_sleep=lambda state: self.counts.update([str(state.outcome and state.outcome.exception())]),
             reraise=True,
         )
         try:
@@ -148,74 +147,72 @@ class Client(Generic[Key]):
                         if unusable == _UNUSABLE:
                             return Refusal(reason=f"{error}, {unusable} times")
                         raise
-        except (openai.BadRequestError, openai.UnprocessableEntityError) as error:
-            return Refusal(reason=_message(error))
-        except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
-            raise UserError(f"{self._client.base_url} refuses the key (status {error.status_code}): set OPENAI_API_KEY.") from None
-        except openai.NotFoundError as error:
-            raise UserError(f"{self._client.base_url} has no model {self.endpoint.model!r} ({_message(error)}).") from error
-        except UserError:  # of the meter: a full disk, for example
-            raise
-        except Exception as error:
-            minutes = self.endpoint.patience_minutes
-            raise UserError(
-                f"{self._client.base_url} has failed for {minutes:g} minutes ({_describe(error)}): look at the server, then run again; "
-                "what it has answered is kept."
-            ) from error
+        except CallError as error:
+            if not error.passes and error.status not in (401, 403, 404):
+                return Refusal(reason=error.said or str(error))
+            raise self._broken(error) from None
+        except UnusableAnswerError as error:
+            raise self._broken(error) from None
         raise AssertionError("an attempt returns or raises")
 
     async def _send(self, key: Key, request: Mapping[str, Any], read: Callable[[Any], T], tokens: int) -> T:
         """One attempt, in its turn. How it ended is told before anybody uses the answer."""
-        of = self._client.chat.completions if self.endpoint.api == "chat" else self._client.completions
+        path = "chat/completions" if self.endpoint.api == "chat" else "completions"
         async with self._limits.turn(tokens):
             number, began, text = self._meter.sent(key, request), time.monotonic(), None
             try:
-                response = await of.with_raw_response.create(model=self.endpoint.model, **request)
-                text = response.text
-                answer = read(response.parse())
+                text = await self._wire.post(path, {"model": self.endpoint.model, **request})
+                answer = read(_json(text))
             except BaseException as error:
-                status = error.status_code if isinstance(error, openai.APIStatusError) else None
-                if status == 429 or isinstance(error, openai.APITimeoutError):
+                status = error.status if isinstance(error, CallError) else None
+                if isinstance(error, OverloadError):
                     self._limits.gate.overloaded(began)
-                self._meter.ended(number, Attempt(answer=text, error=_describe(error), status=status, seconds=time.monotonic() - began))
+                reason = str(error) if isinstance(error, CallError | UnusableAnswerError) else "given up"
+                self._meter.ended(number, Attempt(answer=text, error=reason, status=status, seconds=time.monotonic() - began))
                 raise
             self._limits.gate.went_well()
             self._meter.ended(number, Attempt(answer=text, seconds=time.monotonic() - began))
             return answer
 
+    def _broken(self, error: Exception) -> UserError:
+        """What to tell the user when the server cannot be worked with."""
+        status, server = error.status if isinstance(error, CallError) else None, self._wire.base_url
+        if status in (401, 403):
+            return UserError(f"{server} refuses the key (status {status}): set OPENAI_API_KEY.")
+        if isinstance(error, CallError) and status == 404:
+            return UserError(f"{server} has no model {self.endpoint.model!r} ({error.said}).")
+        return UserError(
+            f"{server} has failed for {self.endpoint.patience_minutes:g} minutes ({error}): look at the server, then run again; "
+            "what it has answered is kept."
+        )
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError as error:
+        raise UnusableAnswerError("half an answer") from error
+
 
 def _passes(error: BaseException) -> bool:
-    """Whether the same request may be answered later: no connection, a time-out, too many requests, an error of the server."""
-    if isinstance(error, openai.APIStatusError):
-        return error.status_code in (408, 409, 429) or error.status_code >= 500
-    return isinstance(error, openai.APIError | UnusableAnswerError | ValueError)  # ValueError: half a JSON
+    return isinstance(error, UnusableAnswerError) or (isinstance(error, CallError) and error.passes)
 
 
-def _wait(state: RetryCallState) -> float:
-    """As long as the server asks for, else longer each time; by chance, so that many do not come back at once."""
+class _OutOfPatience:
+    """Whether a request has failed for so long, and more than once or twice: waiting for its turn, before and in between, is no failure."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds, self._since = seconds, 0.0
+
+    def __call__(self, state: RetryCallState) -> bool:
+        ended = state.outcome_timestamp or 0.0
+        if state.attempt_number == 1:
+            self._since = ended
+        return ended - self._since >= self._seconds and state.attempt_number >= _LEAST_ATTEMPTS
+
+
+def _wait(state: RetryCallState, most: float) -> float:
+    """As long as the server asks for, up to `most` seconds, else longer each time; by chance, so that many do not come back at once."""
     error = state.outcome.exception() if state.outcome else None
-    asked = error.response.headers.get("retry-after", "") if isinstance(error, openai.APIStatusError) else ""
     jitter: float = _JITTER(state)
-    return float(asked) + jitter if asked.replace(".", "", 1).isdigit() else jitter
-
-
-def _name(state: RetryCallState) -> str:
-    error = state.outcome.exception() if state.outcome else None
-    return _describe(error) if error else "an error"
-
-
-def _describe(error: BaseException) -> str:
-    if isinstance(error, openai.APITimeoutError):
-        return "no answer in time"
-    if isinstance(error, openai.APIConnectionError):
-        return "no connection"
-    if isinstance(error, openai.APIStatusError):
-        return f"status {error.status_code}"
-    if isinstance(error, asyncio.CancelledError):
-        return "given up"
-    return str(error) if isinstance(error, UnusableAnswerError) else "half an answer"
-
-
-def _message(error: openai.APIStatusError) -> str:
-    body = error.body
-    return str(body.get("message", body) if isinstance(body, dict) else error.message)[:300]
+    return jitter + min(error.retry_after if isinstance(error, CallError) else 0.0, most)

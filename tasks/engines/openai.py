@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Self
 
+from storage import UserError
 from tasks.engines.base import Completion, Request, Sampling
 from tasks.engines.endpoint import Client, Endpoint, Refusal, UnusableAnswerError
 
 _CHARACTERS_PER_TOKEN = 4  # for the limit on tokens only
+_HOPELESS = 3  # prompts that are refused for one and the same reason, before any is answered
 
 
 class OpenAIEngine:
@@ -35,7 +37,31 @@ class OpenAIEngine:
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, on_tokens: Callable[[int], None] | None = None
     ) -> Iterator[Completion]:
-        """Every completion of every request, as they come. What the server refuses comes as refused, with its reason."""
+        """Every completion of every request, as they come. What the server refuses comes as refused, with its reason.
+
+        Raises UserError when the server has refused the first few and answered none: then it is not the prompts.
+        """
+        return self._unless_all_are_refused(self._answers(requests, sampling, on_tokens))
+
+    def _unless_all_are_refused(self, answers: Iterator[Completion]) -> Iterator[Completion]:
+        held = list[Completion]()  # refused, while nothing has been answered
+        for one in answers:
+            if one.finish_reason != "refused":
+                yield from held
+                held.clear()
+                yield one
+                yield from answers
+                return
+            held.append(one)
+            prompts = {other.prompt_id for other in held}
+            if len(prompts) == _HOPELESS and len({other.note for other in held}) == 1:
+                raise UserError(
+                    f"{self._endpoint.model} refuses every request ({one.note}): change what it is asked for, for example sampling.top_k=0, "
+                    "sampling.min_p=0 or another endpoint, and run again."
+                )
+        yield from held
+
+    def _answers(self, requests: Sequence[Request], sampling: Sampling, on_tokens: Callable[[int], None] | None) -> Iterator[Completion]:
         left = {request.prompt_id: request for request in requests if request.seeds}
         got: dict[str, int] = dict.fromkeys(left, 0)
         while left:
@@ -66,27 +92,30 @@ class OpenAIEngine:
             body |= {"messages": [*turns, {"role": "user", "content": request.prompt}], "logprobs": True}
         else:
             body |= {"prompt": list(request.prompt_token_ids) or request.prompt, "logprobs": 0}
-        return body | {"extra_body": _further(sampling, self._endpoint)}
+        return body | _further(sampling, self._endpoint)
 
-    def _read(self, response: Any) -> list[Completion]:
-        choices = getattr(response, "choices", None)
+    def _read(self, answer: Any) -> list[Completion]:
+        choices = answer.get("choices") if isinstance(answer, dict) else None
         if not choices:
             raise UnusableAnswerError("no choice in the answer")
-        return [self._completion(choice) for choice in choices]
+        try:
+            return [self._completion(choice) for choice in choices]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise UnusableAnswerError("no text in the answer") from error
 
     def _completion(self, choice: Any) -> Completion:
-        text = choice.message.content if self._endpoint.api == "chat" else choice.text
-        if choice.finish_reason == "content_filter":
+        text, ended = choice["message"].get("content") if self._endpoint.api == "chat" else choice["text"], choice.get("finish_reason")
+        if ended == "content_filter":
             return _refused("withheld by the server's content filter")
-        if text is None:
-            raise UnusableAnswerError("no text in the answer")
+        if text is None or ended not in ("stop", "length"):  # half an answer, or none: not one of the policy's
+            return _refused("no text in the answer" if text is None else f"the answer ended with {ended}")
         return Completion(
             prompt_id="",
             sample=0,
             text=text,
-            token_ids=list(getattr(choice, "token_ids", None) or []),
-            logprobs=_logprobs(choice.logprobs),
-            finish_reason="length" if choice.finish_reason == "length" else "stop",
+            token_ids=list(choice.get("token_ids") or []),
+            logprobs=_logprobs(choice.get("logprobs") or {}),
+            finish_reason="length" if ended == "length" else "stop",
         )
 
     def _tokens(self, body: Mapping[str, Any]) -> int:
@@ -111,10 +140,8 @@ def _further(sampling: Sampling, endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _logprobs(given: Any) -> list[float]:
-    if given is None:
-        return []
-    chat = getattr(given, "content", None)
-    return [token.logprob for token in chat] if chat is not None else list(getattr(given, "token_logprobs", None) or [])
+    chat = given.get("content")
+    return [token["logprob"] for token in chat] if chat is not None else list(given.get("token_logprobs") or [])
 
 
 def _refused(reason: str) -> Completion:

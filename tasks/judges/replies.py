@@ -23,9 +23,9 @@ class Reply:
 
 
 def reply_of(answer: Any) -> Reply:
-    """The reply in a chat answer, as the client has it or as plain JSON. Raises UnusableAnswerError where there is none: such an answer is asked for again."""
+    """The reply in a chat answer as JSON. Raises UnusableAnswerError where there is none: such an answer is asked for again."""
     try:
-        choice = (answer if isinstance(answer, dict) else answer.to_dict())["choices"][0]
+        choice = answer["choices"][0]
         message, logprobs = choice["message"], choice.get("logprobs")
         text = message.get("content") or message.get("refusal") or ""
         tokens = [

@@ -20,7 +20,7 @@ from tasks.judges.asking import comparison_bodies, llm_judge, request_key
 from tasks.judges.llm import LLM
 from tests.tasks.judges.judging import matches
 
-_ROUNDS = 10  # of as many calls as are under way at once
+_ROUNDS = 20  # of as many calls as are under way at once
 _MESSAGE = {"role": "assistant", "content": "1"}
 _ANSWER = {
     "id": "x",

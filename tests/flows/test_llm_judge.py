@@ -119,9 +119,7 @@ def test_settings_make_a_judge_an_llm() -> None:
 
 
 def test_a_rule_that_needs_scores_does_not_go_with_a_judge_that_compares() -> None:
-    with pytest.raises(
-        UserError, match=r"`recipe`: acceptance.rule need scores, and this judge compares two answers at a time: set judge.mode=ten"
-    ):
+    with pytest.raises(UserError, match=r"gives no scores, without which there is no acceptance.rule=rso: set judge.mode=ten"):
         change(RSO, [MODEL])
 
 

@@ -24,6 +24,7 @@ class Behaviour:
     seconds: float = 0.0  # before each answer
     hang_seconds: float = 3.0
     choices: int | None = None  # at most so many an answer
+    without_text: set[int] = field(default_factory=set)  # choices that say nothing
     faults: float = 0.0  # the share of requests that go wrong, by chance
     reply: Callable[[str], str] | None = None  # what it says to a prompt
     likeliest: Callable[[str], dict[str, float]] | None = None  # log-probabilities of the likeliest tokens at each place
@@ -71,6 +72,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         elif misdeed == "half":
             self._send(200, None, text='{"id": "x", "choices": [{"ind')
+        elif misdeed == "html":
+            self._send(200, None, text="<html>It works!</html>")
+        elif misdeed == "drip":
+            self._drip()
         elif misdeed == "empty":
             self._send(200, {"id": "x", "object": "chat.completion", "model": "toy", "created": 0, "choices": []})
         elif misdeed == "hang":
@@ -78,6 +83,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
         else:
             raise AssertionError(misdeed)
+
+    def _drip(self) -> None:
+        """A byte now and then, so that no single read takes long."""
+        self.send_response(200)
+        self.send_header("Content-Length", "100")
+        self.end_headers()
+        with suppress(ConnectionError):
+            for _ in range(20):
+                self.wfile.write(b" ")
+                time.sleep(0.1)
+        self.close_connection = True
 
     def _answer(self, body: Body) -> None:
         chat = "messages" in body
@@ -88,6 +104,8 @@ class _Handler(BaseHTTPRequestHandler):
         n, said, tops = min(body.get("n", 1), self.behaviour.choices or 99), self.behaviour.reply, self.behaviour.likeliest
         texts = [said(prompt) if said else f"{prompt} / {body['seed']} / {place}" for place in range(n)]
         choices = [_choice(place, text, chat, tops(prompt) if tops else {}) for place, text in enumerate(texts)]
+        for place in self.behaviour.without_text & set(range(len(choices))):
+            choices[place]["message"]["content"] = None
         tokens = len(str(prompt).split()), sum(len(text.split()) for text in texts)
         usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
         answer = {"id": "x", "object": "chat.completion", "model": body["model"], "created": 0, "choices": choices, "usage": usage}

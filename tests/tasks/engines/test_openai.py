@@ -87,6 +87,45 @@ def test_what_the_server_will_not_answer_is_refused_with_its_reason() -> None:
     assert report == "toy: 2 answered, 1 refused"
 
 
+@pytest.mark.parametrize(("misdeed", "reason"), [("400", "status 400"), ("413", "status 413"), ("html", "half an answer, 5 times")])
+def test_a_server_that_refuses_everything_is_told_before_anything_is_kept(misdeed: str, reason: str) -> None:
+    got = list[Completion]()
+    with (
+        openai_server(Behaviour(misdeeds=[misdeed] * 60)) as url,
+        OpenAIEngine(Endpoint(base_url=url, model="toy")) as engine,
+        pytest.raises(UserError, match=rf"toy refuses every request \({reason}\)"),
+    ):
+        got += engine.generate(requests(8), SAMPLING)
+    assert got == []
+
+
+def test_one_choice_without_text_does_not_spoil_the_others_and_is_not_paid_again() -> None:
+    behaviour = Behaviour(without_text={1})
+    found, _ = sample(behaviour, requests(2))
+    assert (found["p0", 1].finish_reason, found["p0", 1].note) == ("refused", "no text in the answer")
+    assert found["p0", 0].text
+    assert len(behaviour.asked) == 2
+
+
+def test_waiting_for_a_turn_is_no_failure_of_the_server() -> None:
+    """Each request waits for its turn for longer than the patience; a single 429 at the end is asked again."""
+    behaviour = Behaviour()
+    with openai_server(behaviour) as url:
+        endpoint = Endpoint(base_url=url, model="toy", requests_per_minute=300, patience_minutes=0.01)
+        with OpenAIEngine(endpoint) as engine:
+            answers = engine.generate(requests(6, samples=1), SAMPLING)
+            got = [next(answers)]
+            behaviour.misdeeds = ["429"]
+            got += answers
+    assert {one.finish_reason for one in got} == {"stop"}
+    assert len(got) == 6
+
+
+def test_an_answer_that_drips_is_not_waited_for_for_ever() -> None:
+    _, report = sample(Behaviour(misdeeds=["drip"]), requests(1), timeout_seconds=0.5)
+    assert "1 x no answer in time" in report
+
+
 def test_an_answer_that_stays_unusable_is_refused_after_some_times() -> None:
     found, _ = sample(Behaviour(misdeeds=["empty"] * 5), requests(1))
     assert (found["p0", 0].finish_reason, found["p0", 0].note) == ("refused", "no choice in the answer, 5 times")
