@@ -140,6 +140,10 @@ def _choice(place: int, text: str, chat: bool, tops: dict[str, float]) -> Body:
 class _Server(ThreadingHTTPServer):
     request_queue_size = 256  # a burst of connections waits, and is not refused
 
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):  # whoever asked may have been killed
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
 
 @contextmanager
 def openai_server(behaviour: Behaviour, port: int = 0) -> Iterator[str]:
