@@ -18,6 +18,7 @@ from flows.summary import summarise
 from storage import DatasetRef, Lake
 from storage.runs import record_run
 from tasks.judges.llm import LLM
+from tasks.judges.programs import pinned
 from tasks.models import resolve
 from tasks.policy import register_model
 from tasks.step import use_lake
@@ -55,6 +56,8 @@ def chosen(name: str, settings: list[str], toy: bool) -> Recipe:
         if isinstance(by, LLM):
             by.prompt_template()
             by.priced()
+        elif isinstance(by, str) and by not in ("reward-model", "policy"):
+            pinned(by)
     return wanted
 
 

@@ -10,6 +10,7 @@ from flows.recipe import Recipe
 from storage import DatasetRef, ModelRef
 from tasks.engines.sampler import Sampler
 from tasks.evaluation import evaluate
+from tasks.judges.programs import pinned
 from tasks.judging import By, judge
 from tasks.policy import register_endpoint
 from tasks.preferences import PREFERENCES_FILE, Part, load_preferences
@@ -106,7 +107,7 @@ def scorer_of(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> By:
     """Who labels the training pairs."""
     if recipe.judge == "reward-model":
         return _reward_model(recipe, recipe.reward, initial, "reward")
-    return policy if recipe.judge == "policy" else recipe.judge
+    return policy if recipe.judge == "policy" else pinned(recipe.judge) if isinstance(recipe.judge, str) else recipe.judge
 
 
 def baseline_of(recipe: Recipe, initial: ModelRef, prompts: DatasetRef, compared: bool) -> DatasetRef | None:
@@ -122,7 +123,9 @@ def baseline_of(recipe: Recipe, initial: ModelRef, prompts: DatasetRef, compared
 def referee_of(recipe: Recipe, initial: ModelRef) -> By:
     """Who measures the result: never the judge that labelled the training pairs, unless the recipe says so."""
     by = recipe.evaluation.judge
-    return _reward_model(recipe, by, initial, "judge") if isinstance(by, RewardModel) else by
+    if isinstance(by, RewardModel):
+        return _reward_model(recipe, by, initial, "judge")
+    return pinned(by) if isinstance(by, str) else by
 
 
 def _reward_model(recipe: Recipe, settings: RewardModel, backbone: ModelRef, part: Part) -> ModelRef:
