@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
 
 from flows import interrupt
+from flows.agreement import agreement
 from flows.environment import prepare
 from flows.lake import COMMANDS
 from flows.lake.options import Lake
@@ -27,7 +28,7 @@ app = App(
     help="Direct alignment from preferences, as a flow: sample, judge, pair, train, measure, and again.",
 )
 
-for name, command in (COMMANDS | {"chat": chat, "serve": serve, "winrate": winrate}).items():
+for name, command in (COMMANDS | {"agreement": agreement, "chat": chat, "serve": serve, "winrate": winrate}).items():
     app.command(command, name=name)
 
 Settings = Annotated[tuple[str, ...], Parameter(name="--set", help="Change the recipe: key=value, repeatable.", negative=())]

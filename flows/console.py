@@ -30,6 +30,7 @@ class ConsoleReporter:
             TextColumn("{task.description}"),
             BarColumn(bar_width=24),
             TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.fields[note]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -47,14 +48,16 @@ class ConsoleReporter:
     def started(self, name: str) -> None:
         """A step begins: its bar appears."""
         interrupt.check()
-        self._task = self._bars.add_task(name, total=None, rate="")
+        self._task = self._bars.add_task(name, total=None, rate="", note="")
 
-    def advanced(self, done: float, total: float, unit: str) -> None:
-        """A step got on: `done` of `total` units."""
+    def advanced(self, done: float, total: float, unit: str, note: str = "") -> None:
+        """A step got on: `done` of `total` units. note: how it is going."""
         interrupt.check()
         task = next(task for task in self._bars.tasks if task.id == self._task)
         rate = done / task.elapsed if task.elapsed else 0.0
-        self._bars.update(self._task, completed=done, total=total, rate=f"{rate:,.1f} {unit}/s" if rate < 10 else f"{rate:,.0f} {unit}/s")
+        self._bars.update(
+            self._task, completed=done, total=total, rate=f"{rate:,.1f} {unit}/s" if rate < 10 else f"{rate:,.0f} {unit}/s", note=note
+        )
 
     def finished(self, record: StepRecord) -> None:
         """A step ended: its bar becomes a line."""

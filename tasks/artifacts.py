@@ -31,16 +31,19 @@ class ProgressArtifact:
         self._id: Any = None
         self._updated = time.monotonic()
 
-    def update(self, share: float) -> None:
-        """Show `share` (0 to 1) of the step as done."""
+    def update(self, share: float, note: str = "") -> None:
+        """Show `share` (0 to 1) of the step as done, and how it is going."""
         late = time.monotonic() - self._updated >= _SECONDS_BETWEEN_UPDATES
         if TaskRunContext.get() is None or not (late or (share >= 1.0 and self._id)):
             return
         self._updated = time.monotonic()
         if self._id is None:
-            self._id = create_progress_artifact(progress=100.0 * share, description=self._description)
+            self._id = create_progress_artifact(progress=100.0 * share, description=self._told(note))
         else:
-            update_progress_artifact(self._id, progress=100.0 * share)
+            update_progress_artifact(self._id, progress=100.0 * share, description=self._told(note))
+
+    def _told(self, note: str) -> str:
+        return f"{self._description}: {note}" if note else self._description
 
 
 def publish_artifacts(lake: Lake, ref: Ref, step: str, code: str, parameters: Mapping[str, Any], parents: Mapping[str, str]) -> None:

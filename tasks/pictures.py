@@ -3,8 +3,12 @@
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from storage import Lake
+
+if TYPE_CHECKING:
+    from tasks.agreement import Agreement
 
 # One panel each: what it is, its curves, and the unit.
 _PANELS = (
@@ -27,6 +31,23 @@ def training_curves(lake: Lake, version: str) -> str:
     return _markdown("training curves", _panels(curves)) if curves else ""
 
 
+def agreement_by_length(found: "Agreement") -> bytes:
+    """Agreement of two judges by how much the answers differ in length, with 95 % intervals, as a PNG."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3), layout="constrained")
+    axes = figure.add_subplot()
+    for place, one in enumerate(found.by_length):
+        axes.plot([place, place], [100 * one.low, 100 * one.high], color="#4477aa")
+        axes.plot(place, 100 * one.agreement, marker="o", color="#4477aa")
+    axes.set_xticks(range(len(found.by_length)), [f"{one.least:,}-{one.most:,}\n{one.n:,} pairs" for one in found.by_length], fontsize=7)
+    axes.set_xlabel("difference in length, characters", fontsize=8)
+    axes.set_ylabel("agreement, % of pairs (95 % interval)", fontsize=8)
+    axes.set_ylim(0, 100)
+    return _png(FigureCanvasAgg(figure))
+
+
 def _panels(curves: Mapping[str, Curve]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second, and most processes draw nothing
     from matplotlib.figure import Figure
@@ -44,8 +65,12 @@ def _panels(curves: Mapping[str, Curve]) -> bytes:
         axes.locator_params(axis="x", integer=True)
         if len(axes.lines) > 1:
             axes.legend(fontsize=7, frameon=False)
+    return _png(FigureCanvasAgg(figure))
+
+
+def _png(canvas: Any) -> bytes:
     stream = io.BytesIO()
-    FigureCanvasAgg(figure).print_png(stream)
+    canvas.print_png(stream)
     return stream.getvalue()
 
 

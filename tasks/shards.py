@@ -92,7 +92,7 @@ class _WhileTheStepRuns(Silent):
     def __init__(self, step: Path, token: str) -> None:
         self._step, self._token, self._looked = step, token, 0.0
 
-    def advanced(self, done: float, total: float, unit: str) -> None:
+    def advanced(self, done: float, total: float, unit: str, note: str = "") -> None:
         if time.monotonic() - self._looked < _POLL_SECONDS:
             return
         self._looked = time.monotonic()

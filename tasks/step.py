@@ -162,10 +162,10 @@ class Out:
         """Tell the user something worth knowing."""
         reporter().said(sentence)
 
-    def progress(self, done: float, total: float, unit: str) -> None:
-        """Show that `done` of `total` units are through."""
-        reporter().advanced(done, total, unit)
-        self._progress.update(done / total if total else 1.0)
+    def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
+        """Show that `done` of `total` units are through, and, in a few words, how it is going."""
+        reporter().advanced(done, total, unit, note)
+        self._progress.update(done / total if total else 1.0, note)
 
 
 @overload

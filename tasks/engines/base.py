@@ -21,6 +21,7 @@ class Sampling(BaseModel):
     min_p: float = Field(default=0.0, ge=0, le=1, description="tokens with at least this share of the likeliest one's probability")
     repetition_penalty: float = Field(default=1.0, gt=0, description="divides the logits of tokens that are there already; 1 for none")
     stop: tuple[str, ...] = Field(default=(), description="a completion ends where one of these begins, and is cut there")
+    seed: int = Field(default=0, ge=0, description="other samples of the same policy and prompts; the recipe's seed decides too")
     max_tokens: int = Field(default=64, ge=1, description="a completion longer than this is cut off")
     system: str | None = Field(default=None, description="system prompt")
     chat_template: str | None = Field(default=None, description="Jinja text in place of the model's own; empty for none at all")

@@ -148,7 +148,9 @@ class _Progress:
     def __call__(self, log: StepLog) -> None:
         for warning in log.warnings:
             self.out.say(f"step {log.step}: {warning}")
-        self.out.progress(min((log.step + 1) * self.batch, self.total), self.total, "pairs")
+        figures = {"loss": log.loss, "margin": log.margin, "accuracy": log.accuracy}
+        note = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)
+        self.out.progress(min((log.step + 1) * self.batch, self.total), self.total, "pairs", note)
 
 
 def _curves(out: Out, logs: Sequence[dict[str, Any]], lag: int | None) -> list[dict[str, Any]]:
