@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, cast
 
 from storage import UserError
 from tasks.judges.base import Question, Verdict
@@ -133,10 +133,9 @@ _MAKERS: dict[str, Callable[[str], Program]] = {"regex": _regex, "keywords": _ke
 
 def _imported(place: str, function: str) -> Program:
     module: Any = _file(Path(place).expanduser()) if place.endswith(".py") else _module(place)
-    found = getattr(module, function, None)
-    if not callable(found):
-        raise UserError(f"{place} has no function `{function}`: write one that takes a prompt and a completion, and returns a number.")
-    return found
+    if callable(found := getattr(module, function, None)):
+        return cast("Program", found)
+    raise UserError(f"{place} has no function `{function}`: write one that takes a prompt and a completion, and returns a number.")
 
 
 def _file(path: Path) -> ModuleType:
