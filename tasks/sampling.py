@@ -33,7 +33,7 @@ def sample(
     """
     if sweep is not None:
         sampling = sampling.model_copy(update={"temperature": chosen_temperature(out.lake, sweep)})
-    seed = derive_seed(seed, sampling.seed)
+    seed = derive_seed(seed, sampling.seed) if sampling.seed else seed
     total = -(-prompts.rows // sampler.prompts_per_chunk(sampling.n))
     spread(out, sampler.shards, sample_chunks, total, policy=policy, prompts=prompts, sampling=sampling, seed=seed, sampler=sampler)
 
