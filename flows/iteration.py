@@ -8,8 +8,8 @@ from prefect import flow
 from flows.labelling import contest, label, score
 from flows.recipe import Recipe
 from storage import DatasetRef, ModelRef
-from tasks.engines.sampler import Sampler
 from tasks.evaluation import evaluate
+from tasks.judges.llm import LLM
 from tasks.judges.programs import pinned
 from tasks.judging import By, judge
 from tasks.policy import register_endpoint
@@ -58,9 +58,8 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     referee, by = referee_of(r, initial), r.evaluation.judge
     versus = baseline_of(r, initial, held_out, compared)
     others = baseline_of(r, initial, held_out, isinstance(by, RewardModel) and by.kind == "pairwise")
-    own = r.sampler if r.sampler.of_the_policy else Sampler()
-    before = sample(policy, held_out, r.evaluation.sampling, r.seed, own)
-    after = sample(trained, held_out, r.evaluation.sampling, r.seed, own)
+    before = sample(policy, held_out, r.evaluation.sampling, r.seed, r.sampler.own)
+    after = sample(trained, held_out, r.evaluation.sampling, r.seed, r.sampler.own)
     judged = contest(held_out, before, after, referee, others)
     metrics = evaluate(
         trained,
@@ -107,24 +106,24 @@ def scorer_of(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> By:
     """Who labels the training pairs."""
     if recipe.judge == "reward-model":
         return _reward_model(recipe, recipe.reward, initial, "reward")
-    return policy if recipe.judge == "policy" else pinned(recipe.judge) if isinstance(recipe.judge, str) else recipe.judge
+    return policy if recipe.judge == "policy" else _from_outside(recipe.judge)
 
 
 def baseline_of(recipe: Recipe, initial: ModelRef, prompts: DatasetRef, compared: bool) -> DatasetRef | None:
     """One answer of the initial policy to each prompt, for a judge that compares."""
+    if not compared:
+        return None
     one = recipe.sampling.model_copy(update={"n": 1})
-    return (
-        sample(initial, prompts, one, derive_seed(recipe.seed, "baseline"), recipe.sampler if recipe.sampler.of_the_policy else Sampler())
-        if compared
-        else None
-    )
+    return sample(initial, prompts, one, derive_seed(recipe.seed, "baseline"), recipe.sampler.own)
 
 
 def referee_of(recipe: Recipe, initial: ModelRef) -> By:
     """Who measures the result: never the judge that labelled the training pairs, unless the recipe says so."""
     by = recipe.evaluation.judge
-    if isinstance(by, RewardModel):
-        return _reward_model(recipe, by, initial, "judge")
+    return _reward_model(recipe, by, initial, "judge") if isinstance(by, RewardModel) else _from_outside(by)
+
+
+def _from_outside(by: LLM | str) -> LLM | str:
     return pinned(by) if isinstance(by, str) else by
 
 

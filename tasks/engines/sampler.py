@@ -56,6 +56,11 @@ class Sampler(BaseModel):
         """Whether it is the policy that answers, not a model that only a server knows."""
         return self.engine != "openai" or self.serve is not None
 
+    @property
+    def own(self) -> "Sampler":
+        """This one, or, where it asks another model, the one that samples from a policy in its place."""
+        return self if self.of_the_policy else Sampler()
+
     def prompts_per_chunk(self, n: int) -> int:
         """How many prompts, of n completions each, are sampled and committed together."""
         return max(1, _ENGINES[self.engine].rows_per_chunk // n)
