@@ -60,7 +60,7 @@ def test_a_completions_request_sends_token_ids_and_brings_them() -> None:
 
 
 def test_whatever_goes_wrong_is_asked_again_counted_and_nothing_is_lost() -> None:
-    behaviour = Behaviour(misdeeds=["429", "500", "close", "half", "empty", "503", "429", "hang"])
+    behaviour = Behaviour(misdeeds=["429", "500", "close", "half", "empty", "503", "429", "hang"], hang_seconds=8)
     found, report = sample(behaviour, requests(12), timeout_seconds=5)
     assert Counter(behaviour.answered) == Counter(f"prompt {n}" for n in range(12))  # each answered once
     assert len(behaviour.asked) == 12 + 8
