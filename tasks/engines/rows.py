@@ -14,6 +14,7 @@ from transformers import Cache, DynamicCache
 from transformers.cache_utils import CacheLayerMixin, DynamicLayer, DynamicSlidingWindowLayer
 
 from storage import UserError
+from tasks.engines.bands import Band, bands_of
 
 _SPARE_SLOTS = 64  # the clock is turned back once in as many steps
 
@@ -25,6 +26,8 @@ class RowCache(Cache):
         """like: the cache of a prefill, for its shapes. longest: the most tokens a row can come to."""
         self.starts: list[int] = []  # of each active row: its first slot
         self.clock = 0
+        self._owned: list[int] = []
+        self._bands: list[Band] = []
         self.slots = longest + _SPARE_SLOTS
         super().__init__(layers=[_RowLayer(self, layer, rows) for layer in like.layers])
 
@@ -70,6 +73,13 @@ class RowCache(Cache):
         """[rows, slots in use], 1 where a row owns the slot; the token that is about to be written counts."""
         starts = torch.tensor(self.starts)[:, None]
         return (torch.arange(self.begin, self.clock) >= starts).long().to(_states(self)[0].device)
+
+    def bands(self) -> list[Band]:
+        """Which rows attend together, and from which of the slots in use. Worked out when rows have come or gone."""
+        owned = [start - self.begin for start in self.starts]
+        if owned != self._owned:
+            self._owned, self._bands = owned, bands_of(owned, self.clock - self.begin)
+        return self._bands
 
     def positions(self) -> Tensor:
         """[rows, 1], the position of the token that is about to be written."""

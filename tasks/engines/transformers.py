@@ -17,6 +17,7 @@ from torch import Tensor
 from transformers import Cache, DynamicCache
 
 from tasks.chat import context_length
+from tasks.engines.bands import Band, banded
 from tasks.engines.base import Completion, Request, Sampling
 from tasks.engines.draw import draw, uniforms
 from tasks.engines.packed import PackedLinears
@@ -48,8 +49,8 @@ class TransformersEngine:
         requests = [request for request in requests if request.seeds]
         if not requests:
             return
-        with self._packed.used():
-            batch = _Batch(self._loaded, requests, sampling, self._max_rows, self._max_cache_bytes)
+        with self._packed.used(), banded(self._loaded.model) as in_bands:
+            batch = _Batch(self._loaded, requests, sampling, self._max_rows, self._max_cache_bytes, in_bands)
             while batch.waiting or batch.rows:
                 sampled = batch.join() or batch.step()
                 if on_tokens:
@@ -81,8 +82,11 @@ class _Row:
 class _Batch:
     """The rows that decode together. Row i of the cache and of every tensor in the state belongs to rows[i]."""
 
-    def __init__(self, loaded: Loaded, requests: Sequence[Request], sampling: Sampling, max_rows: int, max_cache_bytes: int) -> None:
+    def __init__(
+        self, loaded: Loaded, requests: Sequence[Request], sampling: Sampling, max_rows: int, max_cache_bytes: int, in_bands: bool
+    ) -> None:
         self._model: Any = loaded.model
+        self._in_bands = in_bands
         self._tokenizer = loaded.tokenizer
         self._accepted = inspect.signature(self._model.forward).parameters
         self._ends = torch.tensor(sorted(end_ids(loaded)), dtype=torch.long, device=self._model.device)
@@ -128,7 +132,8 @@ class _Batch:
         """Draw one more token for every row. Returns how many were drawn."""
         count, cache = len(self.rows), self._cache
         cache.tick()
-        logits = self._forward(self._state.last[:count, None], cache.mask(), cache.positions(), cache)
+        bands = cache.bands() if self._in_bands else None
+        logits = self._forward(self._state.last[:count, None], cache.mask(), cache.positions(), cache, bands)
         self._state.draw(slice(0, count), logits, self._sampling)
         return count
 
@@ -169,10 +174,12 @@ class _Batch:
             rows = (_Row(request=request, sample=sample, prefill=prefill, prompt=prompt) for sample in range(len(request.seeds)))
             self._ready.extend(rows)
 
-    def _forward(self, input_ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache) -> Tensor:
+    def _forward(self, input_ids: Tensor, mask: Tensor, positions: Tensor, cache: Cache, bands: list[Band] | None = None) -> Tensor:
         """The logits of what follows the last position, [rows, vocabulary]."""
         offered = {"position_ids": positions, "logits_to_keep": 1}
-        wanted = {name: value for name, value in offered.items() if name in self._accepted}
+        wanted: dict[str, Any] = {name: value for name, value in offered.items() if name in self._accepted}
+        if bands:
+            wanted["bands"] = bands
         return self._model(input_ids=input_ids, attention_mask=mask, past_key_values=cache, use_cache=True, **wanted).logits[:, -1]
 
     def _admit(self, prefill: _Prefill, rows: list[_Row]) -> None:
