@@ -5,6 +5,7 @@ row may join or leave at any time, and to the model the rows look like an ordina
 Test: pytest tests/tasks/engines/test_transformers.py
 """
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,17 +20,33 @@ from tasks.engines.bands import Band, bands_of
 _SPARE_SLOTS = 64  # the clock is turned back once in as many steps
 
 
+class Memory:
+    """What one cache after another is laid out in: new memory costs more to touch for the first time than to use."""
+
+    def __init__(self) -> None:
+        self._held: list[Tensor] = []
+
+    def __call__(self, like: Tensor, place: int, shape: Sequence[int]) -> Tensor:
+        """Finite numbers of this shape, dtype and device: a masked slot may hold what another row left there, but no NaN."""
+        size = math.prod(shape)
+        if place == len(self._held):
+            self._held.append(like.new_zeros(size))
+        elif self._held[place].numel() < size:
+            self._held[place] = like.new_zeros(size)
+        return self._held[place][:size].view(shape)
+
+
 class RowCache(Cache):
     """A cache of transformers for single-token steps of up to `rows` rows."""
 
-    def __init__(self, like: Cache, rows: int, longest: int) -> None:
-        """like: the cache of a prefill, for its shapes. longest: the most tokens a row can come to."""
+    def __init__(self, like: Cache, rows: int, longest: int, memory: Memory) -> None:
+        """like: the cache of a prefill, for its shapes. longest: the most tokens a row can come to. memory: no one else's for now."""
         self.starts: list[int] = []  # of each active row: its first slot
         self.clock = 0
         self._owned: list[int] = []
         self._bands: list[Band] = []
         self.slots = longest + _SPARE_SLOTS
-        super().__init__(layers=[_RowLayer(self, layer, rows) for layer in like.layers])
+        super().__init__(layers=[_RowLayer(self, layer, rows, memory, place) for place, layer in enumerate(like.layers)])
 
     @property
     def begin(self) -> int:
@@ -43,9 +60,8 @@ class RowCache(Cache):
             self.clock = width
         assert width <= self.clock, "prompts must come longest first"
         first, last = len(self.starts), len(self.starts) + len(prompts)
-        before, written = slice(self.begin, self.clock - width), slice(self.clock - width, self.clock)
+        written = slice(self.clock - width, self.clock)
         for mine, theirs in zip(_states(self), _states(prefill), strict=True):
-            mine[first:last, :, before] = 0  # masked, but a masked NaN would still be a NaN
             mine[first:last, :, written] = theirs[:, :, -width:].index_select(0, torch.tensor(prompts, device=theirs.device))
         self.starts += [self.clock - length for length in lengths]
 
@@ -91,15 +107,16 @@ class _RowLayer(CacheLayerMixin):
 
     is_sliding = False  # everything is kept; the model's mask says how far a layer looks back
 
-    def __init__(self, owner: RowCache, like: Any, rows: int) -> None:
+    def __init__(self, owner: RowCache, like: Any, rows: int, memory: Memory, place: int) -> None:
         super().__init__()
-        self._owner = owner
+        self._owner, self._memory, self._place = owner, memory, place
         self.lazy_initialization(like.keys[:1].expand(rows, -1, -1, -1), like.values[:1].expand(rows, -1, -1, -1))
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        slots = self._owner.slots
-        self.keys = key_states.new_empty(*key_states.shape[:2], slots, key_states.shape[-1])
-        self.values = value_states.new_empty(*value_states.shape[:2], slots, value_states.shape[-1])
+        self.keys, self.values = (
+            self._memory(states, 2 * self._place + second, (*states.shape[:2], self._owner.slots, states.shape[-1]))
+            for second, states in enumerate((key_states, value_states))
+        )
         self.is_initialized = True
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: object, **kwargs: object) -> tuple[Tensor, Tensor]:

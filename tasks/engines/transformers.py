@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import Cache, DynamicCache
@@ -19,9 +18,9 @@ from transformers import Cache, DynamicCache
 from tasks.chat import context_length
 from tasks.engines.bands import Band, banded
 from tasks.engines.base import Completion, Request, Sampling
-from tasks.engines.draw import draw, uniforms
+from tasks.engines.drawn import Drawn
 from tasks.engines.packed import PackedLinears
-from tasks.engines.rows import RowCache, check_cacheable, rows_that_fit
+from tasks.engines.rows import Memory, RowCache, check_cacheable, rows_that_fit
 from tasks.engines.stops import Stops
 from tasks.models import Loaded, end_ids
 
@@ -41,6 +40,7 @@ class TransformersEngine:
         self._packed = PackedLinears(loaded.model, rows=64)  # a constant: it decides the last bits
         self._max_rows = max_rows
         self._max_cache_bytes = max_cache_bytes
+        self._memory: Memory | None = None
 
     def generate(
         self, requests: Sequence[Request], sampling: Sampling, on_tokens: Callable[[int], None] | None = None
@@ -49,13 +49,15 @@ class TransformersEngine:
         requests = [request for request in requests if request.seeds]
         if not requests:
             return
+        memory, self._memory = self._memory or Memory(), None  # two generators at once have each their own
         with self._packed.used(), banded(self._loaded.model) as in_bands:
-            batch = _Batch(self._loaded, requests, sampling, self._max_rows, self._max_cache_bytes, in_bands)
+            batch = _Batch(self._loaded, requests, sampling, self._max_rows, self._max_cache_bytes, in_bands, memory)
             while batch.waiting or batch.rows:
                 sampled = batch.join() or batch.step()
                 if on_tokens:
                     on_tokens(sampled)
                 yield from batch.leave()
+        self._memory = memory
 
     def report(self) -> str:
         return ""
@@ -83,7 +85,14 @@ class _Batch:
     """The rows that decode together. Row i of the cache and of every tensor in the state belongs to rows[i]."""
 
     def __init__(
-        self, loaded: Loaded, requests: Sequence[Request], sampling: Sampling, max_rows: int, max_cache_bytes: int, in_bands: bool
+        self,
+        loaded: Loaded,
+        requests: Sequence[Request],
+        sampling: Sampling,
+        max_rows: int,
+        max_cache_bytes: int,
+        in_bands: bool,
+        memory: Memory,
     ) -> None:
         self._model: Any = loaded.model
         self._in_bands = in_bands
@@ -102,9 +111,9 @@ class _Batch:
         first = self._ready[0].prefill.cache
         wanted = min(max_rows, sum(len(request.seeds) for request in requests))
         self._max_rows = min(wanted, rows_that_fit(first, self._longest, max_cache_bytes))
-        self._cache = RowCache(first, self._max_rows, self._longest)
+        self._cache = RowCache(first, self._max_rows, self._longest, memory)
         counted = loaded.model.config.get_text_config().vocab_size if sampling.repetition_penalty != 1 else 0
-        self._state = _State(self._max_rows, sampling.max_tokens, counted, self._model.device)
+        self._state = Drawn(self._max_rows, sampling.max_tokens, counted, self._model.device)
         self._stops = Stops(self._tokenizer, sampling.stop)
         self.rows: list[_Row] = []
 
@@ -205,55 +214,6 @@ class _Batch:
             logprobs=logprobs,
             finish_reason="stop" if stopped else "length",
         )
-
-
-class _State:
-    """What has been drawn so far, and the random numbers for what will be."""
-
-    def __init__(self, rows: int, max_tokens: int, counted: int, device: torch.device) -> None:
-        """counted: size of the vocabulary where tokens that are there already count, else 0."""
-        self._seen = torch.zeros(rows, counted, dtype=torch.bool, device=device) if counted else None
-        self.limits, self.drawn, self.last = torch.zeros(3, rows, dtype=torch.long, device=device)
-        self._tokens = torch.zeros(rows, max_tokens, dtype=torch.long, device=device)
-        self._logprobs = torch.zeros(rows, max_tokens, device=device)
-        self._uniforms = torch.zeros(rows, max_tokens, dtype=torch.float64, device=device)
-
-    def join(self, rows: slice, seeds: Sequence[int], limits: Sequence[int], prompts: Sequence[Sequence[int]]) -> None:
-        """Begin rows with these seeds and prompts, each to draw up to its limit."""
-        if self._seen is not None:
-            self._seen[rows] = False
-            for place, prompt in zip(range(rows.start, rows.stop), prompts, strict=True):
-                self._seen[place, torch.tensor(prompt, device=self._seen.device)] = True
-        self.limits[rows] = torch.tensor(limits, device=self.limits.device)
-        self.drawn[rows] = 0
-        self._uniforms[rows] = torch.from_numpy(np.stack([uniforms(seed, self._uniforms.shape[1]) for seed in seeds]))
-
-    def draw(self, rows: slice, logits: Tensor, sampling: Sampling) -> None:
-        """Draw each row's next token from its logits [rows, vocabulary]."""
-        place = self.drawn[rows, None]
-        seen = None if self._seen is None else self._seen[rows]
-        self.last[rows], logprobs = draw(logits, self._uniforms[rows].gather(1, place)[:, 0], sampling, seen)
-        if seen is not None:
-            seen.scatter_(1, self.last[rows, None], True)
-        self._tokens[rows].scatter_(1, place, self.last[rows, None])
-        self._logprobs[rows].scatter_(1, place, logprobs[:, None])
-        self.drawn[rows] += 1
-
-    def drawn_by(self, row: int) -> tuple[list[int], list[float]]:
-        """A row's token ids and their log-probabilities."""
-        count = int(self.drawn[row])
-        return self._tokens[row, :count].tolist(), self._logprobs[row, :count].tolist()
-
-    def tail(self, row: int, count: int) -> list[int]:
-        """The row's last tokens."""
-        drawn = int(self.drawn[row])
-        return self._tokens[row, max(0, drawn - count) : drawn].tolist()
-
-    def keep(self, rows: Sequence[int]) -> None:
-        """Rows 0 .. len(rows) - 1 become what `rows` were."""
-        held = (self.limits, self.drawn, self.last, self._tokens, self._logprobs, self._uniforms)
-        for tensor in held if self._seen is None else (*held, self._seen):
-            tensor[: len(rows)] = tensor[torch.tensor(rows, dtype=torch.long, device=tensor.device)]
 
 
 def _fill_holes(count: int, ended: set[int]) -> list[int]:

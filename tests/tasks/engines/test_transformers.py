@@ -145,6 +145,14 @@ def test_the_same_requests_give_the_same_rows_to_the_bit(llama: Loaded) -> None:
     assert list(TransformersEngine(llama).generate(requests, sampling)) == list(TransformersEngine(llama).generate(requests, sampling))
 
 
+def test_an_engine_that_has_sampled_before_gives_the_same_rows_to_the_bit(llama: Loaded) -> None:
+    requests, sampling = ask(6, samples=2), Sampling(max_tokens=30)
+    engine = TransformersEngine(llama)
+    first = list(engine.generate(requests, sampling))
+    assert list(engine.generate(ask(3, samples=5, longest=60), Sampling(max_tokens=50)))  # longer rows leave theirs in the cache's memory
+    assert list(engine.generate(requests, sampling)) == first
+
+
 def test_seeds_make_the_rows_and_nothing_global_does(llama: Loaded) -> None:
     prompt = ask(2)[1].prompt_token_ids
     requests = [Request(prompt_id="x", prompt_token_ids=prompt, seeds=(1, 2, 1))]
