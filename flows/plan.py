@@ -127,6 +127,8 @@ def _tokens(recipe: Recipe, call: Call) -> dict[str, int]:
     arguments = call.arguments
     if call.step == "sample":
         return {"sampled": arguments["prompts"].rows * arguments["sampling"].n * arguments["sampling"].max_tokens}
+    if call.step == "ask_for_prompts":
+        return {"sampled": call.rows * arguments["settings"].sampling.max_tokens}
     if call.step == "judge" and isinstance(arguments["by"], ModelRef):
         return {"scored": arguments["completions"].rows * recipe.sampling.max_tokens + arguments["prompts"].rows * _PROMPT_TOKENS}
     if call.step == "train_reward_model":

@@ -58,6 +58,11 @@ class Chunks:
                 cursor.unregister("new_rows")
                 partial.unlink(missing_ok=True)
 
+    def read(self, number: int, table: str) -> list[dict[str, Any]]:
+        """The rows of a chunk that is there."""
+        with pq.ParquetFile(self._folder / table / f"{number:06d}.parquet") as file:
+            return file.read().to_pylist()
+
     def totals(self, table: str) -> tuple[int, float]:
         """Rows of one noun, and seconds spent on all chunks."""
         rows, seconds = 0, 0.0

@@ -134,6 +134,7 @@ class Out:
         self.version = opened.version
         self.row_id = opened.row_id
         self.write = opened.write
+        self.rows = opened.rows
         self.publish = opened.publish
         self._opened = opened
         self._progress = progress
