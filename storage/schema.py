@@ -196,4 +196,27 @@ CREATE TABLE calls (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6)
+_V7 = """
+CREATE TABLE questions (
+    key VARCHAR,                 -- digest of the person, what they are asked for, the prompt and both answers in whichever order
+    version VARCHAR,             -- dataset version of verdicts that waits for the answer
+    run VARCHAR,                 -- Prefect flow run that asked, to be resumed
+    person VARCHAR,
+    instruction VARCHAR,         -- what the person is asked for, null for which answer is better
+    prompt VARCHAR,
+    first VARCHAR,
+    second VARCHAR,
+    asked_at TIMESTAMPTZ
+);
+CREATE TABLE labels (
+    key VARCHAR,                 -- of the question; its newest row counts
+    label VARCHAR,               -- 'first' or 'second' of the question is better, 'tie', 'skip', or 'undo': as if never answered
+    left_side VARCHAR,           -- which of the two stood left, or above: 'first' or 'second'
+    seconds DOUBLE,              -- from the moment it was shown
+    labelled_at TIMESTAMPTZ
+);
+"""
+
+_V8 = "".join(f"CALL {{lake}}.set_option('data_inlining_row_limit', 1000, table_name => '{table}');\n" for table in ("questions", "labels"))
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8)
