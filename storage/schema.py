@@ -215,8 +215,20 @@ CREATE TABLE labels (
     seconds DOUBLE,              -- from the moment it was shown
     labelled_at TIMESTAMPTZ
 );
+CREATE TABLE batches (           -- jobs of a provider's batch interface; the calls in them are in `calls` once they are answered
+    tag VARCHAR,                 -- ours, which the server was given too, written down before it was
+    batch VARCHAR,               -- the server's id; null until it has told one
+    version VARCHAR,             -- dataset version that its calls are made for
+    server VARCHAR,
+    model VARCHAR,
+    keys VARCHAR[],              -- of its calls
+    state VARCHAR,               -- 'open', 'done' once its answers are in the ledger, or 'lost': the server never had it, or failed it
+    submitted_at TIMESTAMPTZ
+);
 """
 
-_V8 = "".join(f"CALL {{lake}}.set_option('data_inlining_row_limit', 1000, table_name => '{table}');\n" for table in ("questions", "labels"))
+_V8 = "".join(
+    f"CALL {{lake}}.set_option('data_inlining_row_limit', 1000, table_name => '{table}');\n" for table in ("questions", "labels", "batches")
+)
 
 MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8)

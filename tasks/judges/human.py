@@ -87,5 +87,5 @@ def verdict_of(match: Match, question: Question, labelled: Labelled | None) -> V
     in_order = match.first == question.first
     won = _WON[labelled.label] if in_order else 1 - _WON[labelled.label]  # of the match's first answer
     first_stood_first = (labelled.left_side == "first") == in_order
-    place = {"forward": won} if first_stood_first else {"backward": 1 - won}
-    return Verdict(outcome="tie" if won == 0.5 else "win" if won else "lose", score=won, **place)
+    forward, backward = (won, None) if first_stood_first else (None, 1 - won)
+    return Verdict(outcome="tie" if won == 0.5 else "win" if won else "lose", score=won, forward=forward, backward=backward)

@@ -16,5 +16,5 @@ def judges_lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
 @pytest.fixture
 def lake(judges_lake: Lake) -> Iterator[Lake]:
     yield judges_lake
-    for table in ("calls", "questions", "labels"):
+    for table in ("calls", "questions", "labels", "batches"):
         judges_lake.commit(lambda cursor, table=table: cursor.execute(f"DELETE FROM {table}"), "forget what a test has asked")
