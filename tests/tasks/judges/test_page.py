@@ -75,7 +75,7 @@ def test_keys_label_undo_takes_back_and_a_reload_goes_on(browser: "Browser", des
 
 def press_enter_finishes(page: "Page", desk: Desk) -> None:
     page.keyboard.press("Enter")
-    page.wait_for_function("document.getElementById('finish').hidden")
+    page.wait_for_function("() => document.getElementById('finish').hidden")
     assert desk.sitting is not None
     desk.sitting.wait()
 
@@ -109,10 +109,10 @@ def test_a_page_outlives_the_run_that_served_it(browser: "Browser", lake: Lake, 
         page = opened(browser, desk)
         press(page, "1")
         shown = page.inner_text("#prompt")
-    page.wait_for_function("document.getElementById('news').textContent.includes('does not answer')")
+    page.wait_for_function("() => document.getElementById('news').textContent.includes('does not answer')")
     with serve(Desk(host="127.0.0.1", port=desk.port)) as again:  # the same command, started again
         again.show(Sitting(lake, QUESTIONS, None, 0, latest_labels(lake, KEYS), grace=3600))
-        page.wait_for_function("!document.getElementById('news').textContent")
+        page.wait_for_function("() => !document.getElementById('news').textContent")
         assert (page.inner_text("#prompt"), page.inner_text("#count")) == (shown, "1 of 5")
         press(page, "2")
     assert len(latest_labels(lake, KEYS)) == 2
