@@ -132,6 +132,9 @@ def _judge(role: str, judge: dict[str, Any]) -> str:
     if "consistency" in judge:
         steady = f"both orders agree on {judge['consistency']:.0%} [{judge['consistency_low']:.0%}, {judge['consistency_high']:.0%}]"
         return _fact(f"{role} judge", f"{judge['judge']}: {steady}, the first place wins {judge['first']:.0%}")
+    if "first" in judge:
+        shares = f"[{judge['first_low']:.0%}, {judge['first_high']:.0%}]"
+        return _fact(f"{role} judge", f"{judge['judge']}: a person, for whom the first place wins {judge['first']:.0%} {shares}")
     if "accuracy" not in judge:
         return _fact(f"{role} judge", judge["judge"])
     shares = f"{judge['accuracy']:.0%} [{judge['accuracy_low']:.0%}, {judge['accuracy_high']:.0%}]"

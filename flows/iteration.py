@@ -9,6 +9,7 @@ from flows.labelling import contest, label, score
 from flows.recipe import Recipe
 from storage import DatasetRef, ModelRef
 from tasks.evaluation import evaluate
+from tasks.judges.human import Human
 from tasks.judges.llm import LLM
 from tasks.judges.programs import pinned
 from tasks.judging import By, judge
@@ -139,7 +140,7 @@ def referee_of(recipe: Recipe, initial: ModelRef) -> By:
     return _reward_model(recipe, by, initial, "judge") if isinstance(by, RewardModel) else _from_outside(by)
 
 
-def _from_outside(by: LLM | str) -> LLM | str:
+def _from_outside(by: LLM | Human | str) -> By:
     return pinned(by) if isinstance(by, str) else by
 
 

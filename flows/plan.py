@@ -14,6 +14,7 @@ from flows.paid import paid_calls
 from flows.recipe import Recipe
 from storage import Lake, ModelRef
 from tasks.formats import preference
+from tasks.judges.human import Human
 from tasks.judges.llm import LLM
 from tasks.models import resolve
 from tasks.pairing import pairs_of
@@ -92,7 +93,7 @@ def _judged(call: Call) -> int:
     by = call.arguments.get("by")
     if isinstance(by, LLM):
         return call.rows * by.calls_per_verdict
-    return call.rows if call.step == "judge" else 0
+    return call.rows if call.step == "judge" or isinstance(by, Human) else 0
 
 
 def matmul_rate() -> float:

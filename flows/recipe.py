@@ -14,6 +14,7 @@ from storage import UserError
 from tasks.acceptance import Acceptance
 from tasks.engines.base import Sampling
 from tasks.engines.sampler import Sampler
+from tasks.judges.human import Human
 from tasks.judges.llm import LLM
 from tasks.pairing import Pairing
 from tasks.preferences import Preferences
@@ -25,14 +26,15 @@ from tasks.training.settings import RewardModel, Training
 
 def _kind_of_judge(value: Any) -> str:
     if isinstance(value, dict):
-        return "llm" if "endpoint" in value else "reward"
-    return {RewardModel: "reward", LLM: "llm"}.get(type(value), "program")
+        return "llm" if "endpoint" in value else "human" if "person" in value else "reward"
+    return "human" if value == "human" else {RewardModel: "reward", LLM: "llm", Human: "human"}.get(type(value), "program")
 
 
 RewardModelTag = Annotated[RewardModel, Tag("reward")]
 ProgramTag = Annotated[str, Tag("program")]
 LLMTag = Annotated[LLM, Tag("llm")]
-_TAGS = ("reward", "program", "llm")  # which of its kinds a judge is stands in a field's place, and is nobody's key
+HumanTag = Annotated[Human, Tag("human")]
+_TAGS = ("reward", "program", "llm", "human")  # which of its kinds a judge is stands in a field's place, and is nobody's key
 
 
 class Evaluation(BaseModel):
@@ -40,8 +42,9 @@ class Evaluation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     sampling: Sampling = Field(default=Sampling(n=1), description="one answer of each policy per held-out prompt")
-    judge: Annotated[RewardModelTag | ProgramTag | LLMTag, Discriminator(_kind_of_judge)] = Field(
-        default=RewardModel(), description="trained on preferences of its own, the name of a program, or an LLM (`endpoint.model`, ...)"
+    judge: Annotated[RewardModelTag | ProgramTag | LLMTag | HumanTag, Discriminator(_kind_of_judge)] = Field(
+        default=RewardModel(),
+        description="trained on preferences of its own, a program's name, an LLM (`endpoint.model`, ...), or `human` (`person`, `labels`, ...)",
     )
 
 
@@ -62,9 +65,10 @@ class Recipe(BaseModel):
     sampler: Sampler = Sampler()
     sweep: Sweep = Sweep()
     reward: RewardModel = RewardModel()
-    judge: Annotated[ProgramTag | LLMTag, Discriminator(_kind_of_judge)] = Field(
+    judge: Annotated[ProgramTag | LLMTag | HumanTag, Discriminator(_kind_of_judge)] = Field(
         default="reward-model",
-        description="who labels: `reward-model`, `policy` (it judges itself), a program, or an LLM (`endpoint.model`, ...)",
+        description="who labels: `reward-model`, `policy` (it judges itself), a program, an LLM (`endpoint.model`, ...), or `human` "
+        "(`person`, `labels`, ...)",
     )
     acceptance: Acceptance = Acceptance()
     pairing: Pairing = Pairing()
@@ -78,7 +82,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if isinstance(self.judge, LLM) and self.judge.compares:
+        if isinstance(self.judge, LLM | Human) and self.judge.compares:
             scored = {
                 f"acceptance.rule={self.acceptance.rule}": self.acceptance.rule != "all",
                 f"pairing.rule={self.pairing.rule}": self.pairing.rule != "first-round",
@@ -87,9 +91,12 @@ class Recipe(BaseModel):
             if wrong := [key for key, needs_scores in scored.items() if needs_scores]:
                 raise ValueError(
                     f"a judge that compares two answers gives no scores, without which there is no {' and no '.join(wrong)}: set "
-                    "judge.mode=ten (or additive, rubric), or acceptance.rule=all, pairing.rule=first-round and no sweep"
+                    "judge.mode=ten (or additive, rubric) of an LLM, or acceptance.rule=all, pairing.rule=first-round and no sweep"
                 )
         return self
+
+
+_OF_PEOPLE = Human.model_fields.keys() - LLM.model_fields.keys() - RewardModel.model_fields.keys()
 
 
 def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
@@ -121,7 +128,7 @@ def validated(values: dict[str, Any]) -> Recipe:
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
     *path, last = key.split(".")
     place: Any = values
-    _make_llm(values, key)
+    _make_judge(values, key)
     for depth, part in enumerate([*path, last]):
         if not isinstance(place, dict) or (part not in place and path[:1] != ["loss"]):
             raise UserError(_unknown(values, ".".join(key.split(".")[: depth + 1])))
@@ -130,11 +137,16 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
     place[last] = {"name": value} if key == "loss" and isinstance(value, str) else value
 
 
-def _make_llm(values: dict[str, Any], key: str) -> None:
-    """A judge becomes an LLM when one of its settings is set: `judge.endpoint.model`, `evaluation.judge.instruction`."""
+def _make_judge(values: dict[str, Any], key: str) -> None:
+    """A judge becomes an LLM when one of its settings is set: `judge.endpoint.model`, `evaluation.judge.instruction`; or a person, once
+    it is `human`, or with the settings that only a person has: `judge.labels`."""
     for owner, start in ((values, "judge."), (values["evaluation"], "evaluation.judge.")):
         judge, setting = owner["judge"], key.removeprefix(start).partition(".")[0]
-        if key.startswith(start) and (isinstance(judge, str) or (setting in LLM.model_fields and setting not in judge)):
+        if not key.startswith(start) or (isinstance(judge, dict) and setting in judge):
+            continue
+        if judge == "human" or setting in _OF_PEOPLE:
+            owner["judge"] = Human().model_dump()
+        elif isinstance(judge, str) or setting in LLM.model_fields:
             owner["judge"] = LLM.model_construct().model_dump()
 
 

@@ -1,17 +1,19 @@
-"""A judge compares completions, each two in both orders.
+"""A judge compares completions: an LLM each two in both orders, a person in one.
 
     compare(prompts, completions, by, pairing, seed)     ->  verdicts, one per match of a prompt's own completions
     compare_policies(prompts, before, after, by)         ->  verdicts, one per match of an answer of each policy
-Both orders are stored: `forward` and `backward`. Test: pytest tests/flows/test_llm_judge.py
+The orders are stored: `forward` and `backward`. Test: pytest tests/flows/test_llm_judge.py
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from storage import DatasetRef, Lake
-from tasks.judges.asking import llm_judge
+from tasks.judges.asking import LLMJudge, llm_judge
 from tasks.judges.base import Match, Verdict
+from tasks.judges.human import Human, HumanJudge
 from tasks.judges.llm import LLM
 from tasks.pairing import Pairing, first_round_ids, pairs_of
 from tasks.seeds import generator
@@ -20,6 +22,7 @@ from tasks.step import Out, step
 
 Row = Mapping[str, Any]
 Drawn = tuple[Row, Row | None]
+By = LLM | Human
 _ROWS_PER_CHUNK = 10_000  # the ledger keeps every answer, so the rows are written once all are there
 
 
@@ -28,14 +31,14 @@ def _matches(prompts: DatasetRef, completions: DatasetRef, **_: Any) -> int:
 
 
 @step("verdicts", title="compare {completions.rows} of {completions} by {by}", expects=_matches)
-def compare(out: Out, prompts: DatasetRef, completions: DatasetRef, by: LLM, pairing: Pairing, seed: int) -> None:
+def compare(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, pairing: Pairing, seed: int) -> None:
     """A verdict on each match of the first round; and one, without a match, on what was refused at sampling."""
     assert pairing.rule == "first-round", "the other rules need scores (flows/recipe.py says so)"
     _judge(out, prompts, own_matches(out.lake, completions, seed), by)
 
 
 @step("verdicts", title="compare {after} with {before} by {by}", expects=lambda after, **_: after.rows)
-def compare_policies(out: Out, prompts: DatasetRef, before: DatasetRef, after: DatasetRef, by: LLM) -> None:
+def compare_policies(out: Out, prompts: DatasetRef, before: DatasetRef, after: DatasetRef, by: By) -> None:
     """A verdict on each answer of the policy `after` against each of the policy `before` to the same prompt."""
     _judge(out, prompts, policy_matches(out.lake, before, after), by)
 
@@ -72,7 +75,7 @@ def asked_of(lake: Lake, prompts: DatasetRef, matches: Sequence[Drawn]) -> list[
     ]
 
 
-def _judge(out: Out, prompts: DatasetRef, matches: Sequence[Drawn], by: LLM) -> None:
+def _judge(out: Out, prompts: DatasetRef, matches: Sequence[Drawn], by: By) -> None:
     known, asked = [unasked(one, other) for one, other in matches], asked_of(out.lake, prompts, matches)
     judged = len(matches) - len(asked)
 
@@ -81,7 +84,7 @@ def _judge(out: Out, prompts: DatasetRef, matches: Sequence[Drawn], by: LLM) -> 
         judged += count
         out.progress(judged, len(matches), "comparisons")
 
-    with llm_judge(out.lake, out.version, by, out.say) as judge:
+    with _judge_for(out, by) as judge:
         found = iter(list(judge.compare(asked, advance)))
         verdicts = [verdict or next(found) for verdict in known]
     rows = [
@@ -94,6 +97,15 @@ def _judge(out: Out, prompts: DatasetRef, matches: Sequence[Drawn], by: LLM) -> 
     for number, chunk in enumerate(chunks):
         out.write(number, chunk)
     out.write(len(chunks), [{"id": out.row_id(n), "subject": out.version, **row} for n, row in enumerate(biases(rows))], table="metrics")
+
+
+@contextmanager
+def _judge_for(out: Out, by: By) -> Iterator[LLMJudge | HumanJudge]:
+    if isinstance(by, Human):
+        yield HumanJudge(by, out.lake, out.version, out.say)
+    else:
+        with llm_judge(out.lake, out.version, by, out.say) as judge:
+            yield judge
 
 
 def unasked(one: Row, other: Row | None) -> Verdict | None:
@@ -109,11 +121,11 @@ def unasked(one: Row, other: Row | None) -> Verdict | None:
 
 def biases(verdicts: Sequence[Row]) -> Iterator[dict[str, Any]]:
     """How often both orders name the same answer, and how often the first place wins, with 95 % intervals. Answers of exactly one half
-    name neither."""
-    told = [(row["forward"], row["backward"]) for row in verdicts if row["forward"] is not None and row["backward"] is not None]
-    decided = [(forward, backward) for forward, backward in told if forward != 0.5 and backward != 0.5]
+    name neither. A person is asked in one order only."""
+    told = [(row["forward"], row["backward"]) for row in verdicts if row["outcome"] in ("win", "lose", "tie")]
+    decided = [(forward, backward) for forward, backward in told if not {forward, backward} & {0.5, None}]
     consistent = sum((forward > 0.5) != (backward > 0.5) for forward, backward in decided)
-    asked = [one for both in told for one in both if one != 0.5]
+    asked = [one for both in told for one in both if one not in (0.5, None)]
     for name, count, total in (
         ("position_consistency", consistent, len(decided)),
         ("first_place_wins", sum(one > 0.5 for one in asked), len(asked)),

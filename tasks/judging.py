@@ -12,6 +12,7 @@ from typing import Any
 from storage import DatasetRef, Lake, ModelRef
 from tasks.judges.asking import llm_judge
 from tasks.judges.base import Judge, Question, Verdict
+from tasks.judges.human import Human
 from tasks.judges.llm import LLM
 from tasks.judges.policy import PolicyJudge
 from tasks.judges.programs import ProgramJudge
@@ -20,8 +21,8 @@ from tasks.judges.reward_model import RewardModelJudge
 from tasks.step import Out, step
 
 _ROWS_PER_CHUNK = 128
-By = ModelRef | LLM | str
-"""Who judges: a model of the lake, an LLM behind a server, or a program by name."""
+By = ModelRef | LLM | Human | str
+"""Who judges: a model of the lake, an LLM behind a server, a person (who only compares), or a program by name."""
 
 
 @step("verdicts", title="judge {completions.rows} of {completions} by {by}", expects=lambda completions, **_: completions.rows)
@@ -57,6 +58,7 @@ def _judge_for(out: Out, by: By, baselines: Mapping[str, str]) -> Iterator[Judge
         with llm_judge(out.lake, out.version, by, out.say) as judge:
             yield judge
     else:
+        assert not isinstance(by, Human), "people compare"
         yield make_judge(out.lake, by, baselines)
 
 

@@ -23,7 +23,8 @@ class LLM(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     MACHINE: ClassVar[dict[str, Any]] = {  # what decides nothing of a verdict; of the template it is the text that does (`content`)
-        "endpoint": Endpoint.MACHINE, "prices": True, "template": True, "max_invalid_rate": True
+        "endpoint": Endpoint.MACHINE, "prices": True, "template": True, "max_invalid_rate": True,
+        "batch": True,
     }  # fmt: skip
     endpoint: Endpoint = Endpoint()
     mode: Literal["pairwise", "additive", "ten", "rubric"] = Field(
@@ -40,6 +41,7 @@ class LLM(BaseModel):
     temperature: float = Field(default=0.0, ge=0)
     max_tokens: int = Field(default=400, ge=1, description="of an answer with reasons")
     max_invalid_rate: float = Field(default=0.2, ge=0, le=1, description="the run stops when more of the verdicts cannot be used")
+    batch: bool = Field(default=False, description="asks by the provider's batch interface: half the price, within a day")
     budget: Budget = Budget()
     prices: str | None = Field(default=None, description="a price list of your own (tasks/judges/prices.toml shows the form)")
 
@@ -106,4 +108,6 @@ class LLM(BaseModel):
                 f"Nobody knows what {self.endpoint.model} costs, so max_cost_usd cannot be kept: name its price in a file of your own "
                 "(judge.prices=my-prices.toml), or limit max_calls or max_tokens instead."
             )
+        if self.batch and found.price is not None:
+            return Priced(price=found.price.halved(), source=f"{found.source}, half of it for batches")
         return found
