@@ -196,4 +196,9 @@ CREATE TABLE calls (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6)
+_REPRODUCE = """
+ALTER TABLE runs ADD COLUMN command VARCHAR;   -- the one that does the same again; null for a run of an older version
+ALTER TABLE runs ADD COLUMN software VARCHAR;  -- JSON object: the machine, Python and the libraries that decide results, with their versions
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _REPRODUCE)

@@ -1,0 +1,51 @@
+"""`dapflow report` and `dapflow compare-runs`: what came of a run, and what differs between two; terminal, JSON, or one HTML page."""
+
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.console import Console
+
+from flows.lake.options import Count, Json, Lake, print_json, reading
+from storage.errors import UserError
+
+Html = Annotated[Path | None, Parameter(name="--html", help="Write one HTML page that needs nothing else.")]
+
+
+def report(*runs: str, html: Html = None, examples: Count = 12, lake: Lake = "lake", as_json: Json = False) -> None:
+    """What came of a run: better or worse, by how much, at what cost; examples, figures, what was left out, how to do it again.
+
+    Example: dapflow report newest --html report.html
+
+    Parameters
+    ----------
+    runs
+        A run's id or the beginning of one, `newest` (which is what is meant without any), or a policy; several stand side by side.
+    examples
+        How many prompts to show with both answers.
+    """
+    from flows.report.gather import gather
+    from flows.report.page import page
+    from flows.report.terminal import print_report
+
+    with reading(lake) as opened:
+        gathered = gather(opened, runs or ("newest",), examples)
+    if html is not None:
+        write(html, page(gathered))
+    if as_json:
+        print_json({"runs": gathered, **({"html": str(html)} if html else {})})
+    else:
+        print_report(Console(), gathered)
+        if html is not None:
+            print(f"The page: {html}")
+
+
+def write(path: Path, text: str) -> None:
+    """A page on disk, whole or not at all. Raises UserError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}.") from error
