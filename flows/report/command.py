@@ -7,7 +7,6 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from flows.lake.options import Count, Json, Lake, print_json, reading
-from storage.errors import UserError
 
 Html = Annotated[Path | None, Parameter(name="--html", help="Write one HTML page that needs nothing else.")]
 
@@ -25,7 +24,7 @@ def report(*runs: str, html: Html = None, examples: Count = 12, lake: Lake = "la
         How many prompts to show with both answers.
     """
     from flows.report.gather import gather
-    from flows.report.page import page
+    from flows.report.page import page, write
     from flows.report.terminal import print_report
 
     with reading(lake) as opened:
@@ -38,14 +37,3 @@ def report(*runs: str, html: Html = None, examples: Count = 12, lake: Lake = "la
         print_report(Console(), gathered)
         if html is not None:
             print(f"The page: {html}")
-
-
-def write(path: Path, text: str) -> None:
-    """A page on disk, whole or not at all. Raises UserError."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror}.") from error

@@ -16,6 +16,7 @@ from markupsafe import Markup
 
 from flows.lake.cells import span
 from flows.report import figures, svg, words
+from storage import UserError
 
 Row = Mapping[str, Any]
 # One picture each: what it is, its curves, the unit; curves that are in none of these get one of their own.
@@ -63,6 +64,17 @@ def page(runs: Sequence[Row], lineage: Mapping[str, str] | None = None) -> str:
             now=datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
         )
     )
+
+
+def write(path: Path, text: str) -> None:
+    """A page on disk, whole or not at all. Raises UserError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}.") from error
 
 
 def forest(iterations: Sequence[Row]) -> Markup | None:
