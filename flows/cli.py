@@ -17,7 +17,7 @@ from flows.agreement import agreement
 from flows.environment import prepare
 from flows.lake import COMMANDS
 from flows.lake.options import Lake
-from flows.report.command import report
+from flows.report.command import compare_runs, report
 from flows.talk import chat, serve
 from flows.winrate import winrate
 from storage.errors import UserError
@@ -29,7 +29,9 @@ app = App(
     help="Direct alignment from preferences, as a flow: sample, judge, pair, train, measure, and again.",
 )
 
-for name, command in (COMMANDS | {"agreement": agreement, "chat": chat, "report": report, "serve": serve, "winrate": winrate}).items():
+for name, command in (
+    COMMANDS | {"agreement": agreement, "chat": chat, "compare-runs": compare_runs, "report": report, "serve": serve, "winrate": winrate}
+).items():
     app.command(command, name=name)
 
 Settings = Annotated[tuple[str, ...], Parameter(name="--set", help="Change the recipe: key=value, repeatable.", negative=())]

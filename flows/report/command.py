@@ -37,3 +37,34 @@ def report(*runs: str, html: Html = None, examples: Count = 12, lake: Lake = "la
         print_report(Console(), gathered)
         if html is not None:
             print(f"The page: {html}")
+
+
+def compare_runs(a: str, b: str, /, *, html: Html = None, examples: Count = 12, lake: Lake = "lake", as_json: Json = False) -> None:
+    """What differs between two runs: parameters, inputs, code, and the outcome by a paired test on the prompts both were measured on.
+
+    Example: dapflow compare-runs 3f9c01 newest --html compare.html
+
+    Parameters
+    ----------
+    a
+        A run's id or the beginning of one, `newest`, or a policy; of several iterations the last.
+    b
+        The other.
+    examples
+        How many of the prompts whose winner flipped to show.
+    """
+    from flows.report.compare import compare
+    from flows.report.find import find
+    from flows.report.page import compare_page, write
+    from flows.report.terminal import print_comparison
+
+    with reading(lake) as opened:
+        found = compare(opened, find(opened, a)[-1], find(opened, b)[-1], examples)
+    if html is not None:
+        write(html, compare_page(found))
+    if as_json:
+        print_json(found)
+    else:
+        print_comparison(Console(), found)
+        if html is not None:
+            print(f"The page: {html}")

@@ -111,13 +111,18 @@ class _Site:
         versions = [self.catalogue.versions[one] for one in self.shown]
         boxes = {
             one.version: Box(
-                title=f"{one.step.replace('_', ' ')}", note=f"{one.kind} {one.version[:8]} · {one.rows:,}", kind=one.kind, href=self.names[one.version]
+                title=f"{one.step.replace('_', ' ')}",
+                note=f"{one.kind} {one.version[:8]} · {one.rows:,}",
+                kind=one.kind,
+                href=self.names[one.version],
             )
             for one in versions
         }
         parents = {one: [other for other in dict.fromkeys(self.catalogue.parents.get(one, {}).values()) if other in boxes] for one in boxes}
         made = sorted(versions, key=lambda one: one.opened_at)
-        return self._render("lineage.html", picture=graph(boxes, parents, self.start), versions=made, start=self.catalogue.versions[self.start])
+        return self._render(
+            "lineage.html", picture=graph(boxes, parents, self.start), versions=made, start=self.catalogue.versions[self.start]
+        )
 
     def version(self, version: str) -> str:
         info, catalogue = self.catalogue.versions[version], self.catalogue

@@ -61,7 +61,7 @@ def page(runs: Sequence[Row], lineage: Mapping[str, str] | None = None) -> str:
             frontier=frontier(iterations),
             pictures={one["policy"]: pictures(one) for one in iterations},
             lineage=lineage or {},
-            now=datetime.now().astimezone().strftime("%d %B %Y, %H:%M"),
+            now=_now(),
         )
     )
 
@@ -75,6 +75,15 @@ def write(path: Path, text: str) -> None:
         part.replace(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def compare_page(found: Row) -> str:
+    """found: of `compare`."""
+    told = found["outcome"]
+    met = told.get("meeting") is not None
+    rows = [("B over A", told["meeting"], told["meeting_low"], told["meeting_high"])] if met else []
+    drawn = svg.intervals(rows, "prompts on which B scores higher, % (95 % interval)") if rows else None
+    return environment().get_template("compare.html").render(found=found, forest=drawn, now=_now())
 
 
 def forest(iterations: Sequence[Row]) -> Markup | None:
@@ -131,3 +140,7 @@ def _curves(held: Mapping[str, Sequence[tuple[float, float, str]]], y_label: str
 
 def _points(value: float) -> str:
     return f"{100 * (value - 0.5):+.1f} points"
+
+
+def _now() -> str:
+    return datetime.now().astimezone().strftime("%d %B %Y, %H:%M")

@@ -41,7 +41,10 @@ def publish_report(policy: ModelRef, metrics: DatasetRef) -> str:
         folder = folder_of(lake, policy.version)
         addresses = write_lineage(lake, policy.version, folder / "lineage", _PROMPTS, report="../index.html")
         one = report_of(lake, found)
-        write(folder / "index.html", page([run_of(found) | {"iterations": [one]}], {key: f"lineage/{name}" for key, name in addresses.items()}))
+        write(
+            folder / "index.html",
+            page([run_of(found) | {"iterations": [one]}], {key: f"lineage/{name}" for key, name in addresses.items()}),
+        )
     except UserError as error:
         reporter().said(f"The iteration is done, but its report is not: {error}")
         return ""
@@ -73,7 +76,9 @@ def markdown(one: Row, folder: Path) -> str:
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *([_cell(one) for one in row] for row in rows))])
+    return "\n".join(
+        ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *([_cell(one) for one in row] for row in rows))]
+    )
 
 
 def _cell(text: str) -> str:

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.lake.cells import cell, span, table_of
-from flows.report.figures import laid_out
+from flows.report.figures import laid_out, readable, value_of
 from flows.report.words import Marked, marked
 
 Row = Mapping[str, Any]
@@ -25,6 +25,32 @@ def print_report(console: Console, runs: Sequence[Row]) -> None:
             _iteration(console, one)
         if run["command"]:
             console.print(Text(f"again: {run['command']}", "dim"), soft_wrap=True)
+
+
+def print_comparison(console: Console, found: Row) -> None:
+    """B against A: the outcome, what differs, which prompts flipped."""
+    outcome = found["outcome"]
+    head = Text(f"B {outcome['verdict']}".upper() if outcome["verdict"] != "cannot tell" else "CANNOT TELL", _STYLES[outcome["verdict"]])
+    lines = [head, Text(outcome["sentence"]), Text(f"{outcome['prompts_both']:,} prompts in common")]
+    if "difference" in outcome:
+        told = f"win rates {outcome['win_rate_a']:.1%} and {outcome['win_rate_b']:.1%}: {100 * outcome['difference']:+.1f} points"
+        told += f" [{100 * outcome['difference_low']:+.1f}, {100 * outcome['difference_high']:+.1f}], paired"
+        lines.append(Text(told + ("" if outcome["same_opponent"] else "; each against the policy before it, and these differ")))
+        lines.append(Text(f"winner flipped on {outcome['flipped_to_win']} prompts for B, {outcome['flipped_to_loss']} against it"))
+    title = Text(f"A {found['a']['label']} ({found['a']['policy'][:8]})   B {found['b']['label']} ({found['b']['policy'][:8]})")
+    console.print(Panel(Text("\n").join(lines), title=title, title_align="left"))
+    for one in found["flipped"][:_EXAMPLES]:
+        _example(console, one, ("A", "B"))
+    changed = [{"key": f"input {row['part']}"} | {key: (row[key] or "")[:8] for key in "ab"} for row in found["inputs"] if not row["same"]]
+    changed += [row | {"key": f"code of {row['key']}"} for row in found["code"]] + found["software"]
+    table = table_of("what differs", "A", "B")
+    for row in [*found["parameters"], *changed]:
+        table.add_row(row["key"], *(cell("" if row[key] is None else row[key], 60) for key in "ab"))
+    console.print(table if table.row_count else "nothing differs in parameters, inputs, code or software")
+    table = table_of("metric", ">A", ">B", "unit")
+    for row in found["metrics"]:
+        table.add_row(readable(row["name"]), value_of(row, "a"), value_of(row, "b"), row["unit"] or "")
+    console.print(table)
 
 
 def price(cost: Row) -> str:
@@ -57,13 +83,13 @@ def _iteration(console: Console, one: Row) -> None:
     console.print()
 
 
-def _example(console: Console, example: Row) -> None:
+def _example(console: Console, example: Row, sides: tuple[str, str] = ("before", "after")) -> None:
     before, after = marked(*(cell(example[side].strip(), _LONG) for side in ("before", "after")))
     table = Table(show_header=False, show_edge=False, pad_edge=False, box=None)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("before", _text(before, "strike dark_orange"))
-    table.add_row("after", _text(after, "underline blue"))
+    table.add_row(sides[0], _text(before, "strike dark_orange"))
+    table.add_row(sides[1], _text(after, "underline blue"))
     title = Text(cell(example["prompt"].replace("\n", " "), 90))
     subtitle = Text(example["why"] + ("" if example["change"] is None else f", {example['change']:+.2f}"))
     console.print(Panel(table, title=title, title_align="left", subtitle=subtitle, subtitle_align="right"))
