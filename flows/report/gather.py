@@ -14,7 +14,7 @@ from storage import Lake
 from tasks.statistics import wilson
 
 Row = dict[str, Any]
-_BANDS = 5  # groups of prompts by how much longer the new answer is
+_BANDS, _PER_BAND = 5, 8  # groups of prompts by how much longer the new answer is, and how many prompts it takes to draw them
 
 
 def report_of(lake: Lake, found: Found, shown: int = 12) -> Row:
@@ -93,15 +93,24 @@ def _outcome(metrics: Mapping[str, Row], held_out: int) -> Row:
 
 
 def by_length(judged: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """The win rate, with Wilson's interval, in groups of prompts by how many tokens longer the new answer is."""
-    rows = sorted((row["after_tokens"] - row["before_tokens"], row["win"]) for row in judged if row["after_tokens"] is not None)
-    bands = min(_BANDS, len(rows) // 8)
+    """The win rate, with Wilson's interval, in groups of prompts by how many tokens longer the new answer is; equal lengths stay together."""
+    wins: dict[float, list[float]] = {}
+    for row in judged:
+        if row["after_tokens"] is not None and row["before_tokens"] is not None:
+            wins.setdefault(row["after_tokens"] - row["before_tokens"], []).append(row["win"])
+    total = sum(map(len, wins.values()))
+    bands: dict[int, list[float]] = {}
+    before = 0
+    for length in sorted(wins):
+        bands.setdefault(int(_BANDS * (before + len(wins[length]) / 2) / total), []).append(length)
+        before += len(wins[length])
+    if len(bands) < 2 or total < _PER_BAND * _BANDS:
+        return []
     told = []
-    for place in range(bands if bands > 1 else 0):
-        part = rows[place * len(rows) // bands : (place + 1) * len(rows) // bands]
-        wins = sum(win for _, win in part)
-        low, high = wilson(wins, len(part))
+    for lengths in bands.values():
+        part = [win for length in lengths for win in wins[length]]
+        low, high = wilson(sum(part), len(part))
         told.append(
-            {"least": part[0][0], "most": part[-1][0], "prompts": len(part), "win_rate": wins / len(part), "low": low, "high": high}
+            {"least": lengths[0], "most": lengths[-1], "prompts": len(part), "win_rate": sum(part) / len(part), "low": low, "high": high}
         )
     return told

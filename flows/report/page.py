@@ -115,15 +115,15 @@ def pictures(one: Row) -> list[tuple[str, Markup]]:
     if all(one["scores"].values()):
         drawn.append(("Scores by the evaluation judge", svg.histogram(one["scores"], "score, in the judge's unit")))
     if one["by_length"]:
-        bands = [(f"{band['least']:+.0f}…{band['most']:+.0f}", band["win_rate"], band["low"], band["high"]) for band in one["by_length"]]
-        drawn.append(("Win rate by length", svg.columns(bands, "how much longer the new answer is, tokens", "win rate, %")))
+        bands = [(_span(band["least"], band["most"]), band["win_rate"], band["low"], band["high"]) for band in one["by_length"]]
+        drawn.append(("Win rate by length", svg.columns(bands, "how much longer the new answer is, tokens", "win rate, % of prompts")))
     curves, used = one["curves"], set(_QUIET)
     for title, names in _PANELS:
         held = {name.rpartition("_")[2]: curves[name] for name in names if name in curves}
         used |= set(names)
         if held:
             unit = next(iter(held.values()))[0][2]
-            drawn.append((f"Training: {title}", _curves(held, f"{title}{', ' + unit if unit else ''}")))
+            drawn.append((f"Training: {title}", _curves(held, unit or title)))
     for name in curves.keys() - used:
         drawn.append((figures.readable(name), _curves({name: curves[name]}, curves[name][0][2] or figures.readable(name))))
     return drawn
@@ -140,6 +140,10 @@ def _curves(held: Mapping[str, Sequence[tuple[float, float, str]]], y_label: str
 
 def _points(value: float) -> str:
     return f"{100 * (value - 0.5):+.1f} points"
+
+
+def _span(least: float, most: float) -> str:
+    return f"{least:+.0f}" if least == most else f"{least:+.0f} to {most:+.0f}"
 
 
 def _now() -> str:

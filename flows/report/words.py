@@ -8,6 +8,7 @@ import re
 
 Marked = list[tuple[str, bool]]
 _WORD = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+")
+_LIKE = 0.2  # of the words, in common: below, all that can be told is that the texts differ
 _MOST = 2_000  # words: beyond, comparing takes longer than reading helps
 
 
@@ -17,7 +18,7 @@ def marked(before: str, after: str) -> tuple[Marked, Marked]:
     if max(len(old), len(new)) > _MOST:
         return [(before, False)], [(after, False)]
     matcher = difflib.SequenceMatcher(a=[one.strip() for one in old], b=[one.strip() for one in new], autojunk=False)
-    if matcher.ratio() < 0.1:
+    if matcher.ratio() < _LIKE:
         return [(before, False)], [(after, False)]
     left: Marked = []
     right: Marked = []
