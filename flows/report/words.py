@@ -8,7 +8,7 @@ import re
 
 Marked = list[tuple[str, bool]]
 _WORD = re.compile(r"\s*\S+\s*?(?=\s|$)|\s+")
-_LIKE = 0.2  # of the words, in common: below, all that can be told is that the texts differ
+_LIKE = 0.12  # of the words, in common: below, all that can be told is that the texts differ
 _MOST = 2_000  # words: beyond, comparing takes longer than reading helps
 
 

@@ -3,6 +3,7 @@
 python -m tests.benchmarks.report [prompts] [recipes]      each command as a user runs it, start of the process included
 """
 
+import resource
 import subprocess
 import sys
 import tempfile
@@ -13,6 +14,12 @@ from storage import Lake
 from tests.flows.evaluated import run
 
 _WORDS = "an answer of some length to a question of some length, as a model of the kind that is aligned here may give it; " * 4
+
+
+def processor_seconds() -> float:
+    """What the processes started so far have used: on a busy machine the better measure."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def main(prompts: int = 10_000, recipes: int = 4) -> None:
@@ -32,11 +39,11 @@ def main(prompts: int = 10_000, recipes: int = 4) -> None:
             ["compare-runs", names[0], names[-1], "--html", str(page)],
             ["lineage", policy, "--html", str(Path(folder) / "pages")],
         ):
-            started = time.perf_counter()
+            started, spent = time.perf_counter(), processor_seconds()
             subprocess.run([sys.executable, "-m", "flows.cli", *command, "--lake", str(address)], check=True, capture_output=True)
-            print(
-                f"{time.perf_counter() - started:6.1f} s  dapflow {command[0]}, {page.stat().st_size / 1000 if page.exists() else 0:,.0f} kB"
-            )
+            seconds, spent = time.perf_counter() - started, processor_seconds() - spent
+            size = f", {page.stat().st_size / 1000:,.0f} kB" if "--html" in command and command[0] != "lineage" else ""
+            print(f"{seconds:6.1f} s, {spent:5.1f} s of processor  dapflow {command[0]}{size}", flush=True)
 
 
 if __name__ == "__main__":

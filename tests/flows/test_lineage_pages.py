@@ -52,7 +52,7 @@ def test_texts_are_shown_and_not_believed(measured: Lake, pages: Path) -> None:
 
 def test_a_dataset_shows_the_rows_of_the_prompts_followed_and_says_how_many_there_are(measured: Lake, pages: Path) -> None:
     found = find(measured, "worse")[0]
-    assert "3 of 10" in " ".join(Read((pages / f"{found.parts['after']}.html").read_text()).seen)
+    assert "3 of 20" in " ".join(Read((pages / f"{found.parts['after']}.html").read_text()).seen)
 
 
 def test_a_folder_with_other_things_in_it_is_left_alone(measured: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
