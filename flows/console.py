@@ -173,7 +173,9 @@ def _next(result: dict[str, Any]) -> Panel:
     lake = lake if "://" in lake else os.path.relpath(lake)
     where = "" if lake == "lake" else f" --lake {lake}"
     same = "".join([" --toy" if result["toy"] else "", *(f" --set {shlex.quote(one)}" for one in result["settings"])]) + where
+    reports = [one["report"] for one in result["iterations"] if one["report"]]
     lines = [
+        *([f"read it      {os.path.relpath(reports[-1])}"] if reports else []),
         f"go on        {command} run {recipe} --iterations {further}{same}",
         f"look at it   {command} ui{where}",
         f"change it    {command} run {recipe} --set loss=hinge-norm{same}",

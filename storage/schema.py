@@ -231,4 +231,9 @@ _V8 = "".join(
     f"CALL {{lake}}.set_option('data_inlining_row_limit', 1000, table_name => '{table}');\n" for table in ("questions", "labels", "batches")
 )
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8)
+_V9 = """
+ALTER TABLE runs ADD COLUMN command VARCHAR;   -- the one that does the same again; null for a run of an older version
+ALTER TABLE runs ADD COLUMN software VARCHAR;  -- JSON object: the machine, Python and the libraries that decide results, with their versions
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9)
