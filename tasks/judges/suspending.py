@@ -1,6 +1,6 @@
 """A run of a Prefect deployment that has to wait for a person gives its machine back: it is suspended, and begun again when it is resumed.
 
-What it has done by then is in the lake, so beginning again costs seconds. Test: pytest tests/flows/test_human_judge.py
+What it has done by then is in the lake, so beginning again costs seconds.
 """
 
 from typing import NoReturn
