@@ -45,6 +45,7 @@ class Desk:
                 f"Others can reach the labelling page at {host}, so it needs a password: set {PASSWORD}, or leave host=127.0.0.1."
             )
         self.sitting: Sitting | None = None
+        self.closed = False
 
     def show(self, sitting: Sitting) -> str:
         """Put a sitting on the page; returns its address."""
@@ -63,6 +64,7 @@ def serve(desk: Desk) -> Iterator[Desk]:
     try:
         yield desk
     finally:
+        desk.closed = True  # connections that a browser keeps open must not go on with what is over
         server.shutdown()
         server.server_close()
         thread.join()
@@ -122,7 +124,9 @@ class _Handler(BaseHTTPRequestHandler):
         """Whether the request is not from the page itself, or without the password; then it has been answered."""
         desk = self.desk
         name = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
-        if not desk.open_to_others and not _is_loopback(name):  # a name of somebody else's that points here (DNS rebinding)
+        if desk.closed:
+            self.close_connection = True
+        elif not desk.open_to_others and not _is_loopback(name):  # a name of somebody else's that points here (DNS rebinding)
             self._json(403, {"error": "the page answers to its own address only"})
         elif self.command == "POST" and self.headers.get_content_type() != "application/json":  # which no other site may send
             self._json(415, {"error": "JSON is wanted"})
