@@ -26,19 +26,23 @@ def run(
     text: str = "",
     settings: dict[str, Any] | None = None,
     more: dict[str, float] | None = None,
+    compared: bool = False,
 ) -> Made:
     """A run `name` of one iteration: of `prompts` held-out prompts the first share `wins` is won by one point, the rest lost by one.
 
-    longer: tokens that the new answers have more; text: stands in every answer and prompt; more: further metrics.
+    longer: tokens that the new answers have more; text: stands in every answer and prompt; more: further metrics; compared: by a
+    judge that sees both answers, and not by one that scores each.
     """
     with record_run(lake, name, "rso", settings or {"loss": {"name": "sigmoid_norm", "beta": 0.1}}, "dapflow run rso --toy") as record:
         made = iteration(lake, number, policy or initial_policy(lake))
-        made |= _evaluated(lake, name, made, prompts, wins, longer, text, more or {})
+        made |= _evaluated(lake, name, made, prompts, wins, longer, text, more or {}, compared)
         record.made(1, made["trained"], made["metrics"])
     return made
 
 
-def _evaluated(lake: Lake, name: str, made: Made, prompts: int, wins: float, longer: int, text: str, more: dict[str, float]) -> Made:
+def _evaluated(
+    lake: Lake, name: str, made: Made, prompts: int, wins: float, longer: int, text: str, more: dict[str, float], compared: bool
+) -> Made:
     questions = [f"held-out question {place}? {text}" for place in range(prompts)]
     asked = named(f"held out {prompts} {text}")
     digests = [hashlib.sha256(one.encode()).hexdigest()[:16] for one in questions]
@@ -63,6 +67,8 @@ def _evaluated(lake: Lake, name: str, made: Made, prompts: int, wins: float, lon
             }
         )  # fmt: skip
         found[side] = write(lake, "completions", version, "sample", rows, {"policy": model, "prompts": found["held_out"]})
+        if compared:
+            continue
         scores = np.where(won, 1.0, -1.0) if side == "after" else np.zeros(prompts)
         verdicts = named(f"{name} judged {side} {prompts}")
         rows = pa.table(
@@ -72,6 +78,17 @@ def _evaluated(lake: Lake, name: str, made: Made, prompts: int, wins: float, lon
             }
         )  # fmt: skip
         found[f"judged_{side}"] = write(lake, "verdicts", verdicts, "judge", rows, {"completions": found[side], "by": judge})
+    if compared:
+        verdicts = named(f"{name} compared {prompts}")
+        rows = pa.table(
+            {
+                "id": ids(verdicts, prompts), "prompt_id": ids(asked, prompts), "completion_id": ids(found["after"].version, prompts),
+                "other_id": ids(found["before"].version, prompts), "judge": ["program"] * prompts,
+                "outcome": np.where(won, "win", "lose").tolist(), "score": np.where(won, 0.9, 0.3),
+            }
+        )  # fmt: skip
+        parents = {"prompts": found["held_out"], "before": found["before"], "after": found["after"]}
+        found["compared"] = write(lake, "verdicts", verdicts, "compare_policies", rows, parents)
     rate, low, high = bootstrap_share(won.astype(float).tolist(), 0)
     figures: list[tuple[str, float, float | None, float | None, str]] = [("win_rate", rate, low, high, "share of prompts")]
     figures += [("judged_prompts", float(prompts), None, None, "prompts"), ("length_before", 5.0, None, None, "tokens")]
@@ -79,6 +96,6 @@ def _evaluated(lake: Lake, name: str, made: Made, prompts: int, wins: float, lon
     version = named(f"{name} evaluated")
     columns = dict(zip(("name", "value", "low", "high", "unit"), map(list, zip(*figures, strict=True)), strict=True))
     rows = pa.table({"id": ids(version, len(figures)), "subject": [made["trained"].version] * len(figures), **columns})
-    parents = {"policy": made["trained"], **{key: found[key] for key in ("before", "after", "judged_before", "judged_after")}}
+    parents = {"policy": made["trained"], **{key: ref for key, ref in found.items() if key != "held_out"}}
     found["metrics"] = write(lake, "metrics", version, "evaluate", rows, parents)
     return found

@@ -15,7 +15,7 @@ from flows.report.gather import by_length, gather, report_of
 from flows.report.page import page
 from flows.report.words import marked
 from storage import Lake, UserError
-from tests.flows.evaluated import HOSTILE
+from tests.flows.evaluated import HOSTILE, run
 from tests.flows.test_run import SMALL, dapflow
 
 
@@ -75,6 +75,18 @@ def test_examples_gained_lost_and_middle_with_both_answers(measured: Lake) -> No
     assert [(one["why"], one["change"]) for one in examples] == [("gained most", 1.0), ("lost most", -1.0), ("in the middle", 1.0)]
     assert examples[0]["before"] == "the before answer of better to question 0 "
     assert (examples[0]["before_tokens"], examples[0]["after_tokens"], examples[0]["prompt"]) == (5.0, 10.0, "held-out question 0? ")
+
+
+def test_a_judge_that_compares_both_answers_is_read_as_well(lake: Lake) -> None:
+    run(lake, "night", prompts=8, wins=0.25, compared=True)
+    one = told(lake, "night", shown=2)
+    # a probability of 0.9 that the new answer is better: 2 * 0.9 - 1
+    assert [(example["why"], example["win"], round(example["change"], 6)) for example in one["examples"]] == [
+        ("gained most", 1.0, 0.8),
+        ("lost most", 0.0, -0.4),
+    ]
+    assert [judge["judge"] for judge in one["judges"] if judge["role"] == "measured the result"] == ["program"]
+    assert "judged +0.80" in page(gather(lake, ["night"]))
 
 
 def test_what_was_left_out_is_counted_with_its_reason(measured: Lake) -> None:
