@@ -45,7 +45,7 @@ def _heartbeat(dead_after: int) -> AutomationCore:
         within=timedelta(seconds=dead_after),
     )
     message = f"No sign of life for {dead_after} seconds. The next run goes on from what is in the lake."
-    action = ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=message)
+    action = ChangeFlowRunState(state=StateType.CRASHED, name="Crashed", message=message, force=False)
     return AutomationCore(
         name="dapflow: no heartbeat", description="A run whose process is gone gives back its slot.", trigger=trigger, actions=[action]
     )
@@ -77,14 +77,14 @@ def _block(notify: str) -> Any:
 
     if not notify.startswith(("http://", "https://")):
         try:
-            document = Block.load(notify)._block_document_id
+            block: Any = Block.load(notify)
         except (ValueError, ObjectNotFound) as error:
             raise UserError(
                 f"The server has no block {notify}: write TYPE/NAME, such as slack-webhook/team, or give the URL of a webhook."
             ) from error
-        return document
+        return block._block_document_id
     if urlsplit(notify).hostname == "hooks.slack.com":
-        block: Any = SlackWebhook(url=notify)  # type: ignore[arg-type]
+        block = SlackWebhook(url=notify)  # type: ignore[arg-type]
     else:
         said = {"subject": "{{subject}}", "body": "{{body}}", "text": "{{subject}}\n{{body}}"}
         block = CustomWebhookNotificationBlock(name="dapflow", url="{{url}}", json_data=said, secrets={"url": notify})  # type: ignore[arg-type]

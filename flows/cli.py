@@ -88,7 +88,7 @@ def run(
     chosen(recipe, list(settings), toy)  # says what is wrong with the recipe before anything is started
     reporter = ConsoleReporter(console)
     with reporter, report_to(reporter):
-        result = align(recipe, iterations, list(settings), toy, lake)
+        result = align(recipe, iterations, settings, toy, lake)
     print_summary(console, result, reporter.records)
     if as_json:
         steps = [{name: getattr(one, name) for name in ("name", "version", "state", "rows", "seconds")} for one in reporter.records]

@@ -33,7 +33,7 @@ from tasks.step import current_lake, use_lake
 
 RecipeName = Enum("RecipeName", {name: name for name in RECIPES}, type=str)
 """The recipes as a choice of the UI's form."""
-_FIRST = RecipeName("rso")
+_FIRST = RecipeName("rso")  # type: ignore[call-arg]
 
 
 @flow(name="night", flow_run_name="night of {recipe.value}", persist_result=False)
@@ -49,7 +49,7 @@ def night(recipe: RecipeName = _FIRST, settings: tuple[str, ...] = (), toy: bool
     Returns the row of `promotions` that it has written. Raises UserError for what the user can put right.
     """
     remember_server()
-    wanted, run = chosen(RecipeName(recipe).value, settings, toy), str(flow_run.id)
+    wanted, run = chosen(recipe.value, settings, toy), str(flow_run.id)
     with Lake(lake) as opened, use_lake(opened):
         bury(opened)
         if (told := decided_by(opened, run)) is not None:  # killed right after it had decided, and tried again

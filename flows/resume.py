@@ -104,7 +104,7 @@ def _again(parameters: dict[str, Any]) -> None:
     reporter = ConsoleReporter(Console())
     with reporter, report_to(reporter):
         if "iterations" in parameters:
-            result = align(**parameters)
+            result: Any = align(**parameters)
         else:
             row = night(**parameters)
             print(f"{row['action']} models@{row['candidate']}: {row['reason']}")
