@@ -4,7 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test test-browser test-clusters test-vllm setup lint format types check stress clean
+PORT ?= 4200
+LAKE ?= lake
+
+.PHONY: run test test-browser test-clusters test-nights test-vllm server worker setup lint format types check stress clean
 
 run: setup
 	$(BIN)/dapflow run rso
@@ -13,6 +16,13 @@ test: $(VENV)/.test-ready
 	$(BIN)/python -m pytest --numprocesses auto
 
 setup: $(VENV)/.ready
+
+# A Prefect server on PORT of loopback with the runs of LAKE, and a worker for it; then: dapflow deploy
+server: setup
+	$(BIN)/dapflow ui --port $(PORT) --lake $(LAKE)
+
+worker: setup
+	$(BIN)/dapflow worker --server http://127.0.0.1:$(PORT)/api
 
 # Longer than a test run should take: 200 writers killed, 8 processes writing 400 versions, 20 judges killed amid 2,000 comparisons.
 stress: $(VENV)/.test-ready
@@ -28,6 +38,10 @@ test-browser: $(VENV)/.test-ready
 test-clusters: $(VENV)/.test-ready
 	@$(PIP) --editable '.[dask,ray]'
 	$(BIN)/python -m pytest -m clusters
+
+# Nights through a real server, scheduler and worker, each of which is killed.
+test-nights: $(VENV)/.test-ready
+	$(BIN)/python -m pytest -m nights
 
 # Real vLLM on the CPU, in an environment of its own (3.4 GB).
 test-vllm: $(VENV)/.test-ready .venv-vllm/.ready

@@ -28,7 +28,7 @@ from tasks.step import use_lake
 
 @flow(name="align", flow_run_name="align with {recipe}", persist_result=False)
 def align(
-    recipe: str = "rso", iterations: int = 1, settings: list[str] | None = None, toy: bool = False, lake: str = "lake"
+    recipe: str = "rso", iterations: int = 1, settings: tuple[str, ...] = (), toy: bool = False, lake: str = "lake"
 ) -> dict[str, Any]:
     """Run `iterations` iterations of a recipe, each on top of the one before; what the lake already holds is not done again.
 
@@ -36,10 +36,10 @@ def align(
     prints about the iterations. Raises UserError for what the user can put right.
     """
     remember_server()
-    wanted = chosen(recipe, settings or [], toy)
+    wanted = chosen(recipe, settings, toy)
     done: list[Iteration] = []
     reports: list[str] = []
-    command = command_of(recipe, iterations, settings or [], toy)
+    command = command_of(recipe, iterations, settings, toy)
     with (
         Lake(lake) as opened,
         use_lake(opened),
@@ -49,7 +49,7 @@ def align(
             done.append(one)
             record.made(len(done), one.policy, one.parts["metrics"])
             reports.append(publish_report(one.policy, one.parts["metrics"]))
-        asked = {"recipe": recipe, "toy": toy, "settings": settings or [], "lake": opened.location.address}
+        asked = {"recipe": recipe, "toy": toy, "settings": list(settings), "lake": opened.location.address}
         told = [summarise(opened, one) | {"report": report} for one, report in zip(done, reports, strict=True)]
         return asked | {"iterations": told}
 
@@ -60,7 +60,7 @@ def command_of(recipe: str, iterations: int, settings: Sequence[str], toy: bool)
     return shlex.join([*words, *(word for setting in settings for word in ("--set", setting))])
 
 
-def chosen(name: str, settings: list[str], toy: bool) -> Recipe:
+def chosen(name: str, settings: Sequence[str], toy: bool) -> Recipe:
     """The recipe that a name, settings and the toy switch stand for. Raises UserError also for a judge that could not be asked."""
     recipe = recipe_named(name)
     wanted = change(toy_of(recipe) if toy else recipe, settings)

@@ -5,6 +5,7 @@ Heavy imports stand inside the commands, so that --help is quick and Prefect see
 
 import json
 import os
+import socket
 import sys
 from collections.abc import Sequence
 from typing import Annotated, NoReturn
@@ -14,11 +15,14 @@ from rich.console import Console
 
 from flows import interrupt
 from flows.agreement import agreement
+from flows.deploy import deploy, worker
 from flows.environment import prepare
 from flows.lake import COMMANDS
 from flows.lake.options import Lake
 from flows.people import label
+from flows.policies import policies, promote, rollback
 from flows.report.command import compare_runs, report
+from flows.resume import doctor, resume
 from flows.talk import chat, serve
 from flows.winrate import winrate
 from storage.errors import UserError
@@ -30,6 +34,10 @@ app = App(
     help="Direct alignment from preferences, as a flow: sample, judge, pair, train, measure, and again.",
 )
 
+NIGHTS = {
+    "deploy": deploy, "worker": worker, "resume": resume, "doctor": doctor, "policies": policies, "promote": promote, "rollback": rollback,
+}  # fmt: skip
+
 _OWN = {
     "agreement": agreement,
     "chat": chat,
@@ -39,7 +47,7 @@ _OWN = {
     "serve": serve,
     "winrate": winrate,
 }
-for name, command in (COMMANDS | _OWN).items():
+for name, command in (COMMANDS | NIGHTS | _OWN).items():
     app.command(command, name=name)
 
 Settings = Annotated[tuple[str, ...], Parameter(name="--set", help="Change the recipe: key=value, repeatable.", negative=())]
@@ -80,7 +88,7 @@ def run(
     chosen(recipe, list(settings), toy)  # says what is wrong with the recipe before anything is started
     reporter = ConsoleReporter(console)
     with reporter, report_to(reporter):
-        result = align(recipe, iterations, list(settings), toy, lake)
+        result = align(recipe, iterations, settings, toy, lake)
     print_summary(console, result, reporter.records)
     if as_json:
         steps = [{name: getattr(one, name) for name in ("name", "version", "state", "rows", "seconds")} for one in reporter.records]
@@ -133,16 +141,28 @@ def recipes(name: str | None = None, /, *, as_json: Json = False) -> None:
 
 
 @app.command
-def ui(*, lake: Lake = "lake", port: int = 4200) -> NoReturn:
-    """Open the Prefect UI on the runs of a lake, on loopback; Ctrl-C ends it.
+def ui(*, lake: Lake = "lake", port: int = 4200, host: str = "127.0.0.1") -> NoReturn:
+    """Open the Prefect UI on the runs of a lake, on loopback; Ctrl-C ends it. Workers and schedules use the same server.
 
     Example: dapflow ui --port 4300
+
+    Parameters
+    ----------
+    host
+        Another address to listen on: then PREFECT_SERVER_API_AUTH_STRING=user:password must be set, and is asked for.
     """
+    if host not in ("127.0.0.1", "localhost", "::1") and not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
+        raise UserError(f"--host {host} lets others in: set PREFECT_SERVER_API_AUTH_STRING=user:password, which they are then asked for.")
     prepare(lake)
-    url = f"http://127.0.0.1:{port}/api"
-    os.environ |= {"PREFECT_SERVER_UI_API_URL": url, "PREFECT_UI_API_URL": url}
-    print(f"The runs of {locate(lake).address}: http://127.0.0.1:{port}/runs", flush=True)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    shown = host if host not in ("0.0.0.0", "::") else socket.gethostname()
+    url = f"http://{shown}:{port}/api"
+    os.environ.pop("PREFECT_API_URL", None)  # a server asks no other
+    for name in ("PREFECT_SERVER_UI_API_URL", "PREFECT_UI_API_URL"):
+        os.environ.setdefault(name, url)
+    os.environ.setdefault("PREFECT_UI_URL", f"http://{shown}:{port}")  # what notifications link to
+    os.environ.setdefault("PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE", "prefect.server.concurrency.lease_storage.filesystem")
+    print(f"The runs of {locate(lake).address}: http://{shown}:{port}/runs", flush=True)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
     os.execv(sys.executable, command)
 
 

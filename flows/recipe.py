@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
 
+from flows.gate import Gate
 from storage import UserError
 from tasks.acceptance import Acceptance
 from tasks.engines.base import Sampling
@@ -75,6 +76,7 @@ class Recipe(BaseModel):
     loss: Loss
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
+    gate: Gate = Field(default=Gate(), description="what a night's policy must show to be promoted")
 
     init: Literal["previous", "initial"] = Field(default="previous", description="the weights an iteration starts from")
     reference: Literal["initial", "previous"] = Field(default="initial", description="the policy its loss is taken against")

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from flows.environment import prepare
 from flows.lake.options import Lake
+from storage.catalogue import PROMOTED
 from storage.errors import LakeError, UserError
 from storage.lake import Lake as OpenLake
 from storage.location import locate
@@ -42,7 +43,7 @@ def chat(
     Parameters
     ----------
     model
-        A version of the lake, the `newest` policy in it, a directory, or a name such as embedded:smollm2-135m.
+        A version of the lake, the `promoted` or the `newest` policy in it, a directory, or a name such as embedded:smollm2-135m.
     versus
         A second one, whose answers stand beside the first's.
     """
@@ -75,7 +76,7 @@ def serve(model: str = _NEWEST, /, *, port: int = 8000, lake: Lake = "lake") -> 
     Parameters
     ----------
     model
-        A version of the lake, the `newest` policy in it, a directory, or a name such as embedded:smollm2-135m.
+        A version of the lake, the `promoted` or the `newest` policy in it, a directory, or a name such as embedded:smollm2-135m.
     """
     prepare(None)
     from huggingface_hub.constants import HF_HUB_CACHE
@@ -97,8 +98,8 @@ def _path(name: str, address: str) -> Path:
     from tasks.policy import policy_path
 
     if not locate(address).exists:
-        if name == _NEWEST:
-            raise UserError(f"There is no lake at {address}, and so no newest policy: name a model, for example embedded:smollm2-135m.")
+        if name in (_NEWEST, PROMOTED):
+            raise UserError(f"There is no lake at {address}, and so no {name} policy: name a model, for example embedded:smollm2-135m.")
         return resolve(name).path
     with OpenLake(address, read_only=True) as lake:
         if name == _NEWEST:
@@ -106,6 +107,8 @@ def _path(name: str, address: str) -> Path:
         try:
             ref = lake.ref(name)
         except LakeError:
+            if name == PROMOTED:
+                raise
             return resolve(name).path
         if not isinstance(ref, ModelRef) or lake.model(ref)["role"] != "policy":
             raise UserError(f"{name} is not a policy: `dapflow datasets --kind models` lists the models.")

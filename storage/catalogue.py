@@ -12,6 +12,8 @@ from storage.database import Connection
 from storage.errors import LakeError
 from storage.refs import row_id
 
+PROMOTED = "promoted"  # the name of the newest promoted policy
+
 
 @dataclass(frozen=True, slots=True)
 class VersionInfo:
@@ -47,12 +49,18 @@ class Catalogue:
     parents: Mapping[str, Mapping[str, str]]  # child -> role -> parent
     children: Mapping[str, tuple[str, ...]]
     files: Mapping[tuple[str, str], tuple[DataFile, ...]]  # (table, version) -> its files
+    promoted: str | None = None  # the newest promoted policy
 
     def resolve(self, text: str) -> str:
-        """The full id that `text` begins: of a version (`3f9c01`, `pairs@3f9c01`) or of a row (`3f9c01aa-17`).
+        """The full id that `text` begins: of a version (`3f9c01`, `pairs@3f9c01`) or of a row (`3f9c01aa-17`); `promoted` is the newest
+        promoted policy.
 
         Raises LakeError when nothing, or more than one thing, begins so.
         """
+        if text == PROMOTED:
+            if self.promoted is None:
+                raise LakeError("No policy has been promoted yet: `dapflow promote` does it, or a night whose gate is open.")
+            return self.promoted
         kind, _, rest = text.rpartition("@")
         start, dash, ordinal = rest.partition("-")
         found = sorted(one.version for one in self.versions.values() if one.version.startswith(start) and kind in ("", one.kind))
@@ -108,6 +116,7 @@ def load_catalogue(cursor: Connection, lake: str, data: str, snapshot: int) -> C
         "SELECT version, kind, step, state, coalesce(rows, 0), coalesce(seconds, 0), opened_at, completed_at FROM versions"
     ).fetchall()
     edges = cursor.execute("SELECT child, role, parent FROM edges").fetchall()
+    promoted = cursor.execute("SELECT policy FROM promotions WHERE action <> 'keep' ORDER BY number DESC LIMIT 1").fetchone()
     parents: dict[str, dict[str, str]] = defaultdict(dict)
     children: dict[str, list[str]] = defaultdict(list)
     for child, role, parent in edges:
@@ -122,6 +131,7 @@ def load_catalogue(cursor: Connection, lake: str, data: str, snapshot: int) -> C
         parents=dict(parents),
         children={parent: tuple(dict.fromkeys(ones)) for parent, ones in children.items()},
         files={key: tuple(ones) for key, ones in files.items()},
+        promoted=promoted[0] if promoted else None,
     )
 
 

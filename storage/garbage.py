@@ -1,7 +1,8 @@
 """What the lake no longer needs: found first, removed when asked.
 
-Kept are the policies of the newest runs of each recipe, what was named, what was made since the newest finished run began, and imported
-data; all with whatever they were made from and measured by. Nothing is removed while a run is going on. The record of a removed version, its parameters and its edges stay.
+Kept are the policies of the newest runs of each recipe, the promoted ones, what was named, what was made since the newest finished run
+began, and imported data; all with whatever they were made from and measured by. Nothing is removed while a run is going on. The record
+of a removed version, its parameters and its edges stay.
 """
 
 import shutil
@@ -88,6 +89,7 @@ def _kept(lake: Lake, runs: int, keep: Iterable[str], since: datetime | None) ->
         " FROM runs WHERE state = 'done') USING (run) WHERE place <= ?",
         [runs],
     )
+    policies += lake.rows("SELECT policy, metrics FROM promotions WHERE action <> 'keep'")
     front, kept = {one for row in policies for one in row.values() if one} | set(keep), set[str]()
     front |= {
         one.version

@@ -6,6 +6,7 @@ import platform
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import Any
@@ -52,6 +53,26 @@ def record_run(lake: Lake, run: str, recipe: str, settings: Mapping[str, Any], c
     _end(lake, run, "done", None)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """How far the lake knows a run to have got. gone: its process was on this machine and is not there any more."""
+
+    state: str
+    note: str | None
+    gone: bool
+
+
+def endings(lake: Lake) -> dict[str, Ending]:
+    """Every run by its id; one whose process is gone is written down as killed."""
+    lake.commit(_write_off, "runs that were killed")
+    rows = lake.rows("SELECT run, state, note, host, process, epoch(started_at) AS since FROM runs")
+    here = socket.gethostname()
+    return {
+        row["run"]: Ending(state=row["state"], note=row["note"], gone=row["host"] == here and not _is_alive(row["process"], row["since"]))
+        for row in rows
+    }
+
+
 def running(lake: Lake) -> list[str]:
     """The runs that are going on, each with its machine and process: `rso, process 4711 on node3`."""
     query = "SELECT recipe, host, process, epoch(started_at) AS since FROM runs WHERE state = 'running' ORDER BY started_at"
@@ -73,10 +94,7 @@ def software() -> dict[str, str]:
 
 def _begin(cursor: Connection, run: str, recipe: str, settings: Mapping[str, Any], command: str | None) -> None:
     host, text = socket.gethostname(), json.dumps(settings, sort_keys=True, ensure_ascii=False)
-    running = cursor.execute("SELECT run, process, epoch(started_at) FROM runs WHERE state = 'running' AND host = ?", [host]).fetchall()
-    for other, process, started in running:
-        if not _is_alive(process, started):
-            cursor.execute("UPDATE runs SET state = 'failed', note = 'killed', ended_at = now() WHERE run = ?", [other])
+    _write_off(cursor)
     for table in ("runs", "iterations"):  # the same flow run, tried again
         cursor.execute(f"DELETE FROM {table} WHERE run = ?", [run])
     cursor.execute(
@@ -84,6 +102,13 @@ def _begin(cursor: Connection, run: str, recipe: str, settings: Mapping[str, Any
         " VALUES (?, ?, ?, 'running', ?, ?, ?, now(), ?, ?)",
         [run, recipe, text, host, os.getpid(), installed_version("dapflow"), command, json.dumps(software())],
     )
+
+
+def _write_off(cursor: Connection) -> None:
+    query = "SELECT run, process, epoch(started_at) FROM runs WHERE state = 'running' AND host = ?"
+    for run, process, started in cursor.execute(query, [socket.gethostname()]).fetchall():
+        if not _is_alive(process, started):
+            cursor.execute("UPDATE runs SET state = 'failed', note = 'killed', ended_at = now() WHERE run = ?", [run])
 
 
 def _end(lake: Lake, run: str, state: str, note: str | None) -> None:

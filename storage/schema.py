@@ -236,4 +236,24 @@ ALTER TABLE runs ADD COLUMN command VARCHAR;   -- the one that does the same aga
 ALTER TABLE runs ADD COLUMN software VARCHAR;  -- JSON object: the machine, Python and the libraries that decide results, with their versions
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9)
+_PROMOTIONS = """
+CREATE TABLE promotions (
+    number BIGINT,               -- from 1, over the whole lake: the newest row of a line says which policy it has got to
+    line VARCHAR,                -- digest of the model that the line began with
+    action VARCHAR,              -- 'promote' or 'keep' as the gate decided, or 'promote by hand', 'roll back'
+    policy VARCHAR,              -- model version that the line has from here on; of 'keep' the one before
+    candidate VARCHAR,           -- model version that was put to the gate, or chosen by hand
+    previous VARCHAR,            -- model version before; null where it was the model that the line began with
+    slice BIGINT,                -- iteration whose prompts it took; null by hand
+    recipe VARCHAR,
+    run VARCHAR,                 -- Prefect flow run; null by hand
+    metrics VARCHAR,             -- version with the candidate's figures
+    figures VARCHAR,             -- JSON object: the figures that the gate read, by name: [value, low, high]
+    reason VARCHAR,              -- in a sentence
+    decided_at TIMESTAMPTZ
+);
+CREATE TABLE promotion_turn (number BIGINT);  -- the number of the newest promotion: whoever adds one changes it, so that two cannot
+INSERT INTO promotion_turn VALUES (0);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _PROMOTIONS)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from storage import Lake, UserError
 from storage.ledger import Ledger
 from tasks.engines.endpoint import Client, Refusal, Unaffordable
+from tasks.events import BUDGET_REACHED, tell
 from tasks.judges.base import Match, Question, Verdict, weigh
 from tasks.judges.batches import BatchClient
 from tasks.judges.budget import LedgerMeter
@@ -35,7 +36,8 @@ class LLMJudge:
 
     together = True
 
-    def __init__(self, by: LLM, ledger: Ledger, meter: LedgerMeter, client: Client[str] | BatchClient) -> None:
+    def __init__(self, version: str, by: LLM, ledger: Ledger, meter: LedgerMeter, client: Client[str] | BatchClient) -> None:
+        self._version = version
         self.name = f"{by} {by.template_name}"
         self._by = by
         self._ledger = ledger
@@ -103,6 +105,8 @@ class LLMJudge:
         """Raise UserError when too many verdicts cannot be used, or when the budget is spent and the recipe says to stop then."""
         outcomes, by = Counter(verdict.outcome for verdict in verdicts), self._by
         short = outcomes["over_budget"]
+        if short:
+            tell(BUDGET_REACHED, self._version, f"{by}: {short} of {len(verdicts)} verdicts are missing ({self._spent()} spent).")
         if short and by.budget.on_budget == "stop":
             raise UserError(
                 f"The budget of {by} is spent ({self._spent()}) and {short} of {len(verdicts)} verdicts are missing: allow more, or set "
@@ -129,7 +133,7 @@ def llm_judge(lake: Lake, version: str, by: LLM, say: Callable[[str], None] = la
         meter = LedgerMeter(by.endpoint.model, by.budget, priced.price, ledger)
         client = BatchClient(by.endpoint, lake, version, meter, ledger, say) if by.batch else Client(by.endpoint, meter)
         try:
-            yield LLMJudge(by, ledger, meter, client)
+            yield LLMJudge(version, by, ledger, meter, client)
         finally:
             client.close()
             if report := client.report():

@@ -1,0 +1,1 @@
+"""What a server, workers and schedules are described by: prefect.yaml, compose.yaml, Dockerfile, kubernetes/."""

@@ -1,0 +1,165 @@
+"""`dapflow deploy` and `dapflow worker`: the nights on a Prefect server. Deploying again changes what has changed, and nothing else.
+
+    dapflow ui &  dapflow worker &  dapflow deploy --recipe rso --cron "0 1 * * *" --timezone Europe/Berlin --notify https://...
+Test: make test-nights
+"""
+
+import importlib.resources
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import yaml
+from cyclopts import Parameter, validators
+
+from flows.environment import prepare
+from flows.lake.options import Lake
+from storage.errors import UserError
+from storage.location import locate
+
+POOL, QUEUE = "dapflow", "nights"
+HEARTBEAT_SECONDS = 30  # Prefect's shortest
+Server = Annotated[
+    str,
+    Parameter(name="--server", env_var="PREFECT_API_URL", help="The Prefect server's API; PREFECT_API_AUTH_STRING, if it asks for one."),
+]
+LOCAL = "http://127.0.0.1:4200/api"
+
+
+def deploy(
+    *,
+    recipe: tuple[str, ...] = ("rso",),
+    cron: str | None = None,
+    timezone: str | None = None,
+    settings: Annotated[tuple[str, ...], Parameter(name="--set", help="Change the recipes: key=value, repeatable.", negative=())] = (),
+    toy: Annotated[bool, Parameter(negative=())] = False,
+    notify: Annotated[str | None, Parameter(env_var="DAPFLOW_NOTIFY")] = None,
+    dead_after: Annotated[int, Parameter(validator=validators.Number(gte=2 * HEARTBEAT_SECONDS))] = 300,
+    file: Path | None = None,
+    lake: Lake = "lake",
+    server: Server = LOCAL,
+) -> None:
+    """Set up a Prefect server for nights: work pool, one night at a time, a deployment for each recipe, automations. Repeat it at will.
+
+    Example: dapflow deploy --recipe rso --cron "0 1 * * *" --timezone Europe/Berlin
+
+    Parameters
+    ----------
+    recipe
+        Recipes whose schedule is switched on, repeatable; the others can be started, and switched on, in the UI.
+    cron
+        When, as in crontab; what deployments/prefect.yaml says by default.
+    timezone
+        In which time zone, for example Europe/Berlin.
+    toy
+        On a toy model: to try it all.
+    notify
+        Who is told of failures, closed gates and spent budgets: the URL of a webhook, or TYPE/NAME of a notification block of the server.
+    dead_after
+        Seconds without a sign of life after which a run is set to Crashed.
+    file
+        Another prefect.yaml.
+    """
+    reach(server)
+    prepare(lake)
+    described = _described(file, recipe, cron, timezone, lake, {"settings": list(settings), "toy": toy})
+    from prefect.client.orchestration import get_client
+
+    from flows.automations import set_up
+
+    with get_client(sync_client=True) as client:
+        _pool(client)
+        _prefect_deploy(described)
+        told = set_up(client, notify, dead_after)
+    for one in described["deployments"]:
+        for schedule in one["schedules"]:
+            when = f"{schedule['cron']} {schedule['timezone']}" + ("" if schedule["active"] else ", switched off")
+            print(f"night/{one['name']:<24} {when}")
+    print("\n".join(told))
+    print(f"UI: {server.removesuffix('/api')}   start one now: prefect deployment run night/{described['deployments'][0]['name']}")
+
+
+def worker(*, pool: str = POOL, server: Server = LOCAL) -> NoReturn:
+    """Start a worker for the nights: it starts each run in a process of its own. Ctrl-C ends it.
+
+    Example: dapflow worker
+    """
+    reach(server)
+    prepare(None)
+    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_SECONDS))
+    name = f"{socket.gethostname()} {os.getpid()}"  # by which flows/zombies.py knows the machine
+    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--name", name]
+    os.execv(sys.executable, command)
+
+
+def reach(server: str) -> None:
+    """Make a server the one that all of Prefect talks to. Raises UserError when it does not answer."""
+    import httpx
+
+    os.environ["PREFECT_API_URL"] = server
+    try:
+        httpx.get(f"{server}/health", timeout=30).raise_for_status()
+    except httpx.HTTPError as error:
+        raise UserError(
+            f"No Prefect server answers at {server} ({error}): start one with `dapflow ui`, or name another with --server."
+        ) from error
+
+
+def _described(
+    file: Path | None, active: tuple[str, ...], cron: str | None, timezone: str | None, lake: str, parameters: dict[str, Any]
+) -> dict[str, Any]:
+    """prefect.yaml with the choices made here. Raises UserError for a recipe that it has no deployment for."""
+    path = file or _shipped()
+    described = yaml.safe_load(path.read_text())
+    known = [one["parameters"]["recipe"] for one in described["deployments"]]
+    if unknown := [one for one in active if one not in known]:
+        raise UserError(f"There is no deployment for `{unknown[0]}` in {path}: choose of {', '.join(known)}, or add one there.")
+    described["pull"] = [{"prefect.deployments.steps.set_working_directory": {"directory": os.getcwd()}}]
+    for one in described["deployments"]:
+        one["parameters"] |= parameters | {"lake": locate(lake).address}
+        for schedule in one["schedules"]:
+            schedule["active"] = one["parameters"]["recipe"] in active
+            schedule["cron"], schedule["timezone"] = cron or schedule["cron"], timezone or schedule["timezone"]
+    return described
+
+
+def _shipped() -> Path:
+    try:
+        path = Path(str(importlib.resources.files("deployments") / "prefect.yaml"))
+    except ModuleNotFoundError:
+        path = Path("deployments/prefect.yaml")
+    if not path.is_file():
+        raise UserError(f"There is no {path}: name a prefect.yaml with --file.")
+    return path
+
+
+def _pool(client: Any) -> None:
+    """The work pool, and its queue that lets one night at a time through. A pool of another type, made by hand, stays what it is."""
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists, ObjectNotFound
+    from prefect.workers.process import ProcessWorker
+
+    try:
+        template = ProcessWorker.get_default_base_job_template()
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=template))
+    except ObjectAlreadyExists:
+        pass
+    try:
+        queue = client.read_work_queue_by_name(QUEUE, work_pool_name=POOL)
+    except ObjectNotFound:
+        queue = client.create_work_queue(QUEUE, work_pool_name=POOL)
+    client.update_work_queue(queue.id, concurrency_limit=1)
+
+
+def _prefect_deploy(described: dict[str, Any]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "prefect.yaml"
+        path.write_text(yaml.safe_dump(described))
+        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PREFECT_LOGGING_LEVEL": "ERROR"})
+    if done.returncode:
+        raise UserError(f"Prefect does not take the deployments: {(done.stderr + done.stdout).strip()[-500:]}")

@@ -1,0 +1,120 @@
+"""`night`: the promoted policy and the next slice of prompts -> a new policy, promoted if the gate lets it pass. What the schedules start.
+
+night(recipe="rso", lake="./lake")
+A night that was killed has decided nothing, so the next one, or a retry, takes the same policy and the same prompts and goes on from
+what the lake holds. Test: pytest tests/flows/test_night.py; with a real server and worker: make test-nights
+"""
+
+from enum import Enum
+from typing import Any
+
+from prefect import flow, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from flows.align import chosen
+from flows.environment import remember_server
+from flows.gate import Check, gate_figures
+from flows.iteration import iterate
+from flows.recipe import Recipe
+from flows.recipes import RECIPES
+from flows.report.publish import publish_report
+from flows.zombies import bury
+from storage import DatasetRef, Lake, ModelRef
+from storage.promotions import Decision, Line, decide, decided_by, line_of
+from storage.runs import record_run
+from tasks.events import GATE_CLOSED, tell
+from tasks.models import resolve
+from tasks.policy import register_model
+from tasks.step import current_lake, use_lake
+
+RecipeName = Enum("RecipeName", {name: name for name in RECIPES}, type=str)
+"""The recipes as a choice of the UI's form."""
+_FIRST = RecipeName("rso")  # type: ignore[call-arg]
+
+
+@flow(name="night", flow_run_name="night of {recipe.value}", persist_result=False)
+def night(recipe: RecipeName = _FIRST, settings: tuple[str, ...] = (), toy: bool = False, lake: str = "lake") -> Any:  # type: ignore[valid-type]
+    """One iteration on top of the promoted policy, and the decision whether its result is promoted.
+
+    Args:
+        recipe: the method.
+        settings: changes to it, `key=value` each, for example `gate.win_rate_low=0.45`.
+        toy: on a toy model: seconds, to try the installation.
+        lake: directory of the lake, or its address.
+
+    Returns the row of `promotions` that it has written. Raises UserError for what the user can put right.
+    """
+    remember_server()
+    wanted, run = chosen(recipe.value, settings, toy), str(flow_run.id)
+    with Lake(lake) as opened, use_lake(opened):
+        bury(opened)
+        if (told := decided_by(opened, run)) is not None:  # killed right after it had decided, and tried again
+            return _ended(told)
+        with record_run(opened, run, wanted.name, wanted.model_dump(mode="json")) as record:
+            digest = resolve(wanted.policy).digest
+            initial, line = register_model(wanted.policy, digest), line_of(opened, digest)
+            policy = initial if line.policy is None else ModelRef("models", line.policy, 1)
+            done = iterate(wanted, line.slice, policy, initial, earlier_pairs(opened, policy))
+            record.made(line.slice, done.policy, done.parts["metrics"])
+            decided = gate(wanted, line, done.policy, done.parts["metrics"])
+            publish_report(done.policy, done.parts["metrics"])
+            return _ended(decided)
+
+
+@task(name="gate", task_run_name="gate", cache_policy=NO_CACHE, persist_result=False)
+def gate(recipe: Recipe, line: Line, candidate: ModelRef, metrics: DatasetRef) -> dict[str, Any]:
+    """Promote the candidate, or keep the policy of before: one row in the lake, which says why. Returns it."""
+    lake = current_lake()
+    figures = gate_figures(lake, metrics)
+    checks = recipe.gate.check(figures)
+    closed = [str(check) for check in checks if not check.holds]
+    decision = Decision(
+        action="keep" if closed else "promote",
+        candidate=candidate.version,
+        reason="; ".join(closed) or "all that the gate asks holds",
+        recipe=recipe.name,
+        run=str(flow_run.id),
+        metrics=metrics.version,
+        figures=figures,
+    )
+    row = decide(lake, line, decision)
+    create_markdown_artifact(key="gate", markdown=_card(row, checks), description=row["reason"])
+    if row["action"] == "keep":
+        tell(GATE_CLOSED, candidate.version, f"models@{candidate.version} was not promoted: {row['reason']}.")
+    return row
+
+
+def earlier_pairs(lake: Lake, policy: ModelRef) -> list[DatasetRef]:
+    """The pairs that a policy has learned from, for a recipe that trains on all so far."""
+    parents = lake.catalogue().parents.get(policy.version, {})
+    found = [lake.find(version) for role, version in sorted(parents.items(), key=_place) if role.startswith("pairs[")]
+    return [ref for ref in found if isinstance(ref, DatasetRef)]
+
+
+def _place(edge: tuple[str, str]) -> int:
+    digits = edge[0].partition("[")[2].rstrip("]")
+    return int(digits) if digits else -1
+
+
+def _ended(row: dict[str, Any]) -> State[dict[str, Any]]:
+    promoted = row["action"] == "promote"
+    sentence = f"models@{row['candidate']} {'is promoted' if promoted else 'is not promoted'}: {row['reason']}"
+    return Completed(name="Promoted" if promoted else "GateClosed", message=sentence, data=row)
+
+
+def _card(row: dict[str, Any], checks: list[Check]) -> str:
+    lines = [
+        f"**{'Promoted' if row['action'] == 'promote' else 'Not promoted'}**: `models@{row['candidate']}`, {row['reason']}.",
+        f"The promoted policy is `{'models@' + row['policy'] if row['policy'] else 'the initial one'}`.",
+        "",
+        "| figure | found | asked | |",
+        "| --- | --- | --- | --- |",
+    ]
+    for check in checks:
+        found = "not measured" if check.found is None else f"{check.found:.4g}"
+        lines.append(f"| {check.name} | {found} | {'≥' if check.at_least else '≤'} {check.threshold:g} | {'✓' if check.holds else '✗'} |")
+    return "\n".join(lines)

@@ -1,0 +1,104 @@
+"""Runs that a Prefect server believes to be going on although their process is gone: after kill -9, a full memory, a power cut.
+
+    bury(lake)      each becomes Crashed, with the reason, and gives back its slot; or Completed, where the lake says that it ended well
+The lake knows the process of every run (`storage.runs`), a worker that of every run it started. On other machines, Prefect's heartbeats do
+the same (`dapflow deploy`). Test: make test-nights
+"""
+
+import socket
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import psutil
+from prefect.client.orchestration import SyncPrefectClient, get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterParentFlowRunId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.states import Completed, Crashed
+
+from storage import Lake
+from storage.runs import Ending, endings
+
+_PENDING = timedelta(minutes=5)  # how long a worker may take to start a process
+_UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+
+
+def bury(lake: Lake) -> list[str]:
+    """Set every run whose process is gone to its final state. Returns a sentence about each."""
+    ended = endings(lake)
+    with get_client(sync_client=True) as client:
+        return [
+            _bury(client, run, ended.get(str(run.id)))
+            for run in _unfinished(client)
+            if run.parent_task_run_id is None and _is_dead(client, run, ended.get(str(run.id)))
+        ]
+
+
+def _unfinished(client: SyncPrefectClient, parent: Any = None) -> list[FlowRun]:
+    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED))
+    within = FlowRunFilterParentFlowRunId(any_=[parent]) if parent else None
+    return client.read_flow_runs(flow_run_filter=FlowRunFilter(state=state, parent_flow_run_id=within))
+
+
+def _is_dead(client: SyncPrefectClient, run: FlowRun, ending: Ending | None) -> bool:
+    """Whether nobody on this machine works on it. Of other machines nothing is said: then it is not dead."""
+    assert run.state is not None
+    if _is_here(run):
+        return False
+    if run.state.type == StateType.PENDING and datetime.now(UTC) - run.state.timestamp < _PENDING:
+        return False
+    if ending is not None:
+        return ending.gone
+    return run.deployment_id is not None and _only_machine(client, run)
+
+
+def _is_here(run: FlowRun) -> bool:
+    """Whether the process that a worker has started for this very run is alive on this machine."""
+    try:
+        return psutil.Process(int(run.infrastructure_pid or "")).environ().get("PREFECT__FLOW_RUN_ID") == str(run.id)
+    except (ValueError, psutil.Error):
+        return False
+
+
+def _only_machine(client: SyncPrefectClient, run: FlowRun) -> bool:
+    """Whether all workers that could have started it are, or were, on this machine: `dapflow worker` names them by their host."""
+    if run.work_pool_name is None:
+        return False
+    workers = client.read_workers_for_work_pool(run.work_pool_name)
+    return all(worker.name.partition(" ")[0] == socket.gethostname() for worker in workers)
+
+
+def _bury(client: SyncPrefectClient, run: FlowRun, ending: Ending | None) -> str:
+    if ending is not None and ending.state == "done":
+        state, sentence = Completed(message="It ended, says the lake, while the server was away."), "had ended well: Completed"
+    else:
+        why = f" ({ending.note})" if ending is not None and ending.note else ""
+        state, sentence = Crashed(message=f"Its process is gone{why}. The next run goes on from what is in the lake."), "is gone: Crashed"
+    for child in _unfinished(client, run.id):
+        _end_tasks(client, child)
+        client.set_flow_run_state(child.id, state, force=True)
+    _end_tasks(client, run)
+    client.set_flow_run_state(run.id, state, force=True)
+    return f"{run.name} ({run.id}) {sentence}"
+
+
+def _end_tasks(client: SyncPrefectClient, run: FlowRun) -> None:
+    for task_run in _running_tasks(client, run):
+        client.set_task_run_state(task_run, Crashed(message="The process of its flow is gone."), force=True)
+
+
+def _running_tasks(client: SyncPrefectClient, run: FlowRun) -> Iterator[Any]:
+    state = TaskRunFilterState(type=TaskRunFilterStateType(any_=_UNFINISHED))
+    for task_run in client.read_task_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])), task_run_filter=TaskRunFilter(state=state)
+    ):
+        yield task_run.id

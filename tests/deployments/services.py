@@ -1,0 +1,179 @@
+"""A Prefect server, workers and a webhook as processes of their own on loopback, to be killed and started again; ended by the test."""
+
+import http.server
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.storage.servers import free_port
+
+SMALL = ("prompts.per_iteration=4", "prompts.held_out=6", "sampling.n=3", "sampling.max_tokens=6")
+PATIENCE = 3600  # seconds until something is taken never to happen
+
+
+class Services:
+    """`dapflow ui` and `dapflow worker` on a lake, and every other command beside them. home: of Prefect; environment: added to all."""
+
+    def __init__(self, folder: Path, environment: dict[str, str] | None = None, lake: str | None = None) -> None:
+        self.folder, self.port, self.lake = folder, free_port(), lake or str(folder / "lake")
+        self.url = f"http://127.0.0.1:{self.port}/api"
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+        here = {"PREFECT_HOME": str(folder / "home"), "PREFECT_API_URL": self.url, "DAPFLOW_LAKE": self.lake}
+        self.environment = clean | here | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | (environment or {})
+        self.processes: dict[str, psutil.Popen] = {}
+
+    def start_server(self) -> None:
+        """Start the server, or start it again; returns once it answers."""
+        self._start("server", "ui", "--port", str(self.port))
+        wait("the server answers", lambda: self._answers() or self.processes["server"].poll() is not None)
+
+    def start_worker(self, name: str = "worker") -> None:
+        """Start a worker."""
+        self._start(name, "worker")
+
+    def dapflow(self, *arguments: str) -> str:
+        """Standard output of a command. Fails with what it says when it does."""
+        done = subprocess.run(self._command(*arguments), env=self.environment, capture_output=True, text=True, timeout=PATIENCE)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def api(self, path: str, body: Any = None) -> Any:
+        """What the server's API says; a body is posted."""
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(f"{self.url}/{path}", data, {"content-type": "application/json"})
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return json.load(answer)
+
+    def start_night(self, deployment: str = "night/rso") -> str:
+        """Ask for a night, as the UI's form does. Returns the id of its run."""
+        found = self.api(f"deployments/name/{deployment}")
+        return str(self.api(f"deployments/{found['id']}/create_flow_run", {"state": {"type": "SCHEDULED"}})["id"])
+
+    def state(self, run: str) -> dict[str, Any]:
+        """The state of a run."""
+        return self.api(f"flow_runs/{run}")["state"]
+
+    def wait_for(self, run: str, *names: str) -> dict[str, Any]:
+        """The state of a run once its name is one of these."""
+        wait(f"{run} is {' or '.join(names)}", lambda: self.state(run)["name"] in names, lambda: str(self.state(run)))
+        return self.state(run)
+
+    def process_of(self, run: str | None = None) -> psutil.Process | None:
+        """The process that works on a run (None: on any)."""
+        for process in psutil.process_iter(["pid"]):
+            try:
+                found = process.environ()
+            except psutil.Error:
+                continue
+            mine = found.get("PREFECT_HOME") == self.environment["PREFECT_HOME"] and "PREFECT__FLOW_RUN_ID" in found
+            if mine and run in (None, found["PREFECT__FLOW_RUN_ID"]) and process.status() != psutil.STATUS_ZOMBIE:
+                return process
+        return None
+
+    def kill(self, name: str) -> None:
+        """kill -9, and what the process has started stays."""
+        self.processes[name].send_signal(signal.SIGKILL)
+        self.processes.pop(name).wait(PATIENCE)
+
+    def others(self) -> list[psutil.Process]:
+        """Our processes beside server and workers: whoever is left when all is done is an orphan."""
+        known = {one.pid for one in self.processes.values()}
+        found = list[psutil.Process]()
+        for process in psutil.process_iter(["pid"]):
+            try:
+                if process.environ().get("PREFECT_HOME") == self.environment["PREFECT_HOME"] and process.pid not in known:
+                    found.append(process)
+            except psutil.Error:
+                continue
+        return [one for one in found if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+
+    def log(self, name: str) -> str:
+        """What a process has printed."""
+        return (self.folder / f"{name}.log").read_text()
+
+    def end(self) -> None:
+        """End all that was started, and what that has left."""
+        for process in self.processes.values():
+            process.terminate()
+        for process in self.processes.values():
+            try:
+                process.wait(60)
+            except psutil.TimeoutExpired:
+                process.kill()
+        for process in self.others():
+            process.kill()
+
+    def _start(self, name: str, *arguments: str) -> None:
+        with (self.folder / f"{name}.log").open("a") as log:
+            self.processes[name] = psutil.Popen(self._command(*arguments), env=self.environment, stdout=log, stderr=log)
+
+    def _command(self, *arguments: str) -> list[str]:
+        return [sys.executable, "-m", "flows.cli", *arguments]
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.api("health"))
+        except (OSError, urllib.error.URLError):
+            return False
+
+
+@contextmanager
+def services(folder: Path, environment: dict[str, str] | None = None, lake: str | None = None) -> Iterator[Services]:
+    """A server and one worker."""
+    found = Services(folder, environment, lake)
+    try:
+        found.start_server()
+        found.start_worker()
+        yield found
+    finally:
+        found.end()
+
+
+@contextmanager
+def webhook() -> Iterator[tuple[str, list[dict[str, str]]]]:
+    """The URL of a webhook on loopback, and what has been sent to it so far."""
+    said: list[dict[str, str]] = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            said.append(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, format: str, *args: Any) -> None:
+            del format, args
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/secret-path-of-the-hook", said
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def wait(what: str, happened: Callable[[], Any], instead: Callable[[], str] = lambda: "") -> None:
+    """Until it has happened."""
+    until = time.monotonic() + PATIENCE
+    while not happened():
+        assert time.monotonic() < until, f"not within {PATIENCE} seconds: {what} {instead()}"
+        time.sleep(0.2)
+
+
+def settings(*all_of: Sequence[str]) -> list[str]:
+    """As options of a command."""
+    return [word for some in all_of for setting in some for word in ("--set", setting)]

@@ -1,0 +1,56 @@
+"""`dapflow policies`, `promote`, `rollback`, and nights one after the other on a toy model."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.night import RecipeName, night
+from storage import Lake
+from tests.flows.test_run import dapflow
+from tests.storage.lakes import initial_policy, iteration
+
+SMALL = ("prompts.per_iteration=4", "prompts.held_out=6", "sampling.n=3", "sampling.max_tokens=6")
+OPEN = ("gate.win_rate_low=0", "gate.invalid_rate=1", "gate.length_growth=100")
+
+
+def test_promote_and_roll_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ("--lake", str(tmp_path / "lake"))
+    with Lake(tmp_path / "lake") as lake:
+        made = iteration(lake, 1, initial_policy(lake))
+        first, second = made["trained"].version, iteration(lake, 2, made["trained"])["trained"].version
+    assert "No night has decided" in dapflow("policies", *where, capsys=capsys)[1]
+    for version in (first, second):
+        assert dapflow("promote", version, *where, capsys=capsys)[1] == f"The promoted policy is models@{version}.\n"
+    assert first in dapflow("rollback", "--reason", "too talkative", *where, capsys=capsys)[1]
+    assert "the one that the line began with" in dapflow("rollback", *where, capsys=capsys)[1]
+    code, _, err = dapflow("rollback", *where, capsys=capsys)
+    assert (code, "nothing to go back to" in err) == (2, True)
+    rows = json.loads(dapflow("policies", "--json", *where, capsys=capsys)[1])
+    assert [(row["action"], row["policy"]) for row in rows] == [
+        ("promote by hand", first), ("promote by hand", second), ("roll back", first), ("roll back", None),
+    ]  # fmt: skip
+    assert "too talkative" in dapflow("policies", *where, capsys=capsys)[1].replace("\n", " ")
+    code, _, err = dapflow("promote", made["pairs"].version, *where, capsys=capsys)
+    assert (code, "is not a policy" in err) == (2, True)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_each_night_starts_from_the_promoted_policy_and_takes_the_next_prompts(tmp_path: Path) -> None:
+    where = str(tmp_path / "lake")
+    closed, passed, on_top = (
+        night(RecipeName("rso"), (*SMALL, *gate), True, where) for gate in (("gate.kl=0.0", "gate.most={x: 0}"), OPEN, OPEN)
+    )
+    assert (closed["action"], closed["policy"]) == ("keep", None)
+    assert "x was not measured, at most 0 is asked" in closed["reason"]
+    assert (passed["action"], passed["slice"], passed["previous"]) == ("promote", 2, None)
+    assert (on_top["action"], on_top["slice"], on_top["previous"]) == ("promote", 3, passed["candidate"])
+    assert {"win_rate", "length_growth", "invalid_rate", "judge_agreement"} <= on_top["figures"].keys()
+    with Lake(where) as lake:
+        parents = [lake.model(lake.ref(row["candidate"]))["parent"] for row in (closed, passed, on_top)]  # type: ignore[arg-type]
+        assert parents[0] == parents[1] != parents[2] == passed["candidate"]
+        assert lake.ref("promoted").version == on_top["candidate"]
+        prompts = lake.rows("SELECT prompt FROM prompts WHERE split = 'train'")
+        assert len({row["prompt"] for row in prompts}) == 12  # three slices of four
+        artifacts = lake.rows("SELECT state FROM runs")
+        assert [row["state"] for row in artifacts] == ["done"] * 3
