@@ -196,4 +196,6 @@ CREATE TABLE calls (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6)
+_V7 = "ALTER TABLE metrics ADD COLUMN note VARCHAR;  -- why there is no value, or what to know before believing it"
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7)
