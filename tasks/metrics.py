@@ -5,14 +5,17 @@ that the iteration began with. Imports neither torch nor prefect. Test: pytest t
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from tasks.statistics import bootstrap_mean, bootstrap_share, wilson
+import numpy as np
+
+from tasks.statistics import bootstrap_mean, bootstrap_share, percentile_interval, resamples, wilson
 
 SIDES = ("before", "after")
 _VERSUS = "_vs_"
+_SAMPLES = 2000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +50,10 @@ METRICS: dict[str, Metric] = {
     "length_controlled_win_rate": Metric(label="length-controlled win rate", unit="share of prompts", better="higher", share=True),
     "training_win_rate": Metric(label="win rate by the training judge", unit="share of prompts", share=True),
     "win_rate_gap": Metric(label="training judge's win rate less this one's", unit="share of prompts", better="lower", share=True),
-    "reward": Metric(label="reward (training judge)", unit="reward model's logits", better="higher"),
-    "reward_gain": Metric(label="reward gained (training judge)", unit="reward model's logits", better="higher"),
-    "judge_reward": Metric(label="reward (evaluation judge)", unit="reward model's logits", better="higher"),
-    "judge_reward_gain": Metric(label="reward gained (evaluation judge)", unit="reward model's logits", better="higher"),
+    "reward": Metric(label="reward (training judge)", unit="logits, or the judge's points", better="higher"),
+    "reward_gain": Metric(label="reward gained (training judge)", unit="logits, or the judge's points", better="higher"),
+    "judge_reward": Metric(label="reward (evaluation judge)", unit="logits, or the judge's points", better="higher"),
+    "judge_reward_gain": Metric(label="reward gained (evaluation judge)", unit="logits, or the judge's points", better="higher"),
     "kl_to_initial": Metric(label="KL to the initial policy", unit="nats per answer"),
     "kl_to_initial_error": Metric(label="standard error of that KL", unit="nats per answer"),
     "kl_to_initial_per_token": Metric(label="KL to the initial policy per token", unit="nats per token"),
@@ -115,14 +118,39 @@ def share(name: str, count: int, trials: int, why_none: str) -> Figure:
     return Figure(name=name, value=count / trials, low=low, high=high)
 
 
-def mean(name: str, values: Sequence[float], seed: int, why_none: str, bounded: bool = False) -> Figure:
-    """A mean over prompts with its bootstrap interval; without values no value, and `why_none`. bounded: values are between 0 and 1.
+def mean(name: str, values: Mapping[str, float], seed: int, why_none: str, bounded: bool = False) -> Figure:
+    """The mean of a value for each prompt, with its bootstrap interval; without values no value, and `why_none`.
 
-    Of one value there is no interval. The order of the values does not matter.
+    Of one value there is no interval. The order of the values does not matter. bounded: they are between 0 and 1.
     """
     if not values:
         return Figure(name=name, value=None, note=why_none)
-    value, low, high = (bootstrap_share if bounded else bootstrap_mean)(sorted(values), seed)
+    value, low, high = (bootstrap_share if bounded else bootstrap_mean)(_in_order(values), seed)
     if math.isinf(low):
-        return Figure(name=name, value=value, note="one value says nothing about others")
+        return Figure(name=name, value=value, note="one prompt says nothing about others")
     return Figure(name=name, value=value, low=low, high=high)
+
+
+def growth(name: str, before: Mapping[str, float], after: Mapping[str, float], seed: int, why_none: str) -> Figure:
+    """By what share the mean over the prompts that both have has grown, with its bootstrap interval over these prompts."""
+    both = sorted(before.keys() & after.keys())
+    old, new = (np.array([side[prompt] for prompt in both]) for side in (before, after))
+    if not both or not old.sum():
+        return Figure(name=name, value=None, note=why_none)
+    ratio = float(new.sum() / old.sum())
+    if len(both) == 1:
+        return Figure(name=name, value=ratio - 1, note="one prompt says nothing about others")
+    counts = np.concatenate(list(resamples(len(both), _SAMPLES, seed)))
+    lengths = counts @ old
+    drawn = (counts @ new)[lengths > 0] / lengths[lengths > 0]
+    low, high = percentile_interval(drawn, len(both), new - ratio * old)
+    return Figure(name=name, value=ratio - 1, low=low - 1, high=high - 1)
+
+
+def paired(name: str, before: Mapping[str, float], after: Mapping[str, float], seed: int, why_none: str) -> Figure:
+    """By how much `after` is above `before`, mean over the prompts that both have: what prompts have in common drops out."""
+    return mean(name, {prompt: after[prompt] - before[prompt] for prompt in before.keys() & after.keys()}, seed, why_none)
+
+
+def _in_order(values: Mapping[str, float]) -> list[float]:
+    return [values[prompt] for prompt in sorted(values)]
