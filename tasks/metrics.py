@@ -72,7 +72,7 @@ METRICS: dict[str, Metric] = {
     "distinct_2": Metric(label="distinct pairs of words", unit="share of bigrams", share=True),
     "distinct_3": Metric(label="distinct triples of words", unit="share of trigrams", share=True),
     "self_bleu": Metric(label="self-BLEU", unit="BLEU-4, 0 to 1", better="lower"),
-    "invalid_verdicts": Metric(label="answers that the judge gave no verdict on", unit="share of completions", better="lower", share=True),
+    "invalid_rate": Metric(label="answers that the judge gave no verdict on", unit="share of completions", better="lower", share=True),
     "judge_agreement": Metric(label="training and evaluation judge agree", unit="share of pairs", better="higher", share=True),
     "judge_kappa": Metric(label="the same beyond chance (Cohen's kappa)", unit="kappa, -1 to 1", better="higher"),
     "position_consistency": Metric(label="both orders name the same answer", unit="share of comparisons", better="higher", share=True),
