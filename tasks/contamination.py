@@ -61,11 +61,15 @@ def find_overlap(out: Out, held_out: DatasetRef, pairs: list[DatasetRef], limits
         for one in found
     ]
     bad = len(left_out(rows))
-    looked = (
-        f"{len(trained):,} training prompts: a run of {limits.run} words, {limits.covered:.0%} of runs of {limits.short_run}, or ROUGE-L"
-    )
+    looked = f"{len(trained):,} training prompts: a run of {limits.run} words, {limits.covered:.0%} of runs of {limits.short_run}, ROUGE-L"
     rows += [
-        {"subject": out.version, "name": "contaminated_prompts", "value": float(bad), "unit": "prompts", "note": f"looked for in {looked}"},
+        {
+            "subject": out.version,
+            "name": "contaminated_prompts",
+            "value": float(bad),
+            "unit": "prompts",
+            "note": f"looked for in {looked} above {limits.rouge_l:g}",
+        },
         {"subject": out.version, "name": "similar_prompts", "value": float(len(found) - bad), "unit": "prompts", "note": "kept"},
     ]
     out.write(0, [{"id": out.row_id(n), **row} for n, row in enumerate(rows)])

@@ -7,7 +7,7 @@ Test: pytest tests/tasks/test_contests.py
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Any
 
@@ -83,9 +83,7 @@ def win_rates_of(decisions: Sequence[Decision], texts: Mapping[str, str], seed: 
         return versus(name, baseline) if baseline else name
 
     rate = mean(named("win_rate"), wins, seed, _NONE, bounded=True)
-    if rate.low is not None and rate.high is not None:
-        rate = Figure(name=rate.name, value=rate.value, low=rate.low, high=rate.high, note=_worth(len(wins), rate.low, rate.high))
-    yield rate
+    yield rate if rate.note or rate.low is None or rate.high is None else replace(rate, note=_worth(len(wins), rate.low, rate.high))
     yield Figure(name=named("judged_prompts"), value=float(len(wins)))
     yield _length_controlled(named("length_controlled_win_rate"), decisions, texts, seed, len(wins))
 

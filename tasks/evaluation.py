@@ -122,8 +122,8 @@ def _rewards(name: str, before: Rows, after: Rows, seed: int) -> Iterator[Figure
     for side, scores in zip(("before", "after"), sides, strict=True):
         values = [value for one in scores.values() for value in one]
         yield Figure(name=f"{name}_{side}", value=fmean(values) if values else None, note=None if values else _NO_SCORES)
-    means = [{prompt: fmean(values) for prompt, values in scores.items()} for scores in sides]
-    yield paired(f"{name}_gain", *means, seed, _NO_SCORES)
+    old, new = ({prompt: fmean(values) for prompt, values in scores.items()} for scores in sides)
+    yield paired(f"{name}_gain", old, new, seed, _NO_SCORES)
 
 
 def _scores(verdicts: Rows) -> dict[str, list[float]]:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from storage import DatasetRef, ModelRef, UserError
 from tasks.engines.base import Sampling
-from tasks.metrics import Figure, mean, paired, rows_of
+from tasks.metrics import mean, paired, rows_of
 from tasks.prompts import text_digest
 from tasks.sources import Record, read_source
 from tasks.step import Out, step
@@ -58,11 +58,13 @@ def check_answers(
     """The share of tasks that each side solves, and the difference on the same tasks: below zero with its whole interval, it got worse."""
     prompts = {row["id"]: row["prompt"] for row in out.lake.rows_of(tasks)}
     answers = _answers(read_source(source, TASKS_FILE))
-    sides = [solved(out.lake.rows_of(ref), prompts, answers) for ref in (before, after)]
-    figures: list[Figure] = [
-        mean(f"exact_answers_{side}", share, seed, _NONE, bounded=True) for side, share in zip(("before", "after"), sides, strict=True)
+    old, new = (solved(out.lake.rows_of(ref), prompts, answers) for ref in (before, after))
+    figures = [
+        mean("exact_answers_before", old, seed, _NONE, bounded=True),
+        mean("exact_answers_after", new, seed, _NONE, bounded=True),
+        paired("exact_answers_change", old, new, seed, _NONE),
     ]
-    out.write(0, list(rows_of([*figures, paired("exact_answers_change", *sides, seed, _NONE)], policy.version, out.row_id)))
+    out.write(0, list(rows_of(figures, policy.version, out.row_id)))
 
 
 def solved(completions: Sequence[Mapping[str, Any]], prompts: Mapping[str, str], answers: Mapping[str, Sequence[str]]) -> dict[str, float]:
