@@ -6,7 +6,7 @@ policy' = iterate(recipe, t, policy, initial)
 from prefect import flow
 
 from flows.labelling import label
-from flows.measuring import Candidate, measure
+from flows.measuring import Candidate, measure, opponents_of
 from flows.recipe import Recipe
 from storage import DatasetRef, ModelRef
 from tasks.judges.llm import LLM
@@ -38,6 +38,7 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     """Policy t -> policy t+1, and how much better it is."""
     r, seed = recipe, derive_seed(recipe.seed, iteration)
     prompts, held_out = prompts_of(r, iteration)
+    opponents = opponents_of(r, held_out, policy, initial)  # first of all: one that is not there should cost no training
     scorer, compared = scorer_of(r, policy, initial), r.judge == "reward-model" and r.reward.kind == "pairwise"
 
     speaker = policy if r.sampler.of_the_policy else register_endpoint(r.sampler.endpoint.model)
@@ -66,6 +67,7 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
         referee=referee,
         scorer_baseline=baseline_of(r, initial, held_out, compared),
         referee_baseline=baseline_of(r, initial, held_out, isinstance(by, RewardModel) and by.kind == "pairwise"),
+        opponents=opponents,
     )
     measured = measure(r, held_out, candidate)
     return Iteration(trained, {"completions": completions, **labelled, **measured}, {"training": scorer, "evaluation": referee})

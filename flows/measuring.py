@@ -21,6 +21,8 @@ from tasks.seeds import derive_seed
 from tasks.sources import find_source
 
 Judged = dict[str, DatasetRef]
+Opponent = ModelRef | DatasetRef
+"""A baseline: a policy, or answers that somebody else has given."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,7 @@ class Candidate:
     referee: By
     scorer_baseline: DatasetRef | None
     referee_baseline: DatasetRef | None
+    opponents: dict[str, Opponent]
 
 
 def measure(r: Recipe, held_out: DatasetRef, one: Candidate) -> dict[str, DatasetRef]:
@@ -76,8 +79,8 @@ def _against(
 ) -> list[DatasetRef]:
     """Win rates against the recipe's baselines. The policy before is judged already."""
     rates: list[DatasetRef] = []
-    for name in r.evaluation.baselines:
-        theirs = baseline_answers(r, name, held_out, one)
+    for name, opponent in one.opponents.items():
+        theirs = answers_of(r, opponent, held_out) if isinstance(opponent, ModelRef) else opponent
         found = judged if theirs == before else contest(held_out, theirs, after, one.referee, one.referee_baseline)
         rates.append(
             evaluate_against(
@@ -95,13 +98,18 @@ def _against(
     return rates
 
 
-def baseline_answers(r: Recipe, name: str, held_out: DatasetRef, one: Candidate) -> DatasetRef:
-    """The answers of a baseline: `initial`, `previous`, `promoted`, a policy of the lake by id, or a file. Raises UserError."""
-    if name.endswith(FILES):
-        source = find_source(name, "")
-        return load_answers(source.name, source.digest, held_out)
-    known = {"initial": one.initial, "previous": one.before}
-    return answers_of(r, known[name] if name in known else policy_of(name, one.initial), held_out)
+def opponents_of(r: Recipe, held_out: DatasetRef, previous: ModelRef, initial: ModelRef) -> dict[str, Opponent]:
+    """The recipe's baselines: `initial`, `previous`, `promoted`, a policy of the lake by id, or a file of answers. Raises UserError."""
+    known = {"initial": initial, "previous": previous}
+    return {
+        name: known[name] if name in known else _answers_in(name, held_out) if name.endswith(FILES) else policy_of(name, initial)
+        for name in r.evaluation.baselines
+    }
+
+
+def _answers_in(file: str, held_out: DatasetRef) -> DatasetRef:
+    source = find_source(file, "")
+    return load_answers(source.name, source.digest, held_out)
 
 
 def _distances(r: Recipe, one: Candidate) -> list[DatasetRef]:

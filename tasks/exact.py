@@ -28,7 +28,9 @@ class Exact(BaseModel):
     """Exact-answer tasks that are solved by the policy before and after."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    source: str = Field(default="shipped", description="`shipped`, a .jsonl or .parquet file with `prompt` and `answers`; empty: none")
+    source: str | None = Field(
+        default="shipped", description="`shipped`, or a .jsonl or .parquet file with `prompt` and `answers`; empty: none"
+    )
     max_tokens: int = Field(default=12, ge=1, description="of an answer")
 
     def sampling(self, chat_template: str | None) -> Sampling:

@@ -29,7 +29,9 @@ def test_most_runs_of_eight_words_are_enough() -> None:
 
 def test_a_short_prompt_is_found_by_rouge_l_and_another_number_is_another_question() -> None:
     assert found("Tell me about the number 7!", "tell me about the number 7") == [("overlap_rouge_l", 1.0, "tell me about the number 7")]
-    assert found("Tell me about the number 7.", "Tell me about the number 8.") == [("similar_rouge_l", 5 / 6, "Tell me about the number 8.")]
+    assert found("Tell me about the number 7.", "Tell me about the number 8.") == [
+        ("similar_rouge_l", 5 / 6, "Tell me about the number 8.")
+    ]
     assert found("Tell me about the number 7.", "Why is the sky blue?") == []
 
 
@@ -39,7 +41,7 @@ def test_nothing_is_known_where_nothing_was_trained_on() -> None:
 
 
 def test_rouge_l_is_symmetric_and_by_hand() -> None:
-    assert rouge_l("name three fruits".split(), "name three red fruits".split()) == pytest.approx(6 / 7)
+    assert rouge_l(["name", "three", "fruits"], ["name", "three", "red", "fruits"]) == pytest.approx(6 / 7)
     rng = random.Random(0)
     for _ in range(50):
         a, b = (rng.choices("abcd", k=rng.randint(0, 9)) for _ in range(2))
@@ -48,5 +50,9 @@ def test_rouge_l_is_symmetric_and_by_hand() -> None:
 
 
 def test_only_those_that_overlap_are_left_out() -> None:
-    rows = [{"subject": "p1", "name": "overlap_13gram"}, {"subject": "p2", "name": "similar_rouge_l"}, {"subject": "v", "name": "similar_prompts"}]
+    rows = [
+        {"subject": "p1", "name": "overlap_13gram"},
+        {"subject": "p2", "name": "similar_rouge_l"},
+        {"subject": "v", "name": "similar_prompts"},
+    ]
     assert left_out(rows) == {"p1"}

@@ -45,7 +45,10 @@ def test_several_samples_of_a_prompt_are_averaged() -> None:
 
 
 def test_comparisons_win_a_tie_by_half_and_what_is_no_judgement_does_not_count() -> None:
-    rows = [{"prompt_id": one, "completion_id": "a", "other_id": "b", "outcome": one} for one in ("win", "lose", "tie", "invalid", "over_budget")]
+    rows = [
+        {"prompt_id": one, "completion_id": "a", "other_id": "b", "outcome": one}
+        for one in ("win", "lose", "tie", "invalid", "over_budget")
+    ]
     assert prompt_wins(by_comparison(rows)) == {"win": 1.0, "lose": 0.0, "tie": 0.5}
 
 

@@ -6,7 +6,9 @@ from tasks.exact import TASKS_FILE, is_right, solved
 from tasks.sources import read_source
 
 
-@pytest.mark.parametrize(("answer", "right"), [("12", True), (" **12.** ", True), ("“12”", True), ("The answer is 12.", False), ("112", False), ("", False)])
+@pytest.mark.parametrize(
+    ("answer", "right"), [("12", True), (" **12.** ", True), ("“12”", True), ("The answer is 12.", False), ("112", False), ("", False)]
+)
 def test_only_the_answer_and_nothing_else_is_right(answer: str, right: bool) -> None:
     assert is_right(answer, ["12"]) is right
 

@@ -11,7 +11,8 @@ from tasks.texts import declines, described, distinct, self_bleu
 
 def completions(*texts: str, finish: str = "stop") -> list[dict[str, Any]]:
     return [
-        {"prompt_id": f"p{n}", "text": text, "token_ids": list(range(len(text.split()))), "finish_reason": finish} for n, text in enumerate(texts)
+        {"prompt_id": f"p{n}", "text": text, "token_ids": list(range(len(text.split()))), "finish_reason": finish}
+        for n, text in enumerate(texts)
     ]
 
 
@@ -40,7 +41,9 @@ def test_self_bleu_counts_a_word_as_often_as_one_other_answer_has_it_and_punishe
     assert self_bleu(["a a a", "a"]) == pytest.approx((longer + shorter) / 2)
 
 
-@pytest.mark.parametrize("answer", ["I'm sorry, but I can't help with that.", "I cannot do this.", "As an AI, I have no body.", "Sorry, but I won't."])
+@pytest.mark.parametrize(
+    "answer", ["I'm sorry, but I can't help with that.", "I cannot do this.", "As an AI, I have no body.", "Sorry, but I won't."]
+)
 def test_an_answer_that_declines_is_told_from_one_that_does_not(answer: str) -> None:
     assert declines(answer)
     assert not declines(f"Well, he said: {answer}")
