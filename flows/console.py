@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows import interrupt
+from flows.figures import lines_of, warnings_of
 from tasks.progress import StepRecord
 
 
@@ -78,6 +79,7 @@ def print_summary(console: Console, result: dict[str, Any], records: Sequence[St
     console.print(_steps(records))
     for number, one in enumerate(result["iterations"], start=1):
         console.print(_outcome(number, one))
+        console.print(Panel(Text("\n".join(lines_of(one["metrics"]))), title=f"Figures of iteration {number}", title_align="left"))
         for example in one["examples"]:
             console.print(_example(example))
     console.print(_next(result))
@@ -104,20 +106,20 @@ def _measured(one: dict[str, Any]) -> str:
 def _outcome(number: int, one: dict[str, Any]) -> Panel:
     low, high = one["win_rate_low"], one["win_rate_high"]
     verdict = "better" if low > 0.5 else "worse" if high < 0.5 else "cannot tell yet"
+    warned = warnings_of(one["metrics"])
     dropped = ", ".join(f"{count} {reason}" for reason, count in one["dropped"].items()) or "none"
     lines = [
         _fact("win rate, new against old", f"{one['win_rate']:.1%} [{low:.1%}, {high:.1%}]: {verdict}"),
         _fact("  measured on", _measured(one)),
-        _fact("  by", "a judge that did not label the training pairs"),
+        _fact("  good for", next((row["note"] for row in one["metrics"] if row["name"] == "win_rate" and row["note"]), "")),
+        *(_fact("  careful", warning) for warning in warned),
+        *([] if warned else [_fact("  by", "a judge that did not label the training pairs")]),
         *(_judge(role, judge) for role, judge in one["judges"].items()),
         *_paid(one["judging"]),
         _fact("accepted candidates", "compared, not scored" if one["acceptance_rate"] is None else f"{one['acceptance_rate']:.1%}"),
         _fact("pairs trained on", one["pairs"]),
         _fact("left out", dropped),
         _fact("oldest sample", "not the policy's own" if one["max_lag"] is None else f"{one['max_lag']} optimiser steps old"),
-        _change("reward (training judge)", one["reward_before"], one["reward_after"], "{:+.2f}"),
-        _change("length, tokens", one["length_before"], one["length_after"], "{:.1f}"),
-        _change("cut off at token limit", one["truncated_before"], one["truncated_after"], "{:.1%}"),
         _fact("new policy", f"models@{one['policy']}"),
         "(in brackets: 95 % intervals)",
     ]
@@ -149,12 +151,6 @@ def _paid(judging: dict[str, Any]) -> list[str]:
     else:
         cost = f"${judging['usd']:.4f}" + (f", ${judging['usd_per_pair']:.5f} a kept pair" if judging["usd_per_pair"] is not None else "")
     return [_fact("judge calls", f"{judging['calls']:,}, {judging['tokens']:,} tokens, {cost}")]
-
-
-def _change(name: str, before: float | None, after: float | None, form: str) -> str:
-    if before is None or after is None:
-        return _fact(name, "not measured")
-    return _fact(name, f"{form.format(before)} -> {form.format(after)}")
 
 
 def _example(example: dict[str, Any]) -> Panel:

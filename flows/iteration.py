@@ -5,10 +5,10 @@ policy' = iterate(recipe, t, policy, initial)
 
 from prefect import flow
 
-from flows.labelling import contest, label, score
+from flows.labelling import label
+from flows.measuring import Candidate, measure, opponents_of
 from flows.recipe import Recipe
 from storage import DatasetRef, ModelRef
-from tasks.evaluation import evaluate
 from tasks.judges.human import Human
 from tasks.judges.llm import LLM
 from tasks.judges.programs import pinned
@@ -40,6 +40,7 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     """Policy t -> policy t+1, and how much better it is."""
     r, seed = recipe, derive_seed(recipe.seed, iteration)
     prompts, held_out = prompts_of(r, iteration, initial)
+    opponents = opponents_of(r, held_out, policy, initial)  # first of all: one that is not there should cost no training
     scorer, compared = scorer_of(r, policy, initial), r.judge == "reward-model" and r.reward.kind == "pairwise"
 
     speaker = policy if r.sampler.of_the_policy else register_endpoint(r.sampler.endpoint.model)
@@ -58,23 +59,19 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     )
 
     referee, by = referee_of(r, initial), r.evaluation.judge
-    versus = baseline_of(r, initial, held_out, compared)
-    others = baseline_of(r, initial, held_out, isinstance(by, RewardModel) and by.kind == "pairwise")
-    before = sample(policy, held_out, r.evaluation.sampling, r.seed, r.sampler.own)
-    after = sample(trained, held_out, r.evaluation.sampling, r.seed, r.sampler.own)
-    judged = contest(held_out, before, after, referee, others)
-    metrics = evaluate(
-        trained,
-        before=before,
-        after=after,
-        judged_before=judged.get("judged_before"),
-        judged_after=judged.get("judged_after"),
-        reward_before=score(held_out, before, scorer, versus),
-        reward_after=score(held_out, after, scorer, versus),
-        seed=r.seed,
-        compared=judged.get("compared"),
+    candidate = Candidate(
+        policy=trained,
+        before=policy,
+        start=policy if r.init == "previous" else initial,
+        initial=initial,
+        learned=[*earlier_pairs, labelled["pairs"]],
+        scorer=scorer,
+        referee=referee,
+        scorer_baseline=baseline_of(r, initial, held_out, compared),
+        referee_baseline=baseline_of(r, initial, held_out, isinstance(by, RewardModel) and by.kind == "pairwise"),
+        opponents=opponents,
     )
-    measured = {"held_out": held_out, "before": before, "after": after, **judged, "metrics": metrics}
+    measured = measure(r, held_out, candidate)
     return Iteration(trained, {"completions": completions, **labelled, **measured}, {"training": scorer, "evaluation": referee})
 
 

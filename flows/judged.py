@@ -31,7 +31,9 @@ def cost_figures(lake: Lake, iteration: Iteration) -> dict[str, Any]:
     """All calls made for the verdicts of an iteration, those of killed runs and failures included; dollars are null where nobody knows
     the price. What an earlier version had paid for already is not counted again. usd_per_pair: of what labelled the pairs, if that was paid."""
     catalogue, parts = lake.catalogue(), iteration.parts
-    versions = {ref.version for ref in parts.values()} | set(catalogue.parents.get(parts["metrics"].version, {}).values())
+    measured = set(catalogue.parents.get(parts["metrics"].version, {}).values())
+    against = {parent for one in measured for parent in catalogue.parents.get(one, {}).values()}  # verdicts on other baselines
+    versions = {ref.version for ref in parts.values()} | measured | against
     calls, tokens, usd = _cost(lake, versions)
     paid, _, labels = _cost(lake, {parts[_LABELS].version})
     kept = lake.rows("SELECT count(*) AS n FROM pairs WHERE version = ? AND dropped IS NULL", [parts["pairs"].version])[0]["n"]

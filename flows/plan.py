@@ -54,7 +54,7 @@ def make_plan(recipe: Recipe, iterations: int, lake: Lake | None) -> dict[str, A
         "models": _models(recipe, weights),
         "steps": steps,
         "tokens": {kind: sum(step["tokens"].get(kind, 0) for step in steps) for kind in _FLOPS},
-        "judge_calls": sum(_judged(call) for call in calls),
+        "judge_calls": sum(_judged(call) for call in {call.version: call for call in calls}.values()),
         "paid": paid_calls(recipe, to_run, lake),
         "seconds": round(sum(step["seconds"] for step in steps)),
         "gflops": round(rate / 1e9),

@@ -13,8 +13,10 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, Validatio
 from flows.gate import Gate
 from storage import UserError
 from tasks.acceptance import Acceptance
+from tasks.contamination import Overlap
 from tasks.engines.base import Sampling
 from tasks.engines.sampler import Sampler
+from tasks.exact import Exact
 from tasks.judges.human import Human
 from tasks.judges.llm import LLM
 from tasks.pairing import Pairing
@@ -42,11 +44,22 @@ class Evaluation(BaseModel):
     """How the new policy is measured against the old one on the held-out prompts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    sampling: Sampling = Field(default=Sampling(n=1), description="one answer of each policy per held-out prompt")
+    sampling: Sampling = Field(
+        default=Sampling(n=1), description="answers of each policy per held-out prompt: n of them, each with a seed of its own"
+    )
     judge: Annotated[RewardModelTag | ProgramTag | LLMTag | HumanTag, Discriminator(_kind_of_judge)] = Field(
         default=RewardModel(),
         description="trained on preferences of its own, a program's name, an LLM (`endpoint.model`, ...), or `human` (`person`, `labels`, ...)",
     )
+    baselines: tuple[str, ...] = Field(
+        default=("initial",),
+        description="whom it is measured against beside the previous policy: `initial`, `promoted`, a policy's id, or a file of answers",
+    )
+    probes: int = Field(
+        default=16, ge=0, description="answers that the KL to the initial policy, and pairs that displacement, is measured on"
+    )
+    overlap: Overlap = Overlap()
+    exact: Exact = Exact()
 
 
 class Recipe(BaseModel):

@@ -26,6 +26,7 @@ def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
         **{name: _value(metrics, name) for name in ("reward_before", "reward_after", "length_before", "length_after")},
         **{name: _value(metrics, name) for name in ("truncated_before", "truncated_after")},
         "judged_prompts": int(metrics["judged_prompts"]["value"]) if "judged_prompts" in metrics else None,
+        "metrics": [{key: row[key] for key in ("name", "value", "low", "high", "unit", "note")} for row in metrics.values()],
         "max_lag": _lag(lake, iteration.policy),
         "acceptance_rate": sum(row["accepted"] for row in able) / len(able) if able else 0.0 if accepted else None,
         "pairs": sum(row["dropped"] is None for row in pairs),

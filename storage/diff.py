@@ -77,7 +77,8 @@ def _keyed(lake: Lake, kind: str, version: str) -> str:
 def _winners(lake: Lake, model: str) -> str:
     """Per held-out prompt of the model's evaluation: whether its answer beat the one of the policy before it."""
     catalogue = lake.catalogue()
-    measured = [one for one in catalogue.children.get(model, ()) if catalogue.versions[one].kind == "metrics"]
+    children = [one for one in catalogue.children.get(model, ()) if catalogue.versions[one].kind == "metrics"]
+    measured = [one for one in children if catalogue.parents.get(one, {}).keys() & {"compared", "judged_before"}]
     parents = catalogue.parents.get(measured[-1], {}) if measured else {}
     if "compared" not in parents and not {"judged_before", "judged_after"} <= set(parents):
         raise LakeError(f"models@{model} has no evaluation in this lake: only policies that have been measured can be compared.")

@@ -236,7 +236,7 @@ ALTER TABLE runs ADD COLUMN command VARCHAR;   -- the one that does the same aga
 ALTER TABLE runs ADD COLUMN software VARCHAR;  -- JSON object: the machine, Python and the libraries that decide results, with their versions
 """
 
-_PROMOTIONS = """
+_V10 = """
 CREATE TABLE promotions (
     number BIGINT,               -- from 1, over the whole lake: the newest row of a line says which policy it has got to
     line VARCHAR,                -- digest of the model that the line began with
@@ -256,4 +256,6 @@ CREATE TABLE promotion_turn (number BIGINT);  -- the number of the newest promot
 INSERT INTO promotion_turn VALUES (0);
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _PROMOTIONS)
+_V11 = "ALTER TABLE metrics ADD COLUMN note VARCHAR;  -- why there is no value, or what to know before believing it"
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11)

@@ -58,11 +58,11 @@ def own_matches(lake: Lake, completions: DatasetRef, seed: int) -> list[Drawn]:
 
 
 def policy_matches(lake: Lake, before: DatasetRef, after: DatasetRef) -> list[Drawn]:
-    """Each answer of `after` with each of `before` to the same prompt."""
+    """Each answer of `after` with one of `before` to the same prompt: the n-th with the n-th, around the end where there are fewer."""
     old: dict[str, list[Row]] = defaultdict(list)
     for row in lake.rows_of(before):
         old[row["prompt_id"]].append(row)
-    return [(new, other) for new in lake.rows_of(after) for other in old[new["prompt_id"]]]
+    return [(new, others[new["sample"] % len(others)]) for new in lake.rows_of(after) if (others := old[new["prompt_id"]])]
 
 
 def asked_of(lake: Lake, prompts: DatasetRef, matches: Sequence[Drawn]) -> list[Match]:

@@ -1,23 +1,29 @@
 """The new policy against the old one, on prompts neither was trained on, by a judge that did not label the training pairs.
 
-    evaluate(policy, before, after, verdicts of both)  ->  metrics
-Test: tests/tasks/test_evaluation.py
+    evaluate(policy, before, after, verdicts of both, ...)              ->  metrics: all figures of an iteration
+    evaluate_against(policy, baseline, theirs, ours, verdicts of both)  ->  metrics: the win rate against another baseline
+Test: pytest tests/tasks/test_evaluation.py
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from statistics import fmean
 from typing import Any
 
-import numpy as np
-
-from storage import DatasetRef, ModelRef, UserError
-from tasks.statistics import bootstrap_share
+from storage import DatasetRef, Lake, ModelRef, UserError
+from tasks.contamination import left_out
+from tasks.contests import between_judges, by_comparison, by_scores, win_rates_of
+from tasks.judging import By, same_judge
+from tasks.metrics import METRICS, Figure, paired, rows_of, share
 from tasks.step import Out, step
+from tasks.texts import described
 
-Rows = Sequence[Mapping[str, Any]]
-_WON = {"win": 1.0, "tie": 0.5, "lose": 0.0}
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
+_STEADY = ("position_consistency", "first_place_wins")
+_NO_SCORES = "the judge compares answers and gives no scores"
 
 
-@step("metrics", title="evaluate", expects=lambda **_: 7)
+@step("metrics", title="evaluate", expects=lambda **_: len(METRICS) + 13)  # thirteen are there before and after
 def evaluate(
     out: Out,
     policy: ModelRef,
@@ -29,44 +35,95 @@ def evaluate(
     reward_after: DatasetRef | None,
     seed: int,
     compared: DatasetRef | None = None,
+    labelled_by: By | None = None,
+    judged_by: By | None = None,
+    overlap: DatasetRef | None = None,
+    measured: Sequence[DatasetRef] = (),
 ) -> None:
-    """Win rate with a 95 % interval over the prompts judged on both sides, and reward, length and truncation before and after.
+    """All figures of an iteration, those of other steps that measured the same policy among them.
 
-    compared: verdicts of a judge that compares the two sides, in place of the scores of both. Without rewards there is none in the figures.
+    compared: verdicts of a judge that compares the two sides, in place of the scores of both. Without rewards there is none in the
+    figures. overlap: which held-out prompts are too like a training prompt to count. measured: metrics about `policy` to take over.
     """
-
-    def read(ref: DatasetRef | None) -> Rows:
-        return [] if ref is None else out.lake.rows_of(ref)
-
-    wins = compared_wins(read(compared)) if compared is not None else prompt_wins(read(judged_before), read(judged_after))
-    if not wins:
-        raise UserError("No held-out prompt was judged on both sides, so there is no win rate: look at the verdicts' notes.")
+    read = _Reader(out.lake, overlap)
+    sides = read(before), read(after)
+    judged = (read(judged_before), read(judged_after))
+    rewards = (read(reward_before), read(reward_after))
+    texts = {row["id"]: row["text"] for rows in sides for row in rows}
+    decisions = by_comparison(read(compared)) if compared is not None else by_scores(*judged)
+    if not decisions:
+        raise UserError(f"No held-out prompt was judged on both sides, so there is no win rate: {read.why()}")
     figures = [
-        ("win_rate", *bootstrap_share(list(wins.values()), seed), "share of prompts"),
-        ("judged_prompts", float(len(wins)), None, None, "prompts"),
+        *win_rates_of(decisions, texts, seed),
+        *between_judges(by_scores(*rewards), decisions, texts, seed),
+        *_rewards("reward", *rewards, seed),
+        *_rewards("judge_reward", *judged, seed),
+        *described(*sides, seed),
+        _invalid(read(compared) if compared is not None else [*judged[0], *judged[1]]),
+        *_about_judges(out.lake, labelled_by, judged_by, compared),
+        *read.overlaps(),
+        *(figure for ref in measured for figure in _taken_over(out.lake, ref, policy)),
     ]
-    for name, completions, verdicts in (("before", before, reward_before), ("after", after, reward_after)):
-        figures += [(f"{what}_{name}", *numbers) for what, *numbers in _describe(read(completions), read(verdicts))]
-    rows = [
-        {"id": out.row_id(n), "subject": policy.version, "name": name, "value": value, "low": low, "high": high, "unit": unit}
-        for n, (name, value, low, high, unit) in enumerate(figures)
-    ]
-    out.write(0, rows)
+    for figure in figures:
+        if figure.name == "same_judge" and figure.value:
+            out.say(str(figure.note))
+    out.write(0, list(rows_of(figures, policy.version, out.row_id)))
 
 
-def prompt_wins(before: Rows, after: Rows) -> dict[str, float]:
-    """For each prompt that both sides were scored on, the share of (after, before) pairs that `after` wins; a tie counts half."""
-    old, new = _scores(before), _scores(after)
-    return {prompt: float(np.mean([np.sign(b - a) / 2 + 0.5 for a in old[prompt] for b in new[prompt]])) for prompt in old if prompt in new}
+@step("metrics", title="evaluate against {baseline}", expects=lambda **_: 3)
+def evaluate_against(
+    out: Out,
+    policy: ModelRef,
+    baseline: str,
+    theirs: DatasetRef,
+    ours: DatasetRef,
+    judged_theirs: DatasetRef | None,
+    judged_ours: DatasetRef | None,
+    seed: int,
+    contest: DatasetRef | None = None,
+    overlap: DatasetRef | None = None,
+) -> None:
+    """The win rate of a policy's answers (`ours`) against a baseline's (`theirs`), as `evaluate` measures it; names end in `_vs_BASELINE`.
+
+    Where nothing was judged on both sides, the row says so.
+    """
+    read = _Reader(out.lake, overlap)
+    texts = {row["id"]: row["text"] for ref in (theirs, ours) for row in read(ref)}
+    decisions = by_comparison(read(contest)) if contest is not None else by_scores(read(judged_theirs), read(judged_ours))
+    out.write(0, list(rows_of(win_rates_of(decisions, texts, seed, baseline), policy.version, out.row_id)))
 
 
-def compared_wins(verdicts: Rows) -> dict[str, float]:
-    """For each prompt with a comparison, the share of them that the first side wins; a tie counts half."""
-    won: dict[str, list[float]] = {}
-    for verdict in verdicts:
-        if verdict["outcome"] in _WON:
-            won.setdefault(verdict["prompt_id"], []).append(_WON[verdict["outcome"]])
-    return {prompt: float(np.mean(shares)) for prompt, shares in won.items()}
+class _Reader:
+    """Rows of datasets, less those of held-out prompts that do not count."""
+
+    def __init__(self, lake: Lake, overlap: DatasetRef | None) -> None:
+        self._lake = lake
+        self._found = [] if overlap is None else lake.rows_of(overlap)
+        self._left_out = left_out(self._found)
+
+    def __call__(self, ref: DatasetRef | None) -> Rows:
+        return [] if ref is None else [row for row in self._lake.rows_of(ref) if row["prompt_id"] not in self._left_out]
+
+    def overlaps(self) -> Iterator[Figure]:
+        """How many prompts resemble what was trained on, if anybody has looked."""
+        for row in self._found:
+            if row["name"] in METRICS:
+                yield Figure(name=row["name"], value=row["value"], note=row["note"])
+
+    def why(self) -> str:
+        """Where to look when nothing is left to judge."""
+        known = f"{len(self._left_out)} were left out, for they repeat training prompts: hold out others" if self._left_out else ""
+        return f"{known or 'look at the verdicts’ notes'}."
+
+
+def _rewards(name: str, before: Rows, after: Rows, seed: int) -> Iterator[Figure]:
+    """The mean score of each side, and what each prompt has gained."""
+    sides = [_scores(rows) for rows in (before, after)]
+    for side, scores in zip(("before", "after"), sides, strict=True):
+        values = [value for one in scores.values() for value in one]
+        yield Figure(name=f"{name}_{side}", value=fmean(values) if values else None, note=None if values else _NO_SCORES)
+    old, new = ({prompt: fmean(values) for prompt, values in scores.items()} for scores in sides)
+    yield paired(f"{name}_gain", old, new, seed, _NO_SCORES)
 
 
 def _scores(verdicts: Rows) -> dict[str, list[float]]:
@@ -77,12 +134,35 @@ def _scores(verdicts: Rows) -> dict[str, list[float]]:
     return scores
 
 
-def _describe(completions: Rows, verdicts: Rows) -> Iterator[tuple[str, float, None, None, str]]:
-    answered = [row for row in completions if row["finish_reason"] != "refused"]
-    scored = [verdict["score"] for verdict in verdicts if verdict["outcome"] == "scored"]
-    if scored:
-        yield "reward", float(np.mean(scored)), None, None, "reward model's logits"
-    if answered:
-        yield "length", float(np.mean([len(row["token_ids"]) for row in answered])), None, None, "tokens"
-        truncated = np.mean([row["finish_reason"] == "length" for row in answered])
-        yield "truncated", float(truncated), None, None, "share of completions"
+def _invalid(verdicts: Rows) -> Figure:
+    asked = [verdict for verdict in verdicts if verdict["outcome"] != "refused"]
+    return share("invalid_rate", sum(one["outcome"] in ("invalid", "over_budget") for one in asked), len(asked), "nothing was judged")
+
+
+def _about_judges(lake: Lake, labelled_by: By | None, judged_by: By | None, compared: DatasetRef | None) -> Iterator[Figure]:
+    """Whether they are one and the same, how honest their probabilities are, and whether places sway the one that compares."""
+    if labelled_by is not None and judged_by is not None:
+        same = same_judge(lake, labelled_by, judged_by)
+        yield Figure(
+            name="same_judge",
+            value=float(same),
+            note="The judge that labelled the training pairs measures the result: it finds what it has taught. Set another evaluation.judge."
+            if same
+            else None,
+        )
+    for role, by in (("training", labelled_by), ("judge", judged_by)):
+        if isinstance(by, ModelRef):
+            for row in lake.rows_of(by, "metrics"):
+                if row["name"] == "calibration_error":
+                    yield Figure(name=f"{role}_calibration_error", value=row["value"])
+                if row["name"] in _STEADY and role == "judge":
+                    yield Figure(name=row["name"], value=row["value"], low=row["low"], high=row["high"])
+    if compared is not None:
+        for row in lake.rows_of(compared, "metrics"):
+            yield Figure(name=row["name"], value=row["value"], low=row["low"], high=row["high"])
+
+
+def _taken_over(lake: Lake, ref: DatasetRef, policy: ModelRef) -> Iterator[Figure]:
+    for row in lake.rows_of(ref):
+        if row["subject"] == policy.version and row["step"] is None:
+            yield Figure(name=row["name"], value=row["value"], low=row["low"], high=row["high"], note=row["note"])

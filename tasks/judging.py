@@ -72,6 +72,15 @@ def make_judge(lake: Lake, by: ModelRef | str, baselines: Mapping[str, str]) -> 
     return PolicyJudge(lake, by) if role == "policy" else RewardModelJudge(lake, by)
 
 
+def same_judge(lake: Lake, one: By, other: By) -> bool:
+    """Whether two judges are one: the same weights, the same model behind a server whatever it is asked, the same program."""
+    if isinstance(one, ModelRef) and isinstance(other, ModelRef):
+        return one.version == other.version or lake.model(one)["digest"] == lake.model(other)["digest"]
+    if isinstance(one, LLM) and isinstance(other, LLM):
+        return one.endpoint.model == other.endpoint.model
+    return one == other
+
+
 def _question(texts: dict[str, str], row: dict[str, Any]) -> Question:
     return Question(completion_id=row["id"], prompt=texts[row["prompt_id"]], completion=row["text"])
 

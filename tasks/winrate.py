@@ -85,7 +85,7 @@ def win_rates(
     notes = _left_out(found) + [f"{name}: {note}" if len(names) > 1 else note for name, one in systems.items() for note in one.notes]
     if len(names) == 1 and model is not None:
         notes.append(_ALONE)
-    return Result(n=len(rows.prompt), prompts=prompts, half_width=widest, advice=_advice(prompts, widest), notes=notes, systems=systems)
+    return Result(n=len(rows.prompt), prompts=prompts, half_width=widest, advice=advice(prompts, widest), notes=notes, systems=systems)
 
 
 def _columns(found: Sequence[Comparison]) -> tuple[list[str], Rows, list[float]]:
@@ -197,8 +197,8 @@ def _left_out(found: Comparisons) -> list[str]:
     ]
 
 
-def _advice(prompts: int, widest: float) -> str:
-    """How sure so many prompts make us, and how many would make it surer."""
+def advice(prompts: int, widest: float) -> str:
+    """How sure so many prompts make us, and how many would make it surer. widest: half the interval, in points."""
     if prompts == 1 or not widest:
         return ""
     target = next((one for one in (5.0, 2.0, 1.0, 0.5) if one < 0.8 * widest), widest / 2)

@@ -52,7 +52,7 @@ def train(
     rows = [row for ref in pairs for row in out.lake.rows_of(ref) if row["dropped"] is None]
     if not rows:
         raise UserError("No pair is left to train on: every one was a tie, identical, truncated or not judged (`dapflow run` lists why).")
-    sampled = _completions(out.lake, rows)
+    sampled = sampled_of(out.lake, rows)
     lag = oldest(
         out.lake,
         policy,
@@ -114,7 +114,7 @@ def pair_groups(
     ]
 
 
-def _completions(lake: Lake, pairs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def sampled_of(lake: Lake, pairs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The completions that the pairs are made of, by id."""
     versions = sorted({row[side].rsplit("-", 1)[0] for row in pairs for side in _SIDES if row[side]})
     query = "SELECT id, policy, token_ids, finish_reason FROM completions WHERE version = ?"

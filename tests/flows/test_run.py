@@ -103,8 +103,11 @@ def test_a_second_iteration_goes_on_top_of_the_first(tmp_path: Path, capsys: pyt
     # The prompts are the next ones, and the old policy's held-out answers are not sampled again.
     prompts = lake.rows("SELECT DISTINCT version, prompt FROM prompts WHERE split = 'train'")
     assert len(prompts) == len({row["prompt"] for row in prompts}) == 8
-    states = [step["state"] for step in result["steps"] if step["name"].startswith("sample 6")]
-    assert states == ["cached", "cached", "cached", "run"]
+    states = [step["state"] for step in result["steps"] if step["name"] == f"sample 6 x 1 from {one['policy'][:8]}"]
+    assert states == ["cached"] * 3  # held-out answers twice, as the new policy's and as the old one's, and those at temperature 1
+    versus = {row["name"]: row["value"] for row in two["metrics"]}
+    assert versus["win_rate_vs_initial"] is not None
+    assert versus["kl_to_initial"] > 0
     lake.close()
 
 
@@ -179,6 +182,8 @@ def test_a_plan_runs_nothing_and_counts(tmp_path: Path, capsys: pytest.CaptureFi
     code, out, _ = dapflow("plan", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL, capsys=capsys)
     assert code == 0
     plan = json.loads(out)
-    assert plan["tokens"]["sampled"] == 4 * 3 * 6 + 2 * 6 * 12  # candidates, and two policies' answers to the held-out prompts
+    assert (
+        plan["tokens"]["sampled"] == 4 * 3 * 6 + 3 * 6 * 12 + 2 * 40 * 12
+    )  # candidates; answers of two policies, and of one at temperature 1; tasks
     assert plan["judge_calls"] == 4 * 3 + 4 * 6
     assert not (tmp_path / "lake").exists()

@@ -1,0 +1,139 @@
+"""How the new policy is measured: against the policy before it and other baselines, and by what it has become. Part of one iteration.
+
+    parts = measure(recipe, held_out, Candidate(policy=trained, before=policy, initial=initial, learned=[pairs ...], ...))
+`parts["metrics"]` has all figures (tasks/metrics.py says what each is).
+"""
+
+from dataclasses import dataclass
+
+from flows.labelling import contest, score
+from flows.recipe import Recipe
+from storage import DatasetRef, ModelRef
+from tasks.baseline import FILES, load_answers, policy_of
+from tasks.contamination import find_overlap
+from tasks.divergence import measure_displacement, measure_divergence
+from tasks.evaluation import evaluate, evaluate_against
+from tasks.exact import TASKS_FILE, check_answers, load_tasks
+from tasks.judging import By
+from tasks.prompts import PROMPTS_FILE, load_prompts
+from tasks.sampling import sample
+from tasks.seeds import derive_seed
+from tasks.sources import find_source
+
+Judged = dict[str, DatasetRef]
+Opponent = ModelRef | DatasetRef
+"""A baseline: a policy, or answers that somebody else has given."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A trained policy and what its measurement needs to know. before: the policy that the iteration began with; start: the one whose
+    weights it was trained from; learned: all pairs that it and its ancestors learned from, the newest last.
+
+    scorer, referee: who labelled the pairs, and who measures the result; their baselines: an answer of the initial policy to each held-out
+    prompt, for a judge that compares with one.
+    """
+
+    policy: ModelRef
+    before: ModelRef
+    start: ModelRef
+    initial: ModelRef
+    learned: list[DatasetRef]
+    scorer: By
+    referee: By
+    scorer_baseline: DatasetRef | None
+    referee_baseline: DatasetRef | None
+    opponents: dict[str, Opponent]
+
+
+def measure(r: Recipe, held_out: DatasetRef, one: Candidate) -> dict[str, DatasetRef]:
+    """All datasets of the measurement, by name; the figures are in `metrics`."""
+    before, after = answers_of(r, one.before, held_out), answers_of(r, one.policy, held_out)
+    overlap = find_overlap(held_out, one.learned, r.evaluation.overlap)
+    judged = contest(held_out, before, after, one.referee, one.referee_baseline)
+    metrics = evaluate(
+        one.policy,
+        before=before,
+        after=after,
+        judged_before=judged.get("judged_before"),
+        judged_after=judged.get("judged_after"),
+        reward_before=score(held_out, before, one.scorer, one.scorer_baseline),
+        reward_after=score(held_out, after, one.scorer, one.scorer_baseline),
+        seed=r.seed,
+        compared=judged.get("compared"),
+        labelled_by=one.scorer,
+        judged_by=one.referee,
+        overlap=overlap,
+        measured=[*_against(r, held_out, one, before, after, judged, overlap), *_distances(r, one), *_exact(r, one)],
+    )
+    return {"held_out": held_out, "before": before, "after": after, "overlap": overlap, **judged, "metrics": metrics}
+
+
+def answers_of(r: Recipe, policy: ModelRef, prompts: DatasetRef) -> DatasetRef:
+    """A policy's answers to the held-out prompts."""
+    return sample(policy, prompts, r.evaluation.sampling, r.seed, r.sampler.own)
+
+
+def _against(
+    r: Recipe, held_out: DatasetRef, one: Candidate, before: DatasetRef, after: DatasetRef, judged: Judged, overlap: DatasetRef
+) -> list[DatasetRef]:
+    """Win rates against the recipe's baselines. The policy before is judged already."""
+    rates: list[DatasetRef] = []
+    for name, opponent in one.opponents.items():
+        theirs = answers_of(r, opponent, held_out) if isinstance(opponent, ModelRef) else opponent
+        found = judged if theirs == before else contest(held_out, theirs, after, one.referee, one.referee_baseline)
+        rates.append(
+            evaluate_against(
+                one.policy,
+                baseline=name,
+                theirs=theirs,
+                ours=after,
+                judged_theirs=found.get("judged_before"),
+                judged_ours=found.get("judged_after"),
+                seed=r.seed,
+                contest=found.get("compared"),
+                overlap=overlap,
+            )
+        )
+    return rates
+
+
+def opponents_of(r: Recipe, held_out: DatasetRef, previous: ModelRef, initial: ModelRef) -> dict[str, Opponent]:
+    """The recipe's baselines: `initial`, `previous`, `promoted`, a policy of the lake by id, or a file of answers. Raises UserError."""
+    known = {"initial": initial, "previous": previous}
+    return {
+        name: known[name] if name in known else _answers_in(name, held_out) if name.endswith(FILES) else policy_of(name, initial)
+        for name in r.evaluation.baselines
+    }
+
+
+def _answers_in(file: str, held_out: DatasetRef) -> DatasetRef:
+    source = find_source(file, "")
+    return load_answers(source.name, source.digest, held_out)
+
+
+def _distances(r: Recipe, one: Candidate) -> list[DatasetRef]:
+    """KL to the initial policy, on answers of its own at temperature 1, and what became of the answers it learned from."""
+    if not r.evaluation.probes:
+        return []
+    source = find_source(r.prompts.source, PROMPTS_FILE)
+    few = load_prompts(source.name, source.digest, "held_out", r.prompts.held_out, 0, min(r.evaluation.probes, r.prompts.held_out))
+    raw = {"n": 1, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "stop": ()}
+    sampling = r.evaluation.sampling.model_copy(update=raw)
+    own = sample(one.policy, few, sampling, derive_seed(r.seed, "kl"), r.sampler.own)
+    return [
+        measure_divergence(one.policy, one.initial, few, own, sampling.system, sampling.chat_template, r.seed),
+        measure_displacement(
+            one.policy, one.start, one.learned[-1], r.evaluation.probes, r.sampling.system, r.sampling.chat_template, r.seed
+        ),
+    ]
+
+
+def _exact(r: Recipe, one: Candidate) -> list[DatasetRef]:
+    """Exact-answer tasks, solved by the policy before and after."""
+    if not r.evaluation.exact.source:
+        return []
+    source = find_source(r.evaluation.exact.source, TASKS_FILE)
+    tasks, sampling = load_tasks(source.name, source.digest), r.evaluation.exact.sampling(r.evaluation.sampling.chat_template)
+    before, after = (sample(policy, tasks, sampling, r.seed, r.sampler.own) for policy in (one.before, one.policy))
+    return [check_answers(one.policy, tasks, source.name, source.digest, before, after, r.seed)]

@@ -1,0 +1,139 @@
+"""Who won: verdicts on the answers of two sides as win rates, raw and length-controlled. Values in, figures out.
+
+    decisions = by_scores(verdicts before, verdicts after), or by_comparison(verdicts)
+    figures = win_rates_of(decisions, texts, seed)
+Test: pytest tests/tasks/test_contests.py
+"""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+from typing import Any
+
+import numpy as np
+
+from tasks.agreement import Judgement, agreement_of
+from tasks.comparisons import ONLY_SYSTEM, Comparison, Comparisons
+from tasks.metrics import Figure, mean, share, versus
+from tasks.winrate import advice, win_rates
+
+Rows = Sequence[Mapping[str, Any]]
+_WON = {"win": 1.0, "tie": 0.5, "lose": 0.0}
+_ENOUGH = 30  # prompts: of fewer, nobody can tell length from quality
+_NONE = "no held-out prompt was judged on both sides: the verdicts' notes say why"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decision:
+    """An answer of the new side against one of the old side to the same prompt. won: 1, 0, or a half for a tie."""
+
+    prompt_id: str
+    new_id: str
+    old_id: str
+    won: float
+
+
+def by_scores(before: Rows, after: Rows) -> list[Decision]:
+    """Each scored answer of `after` against each of `before` to the same prompt: the higher score wins, equal ones tie."""
+    old = defaultdict[str, list[Mapping[str, Any]]](list)
+    for verdict in before:
+        if verdict["outcome"] == "scored":
+            old[verdict["prompt_id"]].append(verdict)
+    return [
+        Decision(
+            prompt_id=new["prompt_id"],
+            new_id=new["completion_id"],
+            old_id=other["completion_id"],
+            won=float(np.sign(new["score"] - other["score"])) / 2 + 0.5,
+        )
+        for new in after
+        if new["outcome"] == "scored"
+        for other in old[new["prompt_id"]]
+    ]
+
+
+def by_comparison(verdicts: Rows) -> list[Decision]:
+    """The comparisons that came to a verdict; the first side is the new one."""
+    return [
+        Decision(prompt_id=one["prompt_id"], new_id=one["completion_id"], old_id=one["other_id"], won=_WON[one["outcome"]])
+        for one in verdicts
+        if one["outcome"] in _WON
+    ]
+
+
+def prompt_wins(decisions: Sequence[Decision]) -> dict[str, float]:
+    """For each prompt the share of its decisions that the new side wins; a tie counts half."""
+    won = defaultdict[str, list[float]](list)
+    for one in decisions:
+        won[one.prompt_id].append(one.won)
+    return {prompt: fmean(shares) for prompt, shares in won.items()}
+
+
+def win_rates_of(decisions: Sequence[Decision], texts: Mapping[str, str], seed: int, baseline: str | None = None) -> Iterator[Figure]:
+    """Win rate with what so many prompts are good for, the number of prompts, and the length-controlled win rate.
+
+    Answers to one prompt (several seeds) are averaged, and prompts are drawn again with all their answers: each answer has a random
+    stream of its own, so that is where its chance lies too. texts: of the completions, by id. baseline: whose answers the old side's are,
+    if not those of the policy that the iteration began with.
+    """
+    wins = prompt_wins(decisions)
+
+    def named(name: str) -> str:
+        return versus(name, baseline) if baseline else name
+
+    rate = mean(named("win_rate"), wins, seed, _NONE, bounded=True)
+    yield rate if rate.note or rate.low is None or rate.high is None else replace(rate, note=_worth(len(wins), rate.low, rate.high))
+    yield Figure(name=named("judged_prompts"), value=float(len(wins)))
+    yield _length_controlled(named("length_controlled_win_rate"), decisions, texts, seed, len(wins))
+
+
+def _worth(prompts: int, low: float, high: float) -> str | None:
+    return advice(prompts, 100 * (high - low) / 2) or None
+
+
+def _length_controlled(name: str, decisions: Sequence[Decision], texts: Mapping[str, str], seed: int, prompts: int) -> Figure:
+    if prompts < _ENOUGH:
+        return Figure(name=name, value=None, note=f"{prompts} judged prompts are too few to tell length from quality: it takes {_ENOUGH}")
+    answers = {text: place for place, text in enumerate(sorted({texts[one.new_id] for one in decisions}))}
+    rows = [
+        Comparison(
+            system=ONLY_SYSTEM,
+            instruction=one.prompt_id,
+            answer=answers[texts[one.new_id]],
+            delta=len(texts[one.new_id]) - len(texts[one.old_id]),
+            preference=one.won,
+        )
+        for one in decisions
+    ]
+    found = win_rates(Comparisons(rows=rows), seed=seed).systems[ONLY_SYSTEM]
+    rate, low, high = (
+        None if one is None else one / 100
+        for one in (found.length_controlled_win_rate, found.length_controlled_low, found.length_controlled_high)
+    )
+    return Figure(name=name, value=rate, low=low, high=high, note=" ".join(found.notes) or None)
+
+
+def between_judges(training: Sequence[Decision], evaluation: Sequence[Decision], texts: Mapping[str, str], seed: int) -> Iterator[Figure]:
+    """The training judge's own win rate, by how much it is above the evaluation judge's (the sign of over-optimisation: arXiv 2210.10760),
+    and how often both name the same answer. The gap is paired, over the prompts that both have judged."""
+    why = "the training judge gave no scores on the held-out answers"
+    own, independent = prompt_wins(training), prompt_wins(evaluation)
+    yield mean("training_win_rate", own, seed, why, bounded=True)
+    yield mean("win_rate_gap", {one: own[one] - independent[one] for one in own.keys() & independent.keys()}, seed, why)
+    others = {(one.new_id, one.old_id): one.won for one in evaluation}
+    both = [
+        Judgement(one=one.won, other=others[one.new_id, one.old_id], longer=len(texts[one.new_id]) - len(texts[one.old_id]))
+        for one in training
+        if (one.new_id, one.old_id) in others
+    ]
+    if not both:
+        yield share("judge_agreement", 0, 0, why)
+        return
+    found = agreement_of(both)
+    yield Figure(name="judge_agreement", value=found.agreement, low=found.agreement_low, high=found.agreement_high)
+    yield Figure(
+        name="judge_kappa",
+        value=found.kappa,
+        note="one of them always says the same, so chance explains all" if found.kappa is None else None,
+    )

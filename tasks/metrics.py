@@ -1,0 +1,158 @@
+"""The figures that say what came of an iteration: their names, units and what they mean; how one becomes a row of `metrics`.
+
+A name ends in `_before` or `_after` where it is about one side's answers, and in `_vs_BASELINE` where the other side is not the policy
+that the iteration began with. Imports neither torch nor prefect. Test: pytest tests/tasks/test_metrics.py
+"""
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from tasks.statistics import bootstrap_mean, bootstrap_share, percentile_interval, resamples, wilson
+
+SIDES = ("before", "after")
+_VERSUS = "_vs_"
+_SAMPLES = 2000
+_ONE = "one prompt says nothing about others"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """What a figure is. better: the direction that is good news; None where neither is. share: whether it is a share, 0 to 1, or a
+    difference of two."""
+
+    label: str
+    unit: str
+    better: Literal["higher", "lower"] | None = None
+    share: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class Figure:
+    """One value with its 95 % interval, where it has one. note: why there is none, or what to know before believing it."""
+
+    name: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    note: str | None = None
+
+    def __post_init__(self) -> None:
+        assert self.value is None or not math.isnan(self.value), f"{self.name} is not a number"
+        assert self.value is not None or self.note, f"{self.name} has no value and no reason"
+
+
+METRICS: dict[str, Metric] = {
+    "win_rate": Metric(label="win rate", unit="share of prompts", better="higher", share=True),
+    "judged_prompts": Metric(label="prompts judged on both sides", unit="prompts"),
+    "length_controlled_win_rate": Metric(label="length-controlled win rate", unit="share of prompts", better="higher", share=True),
+    "training_win_rate": Metric(label="win rate by the training judge", unit="share of prompts", share=True),
+    "win_rate_gap": Metric(label="training judge's win rate less this one's", unit="share of prompts", better="lower", share=True),
+    "reward": Metric(label="reward (training judge)", unit="logits, or the judge's points", better="higher"),
+    "reward_gain": Metric(label="reward gained (training judge)", unit="logits, or the judge's points", better="higher"),
+    "judge_reward": Metric(label="reward (evaluation judge)", unit="logits, or the judge's points", better="higher"),
+    "judge_reward_gain": Metric(label="reward gained (evaluation judge)", unit="logits, or the judge's points", better="higher"),
+    "kl_to_initial": Metric(label="KL to the initial policy", unit="nats per answer"),
+    "kl_to_initial_error": Metric(label="standard error of that KL", unit="nats per answer"),
+    "kl_to_initial_per_token": Metric(label="KL to the initial policy per token", unit="nats per token"),
+    "chosen_logp_change": Metric(label="log-probability gained by chosen answers", unit="nats per answer", better="higher"),
+    "rejected_logp_change": Metric(label="log-probability gained by rejected answers", unit="nats per answer"),
+    "displaced_pairs": Metric(label="pairs whose chosen answer lost probability", unit="share of pairs", better="lower", share=True),
+    "length": Metric(label="length", unit="tokens"),
+    "length_p10": Metric(label="length, 10 % are shorter", unit="tokens"),
+    "length_p50": Metric(label="length, half are shorter", unit="tokens"),
+    "length_p90": Metric(label="length, 90 % are shorter", unit="tokens"),
+    "length_growth": Metric(label="growth of the mean length", unit="share of the length before", share=True),
+    "truncated": Metric(label="cut off at token limit", unit="share of completions", better="lower", share=True),
+    "refusals": Metric(label="answers that decline", unit="share of completions", better="lower", share=True),
+    "not_answered": Metric(label="empty or refused before sampling", unit="share of completions", better="lower", share=True),
+    "distinct_1": Metric(label="distinct words", unit="share of words", share=True),
+    "distinct_2": Metric(label="distinct pairs of words", unit="share of bigrams", share=True),
+    "distinct_3": Metric(label="distinct triples of words", unit="share of trigrams", share=True),
+    "self_bleu": Metric(label="self-BLEU", unit="BLEU-4, 0 to 1", better="lower"),
+    "invalid_rate": Metric(label="answers that the judge gave no verdict on", unit="share of completions", better="lower", share=True),
+    "judge_agreement": Metric(label="training and evaluation judge agree", unit="share of pairs", better="higher", share=True),
+    "judge_kappa": Metric(label="the same beyond chance (Cohen's kappa)", unit="kappa, -1 to 1", better="higher"),
+    "position_consistency": Metric(label="both orders name the same answer", unit="share of comparisons", better="higher", share=True),
+    "first_place_wins": Metric(label="the first place wins", unit="share of answers", share=True),
+    "training_calibration_error": Metric(label="calibration error of the training judge", unit="probability", better="lower"),
+    "judge_calibration_error": Metric(label="calibration error of the evaluation judge", unit="probability", better="lower"),
+    "same_judge": Metric(label="evaluated by the judge that labelled", unit="1: yes, 0: no", better="lower"),
+    "contaminated_prompts": Metric(label="held-out prompts left out as known from training", unit="prompts", better="lower"),
+    "similar_prompts": Metric(label="held-out prompts that resemble a training prompt", unit="prompts", better="lower"),
+    "exact_answers": Metric(label="exact-answer tasks solved", unit="share of tasks", better="higher", share=True),
+    "exact_answers_change": Metric(label="exact-answer tasks gained", unit="share of tasks", better="higher", share=True),
+}
+
+
+def metric_of(name: str) -> Metric:
+    """What the figure of that name is, whichever side or baseline it is about. One that is not listed is shown under its own name."""
+    base = base_name(name)
+    return METRICS.get(base) or Metric(label=base.replace("_", " "), unit="")
+
+
+def base_name(name: str) -> str:
+    """The name without its side and without its baseline."""
+    return name.partition(_VERSUS)[0].removesuffix("_before").removesuffix("_after")
+
+
+def versus(name: str, baseline: str) -> str:
+    """The name of a figure against that baseline."""
+    return f"{name}{_VERSUS}{baseline}"
+
+
+def rows_of(figures: Iterable[Figure], subject: str, row_id: Callable[[int], str], first: int = 0) -> Iterator[dict[str, Any]]:
+    """The figures as rows of `metrics` about `subject`."""
+    for number, one in enumerate(figures, start=first):
+        row = {"id": row_id(number), "subject": subject, "name": one.name, "value": one.value, "low": one.low, "high": one.high}
+        yield row | {"unit": metric_of(one.name).unit, "note": one.note}
+
+
+def share(name: str, count: int, trials: int, why_none: str) -> Figure:
+    """A count as a share with Wilson's interval; without trials no value, and `why_none`."""
+    if not trials:
+        return Figure(name=name, value=None, note=why_none)
+    low, high = wilson(count, trials)
+    return Figure(name=name, value=count / trials, low=low, high=high)
+
+
+def mean(name: str, values: Mapping[str, float], seed: int, why_none: str, bounded: bool = False) -> Figure:
+    """The mean of a value for each prompt, with its bootstrap interval; without values no value, and `why_none`.
+
+    Of one value there is no interval. The order of the values does not matter. bounded: they are between 0 and 1.
+    """
+    if not values:
+        return Figure(name=name, value=None, note=why_none)
+    value, low, high = (bootstrap_share if bounded else bootstrap_mean)(_in_order(values), seed)
+    if math.isinf(low):
+        return Figure(name=name, value=value, note=_ONE)
+    same = f"the same on all {len(values):,} prompts, so the interval sees no spread" if low == high and len(values) > 1 else None
+    return Figure(name=name, value=value, low=low, high=high, note=_ONE if len(values) == 1 else same)
+
+
+def growth(name: str, before: Mapping[str, float], after: Mapping[str, float], seed: int, why_none: str) -> Figure:
+    """By what share the mean over the prompts that both have has grown, with its bootstrap interval over these prompts."""
+    both = sorted(before.keys() & after.keys())
+    old, new = (np.array([side[prompt] for prompt in both]) for side in (before, after))
+    if not both or not old.sum():
+        return Figure(name=name, value=None, note=why_none)
+    ratio = float(new.sum() / old.sum())
+    if len(both) == 1:
+        return Figure(name=name, value=ratio - 1, note=_ONE)
+    counts = np.concatenate(list(resamples(len(both), _SAMPLES, seed)))
+    lengths = counts @ old
+    drawn = (counts @ new)[lengths > 0] / lengths[lengths > 0]
+    low, high = percentile_interval(drawn, len(both), new - ratio * old)
+    return Figure(name=name, value=ratio - 1, low=low - 1, high=high - 1)
+
+
+def paired(name: str, before: Mapping[str, float], after: Mapping[str, float], seed: int, why_none: str) -> Figure:
+    """By how much `after` is above `before`, mean over the prompts that both have: what prompts have in common drops out."""
+    return mean(name, {prompt: after[prompt] - before[prompt] for prompt in before.keys() & after.keys()}, seed, why_none)
+
+
+def _in_order(values: Mapping[str, float]) -> list[float]:
+    return [values[prompt] for prompt in sorted(values)]
