@@ -8,12 +8,11 @@ Test: pytest tests/tasks/test_baseline.py
 from typing import Any
 
 from storage import DatasetRef, Lake, ModelRef, UserError
+from storage.promotions import line_from, line_of
 from tasks.sources import read_source
 from tasks.step import Out, current_lake, step
 
 FILES = (".jsonl", ".parquet", ".jsonl.gz")
-
-
 PROMOTED = "promoted"
 
 
@@ -28,7 +27,9 @@ def policy_of(name: str, initial: ModelRef) -> ModelRef:
 
 def promoted(lake: Lake, initial: ModelRef) -> ModelRef:
     """The policy that was promoted last of those that come from `initial`. Raises UserError while none was."""
-    raise UserError("evaluation.baselines: no policy that comes from this recipe's has been promoted in this lake; name one by its id.")
+    if (policy := line_of(lake, line_from(lake, initial)).policy) is None:
+        raise UserError("evaluation.baselines: no policy that comes from this recipe's has been promoted in this lake; name one by its id.")
+    return ModelRef("models", policy, 1)
 
 
 @step("completions", title="load answers from {source}", expects=lambda prompts, **_: prompts.rows)
