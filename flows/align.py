@@ -15,7 +15,7 @@ from flows.recipe import Recipe, change
 from flows.recipes import recipe_named
 from flows.recipes import toy as toy_of
 from flows.summary import summarise
-from storage import DatasetRef, Lake
+from storage import DatasetRef, Lake, UserError
 from storage.runs import record_run
 from tasks.judges.llm import LLM
 from tasks.judges.programs import pinned
@@ -57,7 +57,9 @@ def chosen(name: str, settings: list[str], toy: bool) -> Recipe:
             by.prompt_template()
             by.priced()
         elif isinstance(by, str) and by not in ("reward-model", "policy"):
-            pinned(by)
+            program = pinned(by)
+            if by == wanted.judge and program.compares and (sentence := wanted.without_scores()):
+                raise UserError(f"The recipe is not valid: {sentence}.")
     return wanted
 
 

@@ -123,7 +123,7 @@ def referee_of(recipe: Recipe, initial: ModelRef) -> By:
     return _reward_model(recipe, by, initial, "judge") if isinstance(by, RewardModel) else _from_outside(by)
 
 
-def _from_outside(by: LLM | str) -> LLM | str:
+def _from_outside(by: LLM | str) -> By:
     return pinned(by) if isinstance(by, str) else by
 
 

@@ -7,7 +7,7 @@ cost_figures(lake, iteration)               ->  calls, tokens, dollars, and doll
 from typing import Any
 
 from flows.iteration import Iteration
-from storage import Lake
+from storage import Lake, ModelRef
 from tasks.judges.llm import LLM
 
 _KEYS = {"value": "", "low": "_low", "high": "_high"}
@@ -18,11 +18,10 @@ _LABELS, _CONTEST = "verdicts", "compared"  # the parts of an iteration that may
 def judge_figures(lake: Lake, iteration: Iteration, role: str) -> dict[str, Any]:
     """Who judged; of a reward model, how often it was right on held-out preferences; of a judge that compares, whether places sway it."""
     judge = iteration.judges[role]
-    if isinstance(judge, str):
-        return {"judge": judge}
-    if isinstance(judge, LLM):
+    if not isinstance(judge, ModelRef):
         part = iteration.parts.get(_LABELS if role == "training" else _CONTEST)
-        return {"judge": f"{judge} {judge.template_name}", **(_figures(lake, part.version, _STEADY) if part is not None else {})}
+        name = f"{judge} {judge.template_name}" if isinstance(judge, LLM) else str(judge)
+        return {"judge": name, **(_figures(lake, part.version, _STEADY) if part is not None else {})}
     return {"judge": judge.version, **_figures(lake, judge.version, {"held_out_accuracy": "accuracy"})}
 
 

@@ -15,6 +15,7 @@ from flows.recipe import Recipe
 from storage import Lake, ModelRef
 from tasks.formats import preference
 from tasks.judges.llm import LLM
+from tasks.judges.programs import Program
 from tasks.models import resolve
 from tasks.pairing import pairs_of
 from tasks.preferences import PREFERENCES_FILE
@@ -92,7 +93,7 @@ def _judged(call: Call) -> int:
     by = call.arguments.get("by")
     if isinstance(by, LLM):
         return call.rows * by.calls_per_verdict
-    return call.rows if call.step == "judge" else 0
+    return call.rows if call.step == "judge" or isinstance(by, Program) else 0
 
 
 def matmul_rate() -> float:

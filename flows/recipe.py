@@ -78,18 +78,23 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if isinstance(self.judge, LLM) and self.judge.compares:
-            scored = {
-                f"acceptance.rule={self.acceptance.rule}": self.acceptance.rule != "all",
-                f"pairing.rule={self.pairing.rule}": self.pairing.rule != "first-round",
-                "sweep": bool(self.sweep.temperatures),
-            }
-            if wrong := [key for key, needs_scores in scored.items() if needs_scores]:
-                raise ValueError(
-                    f"a judge that compares two answers gives no scores, without which there is no {' and no '.join(wrong)}: set "
-                    "judge.mode=ten (or additive, rubric), or acceptance.rule=all, pairing.rule=first-round and no sweep"
-                )
+        if isinstance(self.judge, LLM) and self.judge.compares and (sentence := self.without_scores()):
+            raise ValueError(sentence)
         return self
+
+    def without_scores(self) -> str | None:
+        """What a judge that compares cannot do here, in a sentence."""
+        scored = {
+            f"acceptance.rule={self.acceptance.rule}": self.acceptance.rule != "all",
+            f"pairing.rule={self.pairing.rule}": self.pairing.rule != "first-round",
+            "sweep": bool(self.sweep.temperatures),
+        }
+        if wrong := [key for key, needs_scores in scored.items() if needs_scores]:
+            return (
+                f"a judge that compares two answers gives no scores, without which there is no {' and no '.join(wrong)}: set "
+                "judge.mode=ten (or additive, rubric), or acceptance.rule=all, pairing.rule=first-round and no sweep"
+            )
+        return None
 
 
 def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:

@@ -58,6 +58,11 @@ class Chunks:
                 cursor.unregister("new_rows")
                 partial.unlink(missing_ok=True)
 
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """The rows of one noun in the chunks that are there, in their order."""
+        paths = [path for path in self._paths() if path.parent.name == table]
+        return [row for path in paths for row in pq.ParquetFile(path).read().to_pylist()]
+
     def totals(self, table: str) -> tuple[int, float]:
         """Rows of one noun, and seconds spent on all chunks."""
         rows, seconds = 0, 0.0

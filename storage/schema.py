@@ -196,4 +196,9 @@ CREATE TABLE calls (
 );
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6)
+_V7 = """
+ALTER TABLE prompts ADD COLUMN answer VARCHAR;    -- the right answer, for a judge that needs one; null where nobody has said it
+ALTER TABLE prompts ADD COLUMN unsafe BOOLEAN;    -- whether it was marked as one that a safe answer matters for; null where nobody has said
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7)

@@ -11,8 +11,10 @@ from typing import Any
 
 from storage import DatasetRef, Lake
 from tasks.judges.asking import llm_judge
-from tasks.judges.base import Match, Verdict
+from tasks.judges.base import Comparer, Match, Verdict
 from tasks.judges.llm import LLM
+from tasks.judges.programs import Program, ProgramJudge
+from tasks.judging import asked_prompts
 from tasks.pairing import Pairing, first_round_ids, pairs_of
 from tasks.seeds import generator
 from tasks.statistics import wilson
@@ -20,7 +22,8 @@ from tasks.step import Out, step
 
 Row = Mapping[str, Any]
 Drawn = tuple[Row, Row | None]
-_ROWS_PER_CHUNK = 10_000  # the ledger keeps every answer, so the rows are written once all are there
+By = LLM | Program
+_ROWS_PER_CHUNK = {True: 10_000, False: 128}  # of a judge that keeps every answer itself the rows are written once all are there
 
 
 def _matches(prompts: DatasetRef, completions: DatasetRef, **_: Any) -> int:
@@ -28,14 +31,14 @@ def _matches(prompts: DatasetRef, completions: DatasetRef, **_: Any) -> int:
 
 
 @step("verdicts", title="compare {completions.rows} of {completions} by {by}", expects=_matches)
-def compare(out: Out, prompts: DatasetRef, completions: DatasetRef, by: LLM, pairing: Pairing, seed: int) -> None:
+def compare(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, pairing: Pairing, seed: int) -> None:
     """A verdict on each match of the first round; and one, without a match, on what was refused at sampling."""
     assert pairing.rule == "first-round", "the other rules need scores (flows/recipe.py says so)"
     _judge(out, prompts, own_matches(out.lake, completions, seed), by)
 
 
 @step("verdicts", title="compare {after} with {before} by {by}", expects=lambda after, **_: after.rows)
-def compare_policies(out: Out, prompts: DatasetRef, before: DatasetRef, after: DatasetRef, by: LLM) -> None:
+def compare_policies(out: Out, prompts: DatasetRef, before: DatasetRef, after: DatasetRef, by: By) -> None:
     """A verdict on each answer of the policy `after` against each of the policy `before` to the same prompt."""
     _judge(out, prompts, policy_matches(out.lake, before, after), by)
 
@@ -62,38 +65,60 @@ def policy_matches(lake: Lake, before: DatasetRef, after: DatasetRef) -> list[Dr
     return [(new, other) for new in lake.rows_of(after) for other in old[new["prompt_id"]]]
 
 
-def asked_of(lake: Lake, prompts: DatasetRef, matches: Sequence[Drawn]) -> list[Match]:
-    """The matches that a judge is asked about."""
-    texts = {row["id"]: row["prompt"] for row in lake.rows_of(prompts)}
+def asked_of(prompts: Mapping[str, Row], matches: Sequence[Drawn]) -> list[Match]:
+    """The matches that a judge is asked about. prompts: their rows by id."""
     return [
-        Match(completion_id=one["id"], other_id=other["id"], prompt=texts[one["prompt_id"]], first=one["text"], second=other["text"])
+        Match(
+            completion_id=one["id"], other_id=other["id"], first=one["text"], second=other["text"],
+            prompt=prompts[one["prompt_id"]]["prompt"], answer=prompts[one["prompt_id"]]["answer"],
+        )
         for one, other in matches
         if other is not None and unasked(one, other) is None
-    ]
+    ]  # fmt: skip
 
 
-def _judge(out: Out, prompts: DatasetRef, matches: Sequence[Drawn], by: LLM) -> None:
-    known, asked = [unasked(one, other) for one, other in matches], asked_of(out.lake, prompts, matches)
-    judged = len(matches) - len(asked)
+def _judge(out: Out, prompts: DatasetRef, matches: Sequence[Drawn], by: By) -> None:
+    asked = asked_prompts(out.lake, prompts, by)
+    if isinstance(by, Program):
+        write_comparisons(out, asked, matches, ProgramJudge(by))
+    else:
+        with llm_judge(out.lake, out.version, by, out.say) as judge:
+            write_comparisons(out, asked, matches, judge)
+
+
+def write_comparisons(out: Out, prompts: Mapping[str, Row], matches: Sequence[Drawn], judge: Comparer) -> None:
+    """The verdicts of a judge on matches, in their order, and then how steady it was. prompts: their rows by id."""
+    size = _ROWS_PER_CHUNK[judge.together]
+    chunks = [matches[first : first + size] for first in range(0, len(matches), size)] or [[]]
+    missing = list(out.missing(chunks))
+    judged = len(matches) - sum(len(chunk) for _, chunk in missing)
 
     def advance(count: int) -> None:
         nonlocal judged
         judged += count
         out.progress(judged, len(matches), "comparisons")
 
-    with llm_judge(out.lake, out.version, by, out.say) as judge:
+    for some in [missing] if judge.together else [[one] for one in missing]:
+        known = {number: [unasked(one, other) for one, other in chunk] for number, chunk in some}
+        asked = asked_of(prompts, [match for _, chunk in some for match in chunk])
+        advance(sum(verdict is not None for verdicts in known.values() for verdict in verdicts))
         found = iter(list(judge.compare(asked, advance)))
-        verdicts = [verdict or next(found) for verdict in known]
-    rows = [
-        {"id": out.row_id(number), "prompt_id": one["prompt_id"], "completion_id": one["id"], "judge": judge.name}
+        for number, chunk in some:
+            verdicts = [verdict or next(found) for verdict in known[number]]
+            out.write(
+                number, [_row(out, number * size + place, *one, judge.name) for place, one in enumerate(zip(chunk, verdicts, strict=True))]
+            )
+    steady = ({"id": out.row_id(n), "subject": out.version, **row} for n, row in enumerate(biases(out.rows())))
+    out.write(len(chunks), list(steady), table="metrics")
+
+
+def _row(out: Out, number: int, match: Drawn, verdict: Verdict, judge: str) -> dict[str, Any]:
+    one, other = match
+    return (
+        {"id": out.row_id(number), "prompt_id": one["prompt_id"], "completion_id": one["id"], "judge": judge}
         | {"other_id": None if other is None else other["id"], "outcome": verdict.outcome, "score": verdict.score, "note": verdict.note}
         | {"forward": verdict.forward, "backward": verdict.backward}
-        for number, ((one, other), verdict) in enumerate(zip(matches, verdicts, strict=True))
-    ]
-    chunks = [rows[first : first + _ROWS_PER_CHUNK] for first in range(0, len(rows), _ROWS_PER_CHUNK)] or [[]]
-    for number, chunk in enumerate(chunks):
-        out.write(number, chunk)
-    out.write(len(chunks), [{"id": out.row_id(n), "subject": out.version, **row} for n, row in enumerate(biases(rows))], table="metrics")
+    )
 
 
 def unasked(one: Row, other: Row | None) -> Verdict | None:

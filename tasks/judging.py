@@ -1,7 +1,7 @@
 """Somebody judges the completions.
 
     judge(prompts, completions, by)  ->  verdicts, one per completion; odd cases are values, never labels
-`by`: a reward model's reference, a ranker's, a policy's (it is asked for a score), an LLM that scores, or the name of a program.
+`by`: a reward model's reference, a ranker's, a policy's (it is asked for a score), an LLM that scores, or a program.
 A judge that compares two completions is in tasks/comparing.py.
 """
 
@@ -9,19 +9,19 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from storage import DatasetRef, Lake, ModelRef
+from storage import DatasetRef, Lake, ModelRef, UserError
 from tasks.judges.asking import llm_judge
 from tasks.judges.base import Judge, Question, Verdict
 from tasks.judges.llm import LLM
 from tasks.judges.policy import PolicyJudge
-from tasks.judges.programs import ProgramJudge
+from tasks.judges.programs import Program, ProgramJudge
 from tasks.judges.ranker import RankerJudge
 from tasks.judges.reward_model import RewardModelJudge
 from tasks.step import Out, step
 
 _ROWS_PER_CHUNK = 128
-By = ModelRef | LLM | str
-"""Who judges: a model of the lake, an LLM behind a server, or a program by name."""
+By = ModelRef | LLM | Program
+"""Who judges: a model of the lake, an LLM behind a server, or a program."""
 
 
 @step("verdicts", title="judge {completions.rows} of {completions} by {by}", expects=lambda completions, **_: completions.rows)
@@ -30,7 +30,7 @@ def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, baseli
 
     baseline: one answer to each prompt, for a judge that compares.
     """
-    texts = {row["id"]: row["prompt"] for row in out.lake.rows_of(prompts)}
+    asked = asked_prompts(out.lake, prompts, by)
     rows = out.lake.rows_of(completions)
     answers = [] if baseline is None else out.lake.rows_of(baseline)
     chunks = [rows[first : first + _ROWS_PER_CHUNK] for first in range(0, len(rows), _ROWS_PER_CHUNK)]
@@ -42,9 +42,9 @@ def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, baseli
         judged += count
         out.progress(judged, len(rows), "rows")
 
-    with _judge_for(out, by, {texts[row["prompt_id"]]: row["text"] for row in answers}) as judge:
+    with _judge_for(out, by, {asked[row["prompt_id"]]["prompt"]: row["text"] for row in answers}) as judge:
         for some in [missing] if judge.together else [[one] for one in missing]:
-            questions = [_question(texts, row) for _, chunk in some for row in chunk if row["finish_reason"] != "refused"]
+            questions = [_question(asked[row["prompt_id"]], row) for _, chunk in some for row in chunk if row["finish_reason"] != "refused"]
             verdicts = dict(zip([q.completion_id for q in questions], judge.judge(questions, advance), strict=True))
             for number, chunk in some:
                 ids = [out.row_id(number * _ROWS_PER_CHUNK + place) for place in range(len(chunk))]
@@ -60,9 +60,17 @@ def _judge_for(out: Out, by: By, baselines: Mapping[str, str]) -> Iterator[Judge
         yield make_judge(out.lake, by, baselines)
 
 
-def make_judge(lake: Lake, by: ModelRef | str, baselines: Mapping[str, str]) -> Judge:
-    """The judge that a reference or a name stands for. baselines: an answer by prompt. Raises UserError for an unknown name."""
-    if isinstance(by, str):
+def asked_prompts(lake: Lake, prompts: DatasetRef, by: By) -> dict[str, dict[str, Any]]:
+    """The prompts by id. Raises UserError when the judge needs reference answers and none has one."""
+    rows = {row["id"]: row for row in lake.rows_of(prompts)}
+    if isinstance(by, Program) and by.needs_answer and all(row["answer"] is None for row in rows.values()):
+        raise UserError(f"The judge {by} needs the right answers, and no prompt has one: give each line of prompts.source an `answer`.")
+    return rows
+
+
+def make_judge(lake: Lake, by: ModelRef | Program, baselines: Mapping[str, str]) -> Judge:
+    """The judge that a reference or a program stands for. baselines: an answer by prompt."""
+    if isinstance(by, Program):
         return ProgramJudge(by)
     role = lake.model(by)["role"]
     if role == "ranker":
@@ -70,8 +78,8 @@ def make_judge(lake: Lake, by: ModelRef | str, baselines: Mapping[str, str]) -> 
     return PolicyJudge(lake, by) if role == "policy" else RewardModelJudge(lake, by)
 
 
-def _question(texts: dict[str, str], row: dict[str, Any]) -> Question:
-    return Question(completion_id=row["id"], prompt=texts[row["prompt_id"]], completion=row["text"])
+def _question(prompt: dict[str, Any], row: dict[str, Any]) -> Question:
+    return Question(completion_id=row["id"], prompt=prompt["prompt"], completion=row["text"], answer=prompt["answer"])
 
 
 def _verdict_rows(

@@ -135,6 +135,7 @@ class Out:
         self.row_id = opened.row_id
         self.write = opened.write
         self.publish = opened.publish
+        self.rows = opened.rows
         self._opened = opened
         self._progress = progress
         self.share = share

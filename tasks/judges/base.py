@@ -18,6 +18,7 @@ class Question:
     completion_id: str
     prompt: str
     completion: str
+    answer: str | None = None  # the reference answer of the prompt, where it has one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class Match:
     prompt: str
     first: str
     second: str
+    answer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +61,15 @@ class Judge(Protocol):
     together: bool
 
     def judge(self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]: ...
+
+
+class Comparer(Protocol):
+    """Compares two completions at a time, in both orders; `name` and `together` as a judge's."""
+
+    name: str
+    together: bool
+
+    def compare(self, matches: Sequence[Match], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]: ...
 
 
 def both_orders(compare: Callable[[str, str, str], float | None], prompt: str, first: str, second: str) -> Verdict:
