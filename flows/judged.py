@@ -30,10 +30,17 @@ def cost_figures(lake: Lake, iteration: Iteration) -> dict[str, Any]:
     the price. What an earlier version had paid for already is not counted again. usd_per_pair: of what labelled the pairs, if that was paid."""
     catalogue, parts = lake.catalogue(), iteration.parts
     versions = {ref.version for ref in parts.values()} | set(catalogue.parents.get(parts["metrics"].version, {}).values())
-    calls, tokens, usd = _cost(lake, versions)
-    paid, _, labels = _cost(lake, {parts[_LABELS].version})
+    calls, tokens, usd = _cost(lake, with_members(lake, versions))
+    paid, _, labels = _cost(lake, with_members(lake, {parts[_LABELS].version}))
     kept = lake.rows("SELECT count(*) AS n FROM pairs WHERE version = ? AND dropped IS NULL", [parts["pairs"].version])[0]["n"]
     return {"calls": calls, "tokens": tokens, "usd": usd, "usd_per_pair": labels / kept if kept and paid and labels is not None else None}
+
+
+def with_members(lake: Lake, versions: set[str]) -> set[str]:
+    """The versions, and where one is made of several judges' verdicts, theirs."""
+    catalogue = lake.catalogue()
+    parents = {parent for version in versions for parent in catalogue.parents.get(version, {}).values()}
+    return versions | {parent for parent in parents if catalogue.versions[parent].kind == "verdicts"}
 
 
 def _cost(lake: Lake, versions: set[str]) -> tuple[int, int, float | None]:

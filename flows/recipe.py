@@ -14,6 +14,7 @@ from storage import UserError
 from tasks.acceptance import Acceptance
 from tasks.engines.base import Sampling
 from tasks.engines.sampler import Sampler
+from tasks.judges.composite import Composite
 from tasks.judges.llm import LLM
 from tasks.pairing import Pairing
 from tasks.preferences import Preferences
@@ -25,14 +26,16 @@ from tasks.training.settings import RewardModel, Training
 
 def _kind_of_judge(value: Any) -> str:
     if isinstance(value, dict):
-        return "llm" if "endpoint" in value else "reward"
-    return {RewardModel: "reward", LLM: "llm"}.get(type(value), "program")
+        return "composite" if "members" in value else "llm" if "endpoint" in value else "reward"
+    return {RewardModel: "reward", LLM: "llm", Composite: "composite"}.get(type(value), "program")
 
 
 RewardModelTag = Annotated[RewardModel, Tag("reward")]
 ProgramTag = Annotated[str, Tag("program")]
 LLMTag = Annotated[LLM, Tag("llm")]
-_TAGS = ("reward", "program", "llm")  # which of its kinds a judge is stands in a field's place, and is nobody's key
+CompositeTag = Annotated[Composite, Tag("composite")]
+_TAGS = ("reward", "program", "llm", "composite")  # which of its kinds a judge is stands in a field's place, and is nobody's key
+_NAMED = {"members", "weights", "criteria"}  # their keys are the user's own names
 
 
 class Evaluation(BaseModel):
@@ -40,8 +43,9 @@ class Evaluation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     sampling: Sampling = Field(default=Sampling(n=1), description="one answer of each policy per held-out prompt")
-    judge: Annotated[RewardModelTag | ProgramTag | LLMTag, Discriminator(_kind_of_judge)] = Field(
-        default=RewardModel(), description="trained on preferences of its own, the name of a program, or an LLM (`endpoint.model`, ...)"
+    judge: Annotated[RewardModelTag | ProgramTag | LLMTag | CompositeTag, Discriminator(_kind_of_judge)] = Field(
+        default=RewardModel(),
+        description="trained on preferences of its own, a program, an LLM (`endpoint.model`, ...), or several (`members.NAME`, `rule`)",
     )
 
 
@@ -62,9 +66,9 @@ class Recipe(BaseModel):
     sampler: Sampler = Sampler()
     sweep: Sweep = Sweep()
     reward: RewardModel = RewardModel()
-    judge: Annotated[ProgramTag | LLMTag, Discriminator(_kind_of_judge)] = Field(
+    judge: Annotated[ProgramTag | LLMTag | CompositeTag, Discriminator(_kind_of_judge)] = Field(
         default="reward-model",
-        description="who labels: `reward-model`, `policy` (it judges itself), a program, or an LLM (`endpoint.model`, ...)",
+        description="who labels: `reward-model`, `policy` (it judges itself), a program, an LLM (`endpoint.model`, ...), or several (`members.NAME`, `rule`)",
     )
     acceptance: Acceptance = Acceptance()
     pairing: Pairing = Pairing()
@@ -126,20 +130,25 @@ def validated(values: dict[str, Any]) -> Recipe:
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
     *path, last = key.split(".")
     place: Any = values
-    _make_llm(values, key)
+    _make_judge(values, key)
     for depth, part in enumerate([*path, last]):
-        if not isinstance(place, dict) or (part not in place and path[:1] != ["loss"]):
+        named = path[:1] == ["loss"] or (depth == len(path) and set(path[-1:]) <= _NAMED and bool(path))
+        if not isinstance(place, dict) or (part not in place and not named):
             raise UserError(_unknown(values, ".".join(key.split(".")[: depth + 1])))
         if depth < len(path):
             place = place[part]
     place[last] = {"name": value} if key == "loss" and isinstance(value, str) else value
 
 
-def _make_llm(values: dict[str, Any], key: str) -> None:
-    """A judge becomes an LLM when one of its settings is set: `judge.endpoint.model`, `evaluation.judge.instruction`."""
+def _make_judge(values: dict[str, Any], key: str) -> None:
+    """A judge becomes an LLM, or several as one, when one of their settings is set: `judge.endpoint.model`, `judge.members.brief`."""
     for owner, start in ((values, "judge."), (values["evaluation"], "evaluation.judge.")):
         judge, setting = owner["judge"], key.removeprefix(start).partition(".")[0]
-        if key.startswith(start) and (isinstance(judge, str) or (setting in LLM.model_fields and setting not in judge)):
+        if not key.startswith(start) or (isinstance(judge, dict) and setting in judge):
+            continue
+        if setting in Composite.model_fields:
+            owner["judge"] = Composite.model_construct().model_dump()
+        elif isinstance(judge, str) or setting in LLM.model_fields:
             owner["judge"] = LLM.model_construct().model_dump()
 
 
@@ -158,7 +167,11 @@ def _keys(values: dict[str, Any], prefix: str = "") -> list[str]:
 
 def _sentence(error: Any) -> str:
     loc = error["loc"]
-    key = ".".join(str(part) for place, part in enumerate(loc) if not (part in _TAGS and loc[place - 1] == "judge"))
+    key = ".".join(
+        str(part)
+        for place, part in enumerate(loc)
+        if not (part in _TAGS and (loc[place - 1] == "judge" or "members" in loc[max(place - 2, 0) : place - 1]))
+    )
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if error["type"] == "extra_forbidden":
         return f"there is no key `{key}`"

@@ -105,20 +105,25 @@ def write_comparisons(out: Out, prompts: Mapping[str, Row], matches: Sequence[Dr
         found = iter(list(judge.compare(asked, advance)))
         for number, chunk in some:
             verdicts = [verdict or next(found) for verdict in known[number]]
-            out.write(
-                number, [_row(out, number * size + place, *one, judge.name) for place, one in enumerate(zip(chunk, verdicts, strict=True))]
-            )
-    steady = ({"id": out.row_id(n), "subject": out.version, **row} for n, row in enumerate(biases(out.rows())))
-    out.write(len(chunks), list(steady), table="metrics")
+            rows = [comparison_row(match, verdict, judge.name) for match, verdict in zip(chunk, verdicts, strict=True)]
+            out.write(number, [{"id": out.row_id(number * size + place), **row} for place, row in enumerate(rows)])
+    write_steadiness(out, len(chunks))
 
 
-def _row(out: Out, number: int, match: Drawn, verdict: Verdict, judge: str) -> dict[str, Any]:
+def comparison_row(match: Drawn, verdict: Verdict, judge: str) -> dict[str, Any]:
+    """The columns of a verdict on a match, but for its id."""
     one, other = match
     return (
-        {"id": out.row_id(number), "prompt_id": one["prompt_id"], "completion_id": one["id"], "judge": judge}
-        | {"other_id": None if other is None else other["id"], "outcome": verdict.outcome, "score": verdict.score, "note": verdict.note}
+        {"prompt_id": one["prompt_id"], "completion_id": one["id"], "other_id": None if other is None else other["id"], "judge": judge}
+        | {"outcome": verdict.outcome, "score": verdict.score, "note": verdict.note}
         | {"forward": verdict.forward, "backward": verdict.backward}
     )
+
+
+def write_steadiness(out: Out, chunk: int) -> None:
+    """How steady the judge of all that has been written was, as metrics of the version."""
+    rows = biases(out.rows())
+    out.write(chunk, [{"id": out.row_id(n), "subject": out.version, **row} for n, row in enumerate(rows)], table="metrics")
 
 
 def unasked(one: Row, other: Row | None) -> Verdict | None:

@@ -87,7 +87,12 @@ def weigh(forward: float | None, backward: float | None) -> Verdict:
     """
     if forward is None or backward is None:
         return Verdict(outcome="invalid", note="no readable answer in one of the two orders", forward=forward, backward=backward)
-    probability = 0.5 + (forward - backward) / 2  # (forward + 1 - backward) / 2, and exactly 0.5 for a judge that sees places only
+    # (forward + 1 - backward) / 2, and exactly 0.5 for a judge that sees places only
+    return decided(0.5 + (forward - backward) / 2, forward, backward)
+
+
+def decided(probability: float, forward: float | None = None, backward: float | None = None) -> Verdict:
+    """The verdict that a probability amounts to."""
     if abs(probability - 0.5) < _EQUAL:
         return Verdict(outcome="tie", score=0.5, forward=forward, backward=backward)
     return Verdict(outcome="win" if probability > 0.5 else "lose", score=probability, forward=forward, backward=backward)
