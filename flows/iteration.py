@@ -8,6 +8,7 @@ from prefect import flow
 from flows.judges import Named, Who, judge_named, needs_baseline
 from flows.labelling import contest, label, score, scored
 from flows.recipe import Recipe
+from flows.self_judge import checked
 from storage import DatasetRef, ModelRef
 from tasks.evaluation import evaluate
 from tasks.policy import register_endpoint
@@ -33,7 +34,8 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     """Policy t -> policy t+1, and how much better it is."""
     r, seed = recipe, derive_seed(recipe.seed, iteration)
     prompts, held_out = prompts_of(r, iteration)
-    scorer = scorer_of(r, policy, initial)
+    wanted = scorer_of(r, policy, initial)
+    scorer, measured_judge = checked(r, wanted, policy, initial)
 
     speaker = policy if r.sampler.of_the_policy else register_endpoint(r.sampler.endpoint.model)
     sweep = sweep_of(r, iteration, speaker, initial, scorer, seed)
@@ -68,7 +70,8 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
         compared=judged.get("compared"),
     )
     measured = {"held_out": held_out, "before": before, "after": after, **judged, "metrics": metrics}
-    return Iteration(trained, {"completions": completions, **labelled, **measured}, {"training": scorer, "evaluation": referee})
+    judges = {"training": scorer, "evaluation": referee, **({} if wanted is scorer else {"self": wanted})}
+    return Iteration(trained, {"completions": completions, **labelled, **measured_judge, **measured}, judges)
 
 
 def prompts_of(recipe: Recipe, iteration: int) -> tuple[DatasetRef, DatasetRef]:

@@ -7,17 +7,23 @@ cost_figures(lake, iteration)               ->  calls, tokens, dollars, and doll
 from typing import Any
 
 from flows.iteration import Iteration
+from flows.judges import Asked
 from storage import Lake, ModelRef
+from tasks.judge_quality import AGREEMENT
 from tasks.judges.llm import LLM
 
 _KEYS = {"value": "", "low": "_low", "high": "_high"}
 _STEADY = {"position_consistency": "consistency", "first_place_wins": "first"}
+_QUALITY = {AGREEMENT: "accuracy"} | {name: name for name in ("decided", "unread", "exact_match", "spearman", "kendall", "five_best")}
 _LABELS, _CONTEST = "verdicts", "compared"  # the parts of an iteration that may be comparisons
 
 
 def judge_figures(lake: Lake, iteration: Iteration, role: str) -> dict[str, Any]:
     """Who judged; of a reward model, how often it was right on held-out preferences; of a judge that compares, whether places sway it."""
     judge = iteration.judges[role]
+    if isinstance(judge, Asked):
+        used = {"used": role != "self"}
+        return {"judge": str(judge), **used, **_figures(lake, iteration.parts["judge_quality"].version, _QUALITY)}
     if not isinstance(judge, ModelRef):
         part = iteration.parts.get(_LABELS if role == "training" else _CONTEST)
         name = f"{judge} {judge.template_name}" if isinstance(judge, LLM) else str(judge)

@@ -9,9 +9,11 @@ from typing import TypeGuard
 from flows.recipe import Recipe
 from storage import ModelRef, UserError
 from tasks.comparing import By as Comparing
+from tasks.engines.sampler import Sampler
 from tasks.judges.composite import Combination, Composite
 from tasks.judges.llm import LLM
 from tasks.judges.programs import Program, pinned
+from tasks.judges.prompted import SelfJudge
 from tasks.judging import By
 from tasks.preferences import PREFERENCES_FILE, Part, load_preferences
 from tasks.sources import find_source
@@ -20,7 +22,7 @@ from tasks.training.reward import train_reward_model
 from tasks.training.settings import RewardModel
 
 OF_THE_LAKE = "models@"
-Named = RewardModel | LLM | Composite | str
+Named = RewardModel | LLM | Composite | SelfJudge | str
 """A judge as a recipe names it."""
 
 
@@ -41,31 +43,53 @@ class Panel:
         return self.combination.rule == "majority" or all(compares(member) for member in self.members.values())
 
 
-Who = By | Panel
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """A policy that judges itself, through the engine that samples from it."""
+
+    policy: ModelRef
+    asks: SelfJudge
+    sampler: Sampler
+    chat_template: str | None
+
+    def __str__(self) -> str:
+        return f"{self.policy.version} {self.asks}"
+
+    @property
+    def compares(self) -> bool:
+        """Whether it compares two completions."""
+        return self.asks.compares
+
+
+Who = By | Panel | Asked
 
 
 def compares(who: Who) -> bool:
     """Whether a judge compares two completions, rather than score one."""
-    return isinstance(who, LLM | Program | Panel) and who.compares
+    return isinstance(who, LLM | Program | Panel | Asked) and who.compares
 
 
 def compares_itself(who: Who) -> TypeGuard[Comparing]:
     """The same of a single judge."""
-    return not isinstance(who, Panel) and compares(who)
+    return not isinstance(who, Panel | Asked) and compares(who)
 
 
 def judge_named(recipe: Recipe, named: Named, policy: ModelRef, initial: ModelRef, part: Part) -> Who:
     """Who judges. part: of the preferences, which a reward model that has to be trained learns from. Raises UserError for a wrong name."""
     if isinstance(named, Composite):
-        members = {name: _single(recipe, one, policy, initial, part) for name, one in named.members.items()}
+        members = {name: _single(recipe, one, initial, part) for name, one in named.members.items()}
         return panel(recipe, named, members)
-    return _single(recipe, named, policy, initial, part)
+    if isinstance(named, SelfJudge):
+        return Asked(policy=policy, asks=named, sampler=recipe.sampler.own, chat_template=recipe.sampling.chat_template)
+    return _single(recipe, named, initial, part)
 
 
 def needs_baseline(recipe: Recipe, named: Named) -> bool:
     """Whether a judge is a ranker, or has one among its members, and so needs a baseline answer to each prompt."""
     if isinstance(named, Composite):
         return any(needs_baseline(recipe, member) for member in named.members.values())
+    if isinstance(named, SelfJudge):
+        return needs_baseline(recipe, named.fallback)
     if isinstance(named, str) and named.startswith(OF_THE_LAKE):
         return current_lake().model(of_the_lake(named))["role"] == "ranker"
     settings = recipe.reward if named == "reward-model" else named
@@ -85,9 +109,12 @@ def check_judge(recipe: Recipe, named: Named, labels: bool) -> None:
             )
         if comparing and named.rule in ("minimum", "safety-first"):
             raise UserError(f"The judge's rule {named.rule} needs scores, and its members compare: take majority or sum, or other members.")
-    elif isinstance(named, LLM):
+    elif isinstance(named, LLM | SelfJudge):
         named.prompt_template()
-        named.priced()
+        if isinstance(named, LLM):
+            named.priced()
+        elif named.fallback != "stop":
+            check_judge(recipe, named.fallback, labels)
         comparing = named.compares
     else:
         comparing = _compares_named(named)
@@ -97,7 +124,7 @@ def check_judge(recipe: Recipe, named: Named, labels: bool) -> None:
 
 def _compares_named(named: Named) -> bool:
     if isinstance(named, str):
-        return named not in ("reward-model", "policy") and not named.startswith(OF_THE_LAKE) and pinned(named).compares
+        return named != "reward-model" and not named.startswith(OF_THE_LAKE) and pinned(named).compares
     return isinstance(named, LLM) and named.compares
 
 
@@ -126,9 +153,7 @@ def _scale(member: By) -> tuple[float, float] | None:
     return None if isinstance(member, ModelRef) else member.scale if isinstance(member, LLM) else (0.0, 1.0)
 
 
-def _single(recipe: Recipe, named: RewardModel | LLM | str, policy: ModelRef, initial: ModelRef, part: Part) -> By:
-    if named == "policy":
-        return policy
+def _single(recipe: Recipe, named: RewardModel | LLM | str, initial: ModelRef, part: Part) -> By:
     if named == "reward-model":
         named = recipe.reward if part == "reward" else RewardModel()
     if isinstance(named, RewardModel):

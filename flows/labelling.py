@@ -5,7 +5,7 @@ contest(...)  the new policy's answers against the old one's
 Of several judges as one, each gives verdicts of its own, and a step makes them into one.
 """
 
-from flows.judges import Panel, Who, compares, compares_itself
+from flows.judges import Asked, Panel, Who, compares, compares_itself
 from flows.recipe import Recipe
 from storage import DatasetRef
 from tasks.acceptance import accept
@@ -13,6 +13,7 @@ from tasks.combining import combine, combine_comparisons
 from tasks.comparing import compare, compare_policies
 from tasks.judging import judge
 from tasks.pairing import Pairing, pair, pair_compared
+from tasks.self_judging import compare_itself, judge_itself
 
 
 def label(
@@ -44,6 +45,8 @@ def scored(prompts: DatasetRef, completions: DatasetRef, by: Who, baseline: Data
     if isinstance(by, Panel):
         members = [judge(prompts, completions, one, baseline if name in by.rankers else None) for name, one in by.members.items()]
         return combine(prompts, members, by.combination, whiten)
+    if isinstance(by, Asked):
+        return judge_itself(prompts, completions, by.policy, by.asks, by.sampler, by.chat_template)
     return judge(prompts, completions, by, baseline)
 
 
@@ -57,6 +60,8 @@ def versus(prompts: DatasetRef, before: DatasetRef, after: DatasetRef, by: Who, 
             else:
                 found += [(name, judge(prompts, side, one, baseline if name in by.rankers else None)) for side in (before, after)]
         return combine_comparisons(prompts, after, before, [ref for _, ref in found], [name for name, _ in found], by.combination, 0)
+    if isinstance(by, Asked):
+        return compare_itself(prompts, after, before, by.policy, by.asks, by.sampler, by.chat_template, 0)
     assert compares_itself(by)
     return compare_policies(prompts, before, after, by)
 
@@ -73,5 +78,7 @@ def _compared(
             for name, one in by.members.items()
         ]
         return combine_comparisons(prompts, completions, None, found, list(by.members), by.combination, seed)
+    if isinstance(by, Asked):
+        return compare_itself(prompts, completions, None, by.policy, by.asks, by.sampler, by.chat_template, seed)
     assert compares_itself(by)
     return compare(prompts, completions, by, pairing, seed)

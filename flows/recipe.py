@@ -16,6 +16,7 @@ from tasks.engines.base import Sampling
 from tasks.engines.sampler import Sampler
 from tasks.judges.composite import Composite
 from tasks.judges.llm import LLM
+from tasks.judges.prompted import Prompted, SelfJudge
 from tasks.pairing import Pairing
 from tasks.preferences import Preferences
 from tasks.prompts import Prompts
@@ -25,16 +26,19 @@ from tasks.training.settings import RewardModel, Training
 
 
 def _kind_of_judge(value: Any) -> str:
+    if value == "policy":
+        return "self"
     if isinstance(value, dict):
-        return "composite" if "members" in value else "llm" if "endpoint" in value else "reward"
-    return {RewardModel: "reward", LLM: "llm", Composite: "composite"}.get(type(value), "program")
+        return "self" if "by" in value else "composite" if "members" in value else "llm" if "endpoint" in value else "reward"
+    return {RewardModel: "reward", LLM: "llm", Composite: "composite", SelfJudge: "self"}.get(type(value), "program")
 
 
 RewardModelTag = Annotated[RewardModel, Tag("reward")]
 ProgramTag = Annotated[str, Tag("program")]
 LLMTag = Annotated[LLM, Tag("llm")]
 CompositeTag = Annotated[Composite, Tag("composite")]
-_TAGS = ("reward", "program", "llm", "composite")  # which of its kinds a judge is stands in a field's place, and is nobody's key
+SelfTag = Annotated[SelfJudge, Tag("self")]
+_TAGS = ("reward", "program", "llm", "composite", "self")  # which of its kinds a judge is stands in a field's place, and is nobody's key
 _NAMED = {"members", "weights", "criteria"}  # their keys are the user's own names
 
 
@@ -66,9 +70,9 @@ class Recipe(BaseModel):
     sampler: Sampler = Sampler()
     sweep: Sweep = Sweep()
     reward: RewardModel = RewardModel()
-    judge: Annotated[ProgramTag | LLMTag | CompositeTag, Discriminator(_kind_of_judge)] = Field(
+    judge: Annotated[ProgramTag | LLMTag | CompositeTag | SelfTag, Discriminator(_kind_of_judge)] = Field(
         default="reward-model",
-        description="who labels: `reward-model`, `policy` (it judges itself), a program, an LLM (`endpoint.model`, ...), or several (`members.NAME`, `rule`)",
+        description="who labels: `reward-model`, `policy` (itself; `mode`, `fallback`, ...), a program, an LLM (`endpoint.model`, ...), or several (`members.NAME`, `rule`)",
     )
     acceptance: Acceptance = Acceptance()
     pairing: Pairing = Pairing()
@@ -82,7 +86,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if isinstance(self.judge, LLM) and self.judge.compares and (sentence := self.without_scores()):
+        if isinstance(self.judge, Prompted) and self.judge.compares and (sentence := self.without_scores()):
             raise ValueError(sentence)
         return self
 
@@ -145,6 +149,9 @@ def _make_judge(values: dict[str, Any], key: str) -> None:
     for owner, start in ((values, "judge."), (values["evaluation"], "evaluation.judge.")):
         judge, setting = owner["judge"], key.removeprefix(start).partition(".")[0]
         if not key.startswith(start) or (isinstance(judge, dict) and setting in judge):
+            continue
+        if judge == "policy":
+            owner["judge"] = SelfJudge().model_dump()
             continue
         if setting in Composite.model_fields:
             owner["judge"] = Composite.model_construct().model_dump()

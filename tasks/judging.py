@@ -1,8 +1,8 @@
 """Somebody judges the completions.
 
     judge(prompts, completions, by)  ->  verdicts, one per completion; odd cases are values, never labels
-`by`: a reward model's reference, a ranker's, a policy's (it is asked for a score), an LLM that scores, or a program.
-A judge that compares two completions is in tasks/comparing.py.
+`by`: a reward model's reference, a ranker's, an LLM that scores, or a program.
+A judge that compares two completions is in tasks/comparing.py, a policy that judges itself in tasks/self_judging.py.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,7 +13,6 @@ from storage import DatasetRef, Lake, ModelRef, UserError
 from tasks.judges.asking import llm_judge
 from tasks.judges.base import Judge, Question, Verdict
 from tasks.judges.llm import LLM
-from tasks.judges.policy import PolicyJudge
 from tasks.judges.programs import Program, ProgramJudge
 from tasks.judges.ranker import RankerJudge
 from tasks.judges.reward_model import RewardModelJudge
@@ -31,8 +30,13 @@ def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, baseli
     baseline: one answer to each prompt, for a judge that compares.
     """
     asked = asked_prompts(out.lake, prompts, by)
-    rows = out.lake.rows_of(completions)
     answers = [] if baseline is None else out.lake.rows_of(baseline)
+    with _judge_for(out, by, {asked[row["prompt_id"]]["prompt"]: row["text"] for row in answers}) as judge:
+        write_scores(out, asked, out.lake.rows_of(completions), judge)
+
+
+def write_scores(out: Out, prompts: Mapping[str, Mapping[str, Any]], rows: Sequence[dict[str, Any]], judge: Judge) -> None:
+    """The verdicts of a judge on rows of completions, in their order. prompts: their rows by id."""
     chunks = [rows[first : first + _ROWS_PER_CHUNK] for first in range(0, len(rows), _ROWS_PER_CHUNK)]
     missing = list(out.missing(chunks))
     judged = len(rows) - sum(len(chunk) for _, chunk in missing)
@@ -42,13 +46,12 @@ def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, baseli
         judged += count
         out.progress(judged, len(rows), "rows")
 
-    with _judge_for(out, by, {asked[row["prompt_id"]]["prompt"]: row["text"] for row in answers}) as judge:
-        for some in [missing] if judge.together else [[one] for one in missing]:
-            questions = [_question(asked[row["prompt_id"]], row) for _, chunk in some for row in chunk if row["finish_reason"] != "refused"]
-            verdicts = dict(zip([q.completion_id for q in questions], judge.judge(questions, advance), strict=True))
-            for number, chunk in some:
-                ids = [out.row_id(number * _ROWS_PER_CHUNK + place) for place in range(len(chunk))]
-                out.write(number, _verdict_rows(ids, chunk, verdicts, judge.name))
+    for some in [missing] if judge.together else [[one] for one in missing]:
+        questions = [_question(prompts[row["prompt_id"]], row) for _, chunk in some for row in chunk if row["finish_reason"] != "refused"]
+        verdicts = dict(zip([q.completion_id for q in questions], judge.judge(questions, advance), strict=True))
+        for number, chunk in some:
+            ids = [out.row_id(number * _ROWS_PER_CHUNK + place) for place in range(len(chunk))]
+            out.write(number, _verdict_rows(ids, chunk, verdicts, judge.name))
 
 
 @contextmanager
@@ -72,13 +75,10 @@ def make_judge(lake: Lake, by: ModelRef | Program, baselines: Mapping[str, str])
     """The judge that a reference or a program stands for. baselines: an answer by prompt."""
     if isinstance(by, Program):
         return ProgramJudge(by)
-    role = lake.model(by)["role"]
-    if role == "ranker":
-        return RankerJudge(lake, by, baselines)
-    return PolicyJudge(lake, by) if role == "policy" else RewardModelJudge(lake, by)
+    return RankerJudge(lake, by, baselines) if lake.model(by)["role"] == "ranker" else RewardModelJudge(lake, by)
 
 
-def _question(prompt: dict[str, Any], row: dict[str, Any]) -> Question:
+def _question(prompt: Mapping[str, Any], row: dict[str, Any]) -> Question:
     return Question(completion_id=row["id"], prompt=prompt["prompt"], completion=row["text"], answer=prompt["answer"])
 
 
