@@ -15,6 +15,7 @@ from rich.console import Console
 from flows import interrupt
 from flows.agreement import agreement
 from flows.environment import prepare
+from flows.judge import judge
 from flows.lake import COMMANDS
 from flows.lake.options import Lake
 from flows.talk import chat, serve
@@ -28,7 +29,7 @@ app = App(
     help="Direct alignment from preferences, as a flow: sample, judge, pair, train, measure, and again.",
 )
 
-for name, command in (COMMANDS | {"agreement": agreement, "chat": chat, "serve": serve, "winrate": winrate}).items():
+for name, command in (COMMANDS | {"agreement": agreement, "chat": chat, "judge": judge, "serve": serve, "winrate": winrate}).items():
     app.command(command, name=name)
 
 Settings = Annotated[tuple[str, ...], Parameter(name="--set", help="Change the recipe: key=value, repeatable.", negative=())]

@@ -36,8 +36,8 @@ def cost_figures(lake: Lake, iteration: Iteration) -> dict[str, Any]:
     the price. What an earlier version had paid for already is not counted again. usd_per_pair: of what labelled the pairs, if that was paid."""
     catalogue, parts = lake.catalogue(), iteration.parts
     versions = {ref.version for ref in parts.values()} | set(catalogue.parents.get(parts["metrics"].version, {}).values())
-    calls, tokens, usd = _cost(lake, with_members(lake, versions))
-    paid, _, labels = _cost(lake, with_members(lake, {parts[_LABELS].version}))
+    calls, tokens, usd = spent_on(lake, with_members(lake, versions))
+    paid, _, labels = spent_on(lake, with_members(lake, {parts[_LABELS].version}))
     kept = lake.rows("SELECT count(*) AS n FROM pairs WHERE version = ? AND dropped IS NULL", [parts["pairs"].version])[0]["n"]
     return {"calls": calls, "tokens": tokens, "usd": usd, "usd_per_pair": labels / kept if kept and paid and labels is not None else None}
 
@@ -49,7 +49,8 @@ def with_members(lake: Lake, versions: set[str]) -> set[str]:
     return versions | {parent for parent in parents if catalogue.versions[parent].kind == "verdicts"}
 
 
-def _cost(lake: Lake, versions: set[str]) -> tuple[int, int, float | None]:
+def spent_on(lake: Lake, versions: set[str]) -> tuple[int, int, float | None]:
+    """Calls, tokens and dollars (None where nobody knows a price) that were spent on these versions, failures included."""
     [row] = lake.rows(
         "SELECT count(*) AS calls, coalesce(sum(tokens_in + tokens_out), 0)::BIGINT AS tokens, coalesce(sum(usd), 0.0) AS usd,"
         " bool_or(usd IS NULL) AS unknown FROM calls WHERE version IN (SELECT unnest(?))",
