@@ -21,7 +21,7 @@ from tasks.sources import Record, stream_source
 from tasks.step import Out, step
 
 _PAIRS = (("chosen", "rejected"), ("output", "baseline"), ("first", "second"))
-_ALONE = ("completion", "response", "output")
+_ALONE = (("completion",), ("response",), ("output",))
 _FORMS = ".parquet, .jsonl, .json or .csv (the last three also as .gz)"
 _CHUNK = 10_000
 
@@ -45,14 +45,16 @@ def sheet_of(path: Path) -> Sheet:
     if not records:
         raise UserError(f"{path} is empty: it needs at least one row with `prompt` and `completion`.")
     names = records[0].fields.keys()
-    found: list[tuple[str, ...]] = [pair for pair in _PAIRS if set(pair) <= names] + [(one,) for one in _ALONE if one in names]
+    forms: tuple[tuple[str, ...], ...] = (*_PAIRS, *_ALONE)
+    found = [form for form in forms if set(form) <= names]
     if not found:
         raise UserError(
             f"{records[0].place}: there is nothing to judge in {', '.join(names) or 'no columns'}: it needs `prompt` with `completion`, or with "
             "`chosen` and `rejected` (or `output` and `baseline`, `first` and `second`)."
         )
     for record in records:
-        prompt_text(record), prompt_tags(record)
+        prompt_text(record)
+        prompt_tags(record)
         for column in found[0]:
             if not isinstance(record.fields.get(column), str):
                 raise UserError(f"{record.place}: `{column}` must be text, not {record.fields.get(column)!r:.40}.")
