@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: run test test-clusters test-vllm setup lint format types check stress clean
+.PHONY: run test test-browser test-clusters test-vllm setup lint format types check stress clean
 
 run: setup
 	$(BIN)/dapflow run rso
@@ -19,6 +19,10 @@ stress: $(VENV)/.test-ready
 	$(BIN)/python -m tests.storage.test_kill
 	$(BIN)/python -m tests.storage.test_many_writers
 	$(BIN)/python -m tests.tasks.judges.test_kill
+
+# Pages in a real browser. Debian: apt-get install chromium; elsewhere DAPFLOW_CHROMIUM=/path/to/chrome
+test-browser: $(VENV)/.test-ready
+	$(BIN)/python -m pytest -m browser
 
 # Shards on real Dask and Ray clusters of two processes.
 test-clusters: $(VENV)/.test-ready

@@ -3,7 +3,8 @@
 align(recipe="rso", iterations=2, settings=["sampling.temperature=0.9"], lake="./lake")
 """
 
-from collections.abc import Callable, Iterator
+import shlex
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from prefect import flow
@@ -15,6 +16,7 @@ from flows.judges import check_judge
 from flows.recipe import Recipe, change
 from flows.recipes import recipe_named
 from flows.recipes import toy as toy_of
+from flows.report.publish import publish_report
 from flows.summary import summarise
 from storage import DatasetRef, Lake
 from storage.runs import record_run
@@ -35,16 +37,26 @@ def align(
     remember_server()
     wanted = chosen(recipe, settings or [], toy)
     done: list[Iteration] = []
+    reports: list[str] = []
+    command = command_of(recipe, iterations, settings or [], toy)
     with (
         Lake(lake) as opened,
         use_lake(opened),
-        record_run(opened, str(flow_run.id), wanted.name, wanted.model_dump(mode="json")) as record,
+        record_run(opened, str(flow_run.id), wanted.name, wanted.model_dump(mode="json"), command) as record,
     ):
         for one in chain(wanted, iterations, iterate):
             done.append(one)
             record.made(len(done), one.policy, one.parts["metrics"])
+            reports.append(publish_report(one.policy, one.parts["metrics"]))
         asked = {"recipe": recipe, "toy": toy, "settings": settings or [], "lake": opened.location.address}
-        return asked | {"iterations": [summarise(opened, one) for one in done]}
+        told = [summarise(opened, one) | {"report": report} for one, report in zip(done, reports, strict=True)]
+        return asked | {"iterations": told}
+
+
+def command_of(recipe: str, iterations: int, settings: Sequence[str], toy: bool) -> str:
+    """What a person types to have the same run again, in whichever lake."""
+    words = ["dapflow", "run", recipe, *(["--iterations", str(iterations)] if iterations > 1 else []), *(["--toy"] if toy else [])]
+    return shlex.join([*words, *(word for setting in settings for word in ("--set", setting))])
 
 
 def chosen(name: str, settings: list[str], toy: bool) -> Recipe:

@@ -18,6 +18,8 @@ from flows.environment import prepare
 from flows.judge import judge
 from flows.lake import COMMANDS
 from flows.lake.options import Lake
+from flows.people import label
+from flows.report.command import compare_runs, report
 from flows.talk import chat, serve
 from flows.winrate import winrate
 from storage.errors import UserError
@@ -29,7 +31,17 @@ app = App(
     help="Direct alignment from preferences, as a flow: sample, judge, pair, train, measure, and again.",
 )
 
-for name, command in (COMMANDS | {"agreement": agreement, "chat": chat, "judge": judge, "serve": serve, "winrate": winrate}).items():
+_OWN = {
+    "agreement": agreement,
+    "chat": chat,
+    "compare-runs": compare_runs,
+    "judge": judge,
+    "label": label,
+    "report": report,
+    "serve": serve,
+    "winrate": winrate,
+}
+for name, command in (COMMANDS | _OWN).items():
     app.command(command, name=name)
 
 Settings = Annotated[tuple[str, ...], Parameter(name="--set", help="Change the recipe: key=value, repeatable.", negative=())]

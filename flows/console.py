@@ -134,6 +134,9 @@ def _judge(role: str, judge: dict[str, Any]) -> str:
         return _fact(f"{role} judge", f"{judge['judge']}: {steady}, the first place wins {judge['first']:.0%}")
     if "unread" in judge:
         return _fact(f"{role} judge", _self_judge(judge))
+    if "first" in judge:
+        shares = f"[{judge['first_low']:.0%}, {judge['first_high']:.0%}]"
+        return _fact(f"{role} judge", f"{judge['judge']}: a person, for whom the first place wins {judge['first']:.0%} {shares}")
     if "accuracy" not in judge:
         return _fact(f"{role} judge", judge["judge"])
     shares = f"{judge['accuracy']:.0%} [{judge['accuracy_low']:.0%}, {judge['accuracy_high']:.0%}]"
@@ -180,7 +183,9 @@ def _next(result: dict[str, Any]) -> Panel:
     lake = lake if "://" in lake else os.path.relpath(lake)
     where = "" if lake == "lake" else f" --lake {lake}"
     same = "".join([" --toy" if result["toy"] else "", *(f" --set {shlex.quote(one)}" for one in result["settings"])]) + where
+    reports = [one["report"] for one in result["iterations"] if one["report"]]
     lines = [
+        *([f"read it      {os.path.relpath(reports[-1])}"] if reports else []),
         f"go on        {command} run {recipe} --iterations {further}{same}",
         f"look at it   {command} ui{where}",
         f"change it    {command} run {recipe} --set loss=hinge-norm{same}",

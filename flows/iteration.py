@@ -12,9 +12,10 @@ from flows.self_judge import checked
 from storage import DatasetRef, ModelRef
 from tasks.evaluation import evaluate
 from tasks.policy import register_endpoint
-from tasks.prompts import PROMPTS_FILE, load_prompts
+from tasks.prompts import PROMPTS_FILE, SEEDS_FILE, load_prompts
 from tasks.sampling import sample
 from tasks.seeds import derive_seed
+from tasks.self_instruct.steps import self_instruct
 from tasks.sources import find_source
 from tasks.sweep import choose_temperature
 from tasks.training.train import train
@@ -33,7 +34,7 @@ class Iteration:
 def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef, earlier_pairs: list[DatasetRef]) -> Iteration:
     """Policy t -> policy t+1, and how much better it is."""
     r, seed = recipe, derive_seed(recipe.seed, iteration)
-    prompts, held_out = prompts_of(r, iteration)
+    prompts, held_out = prompts_of(r, iteration, initial)
     wanted = scorer_of(r, policy, initial)
     scorer, measured_judge = checked(r, wanted, policy, initial)
 
@@ -74,10 +75,25 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     return Iteration(trained, {"completions": completions, **labelled, **measured_judge, **measured}, judges)
 
 
-def prompts_of(recipe: Recipe, iteration: int) -> tuple[DatasetRef, DatasetRef]:
-    """The slice of prompts this iteration trains on, and the held-out ones."""
+def prompts_of(recipe: Recipe, iteration: int, initial: ModelRef) -> tuple[DatasetRef, DatasetRef]:
+    """The prompts this iteration trains on, and the held-out ones."""
     p, source = recipe.prompts, find_source(recipe.prompts.source, PROMPTS_FILE)
-    return slice_of(recipe, iteration, p.per_iteration), load_prompts(source.name, source.digest, "held_out", p.held_out)
+    held_out = load_prompts(source.name, source.digest, "held_out", p.held_out)
+    if p.schedule == "self-instruct":
+        return new_prompts(recipe, iteration, initial, held_out), held_out
+    return slice_of(recipe, iteration, p.per_iteration), held_out
+
+
+def new_prompts(recipe: Recipe, iteration: int, initial: ModelRef, held_out: DatasetRef) -> DatasetRef:
+    """Prompts that the initial policy makes for this iteration, none like those it made for the iterations before."""
+    p, made = recipe.prompts, list[DatasetRef]()
+    name, shipped, aside = (p.generate.seeds, SEEDS_FILE, 0) if p.generate.seeds else (p.source, PROMPTS_FILE, p.held_out)
+    source = find_source(name, shipped)
+    seeds = load_prompts(source.name, source.digest, "train", aside, shipped=shipped)
+    for number in range(1, iteration + 1):
+        seed = derive_seed(recipe.seed, number)
+        made.append(self_instruct(initial, seeds, held_out, list(made), p.generate, p.per_iteration, seed, recipe.sampler.own))
+    return made[-1]
 
 
 def slice_of(recipe: Recipe, iteration: int, count: int) -> DatasetRef:

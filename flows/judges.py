@@ -11,6 +11,7 @@ from storage import ModelRef, UserError
 from tasks.comparing import By as Comparing
 from tasks.engines.sampler import Sampler
 from tasks.judges.composite import Combination, Composite
+from tasks.judges.human import Human
 from tasks.judges.llm import LLM
 from tasks.judges.programs import Program, pinned
 from tasks.judges.prompted import SelfJudge
@@ -22,7 +23,7 @@ from tasks.training.reward import train_reward_model
 from tasks.training.settings import RewardModel
 
 OF_THE_LAKE = "models@"
-Named = RewardModel | LLM | Composite | SelfJudge | str
+Named = RewardModel | LLM | Composite | SelfJudge | Human | str
 """A judge as a recipe names it."""
 
 
@@ -66,7 +67,7 @@ Who = By | Panel | Asked
 
 def compares(who: Who) -> bool:
     """Whether a judge compares two completions, rather than score one."""
-    return isinstance(who, LLM | Program | Panel | Asked) and who.compares
+    return isinstance(who, LLM | Program | Human | Panel | Asked) and who.compares
 
 
 def compares_itself(who: Who) -> TypeGuard[Comparing]:
@@ -125,7 +126,7 @@ def check_judge(recipe: Recipe, named: Named, labels: bool) -> None:
 def _compares_named(named: Named) -> bool:
     if isinstance(named, str):
         return named != "reward-model" and not named.startswith(OF_THE_LAKE) and pinned(named).compares
-    return isinstance(named, LLM) and named.compares
+    return isinstance(named, LLM | Human) and named.compares
 
 
 def of_the_lake(name: str) -> ModelRef:
@@ -153,12 +154,12 @@ def _scale(member: By) -> tuple[float, float] | None:
     return None if isinstance(member, ModelRef) else member.scale if isinstance(member, LLM) else (0.0, 1.0)
 
 
-def _single(recipe: Recipe, named: RewardModel | LLM | str, initial: ModelRef, part: Part) -> By:
+def _single(recipe: Recipe, named: RewardModel | LLM | Human | str, initial: ModelRef, part: Part) -> By:
     if named == "reward-model":
         named = recipe.reward if part == "reward" else RewardModel()
     if isinstance(named, RewardModel):
         return _trained(recipe, named, initial, part)
-    if isinstance(named, LLM):
+    if isinstance(named, LLM | Human):
         return named
     return of_the_lake(named) if named.startswith(OF_THE_LAKE) else pinned(named)
 

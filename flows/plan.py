@@ -14,6 +14,7 @@ from flows.paid import paid_calls
 from flows.recipe import Recipe
 from storage import Lake, ModelRef
 from tasks.formats import preference
+from tasks.judges.human import Human
 from tasks.judges.llm import LLM
 from tasks.judges.programs import Program
 from tasks.judges.prompted import SelfJudge
@@ -97,7 +98,7 @@ def _judged(call: Call) -> int:
         return call.rows * by.calls_per_verdict
     if isinstance(asks := call.arguments.get("asks"), SelfJudge):
         return call.rows * asks.calls_per_verdict
-    return call.rows if call.step == "judge" or isinstance(by, Program) else 0
+    return call.rows if call.step == "judge" or isinstance(by, Program | Human) else 0
 
 
 def matmul_rate() -> float:
@@ -132,6 +133,8 @@ def _tokens(recipe: Recipe, call: Call) -> dict[str, int]:
     arguments = call.arguments
     if call.step == "sample":
         return {"sampled": arguments["prompts"].rows * arguments["sampling"].n * arguments["sampling"].max_tokens}
+    if call.step == "ask_for_prompts":
+        return {"sampled": call.rows * arguments["settings"].sampling.max_tokens}
     if call.step == "judge" and isinstance(arguments["by"], ModelRef):
         return {"scored": arguments["completions"].rows * recipe.sampling.max_tokens + arguments["prompts"].rows * _PROMPT_TOKENS}
     if call.step in ("judge_itself", "compare_itself"):

@@ -15,6 +15,7 @@ from tasks.acceptance import Acceptance
 from tasks.engines.base import Sampling
 from tasks.engines.sampler import Sampler
 from tasks.judges.composite import Composite
+from tasks.judges.human import Human
 from tasks.judges.llm import LLM
 from tasks.judges.prompted import Prompted, SelfJudge
 from tasks.pairing import Pairing
@@ -29,8 +30,14 @@ def _kind_of_judge(value: Any) -> str:
     if value == "policy":
         return "self"
     if isinstance(value, dict):
-        return "self" if "by" in value else "composite" if "members" in value else "llm" if "endpoint" in value else "reward"
-    return {RewardModel: "reward", LLM: "llm", Composite: "composite", SelfJudge: "self"}.get(type(value), "program")
+        return _kind_by_keys(value)
+    kinds = {RewardModel: "reward", LLM: "llm", Composite: "composite", SelfJudge: "self", Human: "human"}
+    return "human" if value == "human" else kinds.get(type(value), "program")
+
+
+def _kind_by_keys(value: dict[str, Any]) -> str:
+    keys = {"by": "self", "members": "composite", "endpoint": "llm", "person": "human"}
+    return next((kind for key, kind in keys.items() if key in value), "reward")
 
 
 RewardModelTag = Annotated[RewardModel, Tag("reward")]
@@ -38,7 +45,8 @@ ProgramTag = Annotated[str, Tag("program")]
 LLMTag = Annotated[LLM, Tag("llm")]
 CompositeTag = Annotated[Composite, Tag("composite")]
 SelfTag = Annotated[SelfJudge, Tag("self")]
-_TAGS = ("reward", "program", "llm", "composite", "self")  # which of its kinds a judge is stands in a field's place, and is nobody's key
+HumanTag = Annotated[Human, Tag("human")]
+_TAGS = ("reward", "program", "llm", "composite", "self", "human")  # which of its kinds a judge is, in a field's place, is nobody's key
 _NAMED = {"members", "weights", "criteria"}  # their keys are the user's own names
 
 
@@ -47,9 +55,10 @@ class Evaluation(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     sampling: Sampling = Field(default=Sampling(n=1), description="one answer of each policy per held-out prompt")
-    judge: Annotated[RewardModelTag | ProgramTag | LLMTag | CompositeTag, Discriminator(_kind_of_judge)] = Field(
+    judge: Annotated[RewardModelTag | ProgramTag | LLMTag | CompositeTag | HumanTag, Discriminator(_kind_of_judge)] = Field(
         default=RewardModel(),
-        description="trained on preferences of its own, a program, an LLM (`endpoint.model`, ...), or several (`members.NAME`, `rule`)",
+        description="trained on preferences of its own, a program, an LLM (`endpoint.model`, ...), several (`members.NAME`, `rule`), or `human` "
+        "(`person`, `labels`, ...)",
     )
 
 
@@ -70,9 +79,10 @@ class Recipe(BaseModel):
     sampler: Sampler = Sampler()
     sweep: Sweep = Sweep()
     reward: RewardModel = RewardModel()
-    judge: Annotated[ProgramTag | LLMTag | CompositeTag | SelfTag, Discriminator(_kind_of_judge)] = Field(
+    judge: Annotated[ProgramTag | LLMTag | CompositeTag | SelfTag | HumanTag, Discriminator(_kind_of_judge)] = Field(
         default="reward-model",
-        description="who labels: `reward-model`, `policy` (itself; `mode`, `fallback`, ...), a program, an LLM (`endpoint.model`, ...), or several (`members.NAME`, `rule`)",
+        description="who labels: `reward-model`, `policy` (itself; `mode`, `fallback`, ...), a program, an LLM (`endpoint.model`, ...), several "
+        "(`members.NAME`, `rule`), or `human` (`person`, `labels`, ...)",
     )
     acceptance: Acceptance = Acceptance()
     pairing: Pairing = Pairing()
@@ -86,7 +96,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if isinstance(self.judge, Prompted) and self.judge.compares and (sentence := self.without_scores()):
+        if isinstance(self.judge, Prompted | Human) and self.judge.compares and (sentence := self.without_scores()):
             raise ValueError(sentence)
         return self
 
@@ -100,9 +110,12 @@ class Recipe(BaseModel):
         if wrong := [key for key, needs_scores in scored.items() if needs_scores]:
             return (
                 f"a judge that compares two answers gives no scores, without which there is no {' and no '.join(wrong)}: set "
-                "judge.mode=ten (or additive, rubric), or acceptance.rule=all, pairing.rule=first-round and no sweep"
+                "judge.mode=ten (or additive, rubric) of an LLM, or acceptance.rule=all, pairing.rule=first-round and no sweep"
             )
         return None
+
+
+_OF_PEOPLE = Human.model_fields.keys() - LLM.model_fields.keys() - RewardModel.model_fields.keys()
 
 
 def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
@@ -145,15 +158,17 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _make_judge(values: dict[str, Any], key: str) -> None:
-    """A judge becomes an LLM, or several as one, when one of their settings is set: `judge.endpoint.model`, `judge.members.brief`."""
+    """A judge becomes an LLM, a person, the policy or several as one when one of their settings is set: `judge.endpoint.model`,
+    `judge.labels`, `judge.members.brief`; or with any setting once it is `human` or `policy`."""
     for owner, start in ((values, "judge."), (values["evaluation"], "evaluation.judge.")):
         judge, setting = owner["judge"], key.removeprefix(start).partition(".")[0]
         if not key.startswith(start) or (isinstance(judge, dict) and setting in judge):
             continue
         if judge == "policy":
             owner["judge"] = SelfJudge().model_dump()
-            continue
-        if setting in Composite.model_fields:
+        elif judge == "human" or setting in _OF_PEOPLE:
+            owner["judge"] = Human().model_dump()
+        elif setting in Composite.model_fields:
             owner["judge"] = Composite.model_construct().model_dump()
         elif isinstance(judge, str) or setting in LLM.model_fields:
             owner["judge"] = LLM.model_construct().model_dump()

@@ -53,11 +53,12 @@ def toy(recipe: Recipe) -> Recipe:
     small = {"max_tokens": 12, "n": min(recipe.sampling.n, 4)}
     answer = recipe.evaluation.sampling.model_copy(update={"max_tokens": 12})
     shallow = {"layers": 1}
-    judge = recipe.evaluation.judge
+    judge, generate = recipe.evaluation.judge, recipe.prompts.generate
+    few = {"from_seeds": 3, "from_machine": 1, "sampling": generate.sampling.model_copy(update={"max_tokens": 40})}
     return recipe.model_copy(
         update={
             "policy": "toy",
-            "prompts": recipe.prompts.model_copy(update={"per_iteration": 12, "held_out": 16}),
+            "prompts": recipe.prompts.model_copy(update={"per_iteration": 12, "held_out": 16, "generate": generate.model_copy(update=few)}),
             "sampling": recipe.sampling.model_copy(update=small),
             "reward": recipe.reward.model_copy(update=shallow),
             "training": recipe.training.model_copy(update={"learning_rate": 2e-4}),

@@ -61,7 +61,12 @@ class Chunks:
     def rows(self, table: str) -> list[dict[str, Any]]:
         """The rows of one noun in the chunks that are there, in their order."""
         paths = [path for path in self._paths() if path.parent.name == table]
-        return [row for path in paths for row in pq.ParquetFile(path).read().to_pylist()]
+        return [row for path in paths for row in self.read(int(path.stem), table)]
+
+    def read(self, number: int, table: str) -> list[dict[str, Any]]:
+        """The rows of a chunk that is there."""
+        with pq.ParquetFile(self._folder / table / f"{number:06d}.parquet") as file:
+            return file.read().to_pylist()
 
     def totals(self, table: str) -> tuple[int, float]:
         """Rows of one noun, and seconds spent on all chunks."""

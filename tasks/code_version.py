@@ -12,7 +12,10 @@ from importlib.util import find_spec
 from pathlib import Path
 
 # How rows are cached, committed and shown does not change what is in them.
-_PLUMBING = frozenset({"tasks.step", "tasks.progress", "tasks.code_version", "tasks.artifacts", "tasks.shards"})
+_PLUMBING = frozenset(
+    {"tasks.step", "tasks.progress", "tasks.code_version", "tasks.artifacts", "tasks.shards", "tasks.judges.desk.server"}
+    | {"tasks.judges.suspending"}
+)
 
 
 @cache

@@ -1,17 +1,19 @@
-"""A judge compares completions, each two in both orders.
+"""A judge compares completions: an LLM each two in both orders, a person in one.
 
     compare(prompts, completions, by, pairing, seed)     ->  verdicts, one per match of a prompt's own completions
     compare_policies(prompts, before, after, by)         ->  verdicts, one per match of an answer of each policy
-Both orders are stored: `forward` and `backward`. Test: pytest tests/flows/test_llm_judge.py
+The orders are stored: `forward` and `backward`. Test: pytest tests/flows/test_llm_judge.py
 """
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from storage import DatasetRef, Lake
 from tasks.judges.asking import llm_judge
 from tasks.judges.base import Comparer, Match, Verdict
+from tasks.judges.human import Human, HumanJudge
 from tasks.judges.llm import LLM
 from tasks.judges.programs import Program, ProgramJudge
 from tasks.judging import asked_prompts
@@ -22,7 +24,7 @@ from tasks.step import Out, step
 
 Row = Mapping[str, Any]
 Drawn = tuple[Row, Row | None]
-By = LLM | Program
+By = LLM | Program | Human
 _ROWS_PER_CHUNK = {True: 10_000, False: 128}  # of a judge that keeps every answer itself the rows are written once all are there
 
 
@@ -79,11 +81,8 @@ def asked_of(prompts: Mapping[str, Row], matches: Sequence[Drawn]) -> list[Match
 
 def _judge(out: Out, prompts: DatasetRef, matches: Sequence[Drawn], by: By) -> None:
     asked = asked_prompts(out.lake, prompts, by)
-    if isinstance(by, Program):
-        write_comparisons(out, asked, matches, ProgramJudge(by))
-    else:
-        with llm_judge(out.lake, out.version, by, out.say) as judge:
-            write_comparisons(out, asked, matches, judge)
+    with _judge_for(out, by) as judge:
+        write_comparisons(out, asked, matches, judge)
 
 
 def write_comparisons(out: Out, prompts: Mapping[str, Row], matches: Sequence[Drawn], judge: Comparer) -> None:
@@ -122,8 +121,19 @@ def comparison_row(match: Drawn, verdict: Verdict, judge: str) -> dict[str, Any]
 
 def write_steadiness(out: Out, chunk: int) -> None:
     """How steady the judge of all that has been written was, as metrics of the version."""
-    rows = biases(out.rows())
+    rows = biases(out.all_rows())
     out.write(chunk, [{"id": out.row_id(n), "subject": out.version, **row} for n, row in enumerate(rows)], table="metrics")
+
+
+@contextmanager
+def _judge_for(out: Out, by: By) -> Iterator[Comparer]:
+    if isinstance(by, Program):
+        yield ProgramJudge(by)
+    elif isinstance(by, Human):
+        yield HumanJudge(by, out.lake, out.version, out.say)
+    else:
+        with llm_judge(out.lake, out.version, by, out.say) as judge:
+            yield judge
 
 
 def unasked(one: Row, other: Row | None) -> Verdict | None:
@@ -139,11 +149,11 @@ def unasked(one: Row, other: Row | None) -> Verdict | None:
 
 def biases(verdicts: Sequence[Row]) -> Iterator[dict[str, Any]]:
     """How often both orders name the same answer, and how often the first place wins, with 95 % intervals. Answers of exactly one half
-    name neither."""
-    told = [(row["forward"], row["backward"]) for row in verdicts if row["forward"] is not None and row["backward"] is not None]
-    decided = [(forward, backward) for forward, backward in told if forward != 0.5 and backward != 0.5]
+    name neither. A person is asked in one order only."""
+    told = [(row["forward"], row["backward"]) for row in verdicts if row["outcome"] in ("win", "lose", "tie")]
+    decided = [(forward, backward) for forward, backward in told if not {forward, backward} & {0.5, None}]
     consistent = sum((forward > 0.5) != (backward > 0.5) for forward, backward in decided)
-    asked = [one for both in told for one in both if one != 0.5]
+    asked = [one for both in told for one in both if one not in (0.5, None)]
     for name, count, total in (
         ("position_consistency", consistent, len(decided)),
         ("first_place_wins", sum(one > 0.5 for one in asked), len(asked)),

@@ -12,6 +12,7 @@ from typing import Any
 from storage import DatasetRef, Lake, ModelRef, UserError
 from tasks.judges.asking import llm_judge
 from tasks.judges.base import Judge, Question, Verdict
+from tasks.judges.human import Human
 from tasks.judges.llm import LLM
 from tasks.judges.programs import Program, ProgramJudge
 from tasks.judges.ranker import RankerJudge
@@ -19,8 +20,8 @@ from tasks.judges.reward_model import RewardModelJudge
 from tasks.step import Out, step
 
 _ROWS_PER_CHUNK = 128
-By = ModelRef | LLM | Program
-"""Who judges: a model of the lake, an LLM behind a server, or a program."""
+By = ModelRef | LLM | Human | Program
+"""Who judges: a model of the lake, an LLM behind a server, a person (who only compares), or a program."""
 
 
 @step("verdicts", title="judge {completions.rows} of {completions} by {by}", expects=lambda completions, **_: completions.rows)
@@ -60,6 +61,7 @@ def _judge_for(out: Out, by: By, baselines: Mapping[str, str]) -> Iterator[Judge
         with llm_judge(out.lake, out.version, by, out.say) as judge:
             yield judge
     else:
+        assert not isinstance(by, Human), "people compare"
         yield make_judge(out.lake, by, baselines)
 
 

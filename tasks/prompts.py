@@ -10,10 +10,11 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage import UserError
+from tasks.self_instruct.settings import SelfInstruct
 from tasks.sources import Record, read_source
 from tasks.step import Out, step
 
-PROMPTS_FILE = "prompts.jsonl"
+PROMPTS_FILE, SEEDS_FILE = "prompts.jsonl", "seed_tasks.jsonl"
 Split = Literal["train", "held_out"]
 
 
@@ -27,16 +28,30 @@ class Prompts(BaseModel):
     )
     per_iteration: int = Field(default=48, ge=1, description="prompts each iteration trains on")
     held_out: int = Field(default=64, ge=1, description="prompts that are never trained on")
-    schedule: Literal["next", "same"] = Field(default="next", description="whether an iteration takes the next slice or the same")
+    schedule: Literal["next", "same", "self-instruct"] = Field(
+        default="next",
+        description="an iteration takes the next slice, the same, or prompts that the initial policy makes for it (`generate`)",
+    )
+    generate: SelfInstruct = Field(default=SelfInstruct(), description="how it makes them")
 
 
 @step("prompts", title="load {split} prompts", expects=lambda count, held_out, **_: count or held_out)
-def load_prompts(out: Out, source: str, digest: str, split: Split, held_out: int, first: int = 0, count: int | None = None) -> None:
+def load_prompts(
+    out: Out,
+    source: str,
+    digest: str,
+    split: Split,
+    held_out: int,
+    first: int = 0,
+    count: int | None = None,
+    shipped: str = PROMPTS_FILE,
+) -> None:
     """Prompts of one split of a source: `count` of them from place `first` on, around the end (None: all).
 
-    `digest`: of the source's content, so that a changed file is another version. Raises UserError for a source that is too small.
+    `digest`: of the source's content, so that a changed file is another version; `shipped`: the file that the source of this name is.
+    Raises UserError for a source that is too small.
     """
-    records = split_prompts(read_source(source, PROMPTS_FILE), held_out)[split]
+    records = split_prompts(read_source(source, shipped), held_out)[split]
     chosen = records if count is None else [records[(first + offset) % len(records)] for offset in range(min(count, len(records)))]
     rows = [
         {"id": out.row_id(n), "digest": text_digest(text), "prompt": text, "source": record.place, "split": split, "parents": []}

@@ -141,8 +141,9 @@ class Out:
         self.version = opened.version
         self.row_id = opened.row_id
         self.write = opened.write
-        self.publish = opened.publish
         self.rows = opened.rows
+        self.publish = opened.publish
+        self.all_rows = opened.all_rows
         self._opened = opened
         self._progress = progress
         self.share = share

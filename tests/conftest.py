@@ -13,6 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # toy models: a second thread onl
 prepare(None)
 
 from storage import Lake  # noqa: E402
+from tests.browser import browser  # noqa: E402, F401
 
 
 @pytest.fixture

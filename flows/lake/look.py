@@ -1,6 +1,8 @@
 """The commands that look into the lake: `dapflow datasets`, `show`, `lineage`, `diff`, `sql`. They start quickly (no Prefect, no torch)."""
 
 import json
+import sys
+from pathlib import Path
 from typing import Annotated, Literal
 
 import duckdb
@@ -8,7 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from flows.lake import trees, views
-from flows.lake.options import Json, Lake, Limit, print_json, reading
+from flows.lake.options import Count, Json, Lake, Limit, print_json, reading
 from storage.errors import UserError
 from storage.lake import Lake as OpenLake
 from storage.refs import Ref
@@ -63,6 +65,10 @@ def lineage(
     rows: Annotated[
         bool, Parameter(negative=(), help="Of a model: every pair it was trained on, with its completions, verdicts and seeds.")
     ] = False,
+    html: Annotated[
+        Path | None, Parameter(help="Write pages that need no server into this folder: graph, datasets, rows, prompts.")
+    ] = None,
+    prompts: Count = 24,
     lake: Lake = "lake",
     as_json: Json = False,
 ) -> None:
@@ -74,9 +80,11 @@ def lineage(
     ----------
     some_id
         The id of a row, a dataset version or a model, or the beginning of one.
+    prompts
+        How many prompts of each dataset the pages follow, with all their rows.
     """
     from storage.learned import learned_rows, levels
-    from storage.lineage import trace
+    from storage.lineage import trace, version_of
 
     with reading(lake) as opened:
         if rows:
@@ -85,6 +93,13 @@ def lineage(
                     print(json.dumps(row, default=str) if as_json else trees.learned_line(row))
             return
         node = trace(opened, some_id)
+        if html is not None:
+            from flows.report.lineage import write_lineage
+
+            write_lineage(opened, version_of(node.id), html, prompts, whole=True)
+            print(f"The pages: {html / 'index.html'}", file=sys.stderr if as_json else sys.stdout)
+            if not as_json:
+                return
         counts = levels(opened, node.id) if node.kind == "models" and "-" not in node.id and node.facts.get("state") == "complete" else []
     if as_json:
         print_json(node.as_json() | ({"levels": counts} if counts else {}))

@@ -15,6 +15,7 @@ from storage import Lake, UserError
 from storage.ledger import Ledger
 from tasks.engines.endpoint import Client, Refusal, Unaffordable
 from tasks.judges.base import Match, Question, Verdict, weigh
+from tasks.judges.batches import BatchClient
 from tasks.judges.budget import LedgerMeter
 from tasks.judges.llm import LLM
 from tasks.judges.parsing import parse_criteria, parse_score
@@ -35,7 +36,7 @@ class LLMJudge:
 
     together = True
 
-    def __init__(self, by: LLM, ledger: Ledger, meter: LedgerMeter, client: Client[str]) -> None:
+    def __init__(self, by: LLM, ledger: Ledger, meter: LedgerMeter, client: Client[str] | BatchClient) -> None:
         self.name = f"{by} {by.template_name}"
         self._by = by
         self._ledger = ledger
@@ -121,7 +122,7 @@ def llm_judge(lake: Lake, version: str, by: LLM, say: Callable[[str], None] = la
     priced = by.priced()
     with Ledger(lake, version) as ledger:
         meter = LedgerMeter(by.endpoint.model, by.budget, priced.price, ledger)
-        client = Client(by.endpoint, meter)
+        client = BatchClient(by.endpoint, lake, version, meter, ledger, say) if by.batch else Client(by.endpoint, meter)
         try:
             yield LLMJudge(by, ledger, meter, client)
         finally:

@@ -53,15 +53,28 @@ class LedgerMeter:
 
     async def allow(self, request: Mapping[str, Any]) -> bool:
         """Whether the most that it can take still fits. While others are under way it waits for what they give back."""
-        most = worst_case(request, self._price)
-        while not self._fits(most):
+        while not self.fits(request):
             if not self._allowed:
                 return False
             await self._changed.wait()
+        self.set_aside(request)
+        return True
+
+    def fits(self, request: Mapping[str, Any]) -> bool:
+        """Whether the most that it can take fits now."""
+        return self._fits(worst_case(request, self._price))
+
+    def set_aside(self, request: Mapping[str, Any]) -> None:
+        """Keep the most that it can take for it, until it has ended."""
         self._allowed += 1
         self.calls += 1
-        self._add(most, 1)
-        return True
+        self._add(worst_case(request, self._price), 1)
+
+    def give_back(self, request: Mapping[str, Any]) -> None:
+        """What was set aside for it, which was never sent."""
+        self._allowed -= 1
+        self.calls -= 1
+        self._add(worst_case(request, self._price), -1)
 
     def sent(self, key: str, request: Mapping[str, Any]) -> int:
         """Write it down, with the most that it can take."""

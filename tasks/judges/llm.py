@@ -19,11 +19,13 @@ class LLM(Prompted):
     """A judge behind an OpenAI-compatible server."""
 
     MACHINE: ClassVar[dict[str, Any]] = {  # what decides nothing of a verdict; of the template it is the text that does (`content`)
-        "endpoint": Endpoint.MACHINE, "prices": True, "template": True, "max_invalid_rate": True
+        "endpoint": Endpoint.MACHINE, "prices": True, "template": True, "max_invalid_rate": True,
+        "batch": True,
     }  # fmt: skip
     endpoint: Endpoint = Endpoint()
     logprobs: bool = Field(default=True, description="pairwise: use the labels' log-probabilities where the server gives them")
     max_invalid_rate: float = Field(default=0.2, ge=0, le=1, description="the run stops when more of the verdicts cannot be used")
+    batch: bool = Field(default=False, description="asks by the provider's batch interface: half the price, within a day")
     budget: Budget = Budget()
     prices: str | None = Field(default=None, description="a price list of your own (tasks/judges/prices.toml shows the form)")
 
@@ -46,4 +48,6 @@ class LLM(Prompted):
                 f"Nobody knows what {self.endpoint.model} costs, so max_cost_usd cannot be kept: name its price in a file of your own "
                 "(judge.prices=my-prices.toml), or limit max_calls or max_tokens instead."
             )
+        if self.batch and found.price is not None:
+            return Priced(price=found.price.halved(), source=f"{found.source}, half of it for batches")
         return found

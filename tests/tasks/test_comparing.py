@@ -20,9 +20,15 @@ def test_what_can_be_told_without_a_judge_is_not_asked() -> None:
 
 
 def test_a_judge_of_places_is_never_consistent() -> None:
-    always_first = [{"forward": 1.0, "backward": 1.0}] * 4
-    steady = [{"forward": 0.9, "backward": 0.2}] * 4
-    undecided = [{"forward": 0.5, "backward": 0.5}, {"forward": None, "backward": 0.9}]
+    always_first = [{"outcome": "tie", "forward": 1.0, "backward": 1.0}] * 4
+    steady = [{"outcome": "win", "forward": 0.9, "backward": 0.2}] * 4
+    undecided = [{"outcome": "tie", "forward": 0.5, "backward": 0.5}, {"outcome": "invalid", "forward": None, "backward": 0.9}]
     figures = {one["name"]: one["value"] for one in biases(always_first + steady + undecided)}
     assert figures == {"position_consistency": pytest.approx(4 / 8), "first_place_wins": pytest.approx((8 + 4) / 16)}
     assert list(biases([])) == []
+
+
+def test_of_a_person_who_is_asked_in_one_order_only_the_place_is_told() -> None:
+    left = [{"outcome": "win", "forward": 1.0, "backward": None}, {"outcome": "lose", "forward": None, "backward": 1.0}]
+    [figure] = biases([*left, {"outcome": "lose", "forward": 0.0, "backward": None}, {"outcome": "tie", "forward": 0.5, "backward": None}])
+    assert (figure["name"], figure["value"]) == ("first_place_wins", pytest.approx(2 / 3))

@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.tasks.engines.batches import Batches
+
 Body = dict[str, Any]
 FAULTS = ("429", "500", "close", "half", "empty", "hang")
 
@@ -32,6 +34,7 @@ class Behaviour:
     asked: list[Body] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)  # prompts
     tokens: list[tuple[int, int]] = field(default_factory=list)  # prompt and completion, of each answer
+    batches: Batches = field(default_factory=Batches)
     chance: random.Random = field(default_factory=lambda: random.Random(0))
     at_once: int = 0
     most_at_once: int = 0
@@ -46,11 +49,26 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_GET(self) -> None:
-        self._send(200, {"object": "list", "data": [{"id": "toy", "object": "model"}]})
+        if self.path == "/v1/models":
+            self._send(200, {"object": "list", "data": [{"id": "toy", "object": "model"}]})
+            return
+        with self.behaviour.lock:
+            found = self.behaviour.batches.get(self.path, self._reply)
+        if isinstance(found, bytes):
+            self._send(200, None, text=found.decode())
+        else:
+            self._send(404 if found is None else 200, found or {"error": {"message": "nothing here"}})
 
     def do_POST(self) -> None:
         behaviour = self.behaviour
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        data = self.rfile.read(int(self.headers["Content-Length"]))
+        if self.path in ("/v1/files", "/v1/batches"):
+            self._batch(data)
+            return
+        if not self.path.startswith("/v1/"):
+            self._send(404, {"error": {"message": "nothing here"}})
+            return
+        body = json.loads(data)
         with behaviour.lock:
             behaviour.asked.append(body)
             behaviour.at_once += 1
@@ -64,6 +82,17 @@ class _Handler(BaseHTTPRequestHandler):
         finally:
             with behaviour.lock:
                 behaviour.at_once -= 1
+
+    def _batch(self, data: bytes) -> None:
+        with self.behaviour.lock:
+            if self.path == "/v1/files":
+                made = self.behaviour.batches.upload(self.headers["Content-Type"], data)
+            else:
+                made = self.behaviour.batches.create(json.loads(data))
+        if made is None:
+            self.close_connection = True
+        else:
+            self._send(200, made)
 
     def _misbehave(self, misdeed: str) -> None:
         if misdeed.isdigit():
@@ -96,11 +125,17 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _answer(self, body: Body) -> None:
+        status, answer = self._reply(body)
+        self._send(status, answer)
+        if status == 200:
+            with self.behaviour.lock:
+                self.behaviour.answered.append(str(body["messages"][-1]["content"] if "messages" in body else body["prompt"]))
+
+    def _reply(self, body: Body) -> tuple[int, Body]:
         chat = "messages" in body
         prompt = body["messages"][-1]["content"] if chat else body["prompt"]
         if reason := self.behaviour.refuse(str(prompt)):
-            self._send(400, {"error": {"message": reason}})
-            return
+            return 400, {"error": {"message": reason}}
         n, said, tops = min(body.get("n", 1), self.behaviour.choices or 99), self.behaviour.reply, self.behaviour.likeliest
         texts = [said(prompt) if said else f"{prompt} / {body['seed']} / {place}" for place in range(n)]
         choices = [_choice(place, text, chat, tops(prompt) if tops else {}) for place, text in enumerate(texts)]
@@ -109,11 +144,8 @@ class _Handler(BaseHTTPRequestHandler):
         tokens = len(str(prompt).split()), sum(len(text.split()) for text in texts)
         usage = {"prompt_tokens": tokens[0], "completion_tokens": tokens[1], "total_tokens": sum(tokens)}
         answer = {"id": "x", "object": "chat.completion", "model": body["model"], "created": 0, "choices": choices, "usage": usage}
-        with self.behaviour.lock:
-            self.behaviour.tokens.append(tokens)
-        self._send(200, answer)
-        with self.behaviour.lock:
-            self.behaviour.answered.append(str(prompt))
+        self.behaviour.tokens.append(tokens)
+        return 200, answer
 
     def _send(self, status: int, body: Body | None, headers: dict[str, str] | None = None, text: str = "") -> None:
         data = text.encode() if body is None else json.dumps(body).encode()

@@ -16,4 +16,5 @@ def judges_lake(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
 @pytest.fixture
 def lake(judges_lake: Lake) -> Iterator[Lake]:
     yield judges_lake
-    judges_lake.commit(lambda cursor: cursor.execute("DELETE FROM calls"), "forget the calls of a test")
+    for table in ("calls", "questions", "labels", "batches"):
+        judges_lake.commit(lambda cursor, table=table: cursor.execute(f"DELETE FROM {table}"), "forget what a test has asked")

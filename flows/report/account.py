@@ -1,0 +1,152 @@
+"""What an iteration did and what it took: counts at each stage, what was left out and why, steps with time and cost, judges, versions."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flows.report.find import Found, own_versions
+from storage import Lake
+
+Row = dict[str, Any]
+# part -> (what its rows are called, SQL for why a row went no further; null for one that did)
+_STAGES = {
+    "prompts": ("prompts", "NULL"),
+    "completions": ("completions", "CASE WHEN finish_reason = 'refused' THEN 'refused at sampling' END"),
+    "verdicts": ("verdicts", "CASE WHEN outcome IN ('invalid', 'refused', 'over_budget') THEN replace(outcome, '_', ' ') END"),
+    "acceptances": ("accepted", "CASE WHEN NOT accepted THEN coalesce(replace(note, '_', ' '), 'not accepted') END"),
+    "pairs": ("pairs to train on", "replace(dropped, '_', ' ')"),
+}
+_NOTED = ("completions", "verdicts")  # nouns whose rows say more about why
+
+
+def stages(lake: Lake, found: Found) -> list[Row]:
+    """Stage by stage: how many rows there were, how many went on, and what was left out by reason, with what one of them says."""
+    made = []
+    for part, (title, why) in _STAGES.items():
+        if part not in found.parts:
+            continue
+        note = "any_value(note)" if part in _NOTED else "NULL"
+        rows = lake.rows(
+            f"SELECT {why} AS why, count(*) AS n, {note} AS note FROM {part} WHERE version = ? GROUP BY ALL ORDER BY n DESC, why",
+            [found.parts[part]],
+        )
+        dropped = [{"why": row["why"], "rows": row["n"], "note": row["note"]} for row in rows if row["why"]]
+        total = sum(row["n"] for row in rows)
+        kept = total - sum(one["rows"] for one in dropped)
+        made.append({"part": part, "title": title, "version": found.parts[part], "rows": total, "kept": kept, "dropped": dropped})
+    return made
+
+
+def steps(lake: Lake, found: Found) -> list[Row]:
+    """The versions of this iteration in the order they were made: what made each, rows, seconds, calls, dollars (None: price unknown)."""
+    catalogue = lake.catalogue()
+    own = own_versions(catalogue, found)
+    details = {
+        row["version"]: row
+        for row in lake.rows("SELECT version, code, parameters FROM versions WHERE version IN (SELECT unnest(?))", [own])
+    }
+    paid = {
+        row["version"]: row
+        for row in lake.rows(
+            "SELECT version, count(*) AS calls, coalesce(sum(tokens_in + tokens_out), 0)::BIGINT AS tokens,"
+            " CASE WHEN bool_or(usd IS NULL) THEN NULL ELSE sum(usd) END AS usd FROM calls WHERE version IN (SELECT unnest(?)) GROUP BY version",
+            [own],
+        )
+    }
+    parts = {version: part for part, version in found.parts.items()} | {found.policy: "new policy", found.metrics: "metrics"}
+    began = found.run["started_at"] if found.run else None
+    free = {"calls": 0, "tokens": 0, "usd": 0.0}
+    ordered = sorted((catalogue.versions[one] for one in own), key=lambda one: (one.completed_at or one.opened_at, one.opened_at))
+    return [
+        {"step": info.step, "part": parts.get(info.version, "").replace("_", " "), "kind": info.kind, "version": info.version}
+        | {"rows": info.rows, "seconds": info.seconds, "state": info.state, "code": details[info.version]["code"]}
+        | {"cached": bool(began and info.completed_at and info.completed_at < began)}
+        | {key: paid.get(info.version, free)[key] for key in free}
+        for info in ordered
+    ]
+
+
+def cost(made: list[Row]) -> Row:
+    """Sums over steps: seconds in all and in this run alone, judge calls, tokens, dollars (None where a price is unknown)."""
+    known = all(one["usd"] is not None for one in made)
+    return {
+        "seconds": sum(one["seconds"] for one in made),
+        "seconds_this_run": sum(one["seconds"] for one in made if not one["cached"]),
+        "calls": sum(one["calls"] for one in made),
+        "tokens": sum(one["tokens"] for one in made),
+        "usd": sum(one["usd"] for one in made) if known else None,
+    }
+
+
+def judges(lake: Lake, found: Found) -> list[Row]:
+    """Who labelled and who measured, each with the figures that the lake has about it."""
+    parts, told = found.parts, []
+    for role, names in (("labelled the training pairs", ("verdicts",)), ("measured the result", ("compared", "judged_after"))):
+        version = next((parts[name] for name in names if name in parts), None)
+        if version is None:
+            continue
+        for row in lake.rows("SELECT DISTINCT judge FROM verdicts WHERE version = ? AND judge IS NOT NULL ORDER BY judge", [version]):
+            model = lake.rows("SELECT name, role FROM models WHERE version = ?", [row["judge"]])
+            figures = lake.rows(
+                "SELECT name, value, low, high, unit FROM metrics WHERE version IN (?, ?) AND step IS NULL ORDER BY version, id",
+                [row["judge"], version],
+            )
+            name = f"{model[0]['name']} ({model[0]['role']} model {row['judge'][:8]})" if model else row["judge"]
+            told.append({"role": role, "judge": row["judge"], "name": name, "figures": figures})
+    return told
+
+
+def warnings(found: Found, told: list[Row], metrics: Mapping[str, Row], judged: int, held_out: int) -> list[str]:
+    """What a reader should know before believing the outcome."""
+    who = {one["role"]: {other["judge"] for other in told if other["role"] == one["role"]} for one in told}
+    labelled, measured = who.get("labelled the training pairs", set()), who.get("measured the result", set())
+    said = []
+    if labelled & measured:
+        said.append(
+            "The judge that measured this result also labelled the training pairs: the policy was taught to please it, so the win rate is too high."
+        )
+    if held_out and judged < held_out:
+        said.append(f"{held_out - judged:,} of {held_out:,} held-out prompts were not judged on both sides and are not in the win rate.")
+    before, after = (metrics.get(f"length_{side}", {}).get("value") for side in ("before", "after"))
+    if before and after and after > 1.25 * before:
+        said.append(f"Answers have grown by {after / before - 1:.0%}: judges tend to prefer length, so look at the win rate by length.")
+    return said
+
+
+def semantics(lake: Lake, found: Found) -> list[tuple[str, str]]:
+    """What this iteration started from and learned against, as sentences."""
+    settings = found.settings
+    lag = lake.rows("SELECT value FROM metrics WHERE version = ? AND name = 'max_lag'", [found.policy])
+    asked = settings.get("prompts", {})
+    pool = {"new": "the pairs of this iteration only", "all": "the pairs of all iterations so far"}
+    schedule = {"next": "the next ones at each iteration", "same": "the same ones at each iteration"}
+    facts = [
+        ("weights start from", _model(lake, found.parts.get("init"), settings.get("init"))),
+        ("reference of the loss", _model(lake, found.parts.get("reference"), settings.get("reference"))),
+        ("trained on", pool.get(settings.get("pool", ""), settings.get("pool"))),
+        ("training prompts", schedule.get(asked.get("schedule", ""), asked.get("schedule"))),
+        (
+            "oldest sample",
+            f"{lag[0]['value']:.0f} optimiser steps old when it was learned from" if lag else "not all sampled by the policy itself",
+        ),
+        ("loss", _spelled(settings.get("loss"))),
+        ("acceptance", _spelled(settings.get("acceptance"))),
+        ("pairing", _spelled(settings.get("pairing"))),
+        ("seed", settings.get("seed")),
+    ]
+    return [(name, str(value)) for name, value in facts if value is not None]
+
+
+def _model(lake: Lake, version: str | None, said: str | None) -> str | None:
+    if version is None:
+        return said
+    rows = lake.rows("SELECT name FROM models WHERE version = ?", [version])
+    name = f"{rows[0]['name']} ({version[:8]})" if rows else version[:8]
+    return f"the {said} policy: {name}" if said else name
+
+
+def _spelled(value: Any) -> str | None:
+    if not isinstance(value, dict):
+        return value
+    head = value.get("name") or value.get("rule")
+    rest = {key: one for key, one in value.items() if key not in ("name", "rule") and one is not None}
+    return f"{head} ({', '.join(f'{key} {one}' for key, one in rest.items())})" if rest and head else str(head or rest)

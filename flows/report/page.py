@@ -1,0 +1,150 @@
+"""The report as one HTML page that needs nothing else: no script, no font, no picture from elsewhere. Templates: flows/report/templates.
+
+page(runs, lineage=None)  ->  HTML. Everything from the lake is escaped: prompts and answers may hold markup.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from flows.lake.cells import span
+from flows.report import figures, svg, words
+from storage import UserError
+
+Row = Mapping[str, Any]
+# One picture each: what it is, its curves, the unit; curves that are in none of these get one of their own.
+_PANELS = (
+    ("loss", ("loss",)),
+    ("implied reward", ("reward_chosen", "reward_rejected", "margin")),
+    ("log-probability of an answer", ("logp_chosen", "logp_rejected")),
+    ("accuracy on the pairs", ("accuracy",)),
+    ("KL to the reference", ("kl",)),
+    ("gradient norm", ("gradient_norm",)),
+)
+_QUIET = ("entropy", "learning_rate", "tokens_per_second", "peak_memory_gib")
+
+
+@cache
+def environment() -> Environment:
+    """The templates, with everything escaped unless it is Markup."""
+    made = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    made.filters |= {"span": span, "percent": lambda value: f"{100 * value:.1f}%", "marked": words.marked, "usd": usd}
+    made.filters |= {"json": lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str), "points": _points}
+    made.globals |= {"forest_of": lambda one: forest([one])}
+    made.globals |= {"laid_out": figures.laid_out, "value_of": figures.value_of, "readable": figures.readable}
+    return made
+
+
+def page(runs: Sequence[Row], lineage: Mapping[str, str] | None = None) -> str:
+    """runs: of `gather`, each with its `iterations`. lineage: version -> address of its page, relative to this one."""
+    iterations = [one for run in runs for one in run["iterations"]]
+    return (
+        environment()
+        .get_template("report.html")
+        .render(
+            runs=runs,
+            iterations=iterations,
+            forest=forest(iterations),
+            frontier=frontier(iterations),
+            pictures={one["policy"]: pictures(one) for one in iterations},
+            lineage=lineage or {},
+            now=_now(),
+        )
+    )
+
+
+def write(path: Path, text: str) -> None:
+    """A page on disk, whole or not at all. Raises UserError."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.part")
+        part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}.") from error
+
+
+def compare_page(found: Row) -> str:
+    """found: of `compare`."""
+    told = found["outcome"]
+    met = told.get("meeting") is not None
+    rows = [("B over A", told["meeting"], told["meeting_low"], told["meeting_high"])] if met else []
+    drawn = svg.intervals(rows, "prompts on which B scores higher, % (95 % interval)") if rows else None
+    return environment().get_template("compare.html").render(found=found, forest=drawn, now=_now())
+
+
+def forest(iterations: Sequence[Row]) -> Markup | None:
+    """The win rate of each iteration with its interval."""
+    told = [(one["label"], one["outcome"]) for one in iterations if "win_rate" in one["outcome"]]
+    rows = [(label, one["win_rate"], one["win_rate_low"], one["win_rate_high"]) for label, one in told]
+    return svg.intervals(rows, "win rate against the policy before, % (95 % interval)") if rows else None
+
+
+def frontier(iterations: Sequence[Row]) -> Markup | None:
+    """Reward against the square root of the KL to the initial policy, a curve per recipe; None where that was not measured twice."""
+    series: dict[str, list[tuple[float, float]]] = {}
+    for one in iterations:
+        metrics = {row["name"]: row["value"] for row in one["metrics"]}
+        kl = next((metrics[name] for name in ("kl_to_initial_after", "kl_to_initial") if metrics.get(name) is not None), None)
+        reward = next((metrics[name] for name in ("judge_reward_after", "reward_after") if metrics.get(name) is not None), None)
+        if kl is not None and reward is not None:
+            series.setdefault(one["recipe"], []).append((math.sqrt(max(kl, 0.0)), reward))
+    if sum(map(len, series.values())) < 2:
+        return None
+    return svg.lines(
+        {name: sorted(points) for name, points in series.items()}, "√KL to the initial policy, √nats", "reward, after", dots=True
+    )
+
+
+def pictures(one: Row) -> list[tuple[str, Markup]]:
+    """The pictures of an iteration, each with its title: scores before and after, win rate by length, curves of the training."""
+    drawn: list[tuple[str, Markup]] = []
+    if all(one["scores"].values()):
+        drawn.append(("Scores by the evaluation judge", svg.histogram(one["scores"], "score, in the judge's unit")))
+    if one["by_length"]:
+        bands = [(_span(band["least"], band["most"]), band["win_rate"], band["low"], band["high"]) for band in one["by_length"]]
+        drawn.append(("Win rate by length", svg.columns(bands, "how much longer the new answer is, tokens", "win rate, % of prompts")))
+    curves, used = one["curves"], set(_QUIET)
+    for title, names in _PANELS:
+        held = {name.rpartition("_")[2]: curves[name] for name in names if name in curves}
+        used |= set(names)
+        if held:
+            unit = next(iter(held.values()))[0][2]
+            drawn.append((f"Training: {title}", _curves(held, unit or title)))
+    for name in curves.keys() - used:
+        drawn.append((figures.readable(name), _curves({name: curves[name]}, curves[name][0][2] or figures.readable(name))))
+    return drawn
+
+
+def usd(value: float | None) -> str:
+    """Dollars, or that nobody knows the price."""
+    return "price unknown" if value is None else f"${value:,.2f}" if value >= 1 or value == 0 else f"${value:.4f}"
+
+
+def _curves(held: Mapping[str, Sequence[tuple[float, float, str]]], y_label: str) -> Markup:
+    return svg.lines({name: [(x, y) for x, y, _ in points] for name, points in held.items()}, "optimiser step", y_label)
+
+
+def _points(value: float) -> str:
+    return f"{100 * (value - 0.5):+.1f} points"
+
+
+def _span(least: float, most: float) -> str:
+    return f"{least:+.0f}" if least == most else f"{least:+.0f} to {most:+.0f}"
+
+
+def _now() -> str:
+    return datetime.now().astimezone().strftime("%d %B %Y, %H:%M")

@@ -1,0 +1,130 @@
+"""A provider's batch interface in place of one call after the other: half the price, answers within a day, in whatever order.
+
+    for key, answer in BatchClient(endpoint, lake, version, meter, ledger, say).each(requests, read, tokens): ...
+Jobs are written down (`storage.batches`) before the server is told: a killed run goes on waiting for its own. Test: pytest
+tests/tasks/judges/test_batches.py
+"""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from storage import Lake, UserError
+from storage.batches import Job, begin_job, end_job, name_job, open_jobs
+from storage.ledger import Ledger
+from tasks.engines.endpoint import Endpoint, Refusal, Unaffordable, UnusableAnswerError
+from tasks.engines.meter import Attempt
+from tasks.judges.batch_server import BatchServer, Line
+from tasks.judges.budget import LedgerMeter
+
+T = TypeVar("T")
+Body = Mapping[str, Any]
+_MOST_REQUESTS, _MOST_BYTES = 50_000, 150_000_000  # in one batch: OpenAI's limits, the second with some room
+_TIMES = 3  # that a request is put into a batch, before it is refused
+
+
+class BatchClient:
+    """Answers like `tasks.engines.endpoint.Client`, by batches, one after the other until every request is answered or refused."""
+
+    def __init__(
+        self, endpoint: Endpoint, lake: Lake, version: str, meter: LedgerMeter, ledger: Ledger, say: Callable[[str], None]
+    ) -> None:
+        self._endpoint = endpoint
+        self._lake = lake
+        self._version = version
+        self._meter = meter
+        self._ledger = ledger
+        self._say = say
+        self._server = BatchServer(endpoint)
+        self._failed: Counter[str] = Counter()  # how often a request has come back without an answer
+        self._reasons: Counter[str] = Counter()
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._server.close()
+
+    def report(self) -> str:
+        """One sentence on what was put into another batch; empty where nothing was."""
+        again = ", ".join(f"{count} x {reason}" for reason, count in sorted(self._reasons.items()))
+        return f"{self._server.base_url}: not every request of a batch was answered at once ({again})." if again else ""
+
+    def each(
+        self, requests: Iterable[tuple[str, Body]], read: Callable[[Any], T], tokens: Callable[[Body], int]
+    ) -> Iterator[tuple[str, T | Refusal]]:
+        """What `read` makes of each answer, in the order in which they come. Raises UserError for a server that has no such interface,
+        or fails a whole batch."""
+        waiting = dict(requests)
+        for job in open_jobs(self._lake, self._version, self._server.base_url, self._endpoint.model):
+            for key in waiting.keys() & set(job.keys):
+                self._meter.set_aside(waiting[key])
+            batch = job.batch or self._server.find(job.tag)
+            if batch is None:
+                self._give_back(job, waiting)
+                end_job(self._lake, job, "lost")
+            else:
+                self._say(f"Batch {batch} of an earlier run is picked up again.")
+                yield from self._collect(name_job(self._lake, job, batch), batch, waiting, read)
+        while waiting:
+            chosen = self._affordable(waiting)
+            if not chosen:
+                yield from ((key, Unaffordable(reason="the budget is spent")) for key in waiting)
+                return
+            job = begin_job(self._lake, self._version, self._server.base_url, self._endpoint.model, list(chosen))
+            batch = self._server.submit(job.tag, chosen)
+            job = name_job(self._lake, job, batch)
+            self._say(f"Batch {batch}: {len(chosen)} requests. It may take up to a day; stopped, the same command goes on waiting for it.")
+            yield from self._collect(job, batch, waiting, read)
+
+    def _affordable(self, waiting: Mapping[str, Body]) -> dict[str, Body]:
+        """As many requests as the budget allows and a batch holds; the most that they can take is set aside."""
+        chosen, size = dict[str, Body](), 0
+        for key, request in waiting.items():
+            size += len(json.dumps(request))
+            if len(chosen) == _MOST_REQUESTS or size > _MOST_BYTES or not self._meter.fits(request):
+                break
+            self._meter.set_aside(request)
+            chosen[key] = request
+        return chosen
+
+    def _collect(self, job: Job, batch: str, waiting: dict[str, Body], read: Callable[[Any], T]) -> Iterator[tuple[str, T | Refusal]]:
+        """The answers of a batch, once it has ended; in the ledger before anybody uses them. What it did not answer stays waiting."""
+        ended = self._server.wait(batch)
+        if ended.status == "failed":
+            self._give_back(job, waiting)
+            end_job(self._lake, job, "lost")
+            raise UserError(f"{self._server.base_url} has failed batch {batch} ({ended.reason}): put that right, then run again.")
+        lines = {line.key: line for line in self._server.lines(ended)}
+        found: list[tuple[str, T | Refusal]] = []
+        for key in [key for key in job.keys if key in waiting]:
+            outcome = self._entered(key, waiting[key], lines.get(key) or Line(key=key, error=ended.status), read)
+            if outcome is not None:
+                found.append((key, outcome))
+                del waiting[key]
+        self._ledger.synchronise()
+        end_job(self._lake, job, "done")
+        yield from found
+
+    def _entered(self, key: str, request: Body, line: Line, read: Callable[[Any], T]) -> T | Refusal | None:
+        """What a line amounts to, written into the ledger; None for what is to be asked again."""
+        number, answer, error = self._meter.sent(key, request), None, line.error
+        if line.status == 200:
+            try:
+                answer = read(line.body)
+            except UnusableAnswerError as unusable:
+                error = str(unusable)
+        text = None if line.body is None else json.dumps(line.body)
+        unanswered = line.status or 400  # what no model has read costs nothing
+        self._meter.ended(number, Attempt(answer=text, error=error, status=None if line.status == 200 else unanswered))
+        if error is None:
+            return answer
+        if line.status is not None and 400 <= line.status < 500 and line.status not in (408, 409, 429):
+            return Refusal(reason=error)
+        self._failed[key] += 1
+        self._reasons[error] += 1
+        return Refusal(reason=f"{error}, {_TIMES} times") if self._failed[key] == _TIMES else None
+
+    def _give_back(self, job: Job, waiting: Mapping[str, Body]) -> None:
+        for key in job.keys:
+            if key in waiting:
+                self._meter.give_back(waiting[key])

@@ -1,0 +1,194 @@
+"""`dapflow report`: what it says about a run, in the terminal, as JSON, and as a page that loads nothing and believes nothing it shows."""
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from flows.report.find import find
+from flows.report.gather import by_length, gather, report_of
+from flows.report.page import page
+from flows.report.words import marked
+from storage import Lake, UserError
+from tests.flows.evaluated import HOSTILE
+from tests.flows.test_run import SMALL, dapflow
+
+
+class Read(HTMLParser):
+    """A page as its tags, its links, and the text that a person sees."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.addresses: list[str] = []
+        self.ids: set[str] = set()
+        self.seen: list[str] = []
+        self.handlers: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        for name, value in attrs:
+            self.addresses += [value or ""] if name in ("href", "src", "srcset", "action", "data") else []
+            self.ids |= {value or ""} if name == "id" else set()
+            self.handlers += [name] if name.startswith("on") else []
+
+    def handle_data(self, data: str) -> None:
+        self.seen.append(data)
+
+
+def told(lake: Lake, name: str, shown: int = 12) -> dict[str, Any]:
+    """The report of a run's only iteration."""
+    [found] = find(lake, name)
+    return report_of(lake, found, shown)
+
+
+def test_the_outcome_comes_first_and_counts_the_prompts(measured: Lake) -> None:
+    [night] = gather(measured, ["better"])
+    [one] = night["iterations"]
+    outcome = one["outcome"]
+    assert (outcome["verdict"], outcome["win_rate"], outcome["judged_prompts"]) == ("better", 0.75, 100)
+    assert 0.5 < outcome["win_rate_low"] < 0.75 < outcome["win_rate_high"] < 1
+    assert night["command"] == "dapflow run rso --toy"
+    assert {"python", "torch", "prefect"} <= night["software"].keys()
+    text = page([night])
+    assert text.index("▲ Better") < text.index("Examples") < text.index("What was left out") < text.index("Do it again")
+
+
+@pytest.mark.parametrize(("name", "verdict"), [("high", "better"), ("level", "cannot tell"), ("worse", "worse")])
+def test_the_verdict_follows_the_interval(measured: Lake, name: str, verdict: str) -> None:
+    assert told(measured, name)["outcome"]["verdict"] == verdict
+
+
+def test_an_open_outcome_says_how_many_prompts_would_settle_it(measured: Lake) -> None:
+    # half the 95 % interval is 1.96 * 0.5 / sqrt(n): 0.05 at n = (0.98 / 0.05) ** 2 = 384.1...
+    assert "about 385 prompts; there were 40" in told(measured, "level")["outcome"]["sentence"]
+
+
+def test_examples_gained_lost_and_middle_with_both_answers(measured: Lake) -> None:
+    examples = told(measured, "better", shown=3)["examples"]
+    assert [(one["why"], one["change"]) for one in examples] == [("gained most", 1.0), ("lost most", -1.0), ("in the middle", 1.0)]
+    assert examples[0]["before"] == "the before answer of better to question 0 "
+    assert (examples[0]["before_tokens"], examples[0]["after_tokens"], examples[0]["prompt"]) == (5.0, 10.0, "held-out question 0? ")
+
+
+def test_what_was_left_out_is_counted_with_its_reason(measured: Lake) -> None:
+    stages = {stage["part"]: stage for stage in told(measured, "level")["stages"]}
+    assert list(stages) == ["prompts", "completions", "verdicts", "acceptances", "pairs"]
+    assert (stages["completions"]["rows"], stages["completions"]["kept"]) == (16, 16)
+    assert stages["pairs"]["dropped"] == [{"why": "tie", "rows": 1, "note": None}]
+    assert stages["pairs"]["kept"] == 3
+
+
+def test_a_metric_nobody_has_heard_of_is_shown(measured: Lake) -> None:
+    seen = " ".join(Read(page(gather(measured, ["better"]))).seen)
+    assert re.search(r"novelty\s+0\.25\s+0\.5\s", seen)
+    assert re.search(r"surprise\s+12\.5\s", seen)
+
+
+def test_longer_answers_are_a_warning(measured: Lake) -> None:
+    assert any("grown by 100%" in said for said in told(measured, "better")["warnings"])
+    assert not told(measured, "level")["warnings"]
+
+
+def test_a_page_loads_nothing_and_runs_nothing_that_it_shows(measured: Lake) -> None:
+    text = page(gather(measured, ["worse"]))
+    read = Read(text)
+    assert read.tags.isdisjoint({"script", "link", "img", "iframe", "object", "embed", "form", "base", "input"})
+    assert not read.handlers
+    assert all(address.startswith("#") and address[1:] in read.ids for address in read.addresses)
+    assert HOSTILE in "".join(read.seen)  # shown as it is
+    assert not re.search(r"https?://|url\(|@import", text)
+
+
+def test_equally_long_answers_stand_in_one_group() -> None:
+    rows = [
+        {"before_tokens": 5, "after_tokens": 5 + longer, "win": win} for longer in (0, 0, 0, 3) for win in (1.0, 0.0) for _ in range(10)
+    ]
+    assert [(one["least"], one["most"], one["prompts"], one["win_rate"]) for one in by_length(rows)] == [(0, 0, 60, 0.5), (3, 3, 20, 0.5)]
+
+
+def test_two_runs_stand_side_by_side(measured: Lake) -> None:
+    seen = " ".join(Read(page(gather(measured, ["better", "level"]))).seen)
+    assert "Side by side" in seen
+    assert "Reward against drift" in seen
+    assert "75.0%" in seen and "55.0%" in seen
+
+
+def test_a_run_is_named_by_newest_its_beginning_or_its_policy(measured: Lake) -> None:
+    [found] = find(measured, "hig")
+    assert [one.policy for one in (*find(measured, found.policy[:9]), *find(measured, f"models@{found.policy}"))] == [found.policy] * 2
+    assert (found.run or {})["run"] == "high"
+    assert find(measured, "newest")[0].label == "rso 1"
+    assert (find(measured, "newest")[0].run or {})["run"] == "worse"
+
+
+def test_what_cannot_be_reported_is_a_sentence(measured: Lake, lake: Lake) -> None:
+    with pytest.raises(UserError, match="No run of this lake"):
+        find(lake, "newest")
+    with pytest.raises(UserError, match="beginning of 4 runs"):
+        find(measured, "")
+    with pytest.raises(UserError, match="neither a run nor a policy"):
+        find(measured, find(measured, "level")[0].parts["pairs"])
+    with pytest.raises(UserError, match="Nothing in the lake"):
+        find(measured, "zzz")
+
+
+def test_the_command_prints_text_or_json_and_writes_the_page(measured: Lake, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    where = ("--lake", str(measured.root))
+    code, out, err = dapflow("report", *where, capsys=capsys)
+    assert code == 0, err
+    assert "WORSE  10.0% win rate" in out
+    assert "</style></script>" in out
+    code, out, _ = dapflow("report", "high", "--html", str(tmp_path / "out" / "r.html"), "--json", *where, capsys=capsys)
+    made: dict[str, Any] = json.loads(out)
+    assert made["html"] == str(tmp_path / "out" / "r.html")
+    wanted = {"outcome", "cost", "warnings", "judges", "examples", "metrics", "semantics", "stages", "steps"}
+    assert wanted <= made["runs"][0]["iterations"][0].keys()
+    assert "▲ Better" in (tmp_path / "out" / "r.html").read_text()
+    code, _, err = dapflow("report", "nothing", *where, capsys=capsys)
+    assert (code, "Nothing in the lake" in err) == (2, True)
+
+
+@settings(deadline=None)
+@given(st.text(max_size=60), st.text(max_size=60))
+def test_marking_changes_no_text(before: str, after: str) -> None:
+    left, right = marked(before, after)
+    assert ("".join(text for text, _ in left), "".join(text for text, _ in right)) == (before, after)
+
+
+def test_only_the_words_that_differ_are_marked() -> None:
+    left, right = marked("a big cat sat", "a small cat sat down")
+    assert [text.strip() for text, differs in left if differs] == ["big"]
+    assert [text.strip() for text, differs in right if differs] == ["small", "down"]
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_run_leaves_its_report_in_the_lake_and_in_prefect(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from prefect.artifacts import Artifact
+
+    code, out, err = dapflow("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL, capsys=capsys)
+    assert code == 0, err
+    [one] = json.loads(out.splitlines()[-1])["iterations"]
+    path = Path(one["report"])
+    assert path == tmp_path / "lake" / "reports" / one["policy"] / "index.html"
+    read = Read(path.read_text())
+    files = {address for address in read.addresses if not address.startswith("#")}
+    assert "lineage/index.html" in files
+    assert all((path.parent / address).is_file() for address in files)
+    artifact = Artifact.get("report")
+    assert artifact is not None
+    assert path.as_uri() in str(artifact.data)
+    code, out, _ = dapflow("report", "--json", "--lake", str(tmp_path / "lake"), capsys=capsys)
+    assert code == 0
+    [again] = json.loads(out)["runs"]
+    assert again["command"].startswith("dapflow run rso --toy --set prompts.per_iteration=4")
+    assert again["iterations"][0]["outcome"]["win_rate"] == one["win_rate"]
+    kept = {stage["part"]: stage["kept"] for stage in again["iterations"][0]["stages"]}
+    assert kept["pairs"] == one["pairs"]
+    assert {row["role"] for row in again["iterations"][0]["judges"]} == {"labelled the training pairs", "measured the result"}

@@ -1,0 +1,135 @@
+"""The batch interface: half the price, answers in whatever order, and a killed run that finds its own batch again."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from storage import Lake, UserError
+from tasks.engines.endpoint import Endpoint
+from tasks.judges.asking import llm_judge
+from tasks.judges.budget import Budget
+from tasks.judges.llm import LLM
+from tests.storage.test_many_writers import FORKED
+from tests.tasks.engines.batches import Batches
+from tests.tasks.engines.servers import Behaviour, openai_server
+from tests.tasks.judges.judging import compare, matches, prefers_good
+from tests.tasks.judges.test_budget import PRICES, billed
+
+
+def outcomes(lake: Lake, behaviour: Behaviour, count: int, version: str = "v1", **settings: object) -> list[str]:
+    return [one.outcome for one in compare(lake, behaviour, matches(count), version=version, batch=True, **settings)]
+
+
+def test_one_batch_answers_all_at_half_the_price_and_nothing_is_asked_twice(lake: Lake, tmp_path: Path) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text(PRICES)
+    behaviour = Behaviour(reply=prefers_good)
+    assert outcomes(lake, behaviour, 5, prices=str(prices)) == ["win"] * 5
+    assert (len(behaviour.batches.jobs), len(behaviour.asked)) == (1, 0)
+    [spent] = lake.rows("SELECT sum(usd) AS usd, count(*) AS calls, count(DISTINCT key) AS keys FROM calls WHERE error IS NULL")
+    assert spent == {"usd": pytest.approx(billed(behaviour) / 2), "calls": 10, "keys": 10}
+    assert set(behaviour.batches.came) == {row["key"] for row in lake.rows("SELECT key FROM calls")}  # custom ids are the ledger's keys
+    assert [row["state"] for row in lake.rows("SELECT state FROM batches")] == ["done"]
+    assert outcomes(lake, behaviour, 5, version="v2", prices=str(prices)) == ["win"] * 5
+    assert [one.outcome for one in compare(lake, behaviour, matches(5), version="v3")] == ["win"] * 5  # batched or not: the same calls
+    assert (len(behaviour.batches.jobs), len(behaviour.asked)) == (1, 0)
+
+
+def test_expired_and_failed_lines_go_into_another_batch_and_end_as_typed_failures(lake: Lake) -> None:
+    behaviour = Behaviour(reply=prefers_good, batches=Batches(fates=["expired"]))
+    assert outcomes(lake, behaviour, 4) == ["win"] * 4
+    assert (len(behaviour.batches.jobs), sum(behaviour.batches.came.values())) == (2, 8 + 4)  # half of the first expired
+    fates = {"500": 1, "garbage": 1, "expired": 9}
+    behaviour = Behaviour(reply=prefers_good, batches=Batches(line_fate=_by_turns(fates)))
+    found = compare(lake, behaviour, matches(9)[4:], version="v2", batch=True, max_invalid_rate=1)
+    assert sorted(one.outcome for one in found) == ["refused", "win", "win", "win", "win"]
+    assert {one.note for one in found if one.outcome == "refused"} == {"batch_expired, 3 times"}
+    assert sorted(behaviour.batches.came.values()) == [1] * 7 + [2, 2, 3]
+    errors = {row["error"]: row["n"] for row in lake.rows("SELECT error, count(*) AS n FROM calls WHERE version = 'v2' GROUP BY error")}
+    assert errors == {None: 9, "line status 500": 1, "completed": 1, "batch_expired": 3}  # one whose line cannot be read has no answer
+
+
+def _by_turns(fates: dict[str, int]) -> Callable[[str, int], str | None]:
+    """The first lines that come have these fates, each so many times."""
+    chosen: dict[str, str] = {}
+
+    def fate(key: str, times: int) -> str | None:
+        if key not in chosen and len(chosen) < len(fates):
+            chosen[key] = list(fates)[len(chosen)]
+        name = chosen.get(key)
+        return name if name is not None and times <= fates[name] else None
+
+    return fate
+
+
+def test_what_the_server_will_not_answer_is_refused_at_once(lake: Lake) -> None:
+    behaviour = Behaviour(reply=prefers_good, refuse=lambda prompt: "too long" if "Question 1?" in prompt else None)
+    found = compare(lake, behaviour, matches(2), batch=True, max_invalid_rate=1)
+    assert [(one.outcome, one.note) for one in found] == [("win", None), ("refused", "too long")]
+    assert len(behaviour.batches.jobs) == 1
+
+
+def test_a_batch_that_fails_whole_says_why_and_the_next_run_submits_another(lake: Lake) -> None:
+    behaviour = Behaviour(reply=prefers_good, batches=Batches(fates=["failed"]))
+    with pytest.raises(UserError, match=r"has failed batch batch_0 \(Enqueued token limit reached.\)"):
+        outcomes(lake, behaviour, 2)
+    assert lake.rows("SELECT * FROM calls") == []  # nothing was read, nothing is paid
+    assert outcomes(lake, behaviour, 2) == ["win"] * 2
+
+
+def test_a_submission_whose_answer_is_lost_is_not_made_twice(lake: Lake) -> None:
+    behaviour = Behaviour(reply=prefers_good, batches=Batches(lose_submissions=1))
+    assert outcomes(lake, behaviour, 3) == ["win"] * 3
+    assert len(behaviour.batches.jobs) == 1
+
+
+def test_the_budget_holds_at_the_batch_price_and_what_is_left_of_it_goes_into_another_batch(lake: Lake, tmp_path: Path) -> None:
+    prices = tmp_path / "prices.toml"
+    prices.write_text(PRICES)
+    behaviour = Behaviour(reply=prefers_good)
+    found = outcomes(lake, behaviour, 30, prices=str(prices), budget=Budget(max_cost_usd=20.0))
+    assert set(found) == {"win", "over_budget"}
+    [kept] = lake.rows("SELECT sum(usd) AS usd FROM calls")
+    assert kept["usd"] == pytest.approx(billed(behaviour) / 2)
+    assert 10.0 < kept["usd"] <= 20.0
+    assert len(behaviour.batches.jobs) > 1
+
+
+def judge(address: str, url: str) -> list[str]:
+    """Compare by batch; outcomes."""
+    by = LLM(endpoint=Endpoint(base_url=url, model="judge"), batch=True)
+    with Lake(address) as lake, llm_judge(lake, "v1", by) as panel:
+        return [verdict.outcome for verdict in panel.compare(matches(6))]
+
+
+@pytest.mark.parametrize("moment", ["while it waits", "before the id is known"])
+def test_a_killed_run_picks_its_batch_up_again(moment: str, tmp_path: Path) -> None:
+    behaviour, address = Behaviour(reply=prefers_good, batches=Batches(looks=10**9)), str(tmp_path)
+    Lake(address).close()
+    with openai_server(behaviour) as url:
+        process = FORKED.Process(target=judge, args=(address, url))
+        process.start()
+        while not any(job["left"] < 10**9 for job in list(behaviour.batches.jobs.values())):
+            time.sleep(0.01)
+        assert process.pid is not None
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        if moment == "before the id is known":  # as if killed between the submission and its answer
+            with Lake(address) as lake:
+                lake.commit(lambda cursor: cursor.execute("UPDATE batches SET batch = NULL"), "forget the id")
+        for job in behaviour.batches.jobs.values():
+            job["left"] = 1
+        assert judge(address, url) == ["win"] * 6
+    assert len(behaviour.batches.jobs) == 1
+    assert set(behaviour.batches.came.values()) == {1}
+
+
+def test_a_server_without_batches_is_named(lake: Lake) -> None:
+    with openai_server(Behaviour()) as url:
+        by = LLM(endpoint=Endpoint(base_url=url.replace("/v1", "/v2"), model="judge", patience_minutes=0.001), batch=True)
+        with llm_judge(lake, "v1", by) as panel, pytest.raises(UserError, match=r"no batch of that kind|does not serve batches"):
+            list(panel.compare(matches(1)))
