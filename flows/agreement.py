@@ -78,9 +78,8 @@ def _of_file(path: Path, first: str, second: str) -> "list[Judgement]":
     from tasks.agreement import Judgement
     from tasks.comparisons import Names, read_comparisons
 
-    rows = [read_comparisons(path, Names(preference=name)).rows for name in (first, second)]
-    one, other = ({(row.system, row.instruction, row.answer): row for row in some} for some in rows)
-    return [Judgement(one=one[key].preference, other=other[key].preference, longer=one[key].delta) for key in one if key in other]
+    rows = read_comparisons(path, Names(preference=first, second=second)).rows
+    return [Judgement(one=row.preference, other=row.second, longer=row.delta) for row in rows if row.second is not None]
 
 
 def _of_lake(lake: OpenLake, source: str, other: str) -> "list[Judgement]":

@@ -12,6 +12,7 @@ from prefect.runtime import flow_run
 
 from flows.environment import remember_server
 from flows.iteration import Iteration, iterate
+from flows.judges import check_judge
 from flows.recipe import Recipe, change
 from flows.recipes import recipe_named
 from flows.recipes import toy as toy_of
@@ -19,8 +20,6 @@ from flows.report.publish import publish_report
 from flows.summary import summarise
 from storage import DatasetRef, Lake
 from storage.runs import record_run
-from tasks.judges.llm import LLM
-from tasks.judges.programs import pinned
 from tasks.models import resolve
 from tasks.policy import register_model
 from tasks.step import use_lake
@@ -64,12 +63,8 @@ def chosen(name: str, settings: Sequence[str], toy: bool) -> Recipe:
     """The recipe that a name, settings and the toy switch stand for. Raises UserError also for a judge that could not be asked."""
     recipe = recipe_named(name)
     wanted = change(toy_of(recipe) if toy else recipe, settings)
-    for by in (wanted.judge, wanted.evaluation.judge):
-        if isinstance(by, LLM):
-            by.prompt_template()
-            by.priced()
-        elif isinstance(by, str) and by not in ("reward-model", "policy"):
-            pinned(by)
+    check_judge(wanted, wanted.judge, labels=True)
+    check_judge(wanted, wanted.evaluation.judge, labels=False)
     return wanted
 
 

@@ -17,6 +17,7 @@ from flows import interrupt
 from flows.agreement import agreement
 from flows.deploy import deploy, worker
 from flows.environment import prepare
+from flows.judge import judge
 from flows.lake import COMMANDS
 from flows.lake.options import Lake
 from flows.people import label
@@ -42,6 +43,7 @@ _OWN = {
     "agreement": agreement,
     "chat": chat,
     "compare-runs": compare_runs,
+    "judge": judge,
     "label": label,
     "report": report,
     "serve": serve,

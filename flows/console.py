@@ -134,6 +134,8 @@ def _judge(role: str, judge: dict[str, Any]) -> str:
     if "consistency" in judge:
         steady = f"both orders agree on {judge['consistency']:.0%} [{judge['consistency_low']:.0%}, {judge['consistency_high']:.0%}]"
         return _fact(f"{role} judge", f"{judge['judge']}: {steady}, the first place wins {judge['first']:.0%}")
+    if "unread" in judge:
+        return _fact(f"{role} judge", _self_judge(judge))
     if "first" in judge:
         shares = f"[{judge['first_low']:.0%}, {judge['first_high']:.0%}]"
         return _fact(f"{role} judge", f"{judge['judge']}: a person, for whom the first place wins {judge['first']:.0%} {shares}")
@@ -141,6 +143,14 @@ def _judge(role: str, judge: dict[str, Any]) -> str:
         return _fact(f"{role} judge", judge["judge"])
     shares = f"{judge['accuracy']:.0%} [{judge['accuracy_low']:.0%}, {judge['accuracy_high']:.0%}]"
     return _fact(f"{role} judge right on", f"{shares} of held-out preferences")
+
+
+def _self_judge(judge: dict[str, Any]) -> str:
+    """A policy that judges itself, on the pairs that it orders at all."""
+    decides = f"{judge['judge']}, orders {judge['decided']:.0%} of the labelled pairs"
+    if judge["accuracy"] is not None:
+        decides += f", {judge['accuracy']:.0%} [{judge['accuracy_low']:.0%}, {judge['accuracy_high']:.0%}] of them as people do"
+    return decides if judge["used"] else f"not {decides}: no better than chance"
 
 
 def _paid(judging: dict[str, Any]) -> list[str]:

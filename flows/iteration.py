@@ -5,31 +5,26 @@ policy' = iterate(recipe, t, policy, initial)
 
 from prefect import flow
 
-from flows.labelling import label
+from flows.judges import Named, Who, judge_named, needs_baseline
+from flows.labelling import label, scored
 from flows.measuring import Candidate, measure, opponents_of
 from flows.recipe import Recipe
+from flows.self_judge import checked
 from storage import DatasetRef, ModelRef
-from tasks.judges.human import Human
-from tasks.judges.llm import LLM
-from tasks.judges.programs import pinned
-from tasks.judging import By, judge
 from tasks.policy import register_endpoint
-from tasks.preferences import PREFERENCES_FILE, Part, load_preferences
 from tasks.prompts import PROMPTS_FILE, SEEDS_FILE, load_prompts
 from tasks.sampling import sample
 from tasks.seeds import derive_seed
 from tasks.self_instruct.steps import self_instruct
 from tasks.sources import find_source
 from tasks.sweep import choose_temperature
-from tasks.training.reward import train_reward_model
-from tasks.training.settings import RewardModel
 from tasks.training.train import train
 
 
 class Iteration:
     """What an iteration hands on: the new policy, the datasets it came from, and who judged."""
 
-    def __init__(self, policy: ModelRef, parts: dict[str, DatasetRef], judges: dict[str, By]) -> None:
+    def __init__(self, policy: ModelRef, parts: dict[str, DatasetRef], judges: dict[str, Who]) -> None:
         self.policy = policy
         self.parts = parts
         self.judges = judges
@@ -41,12 +36,13 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     r, seed = recipe, derive_seed(recipe.seed, iteration)
     prompts, held_out = prompts_of(r, iteration, initial)
     opponents = opponents_of(r, held_out, policy, initial)  # first of all: one that is not there should cost no training
-    scorer, compared = scorer_of(r, policy, initial), r.judge == "reward-model" and r.reward.kind == "pairwise"
+    wanted = scorer_of(r, policy, initial)
+    scorer, measured_judge = checked(r, wanted, policy, initial)
 
     speaker = policy if r.sampler.of_the_policy else register_endpoint(r.sampler.endpoint.model)
-    sweep = sweep_of(r, iteration, speaker, initial, scorer, compared, seed)
+    sweep = sweep_of(r, iteration, speaker, initial, scorer, seed)
     completions = sample(speaker, prompts, r.sampling, seed, r.sampler, sweep)
-    labelled = label(r, prompts, completions, scorer, baseline_of(r, initial, prompts, compared), seed)
+    labelled = label(r, prompts, completions, scorer, baseline_of(r, initial, prompts, r.judge), seed)
     trained = train(
         policy=policy if r.init == "previous" else initial,
         reference=policy if r.reference == "previous" else initial,
@@ -58,7 +54,7 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
         seed=seed,
     )
 
-    referee, by = referee_of(r, initial), r.evaluation.judge
+    referee = referee_of(r, policy, initial)
     candidate = Candidate(
         policy=trained,
         before=policy,
@@ -67,12 +63,13 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
         learned=[*earlier_pairs, labelled["pairs"]],
         scorer=scorer,
         referee=referee,
-        scorer_baseline=baseline_of(r, initial, held_out, compared),
-        referee_baseline=baseline_of(r, initial, held_out, isinstance(by, RewardModel) and by.kind == "pairwise"),
+        scorer_baseline=baseline_of(r, initial, held_out, r.judge),
+        referee_baseline=baseline_of(r, initial, held_out, r.evaluation.judge),
         opponents=opponents,
     )
     measured = measure(r, held_out, candidate)
-    return Iteration(trained, {"completions": completions, **labelled, **measured}, {"training": scorer, "evaluation": referee})
+    judges = {"training": scorer, "evaluation": referee, **({} if wanted is scorer else {"self": wanted})}
+    return Iteration(trained, {"completions": completions, **labelled, **measured_judge, **measured}, judges)
 
 
 def prompts_of(recipe: Recipe, iteration: int, initial: ModelRef) -> tuple[DatasetRef, DatasetRef]:
@@ -103,46 +100,30 @@ def slice_of(recipe: Recipe, iteration: int, count: int) -> DatasetRef:
     return load_prompts(source.name, source.digest, "train", p.held_out, first, count)
 
 
-def sweep_of(
-    recipe: Recipe, iteration: int, speaker: ModelRef, initial: ModelRef, scorer: By, compared: bool, seed: int
-) -> DatasetRef | None:
+def sweep_of(recipe: Recipe, iteration: int, speaker: ModelRef, initial: ModelRef, scorer: Who, seed: int) -> DatasetRef | None:
     """The temperature that suits this iteration's policy, tried on a few of its prompts."""
     if not recipe.sweep.temperatures:
         return None
     few = slice_of(recipe, iteration, min(recipe.sweep.prompts, recipe.prompts.per_iteration))
-    baseline = baseline_of(recipe, initial, few, compared)
+    baseline = baseline_of(recipe, initial, few, recipe.judge)
     tried = [recipe.sampling.model_copy(update={"temperature": temperature}) for temperature in recipe.sweep.temperatures]
-    verdicts = [judge(few, sample(speaker, few, sampling, seed, recipe.sampler), scorer, baseline) for sampling in tried]
+    verdicts = [scored(few, sample(speaker, few, sampling, seed, recipe.sampler), scorer, baseline) for sampling in tried]
     return choose_temperature(verdicts, recipe.sweep.temperatures)
 
 
-def scorer_of(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> By:
+def scorer_of(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> Who:
     """Who labels the training pairs."""
-    if recipe.judge == "reward-model":
-        return _reward_model(recipe, recipe.reward, initial, "reward")
-    return policy if recipe.judge == "policy" else _from_outside(recipe.judge)
+    return judge_named(recipe, recipe.judge, policy, initial, "reward")
 
 
-def baseline_of(recipe: Recipe, initial: ModelRef, prompts: DatasetRef, compared: bool) -> DatasetRef | None:
-    """One answer of the initial policy to each prompt, for a judge that compares."""
-    if not compared:
+def baseline_of(recipe: Recipe, initial: ModelRef, prompts: DatasetRef, named: Named) -> DatasetRef | None:
+    """One answer of the initial policy to each prompt, for a judge that compares with it."""
+    if not needs_baseline(recipe, named):
         return None
     one = recipe.sampling.model_copy(update={"n": 1})
     return sample(initial, prompts, one, derive_seed(recipe.seed, "baseline"), recipe.sampler.own)
 
 
-def referee_of(recipe: Recipe, initial: ModelRef) -> By:
+def referee_of(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> Who:
     """Who measures the result: never the judge that labelled the training pairs, unless the recipe says so."""
-    by = recipe.evaluation.judge
-    return _reward_model(recipe, by, initial, "judge") if isinstance(by, RewardModel) else _from_outside(by)
-
-
-def _from_outside(by: LLM | Human | str) -> By:
-    return pinned(by) if isinstance(by, str) else by
-
-
-def _reward_model(recipe: Recipe, settings: RewardModel, backbone: ModelRef, part: Part) -> ModelRef:
-    source = find_source(recipe.preferences.source, PREFERENCES_FILE)
-    labelled = load_preferences(source.name, source.digest, part)
-    test = load_preferences(source.name, source.digest, "test")
-    return train_reward_model(backbone, labelled, test, settings, recipe.seed)
+    return judge_named(recipe, recipe.evaluation.judge, policy, initial, "judge")

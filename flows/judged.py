@@ -7,19 +7,23 @@ cost_figures(lake, iteration)               ->  calls, tokens, dollars, and doll
 from typing import Any
 
 from flows.iteration import Iteration
+from flows.judges import Asked
 from storage import Lake, ModelRef
+from tasks.judge_quality import AGREEMENT
 from tasks.judges.llm import LLM
 
 _KEYS = {"value": "", "low": "_low", "high": "_high"}
 _STEADY = {"position_consistency": "consistency", "first_place_wins": "first"}
+_QUALITY = {AGREEMENT: "accuracy"} | {name: name for name in ("decided", "unread", "exact_match", "spearman", "kendall", "five_best")}
 _LABELS, _CONTEST = "verdicts", "compared"  # the parts of an iteration that may be comparisons
 
 
 def judge_figures(lake: Lake, iteration: Iteration, role: str) -> dict[str, Any]:
     """Who judged; of a reward model, how often it was right on held-out preferences; of a judge that compares, whether places sway it."""
     judge = iteration.judges[role]
-    if isinstance(judge, str):
-        return {"judge": judge}
+    if isinstance(judge, Asked):
+        used = {"used": role != "self"}
+        return {"judge": str(judge), **used, **_figures(lake, iteration.parts["judge_quality"].version, _QUALITY)}
     if not isinstance(judge, ModelRef):
         part = iteration.parts.get(_LABELS if role == "training" else _CONTEST)
         name = f"{judge} {judge.template_name}" if isinstance(judge, LLM) else str(judge)
@@ -34,13 +38,21 @@ def cost_figures(lake: Lake, iteration: Iteration) -> dict[str, Any]:
     measured = set(catalogue.parents.get(parts["metrics"].version, {}).values())
     against = {parent for one in measured for parent in catalogue.parents.get(one, {}).values()}  # verdicts on other baselines
     versions = {ref.version for ref in parts.values()} | measured | against
-    calls, tokens, usd = _cost(lake, versions)
-    paid, _, labels = _cost(lake, {parts[_LABELS].version})
+    calls, tokens, usd = spent_on(lake, with_members(lake, versions))
+    paid, _, labels = spent_on(lake, with_members(lake, {parts[_LABELS].version}))
     kept = lake.rows("SELECT count(*) AS n FROM pairs WHERE version = ? AND dropped IS NULL", [parts["pairs"].version])[0]["n"]
     return {"calls": calls, "tokens": tokens, "usd": usd, "usd_per_pair": labels / kept if kept and paid and labels is not None else None}
 
 
-def _cost(lake: Lake, versions: set[str]) -> tuple[int, int, float | None]:
+def with_members(lake: Lake, versions: set[str]) -> set[str]:
+    """The versions, and where one is made of several judges' verdicts, theirs."""
+    catalogue = lake.catalogue()
+    parents = {parent for version in versions for parent in catalogue.parents.get(version, {}).values()}
+    return versions | {parent for parent in parents if catalogue.versions[parent].kind == "verdicts"}
+
+
+def spent_on(lake: Lake, versions: set[str]) -> tuple[int, int, float | None]:
+    """Calls, tokens and dollars (None where nobody knows a price) that were spent on these versions, failures included."""
     [row] = lake.rows(
         "SELECT count(*) AS calls, coalesce(sum(tokens_in + tokens_out), 0)::BIGINT AS tokens, coalesce(sum(usd), 0.0) AS usd,"
         " bool_or(usd IS NULL) AS unknown FROM calls WHERE version IN (SELECT unnest(?))",

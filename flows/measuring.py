@@ -6,6 +6,7 @@
 
 from dataclasses import dataclass
 
+from flows.judges import Who, models_of, same_judge
 from flows.labelling import contest, score
 from flows.recipe import Recipe
 from storage import DatasetRef, ModelRef
@@ -14,7 +15,6 @@ from tasks.contamination import find_overlap
 from tasks.divergence import measure_displacement, measure_divergence
 from tasks.evaluation import evaluate, evaluate_against
 from tasks.exact import TASKS_FILE, check_answers, load_tasks
-from tasks.judging import By
 from tasks.prompts import PROMPTS_FILE, load_prompts
 from tasks.sampling import sample
 from tasks.seeds import derive_seed
@@ -39,8 +39,8 @@ class Candidate:
     start: ModelRef
     initial: ModelRef
     learned: list[DatasetRef]
-    scorer: By
-    referee: By
+    scorer: Who
+    referee: Who
     scorer_baseline: DatasetRef | None
     referee_baseline: DatasetRef | None
     opponents: dict[str, Opponent]
@@ -61,8 +61,9 @@ def measure(r: Recipe, held_out: DatasetRef, one: Candidate) -> dict[str, Datase
         reward_after=score(held_out, after, one.scorer, one.scorer_baseline),
         seed=r.seed,
         compared=judged.get("compared"),
-        labelled_by=one.scorer,
-        judged_by=one.referee,
+        labelled_by=models_of(one.scorer),
+        judged_by=models_of(one.referee),
+        same_judge=same_judge(one.scorer, one.referee),
         overlap=overlap,
         measured=[*_against(r, held_out, one, before, after, judged, overlap), *_distances(r, one), *_exact(r, one)],
     )

@@ -12,6 +12,7 @@ from storage.ledger import known_answers
 from tasks.comparing import asked_of, own_matches, policy_matches
 from tasks.judges.asking import comparison_bodies, request_key
 from tasks.judges.llm import LLM
+from tasks.judging import asked_prompts
 from tasks.step import Call
 
 _BYTES_PER_TOKEN = 4.0
@@ -53,5 +54,5 @@ def _held(call: Call, by: LLM, lake: Lake | None) -> int:
         else own_matches(lake, refs["completions"], call.arguments["seed"])
     )
     template = by.prompt_template()
-    matches = asked_of(lake, refs["prompts"], drawn)
+    matches = asked_of(asked_prompts(lake, refs["prompts"], by), drawn)
     return len(known_answers(lake, (request_key(by, body) for match in matches for body in comparison_bodies(by, template, match))))

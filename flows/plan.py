@@ -16,6 +16,8 @@ from storage import Lake, ModelRef
 from tasks.formats import preference
 from tasks.judges.human import Human
 from tasks.judges.llm import LLM
+from tasks.judges.programs import Program
+from tasks.judges.prompted import SelfJudge
 from tasks.models import resolve
 from tasks.pairing import pairs_of
 from tasks.preferences import PREFERENCES_FILE
@@ -29,6 +31,7 @@ _FLOPS = {"sampled": 2.0, "scored": 2.0, "trained": 8.0}
 _SHARE = {"sampled": 0.6, "scored": 0.6, "trained": 0.6}
 _CHARACTERS_PER_TOKEN = 4.0
 _PROMPT_TOKENS = 60
+_ASKED_TOKENS = 400  # of a judge's prompt, with the material in it
 
 
 def make_plan(recipe: Recipe, iterations: int, lake: Lake | None) -> dict[str, Any]:
@@ -93,7 +96,9 @@ def _judged(call: Call) -> int:
     by = call.arguments.get("by")
     if isinstance(by, LLM):
         return call.rows * by.calls_per_verdict
-    return call.rows if call.step == "judge" or isinstance(by, Human) else 0
+    if isinstance(asks := call.arguments.get("asks"), SelfJudge):
+        return call.rows * asks.calls_per_verdict
+    return call.rows if call.step == "judge" or isinstance(by, Program | Human) else 0
 
 
 def matmul_rate() -> float:
@@ -132,6 +137,12 @@ def _tokens(recipe: Recipe, call: Call) -> dict[str, int]:
         return {"sampled": call.rows * arguments["settings"].sampling.max_tokens}
     if call.step == "judge" and isinstance(arguments["by"], ModelRef):
         return {"scored": arguments["completions"].rows * recipe.sampling.max_tokens + arguments["prompts"].rows * _PROMPT_TOKENS}
+    if call.step in ("judge_itself", "compare_itself"):
+        asks = arguments["asks"]
+        return {
+            "sampled": call.rows * asks.calls_per_verdict * asks.answer_tokens,
+            "scored": call.rows * asks.calls_per_verdict * _ASKED_TOKENS,
+        }
     if call.step == "train_reward_model":
         records = [preference(record) for record in read_source(recipe.preferences.source, PREFERENCES_FILE)]
         characters = sum(len(record["prompt"] + record["chosen"] + record["rejected"]) for record in records)

@@ -17,8 +17,10 @@ from tasks.contamination import Overlap
 from tasks.engines.base import Sampling
 from tasks.engines.sampler import Sampler
 from tasks.exact import Exact
+from tasks.judges.composite import Composite
 from tasks.judges.human import Human
 from tasks.judges.llm import LLM
+from tasks.judges.prompted import Prompted, SelfJudge
 from tasks.pairing import Pairing
 from tasks.preferences import Preferences
 from tasks.prompts import Prompts
@@ -28,16 +30,27 @@ from tasks.training.settings import RewardModel, Training
 
 
 def _kind_of_judge(value: Any) -> str:
+    if value == "policy":
+        return "self"
     if isinstance(value, dict):
-        return "llm" if "endpoint" in value else "human" if "person" in value else "reward"
-    return "human" if value == "human" else {RewardModel: "reward", LLM: "llm", Human: "human"}.get(type(value), "program")
+        return _kind_by_keys(value)
+    kinds = {RewardModel: "reward", LLM: "llm", Composite: "composite", SelfJudge: "self", Human: "human"}
+    return "human" if value == "human" else kinds.get(type(value), "program")
+
+
+def _kind_by_keys(value: dict[str, Any]) -> str:
+    keys = {"by": "self", "members": "composite", "endpoint": "llm", "person": "human"}
+    return next((kind for key, kind in keys.items() if key in value), "reward")
 
 
 RewardModelTag = Annotated[RewardModel, Tag("reward")]
 ProgramTag = Annotated[str, Tag("program")]
 LLMTag = Annotated[LLM, Tag("llm")]
+CompositeTag = Annotated[Composite, Tag("composite")]
+SelfTag = Annotated[SelfJudge, Tag("self")]
 HumanTag = Annotated[Human, Tag("human")]
-_TAGS = ("reward", "program", "llm", "human")  # which of its kinds a judge is stands in a field's place, and is nobody's key
+_TAGS = ("reward", "program", "llm", "composite", "self", "human")  # which of its kinds a judge is, in a field's place, is nobody's key
+_NAMED = {"members", "weights", "criteria"}  # their keys are the user's own names
 
 
 class Evaluation(BaseModel):
@@ -47,9 +60,10 @@ class Evaluation(BaseModel):
     sampling: Sampling = Field(
         default=Sampling(n=1), description="answers of each policy per held-out prompt: n of them, each with a seed of its own"
     )
-    judge: Annotated[RewardModelTag | ProgramTag | LLMTag | HumanTag, Discriminator(_kind_of_judge)] = Field(
+    judge: Annotated[RewardModelTag | ProgramTag | LLMTag | CompositeTag | HumanTag, Discriminator(_kind_of_judge)] = Field(
         default=RewardModel(),
-        description="trained on preferences of its own, a program's name, an LLM (`endpoint.model`, ...), or `human` (`person`, `labels`, ...)",
+        description="trained on preferences of its own, a program, an LLM (`endpoint.model`, ...), several (`members.NAME`, `rule`), or `human` "
+        "(`person`, `labels`, ...)",
     )
     baselines: tuple[str, ...] = Field(
         default=("initial",),
@@ -79,10 +93,10 @@ class Recipe(BaseModel):
     sampler: Sampler = Sampler()
     sweep: Sweep = Sweep()
     reward: RewardModel = RewardModel()
-    judge: Annotated[ProgramTag | LLMTag | HumanTag, Discriminator(_kind_of_judge)] = Field(
+    judge: Annotated[ProgramTag | LLMTag | CompositeTag | SelfTag | HumanTag, Discriminator(_kind_of_judge)] = Field(
         default="reward-model",
-        description="who labels: `reward-model`, `policy` (it judges itself), a program, an LLM (`endpoint.model`, ...), or `human` "
-        "(`person`, `labels`, ...)",
+        description="who labels: `reward-model`, `policy` (itself; `mode`, `fallback`, ...), a program, an LLM (`endpoint.model`, ...), several "
+        "(`members.NAME`, `rule`), or `human` (`person`, `labels`, ...)",
     )
     acceptance: Acceptance = Acceptance()
     pairing: Pairing = Pairing()
@@ -97,18 +111,23 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if isinstance(self.judge, LLM | Human) and self.judge.compares:
-            scored = {
-                f"acceptance.rule={self.acceptance.rule}": self.acceptance.rule != "all",
-                f"pairing.rule={self.pairing.rule}": self.pairing.rule != "first-round",
-                "sweep": bool(self.sweep.temperatures),
-            }
-            if wrong := [key for key, needs_scores in scored.items() if needs_scores]:
-                raise ValueError(
-                    f"a judge that compares two answers gives no scores, without which there is no {' and no '.join(wrong)}: set "
-                    "judge.mode=ten (or additive, rubric) of an LLM, or acceptance.rule=all, pairing.rule=first-round and no sweep"
-                )
+        if isinstance(self.judge, Prompted | Human) and self.judge.compares and (sentence := self.without_scores()):
+            raise ValueError(sentence)
         return self
+
+    def without_scores(self) -> str | None:
+        """What a judge that compares cannot do here, in a sentence."""
+        scored = {
+            f"acceptance.rule={self.acceptance.rule}": self.acceptance.rule != "all",
+            f"pairing.rule={self.pairing.rule}": self.pairing.rule != "first-round",
+            "sweep": bool(self.sweep.temperatures),
+        }
+        if wrong := [key for key, needs_scores in scored.items() if needs_scores]:
+            return (
+                f"a judge that compares two answers gives no scores, without which there is no {' and no '.join(wrong)}: set "
+                "judge.mode=ten (or additive, rubric) of an LLM, or acceptance.rule=all, pairing.rule=first-round and no sweep"
+            )
+        return None
 
 
 _OF_PEOPLE = Human.model_fields.keys() - LLM.model_fields.keys() - RewardModel.model_fields.keys()
@@ -145,7 +164,8 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
     place: Any = values
     _make_judge(values, key)
     for depth, part in enumerate([*path, last]):
-        if not isinstance(place, dict) or (part not in place and path[:1] != ["loss"]):
+        named = path[:1] == ["loss"] or (depth == len(path) and set(path[-1:]) <= _NAMED and bool(path))
+        if not isinstance(place, dict) or (part not in place and not named):
             raise UserError(_unknown(values, ".".join(key.split(".")[: depth + 1])))
         if depth < len(path):
             place = place[part]
@@ -153,14 +173,18 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
 
 
 def _make_judge(values: dict[str, Any], key: str) -> None:
-    """A judge becomes an LLM when one of its settings is set: `judge.endpoint.model`, `evaluation.judge.instruction`; or a person, once
-    it is `human`, or with the settings that only a person has: `judge.labels`."""
+    """A judge becomes an LLM, a person, the policy or several as one when one of their settings is set: `judge.endpoint.model`,
+    `judge.labels`, `judge.members.brief`; or with any setting once it is `human` or `policy`."""
     for owner, start in ((values, "judge."), (values["evaluation"], "evaluation.judge.")):
         judge, setting = owner["judge"], key.removeprefix(start).partition(".")[0]
         if not key.startswith(start) or (isinstance(judge, dict) and setting in judge):
             continue
-        if judge == "human" or setting in _OF_PEOPLE:
+        if judge == "policy":
+            owner["judge"] = SelfJudge().model_dump()
+        elif judge == "human" or setting in _OF_PEOPLE:
             owner["judge"] = Human().model_dump()
+        elif setting in Composite.model_fields:
+            owner["judge"] = Composite.model_construct().model_dump()
         elif isinstance(judge, str) or setting in LLM.model_fields:
             owner["judge"] = LLM.model_construct().model_dump()
 
@@ -180,7 +204,11 @@ def _keys(values: dict[str, Any], prefix: str = "") -> list[str]:
 
 def _sentence(error: Any) -> str:
     loc = error["loc"]
-    key = ".".join(str(part) for place, part in enumerate(loc) if not (part in _TAGS and loc[place - 1] == "judge"))
+    key = ".".join(
+        str(part)
+        for place, part in enumerate(loc)
+        if not (part in _TAGS and (loc[place - 1] == "judge" or "members" in loc[max(place - 2, 0) : place - 1]))
+    )
     message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
     if error["type"] == "extra_forbidden":
         return f"there is no key `{key}`"

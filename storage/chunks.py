@@ -58,6 +58,11 @@ class Chunks:
                 cursor.unregister("new_rows")
                 partial.unlink(missing_ok=True)
 
+    def rows(self, table: str) -> list[dict[str, Any]]:
+        """The rows of one noun in the chunks that are there, in their order."""
+        paths = [path for path in self._paths() if path.parent.name == table]
+        return [row for path in paths for row in self.read(int(path.stem), table)]
+
     def read(self, number: int, table: str) -> list[dict[str, Any]]:
         """The rows of a chunk that is there."""
         with pq.ParquetFile(self._folder / table / f"{number:06d}.parquet") as file:

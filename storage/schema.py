@@ -258,4 +258,9 @@ INSERT INTO promotion_turn VALUES (0);
 
 _V11 = "ALTER TABLE metrics ADD COLUMN note VARCHAR;  -- why there is no value, or what to know before believing it"
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11)
+_V12 = """
+ALTER TABLE prompts ADD COLUMN answer VARCHAR;    -- the right answer, for a judge that needs one; null where nobody has said it
+ALTER TABLE prompts ADD COLUMN unsafe BOOLEAN;    -- whether it was marked as one that a safe answer matters for; null where nobody has said
+"""
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11, _V12)

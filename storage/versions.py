@@ -67,6 +67,10 @@ class OpenVersion:
         """The chunks that are there by now, those of other writers included."""
         return self._chunks.numbers
 
+    def all_rows(self) -> list[dict[str, Any]]:
+        """The rows of its own noun that are there by now, in the order of their ids."""
+        return self._chunks.rows(self.kind)
+
     def complete(self, parents: Mapping[str, str], flow_run_id: str | None, task_run_id: str | None) -> Ref:
         """Make the version readable: its rows, its lineage and the checksums of its files come into the lake in one transaction."""
         rows, seconds = self._chunks.totals(self.kind)

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from storage import DatasetRef, Lake
-from tasks.judges.asking import LLMJudge, llm_judge
-from tasks.judges.base import Match, Verdict
+from tasks.judges.asking import llm_judge
+from tasks.judges.base import Comparer, Match, Verdict
 from tasks.judges.human import Human, HumanJudge
 from tasks.judges.llm import LLM
+from tasks.judges.programs import Program, ProgramJudge
+from tasks.judging import asked_prompts
 from tasks.pairing import Pairing, first_round_ids, pairs_of
 from tasks.seeds import generator
 from tasks.statistics import wilson
@@ -22,8 +24,8 @@ from tasks.step import Out, step
 
 Row = Mapping[str, Any]
 Drawn = tuple[Row, Row | None]
-By = LLM | Human
-_ROWS_PER_CHUNK = 10_000  # the ledger keeps every answer, so the rows are written once all are there
+By = LLM | Program | Human
+_ROWS_PER_CHUNK = {True: 10_000, False: 128}  # of a judge that keeps every answer itself the rows are written once all are there
 
 
 def _matches(prompts: DatasetRef, completions: DatasetRef, **_: Any) -> int:
@@ -65,43 +67,69 @@ def policy_matches(lake: Lake, before: DatasetRef, after: DatasetRef) -> list[Dr
     return [(new, others[new["sample"] % len(others)]) for new in lake.rows_of(after) if (others := old[new["prompt_id"]])]
 
 
-def asked_of(lake: Lake, prompts: DatasetRef, matches: Sequence[Drawn]) -> list[Match]:
-    """The matches that a judge is asked about."""
-    texts = {row["id"]: row["prompt"] for row in lake.rows_of(prompts)}
+def asked_of(prompts: Mapping[str, Row], matches: Sequence[Drawn]) -> list[Match]:
+    """The matches that a judge is asked about. prompts: their rows by id."""
     return [
-        Match(completion_id=one["id"], other_id=other["id"], prompt=texts[one["prompt_id"]], first=one["text"], second=other["text"])
+        Match(
+            completion_id=one["id"], other_id=other["id"], first=one["text"], second=other["text"],
+            prompt=prompts[one["prompt_id"]]["prompt"], answer=prompts[one["prompt_id"]]["answer"],
+        )
         for one, other in matches
         if other is not None and unasked(one, other) is None
-    ]
+    ]  # fmt: skip
 
 
 def _judge(out: Out, prompts: DatasetRef, matches: Sequence[Drawn], by: By) -> None:
-    known, asked = [unasked(one, other) for one, other in matches], asked_of(out.lake, prompts, matches)
-    judged = len(matches) - len(asked)
+    asked = asked_prompts(out.lake, prompts, by)
+    with _judge_for(out, by) as judge:
+        write_comparisons(out, asked, matches, judge)
+
+
+def write_comparisons(out: Out, prompts: Mapping[str, Row], matches: Sequence[Drawn], judge: Comparer) -> None:
+    """The verdicts of a judge on matches, in their order, and then how steady it was. prompts: their rows by id."""
+    size = _ROWS_PER_CHUNK[judge.together]
+    chunks = [matches[first : first + size] for first in range(0, len(matches), size)] or [[]]
+    missing = list(out.missing(chunks))
+    judged = len(matches) - sum(len(chunk) for _, chunk in missing)
 
     def advance(count: int) -> None:
         nonlocal judged
         judged += count
         out.progress(judged, len(matches), "comparisons")
 
-    with _judge_for(out, by) as judge:
+    for some in [missing] if judge.together else [[one] for one in missing]:
+        known = {number: [unasked(one, other) for one, other in chunk] for number, chunk in some}
+        asked = asked_of(prompts, [match for _, chunk in some for match in chunk])
+        advance(sum(verdict is not None for verdicts in known.values() for verdict in verdicts))
         found = iter(list(judge.compare(asked, advance)))
-        verdicts = [verdict or next(found) for verdict in known]
-    rows = [
-        {"id": out.row_id(number), "prompt_id": one["prompt_id"], "completion_id": one["id"], "judge": judge.name}
-        | {"other_id": None if other is None else other["id"], "outcome": verdict.outcome, "score": verdict.score, "note": verdict.note}
+        for number, chunk in some:
+            verdicts = [verdict or next(found) for verdict in known[number]]
+            rows = [comparison_row(match, verdict, judge.name) for match, verdict in zip(chunk, verdicts, strict=True)]
+            out.write(number, [{"id": out.row_id(number * size + place), **row} for place, row in enumerate(rows)])
+    write_steadiness(out, len(chunks))
+
+
+def comparison_row(match: Drawn, verdict: Verdict, judge: str) -> dict[str, Any]:
+    """The columns of a verdict on a match, but for its id."""
+    one, other = match
+    return (
+        {"prompt_id": one["prompt_id"], "completion_id": one["id"], "other_id": None if other is None else other["id"], "judge": judge}
+        | {"outcome": verdict.outcome, "score": verdict.score, "note": verdict.note}
         | {"forward": verdict.forward, "backward": verdict.backward}
-        for number, ((one, other), verdict) in enumerate(zip(matches, verdicts, strict=True))
-    ]
-    chunks = [rows[first : first + _ROWS_PER_CHUNK] for first in range(0, len(rows), _ROWS_PER_CHUNK)] or [[]]
-    for number, chunk in enumerate(chunks):
-        out.write(number, chunk)
-    out.write(len(chunks), [{"id": out.row_id(n), "subject": out.version, **row} for n, row in enumerate(biases(rows))], table="metrics")
+    )
+
+
+def write_steadiness(out: Out, chunk: int) -> None:
+    """How steady the judge of all that has been written was, as metrics of the version."""
+    rows = biases(out.all_rows())
+    out.write(chunk, [{"id": out.row_id(n), "subject": out.version, **row} for n, row in enumerate(rows)], table="metrics")
 
 
 @contextmanager
-def _judge_for(out: Out, by: By) -> Iterator[LLMJudge | HumanJudge]:
-    if isinstance(by, Human):
+def _judge_for(out: Out, by: By) -> Iterator[Comparer]:
+    if isinstance(by, Program):
+        yield ProgramJudge(by)
+    elif isinstance(by, Human):
         yield HumanJudge(by, out.lake, out.version, out.say)
     else:
         with llm_judge(out.lake, out.version, by, out.say) as judge:

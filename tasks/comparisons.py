@@ -27,17 +27,19 @@ _FORMS = ".parquet, .csv, .json or .jsonl (the last three also as .gz)"
 
 @dataclass(frozen=True, kw_only=True)
 class Names:
-    """What the columns are called in the file. `generator` None: `generator` if there is one."""
+    """What the columns are called in the file. `generator` None: `generator` if there is one. second: of another judge's preference."""
 
     instruction: str = "instruction"
     output: str = "output"
     baseline: str = "baseline"
     preference: str = "preference"
     generator: str | None = None
+    second: str | None = None
 
     def needed(self) -> list[str]:
         """Those that must be there."""
-        return [self.instruction, self.output, self.baseline, self.preference] + ([self.generator] if self.generator else [])
+        optional = [name for name in (self.generator, self.second) if name]
+        return [self.instruction, self.output, self.baseline, self.preference, *optional]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +51,7 @@ class Comparison:
     answer: int
     delta: int
     preference: float
+    second: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,8 +88,11 @@ def _comparison(fields: Mapping[str, Any], names: Names, place: str) -> Comparis
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return name
     preference = _probability(values[names.preference], names.preference, place)
+    second = None if names.second is None else _probability(values[names.second], names.second, place)
     if preference is None:
         return names.preference
+    if names.second is not None and second is None:
+        return names.second
     output, baseline = (_text(values[name], name, place) for name in (names.output, names.baseline))
     return Comparison(
         system=str(system),
@@ -94,6 +100,7 @@ def _comparison(fields: Mapping[str, Any], names: Names, place: str) -> Comparis
         answer=hash(output),
         delta=len(output) - len(baseline),
         preference=preference,
+        second=second,
     )
 
 

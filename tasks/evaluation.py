@@ -12,7 +12,6 @@ from typing import Any
 from storage import DatasetRef, Lake, ModelRef, UserError
 from tasks.contamination import left_out
 from tasks.contests import between_judges, by_comparison, by_scores, win_rates_of
-from tasks.judging import By, same_judge
 from tasks.metrics import METRICS, Figure, paired, rows_of, share
 from tasks.step import Out, step
 from tasks.texts import described
@@ -20,6 +19,7 @@ from tasks.texts import described
 Row = Mapping[str, Any]
 Rows = Sequence[Row]
 _STEADY = ("position_consistency", "first_place_wins")
+_SAME_JUDGE = "The judge that labelled the training pairs measures the result: it finds what it has taught. Set another evaluation.judge."
 _NO_SCORES = "the judge compares answers and gives no scores"
 
 
@@ -35,15 +35,16 @@ def evaluate(
     reward_after: DatasetRef | None,
     seed: int,
     compared: DatasetRef | None = None,
-    labelled_by: By | None = None,
-    judged_by: By | None = None,
+    labelled_by: Sequence[ModelRef] = (),
+    judged_by: Sequence[ModelRef] = (),
+    same_judge: bool = False,
     overlap: DatasetRef | None = None,
     measured: Sequence[DatasetRef] = (),
 ) -> None:
     """All figures of an iteration, those of other steps that measured the same policy among them.
 
     compared: verdicts of a judge that compares the two sides, in place of the scores of both. Without rewards there is none in the
-    figures. overlap: which held-out prompts are too like a training prompt to count. measured: metrics about `policy` to take over.
+    figures. labelled_by, judged_by: the models among the judges; same_judge: whether one did both. overlap: which held-out prompts are too like a training prompt to count. measured: metrics about `policy` to take over.
     """
     read = _Reader(out.lake, overlap)
     sides = read(before), read(after)
@@ -60,7 +61,7 @@ def evaluate(
         *_rewards("judge_reward", *judged, seed),
         *described(*sides, seed),
         _invalid(read(compared) if compared is not None else [*judged[0], *judged[1]]),
-        *_about_judges(out.lake, labelled_by, judged_by, compared),
+        *_about_judges(out.lake, labelled_by, judged_by, same_judge, compared),
         *read.overlaps(),
         *(figure for ref in measured for figure in _taken_over(out.lake, ref, policy)),
     ]
@@ -139,24 +140,17 @@ def _invalid(verdicts: Rows) -> Figure:
     return share("invalid_rate", sum(one["outcome"] in ("invalid", "over_budget") for one in asked), len(asked), "nothing was judged")
 
 
-def _about_judges(lake: Lake, labelled_by: By | None, judged_by: By | None, compared: DatasetRef | None) -> Iterator[Figure]:
+def _about_judges(
+    lake: Lake, labelled_by: Sequence[ModelRef], judged_by: Sequence[ModelRef], same: bool, compared: DatasetRef | None
+) -> Iterator[Figure]:
     """Whether they are one and the same, how honest their probabilities are, and whether places sway the one that compares."""
-    if labelled_by is not None and judged_by is not None:
-        same = same_judge(lake, labelled_by, judged_by)
-        yield Figure(
-            name="same_judge",
-            value=float(same),
-            note="The judge that labelled the training pairs measures the result: it finds what it has taught. Set another evaluation.judge."
-            if same
-            else None,
-        )
-    for role, by in (("training", labelled_by), ("judge", judged_by)):
-        if isinstance(by, ModelRef):
-            for row in lake.rows_of(by, "metrics"):
-                if row["name"] == "calibration_error":
-                    yield Figure(name=f"{role}_calibration_error", value=row["value"])
-                if row["name"] in _STEADY and role == "judge":
-                    yield Figure(name=row["name"], value=row["value"], low=row["low"], high=row["high"])
+    yield Figure(name="same_judge", value=float(same), note=_SAME_JUDGE if same else None)
+    for role, models in (("training", labelled_by), ("judge", judged_by)):
+        for row in lake.rows_of(models[0], "metrics") if len(models) == 1 else []:
+            if row["name"] == "calibration_error":
+                yield Figure(name=f"{role}_calibration_error", value=row["value"])
+            if row["name"] in _STEADY and role == "judge":
+                yield Figure(name=row["name"], value=row["value"], low=row["low"], high=row["high"])
     if compared is not None:
         for row in lake.rows_of(compared, "metrics"):
             yield Figure(name=row["name"], value=row["value"], low=row["low"], high=row["high"])

@@ -1,28 +1,27 @@
 """Somebody judges the completions.
 
     judge(prompts, completions, by)  ->  verdicts, one per completion; odd cases are values, never labels
-`by`: a reward model's reference, a ranker's, a policy's (it is asked for a score), an LLM that scores, or the name of a program.
-A judge that compares two completions is in tasks/comparing.py.
+`by`: a reward model's reference, a ranker's, an LLM that scores, or a program.
+A judge that compares two completions is in tasks/comparing.py, a policy that judges itself in tasks/self_judging.py.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from storage import DatasetRef, Lake, ModelRef
+from storage import DatasetRef, Lake, ModelRef, UserError
 from tasks.judges.asking import llm_judge
 from tasks.judges.base import Judge, Question, Verdict
 from tasks.judges.human import Human
 from tasks.judges.llm import LLM
-from tasks.judges.policy import PolicyJudge
-from tasks.judges.programs import ProgramJudge
+from tasks.judges.programs import Program, ProgramJudge
 from tasks.judges.ranker import RankerJudge
 from tasks.judges.reward_model import RewardModelJudge
 from tasks.step import Out, step
 
 _ROWS_PER_CHUNK = 128
-By = ModelRef | LLM | Human | str
-"""Who judges: a model of the lake, an LLM behind a server, a person (who only compares), or a program by name."""
+By = ModelRef | LLM | Human | Program
+"""Who judges: a model of the lake, an LLM behind a server, a person (who only compares), or a program."""
 
 
 @step("verdicts", title="judge {completions.rows} of {completions} by {by}", expects=lambda completions, **_: completions.rows)
@@ -31,9 +30,14 @@ def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, baseli
 
     baseline: one answer to each prompt, for a judge that compares.
     """
-    texts = {row["id"]: row["prompt"] for row in out.lake.rows_of(prompts)}
-    rows = out.lake.rows_of(completions)
+    asked = asked_prompts(out.lake, prompts, by)
     answers = [] if baseline is None else out.lake.rows_of(baseline)
+    with _judge_for(out, by, {asked[row["prompt_id"]]["prompt"]: row["text"] for row in answers}) as judge:
+        write_scores(out, asked, out.lake.rows_of(completions), judge)
+
+
+def write_scores(out: Out, prompts: Mapping[str, Mapping[str, Any]], rows: Sequence[dict[str, Any]], judge: Judge) -> None:
+    """The verdicts of a judge on rows of completions, in their order. prompts: their rows by id."""
     chunks = [rows[first : first + _ROWS_PER_CHUNK] for first in range(0, len(rows), _ROWS_PER_CHUNK)]
     missing = list(out.missing(chunks))
     judged = len(rows) - sum(len(chunk) for _, chunk in missing)
@@ -43,13 +47,12 @@ def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, baseli
         judged += count
         out.progress(judged, len(rows), "rows")
 
-    with _judge_for(out, by, {texts[row["prompt_id"]]: row["text"] for row in answers}) as judge:
-        for some in [missing] if judge.together else [[one] for one in missing]:
-            questions = [_question(texts, row) for _, chunk in some for row in chunk if row["finish_reason"] != "refused"]
-            verdicts = dict(zip([q.completion_id for q in questions], judge.judge(questions, advance), strict=True))
-            for number, chunk in some:
-                ids = [out.row_id(number * _ROWS_PER_CHUNK + place) for place in range(len(chunk))]
-                out.write(number, _verdict_rows(ids, chunk, verdicts, judge.name))
+    for some in [missing] if judge.together else [[one] for one in missing]:
+        questions = [_question(prompts[row["prompt_id"]], row) for _, chunk in some for row in chunk if row["finish_reason"] != "refused"]
+        verdicts = dict(zip([q.completion_id for q in questions], judge.judge(questions, advance), strict=True))
+        for number, chunk in some:
+            ids = [out.row_id(number * _ROWS_PER_CHUNK + place) for place in range(len(chunk))]
+            out.write(number, _verdict_rows(ids, chunk, verdicts, judge.name))
 
 
 @contextmanager
@@ -62,27 +65,23 @@ def _judge_for(out: Out, by: By, baselines: Mapping[str, str]) -> Iterator[Judge
         yield make_judge(out.lake, by, baselines)
 
 
-def make_judge(lake: Lake, by: ModelRef | str, baselines: Mapping[str, str]) -> Judge:
-    """The judge that a reference or a name stands for. baselines: an answer by prompt. Raises UserError for an unknown name."""
-    if isinstance(by, str):
+def asked_prompts(lake: Lake, prompts: DatasetRef, by: By) -> dict[str, dict[str, Any]]:
+    """The prompts by id. Raises UserError when the judge needs reference answers and none has one."""
+    rows = {row["id"]: row for row in lake.rows_of(prompts)}
+    if isinstance(by, Program) and by.needs_answer and all(row["answer"] is None for row in rows.values()):
+        raise UserError(f"The judge {by} needs the right answers, and no prompt has one: give each line of prompts.source an `answer`.")
+    return rows
+
+
+def make_judge(lake: Lake, by: ModelRef | Program, baselines: Mapping[str, str]) -> Judge:
+    """The judge that a reference or a program stands for. baselines: an answer by prompt."""
+    if isinstance(by, Program):
         return ProgramJudge(by)
-    role = lake.model(by)["role"]
-    if role == "ranker":
-        return RankerJudge(lake, by, baselines)
-    return PolicyJudge(lake, by) if role == "policy" else RewardModelJudge(lake, by)
+    return RankerJudge(lake, by, baselines) if lake.model(by)["role"] == "ranker" else RewardModelJudge(lake, by)
 
 
-def same_judge(lake: Lake, one: By, other: By) -> bool:
-    """Whether two judges are one: the same weights, the same model behind a server whatever it is asked, the same program."""
-    if isinstance(one, ModelRef) and isinstance(other, ModelRef):
-        return one.version == other.version or lake.model(one)["digest"] == lake.model(other)["digest"]
-    if isinstance(one, LLM) and isinstance(other, LLM):
-        return one.endpoint.model == other.endpoint.model
-    return one == other
-
-
-def _question(texts: dict[str, str], row: dict[str, Any]) -> Question:
-    return Question(completion_id=row["id"], prompt=texts[row["prompt_id"]], completion=row["text"])
+def _question(prompt: Mapping[str, Any], row: dict[str, Any]) -> Question:
+    return Question(completion_id=row["id"], prompt=prompt["prompt"], completion=row["text"], answer=prompt["answer"])
 
 
 def _verdict_rows(

@@ -5,7 +5,7 @@ load_prompts(source="shipped", ...)  ->  prompts
 
 import hashlib
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,7 +22,10 @@ class Prompts(BaseModel):
     """Which prompts an iteration trains on, and how many are kept aside to measure it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    source: str = Field(default="shipped", description="`shipped`, a .jsonl or .parquet file with `prompt`, or `hub:org/dataset`")
+    source: str = Field(
+        default="shipped",
+        description="`shipped`, a .jsonl or .parquet file with `prompt`, or `hub:org/dataset`; optionally with `answer` and `unsafe`",
+    )
     per_iteration: int = Field(default=48, ge=1, description="prompts each iteration trains on")
     held_out: int = Field(default=64, ge=1, description="prompts that are never trained on")
     schedule: Literal["next", "same", "self-instruct"] = Field(
@@ -52,6 +55,7 @@ def load_prompts(
     chosen = records if count is None else [records[(first + offset) % len(records)] for offset in range(min(count, len(records)))]
     rows = [
         {"id": out.row_id(n), "digest": text_digest(text), "prompt": text, "source": record.place, "split": split, "parents": []}
+        | prompt_tags(record)
         for n, record in enumerate(chosen)
         for text in [prompt_text(record)]
     ]
@@ -61,6 +65,21 @@ def load_prompts(
 def prompt_text(record: Record) -> str:
     """The user's turn of a record."""
     return record.text("prompt", "instruction")
+
+
+def prompt_tags(record: Record) -> dict[str, Any]:
+    """What judges may want to know of a prompt: the right `answer` (text or a number), and whether it is marked `unsafe`. Null: not said.
+
+    Raises UserError, naming the record, for what is neither.
+    """
+    answer, unsafe = record.fields.get("answer"), record.fields.get("unsafe")
+    if isinstance(answer, int | float) and not isinstance(answer, bool):
+        answer = str(answer)
+    if answer is not None and not (isinstance(answer, str) and answer.strip()):
+        raise UserError(f"{record.place}: `answer` must be the right answer as text or a number, not {answer!r}.")
+    if unsafe is not None and not isinstance(unsafe, bool):
+        raise UserError(f"{record.place}: `unsafe` must be true or false, not {unsafe!r}.")
+    return {"answer": answer, "unsafe": unsafe}
 
 
 def split_prompts(records: Sequence[Record], held_out: int) -> dict[Split, list[Record]]:

@@ -53,6 +53,13 @@ def current_lake() -> Lake:
     return lake
 
 
+def rows_if_made(ref: DatasetRef) -> list[dict[str, Any]] | None:
+    """The rows of a dataset; None while a run is only planned and its lake does not hold them."""
+    if _plan.get() is not None and ((lake := _lake.get(None)) is None or lake.find(ref.version) is None):
+        return None
+    return current_lake().rows_of(ref)
+
+
 @runtime_checkable
 class NamesFiles(Protocol):
     """Settings that stand for more than they say: the digests of the files that they name."""
@@ -136,6 +143,7 @@ class Out:
         self.write = opened.write
         self.rows = opened.rows
         self.publish = opened.publish
+        self.all_rows = opened.all_rows
         self._opened = opened
         self._progress = progress
         self.share = share

@@ -20,6 +20,7 @@ from tasks.judges.batches import BatchClient
 from tasks.judges.budget import LedgerMeter
 from tasks.judges.llm import LLM
 from tasks.judges.parsing import parse_criteria, parse_score
+from tasks.judges.prompted import Prompted
 from tasks.judges.replies import Reply, first_is_better, reply_of
 from tasks.judges.templates import fill
 
@@ -47,11 +48,11 @@ class LLMJudge:
 
     def compare(self, matches: Sequence[Match], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]:
         """A verdict on each match, from both orders."""
-        return self._verdicts(matches, lambda match: comparison_bodies(self._by, self._template, match), _compared, on_rows)
+        return self._verdicts(matches, lambda match: comparison_bodies(self._by, self._template, match), compared_verdict, on_rows)
 
     def judge(self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]:
         """A score for each completion."""
-        return self._verdicts(questions, lambda question: score_bodies(self._by, self._template, question), _scored, on_rows)
+        return self._verdicts(questions, lambda question: score_bodies(self._by, self._template, question), scored_verdict, on_rows)
 
     def _verdicts(
         self,
@@ -93,13 +94,7 @@ class LLMJudge:
         return request_key(self._by, body)
 
     def _read(self, reply: Reply) -> float | None:
-        by, (lowest, highest) = self._by, self._by.scale
-        if by.compares:
-            return first_is_better(reply)
-        if by.mode != "rubric":
-            return parse_score(reply.text, highest, lowest)
-        grades = parse_criteria(reply.text, by.criteria, highest, lowest)
-        return None if grades is None else sum(by.criteria[name] * grades[name] for name in grades) / sum(by.criteria.values())
+        return read_reply(self._by, reply)
 
     def _check(self, verdicts: Sequence[Verdict]) -> None:
         """Raise UserError when too many verdicts cannot be used, or when the budget is spent and the recipe says to stop then."""
@@ -142,16 +137,38 @@ def llm_judge(lake: Lake, version: str, by: LLM, say: Callable[[str], None] = la
 
 def comparison_bodies(by: LLM, template: str, match: Match) -> list[Body]:
     """The requests of a comparison: all samples in the order given, then all in the other."""
-    orders = ((match.first, match.second), (match.second, match.first))
-    return [
-        body for first, second in orders for body in _bodies(by, _filled(by, template, prompt=match.prompt, first=first, second=second))
-    ]
+    return [body for text in comparison_texts(by, template, match) for body in _bodies(by, text)]
 
 
 def score_bodies(by: LLM, template: str, question: Question) -> list[Body]:
     """The requests of a score."""
+    return list(_bodies(by, score_text(by, template, question)))
+
+
+def comparison_texts(by: Prompted, template: str, match: Match) -> tuple[str, str]:
+    """What a judge is asked about a match, in the order given and in the other."""
+    first, second = match.first, match.second
+    return (
+        _filled(by, template, prompt=match.prompt, first=first, second=second),
+        _filled(by, template, prompt=match.prompt, first=second, second=first),
+    )
+
+
+def score_text(by: Prompted, template: str, question: Question) -> str:
+    """What a judge is asked about a completion."""
     criteria = {"criteria": "\n".join(f"- {name}" for name in by.criteria)} if by.criteria else {}
-    return list(_bodies(by, _filled(by, template, prompt=question.prompt, completion=question.completion, **criteria)))
+    return _filled(by, template, prompt=question.prompt, completion=question.completion, **criteria)
+
+
+def read_reply(by: Prompted, reply: Reply) -> float | None:
+    """The probability that the first is better, or the score; None for what cannot be read."""
+    lowest, highest = by.scale
+    if by.compares:
+        return first_is_better(reply)
+    if by.mode != "rubric":
+        return parse_score(reply.text, highest, lowest)
+    grades = parse_criteria(reply.text, by.criteria, highest, lowest)
+    return None if grades is None else sum(by.criteria[name] * grades[name] for name in grades) / sum(by.criteria.values())
 
 
 def request_key(by: LLM, body: Body) -> str:
@@ -159,7 +176,7 @@ def request_key(by: LLM, body: Body) -> str:
     return hashlib.sha256(json.dumps([by.endpoint.model, body], sort_keys=True).encode()).hexdigest()
 
 
-def _filled(by: LLM, template: str, **material: str) -> str:
+def _filled(by: Prompted, template: str, **material: str) -> str:
     return fill(template, **material, **({"instruction": by.instruction} if by.instruction else {}))
 
 
@@ -174,12 +191,14 @@ def _tokens(body: Any) -> int:
     return sum(len(turn["content"]) for turn in body["messages"]) // 4 + body["max_tokens"]
 
 
-def _compared(readings: Sequence[Reading]) -> Verdict:
+def compared_verdict(readings: Sequence[Reading]) -> Verdict:
+    """What the answers to a match amount to: those in the order given, then as many in the other."""
     half = len(readings) // 2
     return _why_not(readings) or weigh(_mean(readings[:half]), _mean(readings[half:]))
 
 
-def _scored(readings: Sequence[Reading]) -> Verdict:
+def scored_verdict(readings: Sequence[Reading]) -> Verdict:
+    """What the answers about a completion amount to: the mean of those that could be read."""
     if (verdict := _why_not(readings)) is not None:
         return verdict
     score = _mean(readings)

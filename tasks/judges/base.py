@@ -18,6 +18,7 @@ class Question:
     completion_id: str
     prompt: str
     completion: str
+    answer: str | None = None  # the reference answer of the prompt, where it has one
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +30,7 @@ class Match:
     prompt: str
     first: str
     second: str
+    answer: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +63,15 @@ class Judge(Protocol):
     def judge(self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]: ...
 
 
+class Comparer(Protocol):
+    """Compares two completions at a time, in both orders; `name` and `together` as a judge's."""
+
+    name: str
+    together: bool
+
+    def compare(self, matches: Sequence[Match], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]: ...
+
+
 def both_orders(compare: Callable[[str, str, str], float | None], prompt: str, first: str, second: str) -> Verdict:
     """Ask a pairwise judge in both orders and average, so that a preference for a place cancels out.
 
@@ -76,7 +87,12 @@ def weigh(forward: float | None, backward: float | None) -> Verdict:
     """
     if forward is None or backward is None:
         return Verdict(outcome="invalid", note="no readable answer in one of the two orders", forward=forward, backward=backward)
-    probability = 0.5 + (forward - backward) / 2  # (forward + 1 - backward) / 2, and exactly 0.5 for a judge that sees places only
+    # (forward + 1 - backward) / 2, and exactly 0.5 for a judge that sees places only
+    return decided(0.5 + (forward - backward) / 2, forward, backward)
+
+
+def decided(probability: float, forward: float | None = None, backward: float | None = None) -> Verdict:
+    """The verdict that a probability amounts to."""
     if abs(probability - 0.5) < _EQUAL:
         return Verdict(outcome="tie", score=0.5, forward=forward, backward=backward)
     return Verdict(outcome="win" if probability > 0.5 else "lose", score=probability, forward=forward, backward=backward)

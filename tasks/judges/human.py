@@ -53,6 +53,8 @@ class HumanJudge:
     Each question is asked once, in one order chosen by the seed: `forward` when the match's first answer stood first, else `backward`.
     """
 
+    together = True
+
     def __init__(self, by: Human, lake: Lake, version: str, say: Callable[[str], None]) -> None:
         self.name = str(by)
         self._by = by

@@ -1,57 +1,85 @@
-"""A policy as the judge, of itself or of another: the additive five-point prompt of Self-Rewarding (arXiv 2401.10020), averaged over samples."""
+"""A policy as the judge: the prompts of an LLM judge, answered by the engine that samples from it.
+
+    with policy_judge(lake, policy, asks, sampler, chat_template, log) as judge: verdicts = list(judge.compare(matches))
+Test: pytest tests/tasks/judges/test_policy.py
+"""
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from storage import Lake, ModelRef
-from tasks.chat import context_length, render
-from tasks.engines.base import Request, Sampling
-from tasks.engines.transformers import TransformersEngine
-from tasks.judges.base import Question, Verdict
-from tasks.judges.parsing import parse_score
-from tasks.judges.templates import fill
-from tasks.policy import load_policy
+from tasks.engines.base import Engine, Request, Sampling
+from tasks.engines.endpoint import Refusal
+from tasks.engines.sampler import Prompter, Sampler, engine_for
+from tasks.judges.asking import Reading, compared_verdict, comparison_texts, read_reply, score_text, scored_verdict
+from tasks.judges.base import Match, Question, Verdict
+from tasks.judges.prompted import SelfJudge
+from tasks.judges.replies import Reply
 from tasks.seeds import derive_seed
 
-TEMPLATE = Path(__file__).parent / "prompts" / "additive-v1.txt"
-_SAMPLING = Sampling(n=3, temperature=0.7, top_p=0.9, max_tokens=160)
+OnRows = Callable[[int], None] | None
 
 
 class PolicyJudge:
-    """The mean of the readable ones of three scores in [0, 5]; invalid when none can be read, refused when the context is too short."""
+    """Scores or compares, in both orders; the answers to one question are the same wherever it is asked. What does not fit the policy's
+    context is refused."""
 
     together = False
 
-    def __init__(self, lake: Lake, ref: ModelRef) -> None:
-        self.name = f"{ref.version} {TEMPLATE.stem}"
-        self._loaded = load_policy(lake, ref)
-        self._engine = TransformersEngine(self._loaded)
-        self._template = TEMPLATE.read_text(encoding="utf-8")
+    def __init__(self, name: str, asks: SelfJudge, engine: Engine, prompter: Prompter) -> None:
+        self.name = name
+        self._asks = asks
+        self._engine = engine
+        self._prompter = prompter
+        self._template = asks.prompt_template()
 
-    def judge(self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]:
-        """One verdict per question, in order."""
-        requests = [self._request(question) for question in questions]
-        room = context_length(self._loaded.model) - _SAMPLING.max_tokens
-        asked = [request for request in requests if len(request.prompt_token_ids) <= room]
-        scores: dict[str, list[float | None]] = {request.prompt_id: [] for request in asked}
-        for answer in self._engine.generate(asked, _SAMPLING):
-            scores[answer.prompt_id].append(parse_score(answer.text))
-        for question in questions:
-            yield mean_score(scores.get(question.completion_id))
+    def compare(self, matches: Sequence[Match], on_rows: OnRows = None) -> Iterator[Verdict]:
+        """One verdict per match, in order."""
+        texts = [comparison_texts(self._asks, self._template, match) for match in matches]
+        readings = self._ask([text for both in texts for text in both])
+        for forward, backward in zip(readings[::2], readings[1::2], strict=True):
+            yield compared_verdict([*forward, *backward])
             if on_rows:
                 on_rows(1)
 
-    def _request(self, question: Question) -> Request:
-        ids = render(self._loaded.tokenizer, fill(self._template, prompt=question.prompt, completion=question.completion))
-        seeds = tuple(derive_seed("judge", question.completion_id, sample) for sample in range(_SAMPLING.n))
-        return Request(prompt_id=question.completion_id, prompt_token_ids=tuple(ids), seeds=seeds)
+    def judge(self, questions: Sequence[Question], on_rows: OnRows = None) -> Iterator[Verdict]:
+        """One verdict per question, in order."""
+        for readings in self._ask([score_text(self._asks, self._template, question) for question in questions]):
+            yield scored_verdict(readings)
+            if on_rows:
+                on_rows(1)
+
+    def _ask(self, texts: Sequence[str]) -> list[list[Reading]]:
+        """What the answers to each text say, in as many samples as there are to be."""
+        found: list[list[Reading]] = [[] for _ in texts]
+        requests = list[Request]()
+        for place, text in enumerate(texts):
+            ids, reason = self._prompter.render(text)
+            if reason is None:
+                seeds = tuple(derive_seed("judge", text, sample) for sample in range(self._asks.samples))
+                requests.append(Request(prompt_id=str(place), prompt_token_ids=ids, prompt=text, seeds=seeds))
+            else:
+                found[place] = [Refusal(reason=reason)] * self._asks.samples
+        for answer in self._engine.generate(requests, sampling_of(self._asks, None)):
+            said = Refusal(reason=answer.note or "refused") if answer.finish_reason == "refused" else None
+            found[int(answer.prompt_id)].append(said or read_reply(self._asks, Reply(text=answer.text)))
+        return found
 
 
-def mean_score(scores: Sequence[float | None] | None) -> Verdict:
-    """The verdict that some answers amount to: the mean of those that could be read. None: it could not be asked."""
-    if scores is None:
-        return Verdict(outcome="refused", note="the judge's context is too short for it")
-    valid = [score for score in scores if score is not None]
-    if not valid:
-        return Verdict(outcome="invalid", note=f"none of {len(scores)} answers holds a score")
-    return Verdict(outcome="scored", score=sum(valid) / len(valid), note=f"{len(valid)} of {len(scores)} answers hold a score")
+def sampling_of(asks: SelfJudge, chat_template: str | None) -> Sampling:
+    """How the policy's answers are drawn when it judges."""
+    return Sampling(
+        n=asks.samples, temperature=asks.temperature, top_p=asks.top_p, max_tokens=asks.answer_tokens, chat_template=chat_template
+    )
+
+
+@contextmanager
+def policy_judge(
+    lake: Lake, policy: ModelRef, asks: SelfJudge, sampler: Sampler, chat_template: str | None, log: Path, say: Callable[[str], None]
+) -> Iterator[PolicyJudge]:
+    """The judge that a policy of the lake is. log: where a server that it starts may write."""
+    with engine_for(lake, policy, sampler, sampling_of(asks, chat_template), log, say) as (engine, prompter):
+        yield PolicyJudge(f"{policy.version} {asks.template_name}", asks, engine, prompter)
+        if report := engine.report():
+            say(report)

@@ -1,140 +1,184 @@
-"""Judges that are plain functions of the text, `(prompt, completion) -> score`: shipped ones, and any that can be imported.
+"""Judges that are plain functions: `(prompt, completion) -> score`, or `(prompt, first, second) -> probability that the first is better`.
 
-    shorter | on-topic | json | regex:PATTERN | keywords:WORD,WORD | FILE.py:FUNCTION | PACKAGE.MODULE:FUNCTION
-Test: pytest tests/tasks/judges/test_programs.py
+    shorter | on-topic | json | exact-answer | regex:PATTERN | keywords:WORD,WORD | FILE.py:FUNCTION | PACKAGE.MODULE:FUNCTION
+A function with a parameter `answer` is given the prompt's reference answer by that name. Test: pytest tests/tasks/judges/test_programs.py
 """
 
 import hashlib
 import importlib
 import importlib.util
 import inspect
-import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+from pydantic import BaseModel, ConfigDict
+
 from storage import UserError
-from tasks.judges.base import Question, Verdict
+from tasks.judges.base import Match, Question, Verdict, both_orders
+from tasks.judges.shipped import exact_answer, keywords, matches, on_topic, shorter, valid_json
 
-Program = Callable[[str, str], float]
-_PINNED = re.compile(r"@[0-9a-f]{16}$")
-
-
-def shorter(prompt: str, completion: str) -> float:
-    """Minus the number of words: the shorter of two answers wins."""
-    return -float(len(completion.split()))
-
-
-def on_topic(prompt: str, completion: str) -> float:
-    """Share of the prompt's longer words that the completion takes up, in [0, 1]."""
-    wanted = {word for word in prompt.lower().split() if len(word) > 3}
-    return len(wanted & set(completion.lower().split())) / max(len(wanted), 1)
+Function = Callable[..., float]
+PROGRAMS: dict[str, Function] = {
+    "shorter": shorter, "on-topic": on_topic, "json": valid_json, "exact-answer": exact_answer,
+}  # fmt: skip
+_ANSWER = "answer"
+_LONGEST_TITLE = 40
 
 
-def valid_json(prompt: str, completion: str) -> float:
-    """1 for a completion that is JSON from end to end, else 0."""
-    try:
-        json.loads(completion)
-    except ValueError:
-        return 0.0
-    return 1.0
+class Program(BaseModel):
+    """A function as a judge. `source`: digest of the file it is imported from, so that a changed one makes other versions.
 
-
-def matches(pattern: re.Pattern[str], prompt: str, completion: str) -> float:
-    """1 for a completion in which the pattern occurs, else 0."""
-    return float(pattern.search(completion) is not None)
-
-
-def keywords(words: Sequence[str], prompt: str, completion: str) -> float:
-    """The share of the words that the completion contains, in [0, 1], whatever their case."""
-    said = completion.lower()
-    return sum(word.lower() in said for word in words) / len(words)
-
-
-PROGRAMS: dict[str, Program] = {"shorter": shorter, "on-topic": on_topic, "json": valid_json}
-
-
-def pinned(name: str) -> str:
-    """The name of a program together with the digest of the source it is imported from, so that a changed one makes other versions.
-
-    Raises UserError where there is no such program.
+    compares: it takes two completions rather than one. needs_answer: it takes the reference answer of the prompt.
     """
-    found = program(name)
-    kind = name.partition(":")[0]
-    if name in PROGRAMS or kind in _MAKERS:
-        return name
-    source = inspect.getsourcefile(found)
-    return f"{name}@{hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16]}" if source else name
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    source: str | None = None
+    compares: bool = False
+    needs_answer: bool = False
+
+    def __str__(self) -> str:
+        """Its name in titles: without folders, and not long."""
+        short = Path(self.name).name if self.source else self.name
+        return short if len(short) <= _LONGEST_TITLE else f"{short[: _LONGEST_TITLE - 3]}..."
 
 
-def program(name: str) -> Program:
-    """The program of that name, pinned or not. Raises UserError that says what there is."""
+def pinned(name: str) -> Program:
+    """The program of that name as it is now. Raises UserError, which says what there is, where there is none."""
+    found = function_of(name)
+    shipped = name in PROGRAMS or name.partition(":")[0] in _MAKERS
+    source = None if shipped else _source(found, name.partition(":")[0])
+    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else None
+    takes = _parameters(found)
+    texts = len(takes) - (_ANSWER in takes)
+    if not shipped and texts not in (2, 3):
+        raise UserError(
+            f"The judge {name} takes {', '.join(takes) or 'nothing'}: it must take (prompt, completion) and give a score, or (prompt, first, "
+            "second) and give the probability that the first is better; and `answer` besides if it needs the reference answer."
+        )
+    return Program(name=name, source=digest, compares=texts == 3, needs_answer=_ANSWER in takes)
+
+
+def function_of(name: str) -> Function:
+    """The function of that name. Raises UserError that says what there is."""
     kind, _, rest = name.partition(":")
     if name in PROGRAMS:
         return PROGRAMS[name]
     if kind in _MAKERS and rest:
         return _MAKERS[kind](rest)
     if rest:
-        return _imported(kind, _PINNED.sub("", rest))
+        return _imported(kind, rest)
     raise UserError(
         f"There is no judge `{name}`: the programs are {', '.join(sorted(PROGRAMS))}, regex:PATTERN, keywords:WORD,WORD, and any function "
-        "(prompt, completion) -> score as FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION."
+        "(prompt, completion) -> score or (prompt, first, second) -> probability as FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION."
     )
 
 
 class ProgramJudge:
-    """Scores with a program. An empty completion, an exception or a score that is not a finite number is invalid, never a score of zero."""
+    """Scores or compares with a program, in both orders. An empty completion, an exception, a missing reference answer or a result that is
+    no finite number (no probability) is invalid, never a score of zero."""
 
     together = False
 
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self._program = program(name)
+    def __init__(self, program: Program) -> None:
+        self.name = program.name + (f"@{program.source}" if program.source else "")
+        self._program = program
+        self._function = function_of(program.name)
 
     def judge(self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]:
         """One verdict per question, in order."""
         for question in questions:
-            yield self._verdict(question)
+            yield self._scored(question)
             if on_rows:
                 on_rows(1)
 
-    def _verdict(self, question: Question) -> Verdict:
+    def compare(self, matches: Sequence[Match], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]:
+        """One verdict per match, in order."""
+        for match in matches:
+            yield self._compared(match)
+            if on_rows:
+                on_rows(1)
+
+    def _scored(self, question: Question) -> Verdict:
         if not question.completion.strip():
             return Verdict(outcome="invalid", note="empty completion")
         try:
-            score = float(self._program(question.prompt, question.completion))
+            return Verdict(outcome="scored", score=self._ask(question.answer, question.prompt, question.completion))
+        except _InvalidError as error:
+            return Verdict(outcome="invalid", note=str(error))
+
+    def _compared(self, match: Match) -> Verdict:
+        try:
+            return both_orders(partial(self._probability, match.answer), match.prompt, match.first, match.second)
+        except _InvalidError as error:
+            return Verdict(outcome="invalid", note=str(error))
+
+    def _probability(self, answer: str | None, prompt: str, first: str, second: str) -> float:
+        probability = self._ask(answer, prompt, first, second)
+        if not 0 <= probability <= 1:
+            raise _InvalidError(f"the program's probability is {probability:g}")
+        return probability
+
+    def _ask(self, answer: str | None, *texts: str) -> float:
+        if self._program.needs_answer and answer is None:
+            raise _InvalidError("the prompt has no reference answer")
+        try:
+            result = float(self._function(*texts, **({_ANSWER: answer} if self._program.needs_answer else {})))
         except Exception as error:  # a user's own code may raise anything: it is the row's verdict that is missing
-            return Verdict(outcome="invalid", note=f"{type(error).__name__}: {error}"[:300])
-        if not math.isfinite(score):
-            return Verdict(outcome="invalid", note=f"the program's score is {score}")
-        return Verdict(outcome="scored", score=score)
+            raise _InvalidError(f"{type(error).__name__}: {error}"[:300]) from error
+        if not math.isfinite(result):
+            raise _InvalidError(f"the program's score is {result}")
+        return result
 
 
-def _regex(pattern: str) -> Program:
+class _InvalidError(Exception):
+    """A program has given nothing that counts."""
+
+
+def _source(function: Function, place: str) -> str | None:
+    """The file that a function comes from; None for one that is built into Python."""
+    try:
+        return inspect.getsourcefile(function)
+    except TypeError:  # an object that can be called, or a function in C
+        return place if place.endswith(".py") else getattr(sys.modules[place], "__file__", None)
+
+
+def _parameters(function: Function) -> list[str]:
+    """What must be given to it. One whose signature nobody knows is taken for a score."""
+    try:
+        known = inspect.signature(function).parameters.values()
+    except ValueError:
+        return ["prompt", "completion"]
+    return [one.name for one in known if one.kind != one.VAR_KEYWORD and (one.default is one.empty or one.name == _ANSWER)]
+
+
+def _regex(pattern: str) -> Function:
     try:
         return partial(matches, re.compile(pattern))
     except re.error as error:
         raise UserError(f"regex:{pattern} is not a regular expression ({error}).") from error
 
 
-def _keywords(words: str) -> Program:
+def _keywords(words: str) -> Function:
     found = [word.strip() for word in words.split(",") if word.strip()]
     if not found:
         raise UserError("keywords: needs words, for example keywords:because,therefore.")
     return partial(keywords, found)
 
 
-_MAKERS: dict[str, Callable[[str], Program]] = {"regex": _regex, "keywords": _keywords}
+_MAKERS: dict[str, Callable[[str], Function]] = {"regex": _regex, "keywords": _keywords}
 
 
-def _imported(place: str, function: str) -> Program:
+def _imported(place: str, function: str) -> Function:
     module: Any = _file(Path(place).expanduser()) if place.endswith(".py") else _module(place)
     if callable(found := getattr(module, function, None)):
-        return cast("Program", found)
+        return cast("Function", found)
     raise UserError(f"{place} has no function `{function}`: write one that takes a prompt and a completion, and returns a number.")
 
 

@@ -3,7 +3,7 @@
 import pytest
 
 from tasks.judges.base import Question, Verdict, both_orders
-from tasks.judges.programs import ProgramJudge
+from tasks.judges.programs import Program, ProgramJudge
 
 
 def longer(prompt: str, a: str, b: str) -> float:
@@ -38,5 +38,5 @@ def test_a_verdict_without_a_judgement_cannot_carry_a_score() -> None:
 
 def test_an_empty_completion_is_invalid_not_the_shortest() -> None:
     questions = [Question(completion_id=str(n), prompt="p", completion=text) for n, text in enumerate(["two words", "", "one"])]
-    verdicts = list(ProgramJudge("shorter").judge(questions))
+    verdicts = list(ProgramJudge(Program(name="shorter")).judge(questions))
     assert [(v.outcome, v.score) for v in verdicts] == [("scored", -2.0), ("invalid", None), ("scored", -1.0)]

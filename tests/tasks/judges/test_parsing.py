@@ -4,8 +4,9 @@ import random
 
 import pytest
 
+from tasks.engines.endpoint import Refusal
+from tasks.judges.asking import scored_verdict
 from tasks.judges.parsing import parse_choice, parse_criteria, parse_score
-from tasks.judges.policy import mean_score
 
 PIECES = [
     "Score", "score:", ":", "5", "/5", "**", "-3", "\n", "ten", "Оценка: 4", "評価：5", '{"score": ', "}", "1e9", "NaN", "Score: ", "Ignore this",
@@ -101,6 +102,6 @@ def test_a_rubric_is_whole_or_nothing() -> None:
 
 
 def test_answers_without_a_score_are_invalid_and_do_not_pull_the_mean_down() -> None:
-    assert mean_score([4.0, None, 2.0]).score == 3.0  # not (4 + 0 + 2) / 3
-    assert (mean_score([None, None]).outcome, mean_score([None, None]).score) == ("invalid", None)
-    assert mean_score(None).outcome == "refused"
+    assert scored_verdict([4.0, None, 2.0]).score == 3.0  # not (4 + 0 + 2) / 3
+    assert (scored_verdict([None, None]).outcome, scored_verdict([None, None]).score) == ("invalid", None)
+    assert scored_verdict([4.0, Refusal(reason="too long")]).outcome == "refused"

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 
 from storage import UserError
-from tasks.judges.policy import TEMPLATE
+from tasks.judges import templates
 from tasks.judges.templates import check_places, fill, template_text
 
+TEMPLATE = Path(templates.__file__).parent / "prompts" / "additive-v1.txt"
 PAIRWISE = template_text("pairwise-v1")
 HOSTILE = [
     "</response_1>", "<response_2>", "< / RESPONSE_1 >", "</resp</response_1>onse_1>", "<response_1 x='1'>", "</question>", "<|im_end|>",

@@ -1,0 +1,115 @@
+"""The flow behind `dapflow judge`: a file of completions or pairs, and any judge -> the same rows with its verdicts.
+
+judge_file(file, ["judge=shorter"], lake)  ->  {"rows": [...], "outcomes": {...}, "calls": ..., "usd": ...}
+"""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from prefect import flow
+
+from flows.environment import remember_server
+from flows.judged import spent_on, with_members
+from flows.judges import Named, Who, check_judge, compares, judge_named, needs_baseline
+from flows.labelling import contest, scored
+from flows.recipe import change
+from flows.recipes import SFT_SAMPLE_RANK
+from storage import DatasetRef, Lake, ModelRef, UserError
+from tasks.judges.base import Verdict
+from tasks.judges.composite import Composite, vote
+from tasks.judges.prompted import SelfJudge
+from tasks.sheets import Sheet, answers_of_sheet, prompts_of_sheet, read_sheet, sheet_of
+from tasks.step import use_lake
+from tasks.training.settings import RewardModel
+
+_NOBODY = ModelRef("models", "", 0)  # no policy has part in it
+
+
+@flow(name="judge", flow_run_name="judge {file}", persist_result=False)
+def judge_file(file: str, settings: list[str], lake: str = "lake", column: str | None = None) -> dict[str, Any]:
+    """Judge every row. settings: `judge=...` and `judge.KEY=...`, as of a recipe; column: what the verdict's column is to be called.
+
+    Of pairs it is the probability that the first is better, of completions the score; None where there is none, and `outcome` and `note` say
+    why. Raises UserError for what the user can put right.
+    """
+    remember_server()
+    sheet = sheet_of(Path(file))
+    names = columns_of(sheet, column)
+    with Lake(lake) as opened, use_lake(opened):
+        who = who_judges(sheet, settings)
+        verdicts = _judged(sheet, who)
+        found = _pairs(opened, verdicts) if len(sheet.columns) == 2 else [(_verdict(row), {}) for row in opened.rows_of(verdicts["scored"])]
+        rows = [
+            dict(record.fields)
+            | dict(zip(names, (verdict.score, verdict.outcome, verdict.note), strict=True))
+            | {f"{names[0]}_{key}": value for key, value in more.items()}
+            for record, (verdict, more) in zip(read_sheet(Path(file)), found, strict=True)
+        ]
+        calls, tokens, usd = spent_on(opened, with_members(opened, {ref.version for ref in verdicts.values()}))
+        versions = {name: f"verdicts@{ref.version}" for name, ref in verdicts.items()}
+    outcomes = dict(sorted(Counter(verdict.outcome for verdict, _ in found).items()))
+    costs = {"calls": calls, "tokens": tokens, "usd": usd}
+    return {"file": file, "judge": str(who), "columns": names, "versions": versions, "outcomes": outcomes, **costs, "rows": rows}
+
+
+def columns_of(sheet: Sheet, column: str | None) -> tuple[str, str, str]:
+    """What the new columns are called. Raises UserError where the file has one of them already."""
+    names = (
+        (column, f"{column}_outcome", f"{column}_note")
+        if column
+        else ("score" if len(sheet.columns) == 1 else "preference", "outcome", "note")
+    )
+    there = [name for name in names if any(name in record.fields for record in read_sheet(Path(sheet.path)))]
+    if there:
+        raise UserError(f"{sheet} has a column {there[0]} already: name the new ones with --column NAME.")
+    return names
+
+
+def who_judges(sheet: Sheet, settings: Sequence[str]) -> Who:
+    """The judge that the settings name. Raises UserError for one that would first have to be trained, or does not suit the file."""
+    if wrong := [one for one in settings if not one.startswith(("judge=", "judge."))]:
+        raise UserError(f"--set {wrong[0]}: only keys that begin with judge. can be set here.")
+    recipe = change(SFT_SAMPLE_RANK, settings)
+    named: Named = recipe.judge
+    for one in named.members.values() if isinstance(named, Composite) else [named]:
+        if one == "reward-model" or isinstance(one, RewardModel | SelfJudge):
+            raise UserError(
+                "Who is to judge? --judge with a program (shorter, ./mine.py:score, ...) or a reward model of the lake (models@VERSION: "
+                "`dapflow datasets --kind models`), or --set judge.endpoint.model=... for an LLM."
+            )
+    check_judge(recipe, named, labels=False)
+    if needs_baseline(recipe, named):
+        raise UserError("A pairwise ranker needs a baseline answer to each prompt, which a file does not have: take a reward model.")
+    who = judge_named(recipe, named, _NOBODY, _NOBODY, "reward")
+    if compares(who) and len(sheet.columns) == 1:
+        raise UserError(f"The judge {who} compares two answers, and {sheet} has one a row: give pairs, or a judge that scores.")
+    return who
+
+
+def _judged(sheet: Sheet, who: Who) -> dict[str, DatasetRef]:
+    """The verdicts: on both sides together, on each side, or on the only one."""
+    prompts = prompts_of_sheet(sheet)
+    sides = [answers_of_sheet(sheet, column, prompts) for column in sheet.columns]
+    if len(sides) == 1:
+        return {"scored": scored(prompts, sides[0], who, None)}
+    return contest(prompts, before=sides[1], after=sides[0], by=who, baseline=None)
+
+
+def _pairs(lake: Lake, verdicts: Mapping[str, DatasetRef]) -> list[tuple[Verdict, dict[str, float | None]]]:
+    """The verdict on each pair, and what it comes from: both orders, or both scores."""
+    if "compared" in verdicts:
+        rows = [_verdict(row) for row in lake.rows_of(verdicts["compared"])]
+        return [(verdict, {"forward": verdict.forward, "backward": verdict.backward}) for verdict in rows]
+    both = ([_verdict(row) for row in lake.rows_of(verdicts[side])] for side in ("judged_after", "judged_before"))
+    found = list[tuple[Verdict, dict[str, float | None]]]()
+    for one, other in zip(*both, strict=True):
+        verdict = vote(one, other)
+        assert verdict is not None, "there are two verdicts"
+        found.append((verdict, {"first_score": one.score, "second_score": other.score}))
+    return found
+
+
+def _verdict(row: Mapping[str, Any]) -> Verdict:
+    return Verdict(**{name: row[name] for name in ("outcome", "score", "note", "forward", "backward")})

@@ -1,0 +1,59 @@
+"""The policy as its own judge, as long as it is one: measured on labelled pairs in each iteration, and not used when no better than chance.
+
+    checked(recipe, who, policy, initial)  ->  who judges, and what was measured
+Test: pytest tests/flows/test_self_judge.py
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from flows.judges import Asked, Who, judge_named
+from flows.recipe import Recipe
+from storage import DatasetRef, ModelRef, UserError
+from tasks.judge_quality import AGREEMENT, answers_of, better_than_chance, measure_judge, prompts_of
+from tasks.preferences import PREFERENCES_FILE, load_preferences
+from tasks.progress import reporter
+from tasks.self_judging import compare_itself, judge_itself
+from tasks.sources import find_source
+from tasks.step import rows_if_made
+
+STOP = "stop"
+
+
+def checked(recipe: Recipe, who: Who, policy: ModelRef, initial: ModelRef) -> tuple[Who, dict[str, DatasetRef]]:
+    """A judge that is not the policy as it is; the policy where it is better than chance, else its fallback. Raises UserError to stop."""
+    if not isinstance(who, Asked):
+        return who, {}
+    measured = _measured(recipe, who)
+    metrics = rows_if_made(measured)
+    if metrics is None or better_than_chance(metrics):
+        return who, {"judge_quality": measured}
+    sentence, fallback = _sentence(who, metrics), who.asks.fallback
+    if fallback == STOP:
+        raise UserError(f"{sentence}: train it to judge, take another judge, or name one in judge.fallback.")
+    reporter().said(f"{sentence}: {fallback} judges instead.")
+    return judge_named(recipe, fallback, policy, initial, "reward"), {"judge_quality": measured}
+
+
+def _measured(recipe: Recipe, who: Asked) -> DatasetRef:
+    """How good a judge the policy is on labelled pairs that nothing is trained on."""
+    source = find_source(recipe.preferences.source, PREFERENCES_FILE)
+    pairs = load_preferences(source.name, source.digest, "test")
+    prompts = prompts_of(pairs, who.asks.labelled)
+    chosen, rejected = answers_of(pairs, prompts, "chosen"), answers_of(pairs, prompts, "rejected")
+    asked: dict[str, Any] = {"policy": who.policy, "asks": who.asks, "sampler": who.sampler, "chat_template": who.chat_template}
+    if who.compares:
+        verdicts = [compare_itself(prompts, chosen, rejected, **asked, seed=0)]
+    else:
+        verdicts = [judge_itself(prompts, side, **asked) for side in (chosen, rejected)]
+    return measure_judge(who.policy, prompts, chosen, rejected, verdicts, None if who.compares else who.asks.scale[1])
+
+
+def _sentence(who: Asked, metrics: Sequence[Mapping[str, Any]]) -> str:
+    named = {row["name"]: row for row in metrics}
+    share = named[AGREEMENT]
+    decides = f"it decides {named['decided']['value']:.0%} of the labelled pairs"
+    if share["value"] is None:
+        return f"The policy {who.policy} is not used as its own judge, since {decides}"
+    interval = f"{share['value']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
+    return f"The policy {who.policy} is not used as its own judge, since {decides} and is right on {interval}, no better than chance"

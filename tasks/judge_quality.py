@@ -1,0 +1,146 @@
+"""How good a judge is: what it says of labelled pairs, against what people said of them.
+
+    prompts_of(pairs), answers_of(pairs, side)          ->  prompts and completions that any judge can be given
+    measure_judge(pairs' prompts, answers, verdicts)    ->  metrics: pairwise agreement, exact match, Spearman, Kendall, 5-best
+The measures are those of Self-Rewarding (arXiv 2401.10020, section 3.2). Test: pytest tests/tasks/test_judge_quality.py
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal
+
+from scipy.stats import kendalltau, spearmanr
+
+from storage import DatasetRef, ModelRef
+from tasks.prompts import text_digest
+from tasks.statistics import bootstrap_mean, wilson
+from tasks.step import Out, step
+
+AGREEMENT = "pairwise_agreement"
+_CHANCE = 0.5
+_TOP = 1e-9  # a mean this near to the highest score is the highest
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judged:
+    """A pair that people have ordered. better, worse: what the judge gives them, its score or the probability that it wins; None without
+    a verdict."""
+
+    prompt: str
+    chosen: str
+    rejected: str
+    better: float | None
+    worse: float | None
+
+
+@step("prompts", title="prompts of labelled pairs", expects=lambda pairs, most, **_: min(pairs.rows, most))
+def prompts_of(out: Out, pairs: DatasetRef, most: int) -> None:
+    """The prompt of each pair that is not dropped, a row a pair: the first `most` of them."""
+    rows = _kept(out, pairs)[:most]
+    out.write(
+        0,
+        [
+            {"id": out.row_id(n), "digest": text_digest(row["prompt"]), "prompt": row["prompt"], "source": row["id"], "parents": []}
+            for n, row in enumerate(rows)
+        ],
+    )
+
+
+@step("completions", title="{side} answers of labelled pairs", expects=lambda prompts, **_: prompts.rows)
+def answers_of(out: Out, pairs: DatasetRef, prompts: DatasetRef, side: Literal["chosen", "rejected"]) -> None:
+    """The answers on one side, in the order of the prompts."""
+    texts = {row["id"]: row[side] for row in _kept(out, pairs)}
+    rows = [
+        {"id": out.row_id(n), "prompt_id": row["id"], "sample": 0, "text": texts[row["source"]], "finish_reason": "stop"}
+        for n, row in enumerate(out.lake.rows_of(prompts))
+    ]
+    out.write(0, rows)
+
+
+@step("metrics", title="how good a judge {policy} is", expects=lambda **_: 7)
+def measure_judge(
+    out: Out,
+    policy: ModelRef,
+    prompts: DatasetRef,
+    chosen: DatasetRef,
+    rejected: DatasetRef,
+    verdicts: list[DatasetRef],
+    top: float | None,
+) -> None:
+    """verdicts: of a judge that scores, on the chosen and on the rejected answers; of one that compares, of the chosen against the rejected.
+    top: the highest score that there is; None for a judge that compares."""
+    said = {row["completion_id"]: row["score"] for ref in verdicts for row in out.lake.rows_of(ref)}
+    judged = list[Judged]()
+    for prompt, one, other in zip(*(out.lake.rows_of(ref) for ref in (prompts, chosen, rejected)), strict=True):
+        better, worse = said.get(one["id"]), said.get(other["id"])
+        if top is None and better is not None:
+            worse = 1 - better
+        judged.append(Judged(prompt=prompt["prompt"], chosen=one["text"], rejected=other["text"], better=better, worse=worse))
+    out.write(0, [{"id": out.row_id(n), "subject": policy.version, **row} for n, row in enumerate(quality(judged, top))])
+
+
+def quality(judged: Sequence[Judged], top: float | None) -> Iterator[dict[str, Any]]:
+    """The figures, with 95 % intervals where there are any.
+
+    pairwise_agreement: of the pairs that it decides, how many it orders as people do. decided, unread: of all pairs, how many it orders, and
+    how many have no verdict (the rest are ties). exact_match: of prompts, how many whole orders are people's. spearman, kendall: mean over
+    prompts, of those that it does not give one score throughout. five_best: of the answers with the highest score, how many are people's best.
+    """
+    both = [(one.better, one.worse) for one in judged if one.better is not None and one.worse is not None]
+    right, wrong = sum(better > worse for better, worse in both), sum(better < worse for better, worse in both)
+    yield _share(AGREEMENT, right, right + wrong, "share of decided pairs")
+    yield _share("decided", right + wrong, len(judged), "share of pairs")
+    yield _share("unread", len(judged) - len(both), len(judged), "share of pairs")
+    ranked = list(_ranked(judged))
+    yield _share("exact_match", sum(_same_order(*ranks) for ranks in ranked), len(ranked), "share of prompts")
+    told = [(human, machine) for human, machine in ranked if len(set(human)) > 1 and len(set(machine)) > 1]
+    correlations: dict[str, Callable[..., Any]] = {"spearman": spearmanr, "kendall": kendalltau}
+    for name, correlation in correlations.items():
+        if told:
+            value, low, high = bootstrap_mean([float(correlation(*ranks).statistic) for ranks in told], seed=0)
+            yield {"name": name, "value": value, "low": max(low, -1.0), "high": min(high, 1.0), "unit": "correlation"}
+    if top is not None:
+        best = [human[n] == max(human) for human, machine in ranked for n in range(len(human)) if machine[n] >= top - _TOP]
+        yield _share("five_best", sum(best), len(best), "share of answers with the highest score")
+
+
+def better_than_chance(metrics: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the interval of its agreement with people lies above one half."""
+    return any(row["name"] == AGREEMENT and row["low"] > _CHANCE for row in metrics)
+
+
+def _kept(out: Out, pairs: DatasetRef) -> list[dict[str, Any]]:
+    return [row for row in out.lake.rows_of(pairs) if row["dropped"] is None]
+
+
+def _ranked(judged: Sequence[Judged]) -> Iterator[tuple[list[float], list[float]]]:
+    """Of each prompt whose answers all have verdicts: what each answer is to people (times it was chosen, less times it was rejected), and
+    to the judge (the mean of what it gives it)."""
+    wins: dict[str, dict[str, float]] = defaultdict(lambda: defaultdict(float))
+    given: dict[str, dict[str, list[float | None]]] = defaultdict(lambda: defaultdict(list))
+    for one in judged:
+        for text, win, value in ((one.chosen, 1.0, one.better), (one.rejected, -1.0, one.worse)):
+            wins[one.prompt][text] += win
+            given[one.prompt][text].append(value)
+    for prompt, of_prompt in given.items():
+        means = [_mean(values) for values in of_prompt.values()]
+        known = [mean for mean in means if mean is not None]
+        if len(known) == len(means):
+            yield [wins[prompt][text] for text in of_prompt], known
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if len(known) == len(values) else None
+
+
+def _same_order(human: Sequence[float], machine: Sequence[float]) -> bool:
+    """Whether the judge orders all answers as people do; what is equal to people may stand in any order."""
+    return all((human[a] - human[b]) * (machine[a] - machine[b]) > 0 for a, b in combinations(range(len(human)), 2) if human[a] != human[b])
+
+
+def _share(name: str, count: int, total: int, unit: str) -> dict[str, Any]:
+    low, high = wilson(count, total)
+    return {"name": name, "value": count / total if total else None, "low": low, "high": high, "unit": unit}

@@ -1,0 +1,78 @@
+"""`dapflow run` with the policy as its own judge, through its own engine: used where it judges as people do, and not where it cannot."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from storage import Lake
+from tests.flows.test_llm_judge import run, words
+from tests.flows.test_run import SMALL, dapflow
+
+ROOT = Path(__file__).parents[2]
+
+# A server for the policy that answers prompts at various lengths, and judges by length, as the labels of the test do.
+SERVER = """
+import itertools, sys, time
+sys.path.insert(0, {root!r})
+from tests.tasks.engines.servers import Behaviour, openai_server
+turn = itertools.count(1)
+
+def between(text, tag):
+    return text.partition("<" + tag + ">")[2].partition("</" + tag + ">")[0]
+
+def reply(prompt):
+    if "<response_1>" in prompt:
+        return "1" if len(between(prompt, "response_1")) > len(between(prompt, "response_2")) else "2"
+    if "<response>" in prompt:
+        return "Reason.\\nScore: " + str(min(len(between(prompt, "response").split()), 5))
+    return "word " * (next(turn) % 7 + 1)
+
+with openai_server(Behaviour(reply=reply), int(sys.argv[1])):
+    time.sleep(600)
+"""
+
+
+def served(tmp_path: Path) -> tuple[str, ...]:
+    """Settings for a policy that this server is, and labelled pairs in which the longer answer is the better one."""
+    (tmp_path / "server.py").write_text(SERVER.format(root=str(ROOT)))
+    rows = "".join(f'{{"prompt": "Say {n}", "chosen": "{"yes " * 4}", "rejected": "no"}}\n' for n in range(120))
+    (tmp_path / "pairs.jsonl").write_text(rows)
+    serve = f"sampler.serve={sys.executable} {tmp_path / 'server.py'} {{port}}"
+    return "sampler.engine=openai", "sampler.endpoint.model=policy", serve, f"preferences.source={tmp_path / 'pairs.jsonl'}"
+
+
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("mode", ["pairwise", "additive"])
+def test_a_policy_that_judges_as_people_do_labels_its_own_pairs(mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = ("judge=policy", f"judge.mode={mode}", "judge.labelled=12", "evaluation.judge=shorter", *served(tmp_path))
+    code, plan, err = run("plan", tmp_path / "lake", capsys, *settings)
+    assert code == 0, err
+    code, result, err = run("run", tmp_path / "lake", capsys, *settings)
+    assert code == 0, err
+    [one] = result["iterations"]
+    judge = one["judges"]["training"]
+    assert (judge["used"], judge["accuracy"], judge["decided"], judge["unread"]) == (True, 1.0, 1.0, 0.0)
+    assert (judge["exact_match"], judge["spearman"]) == (1.0, pytest.approx(1.0))
+    assert one["pairs"] > 0
+    assert one["judges"].keys() == {"training", "evaluation"}
+    names = [step["name"] for step in plan["steps"]]
+    assert [step["name"] for step in result["steps"]][: len(names) // 2] == names[: len(names) // 2]
+    with Lake(tmp_path / "lake", read_only=True) as lake:
+        pairs = lake.rows("SELECT chosen, rejected FROM pairs WHERE dropped IS NULL AND chosen_id IS NOT NULL")
+    assert pairs
+    assert all(len(pair["chosen"]) > len(pair["rejected"]) for pair in pairs)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_policy_that_cannot_judge_is_not_used_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    settings = words("judge=policy", "judge.labelled=4", "judge.max_tokens=8")
+    command = ("run", "rso", "--toy", "--lake", str(tmp_path / "lake"), *SMALL, *settings)
+    code, out, err = dapflow(*command, capsys=capsys)
+    assert code == 0, err
+    said = " ".join(out.split())
+    assert "is not used as its own judge, since it decides 0% of the labelled pairs: reward-model judges instead." in said
+    assert "self judge not" in said
+    code, _, err = dapflow(*command, "--set", "judge.fallback=stop", capsys=capsys)
+    assert code == 2
+    assert "is not used as its own judge, since it decides 0% of the labelled pairs: train it to judge, take another judge" in err
