@@ -6,6 +6,7 @@ policy' = iterate(recipe, t, policy, initial)
 from prefect import flow
 
 from flows.labelling import label
+from flows.learning import LEARN, Now
 from flows.measuring import Candidate, measure, opponents_of
 from flows.recipe import Recipe
 from storage import DatasetRef, ModelRef
@@ -23,7 +24,6 @@ from tasks.sources import find_source
 from tasks.sweep import choose_temperature
 from tasks.training.reward import train_reward_model
 from tasks.training.settings import RewardModel
-from tasks.training.train import train
 
 
 class Iteration:
@@ -36,7 +36,7 @@ class Iteration:
 
 
 @flow(name="iteration", flow_run_name="{recipe.name} iteration {iteration}", validate_parameters=False, persist_result=False)
-def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef, earlier_pairs: list[DatasetRef]) -> Iteration:
+def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef, earlier: list[dict[str, DatasetRef]]) -> Iteration:
     """Policy t -> policy t+1, and how much better it is."""
     r, seed = recipe, derive_seed(recipe.seed, iteration)
     prompts, held_out = prompts_of(r, iteration, initial)
@@ -44,27 +44,29 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     scorer, compared = scorer_of(r, policy, initial), r.judge == "reward-model" and r.reward.kind == "pairwise"
 
     speaker = policy if r.sampler.of_the_policy else register_endpoint(r.sampler.endpoint.model)
-    sweep = sweep_of(r, iteration, speaker, initial, scorer, compared, seed)
-    completions = sample(speaker, prompts, r.sampling, seed, r.sampler, sweep)
-    labelled = label(r, prompts, completions, scorer, baseline_of(r, initial, prompts, compared), seed)
-    trained = train(
-        policy=policy if r.init == "previous" else initial,
-        reference=policy if r.reference == "previous" else initial,
-        pairs=[*(earlier_pairs if r.pool == "all" else []), labelled["pairs"]],
-        loss=r.loss,
-        training=r.training,
-        system=r.sampling.system,
-        chat_template=r.sampling.chat_template,
+    now = Now(
+        recipe=r,
+        iteration=iteration,
+        policy=policy,
+        initial=initial,
+        speaker=speaker,
+        prompts=prompts,
+        held_out=held_out,
+        scorer=scorer,
         seed=seed,
+        baseline=lambda some: baseline_of(r, initial, some, compared),
+        sweep=lambda: sweep_of(r, iteration, speaker, initial, scorer, compared, seed),
+        earlier=earlier,
     )
+    trained, parts = LEARN[r.data_of(iteration)](now)
 
     referee, by = referee_of(r, initial), r.evaluation.judge
     candidate = Candidate(
         policy=trained,
         before=policy,
-        start=policy if r.init == "previous" else initial,
+        start=now.start,
         initial=initial,
-        learned=[*earlier_pairs, labelled["pairs"]],
+        learned=[one.get("pairs", one.get("prompts", prompts)) for one in (*earlier, parts)],
         scorer=scorer,
         referee=referee,
         scorer_baseline=baseline_of(r, initial, held_out, compared),
@@ -72,7 +74,7 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
         opponents=opponents,
     )
     measured = measure(r, held_out, candidate)
-    return Iteration(trained, {"completions": completions, **labelled, **measured}, {"training": scorer, "evaluation": referee})
+    return Iteration(trained, {**parts, **measured}, {**({} if scorer is None else {"training": scorer}), "evaluation": referee})
 
 
 def prompts_of(recipe: Recipe, iteration: int, initial: ModelRef) -> tuple[DatasetRef, DatasetRef]:
@@ -104,10 +106,10 @@ def slice_of(recipe: Recipe, iteration: int, count: int) -> DatasetRef:
 
 
 def sweep_of(
-    recipe: Recipe, iteration: int, speaker: ModelRef, initial: ModelRef, scorer: By, compared: bool, seed: int
+    recipe: Recipe, iteration: int, speaker: ModelRef, initial: ModelRef, scorer: By | None, compared: bool, seed: int
 ) -> DatasetRef | None:
     """The temperature that suits this iteration's policy, tried on a few of its prompts."""
-    if not recipe.sweep.temperatures:
+    if scorer is None or not recipe.sweep.temperatures:
         return None
     few = slice_of(recipe, iteration, min(recipe.sweep.prompts, recipe.prompts.per_iteration))
     baseline = baseline_of(recipe, initial, few, compared)
@@ -116,11 +118,27 @@ def sweep_of(
     return choose_temperature(verdicts, recipe.sweep.temperatures)
 
 
-def scorer_of(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> By:
-    """Who labels the training pairs."""
+def scorer_of(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> By | None:
+    """Who labels what is trained on; None where people have."""
+    if recipe.judge == "none":
+        return None
+    if recipe.annotated_prompts:
+        return _taught(recipe, policy, initial)
     if recipe.judge == "reward-model":
         return _reward_model(recipe, recipe.reward, initial, "reward")
     return policy if recipe.judge == "policy" else _from_outside(recipe.judge)
+
+
+def _taught(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> ModelRef:
+    """A reward model that learned from the judge's labels on samples of the initial policy (RLAIF, arXiv 2309.00267)."""
+    annotator = scorer_of(recipe.model_copy(update={"annotated_prompts": 0}), policy, initial)
+    assert annotator is not None
+    prompts, seed = slice_of(recipe, 1, recipe.annotated_prompts), derive_seed(recipe.seed, "annotation")
+    completions = sample(initial, prompts, recipe.sampling, seed, recipe.sampler.own)
+    pairs = label(recipe, prompts, completions, annotator, None, seed)["pairs"]
+    source = find_source(recipe.preferences.source, PREFERENCES_FILE)
+    test = load_preferences(source.name, source.digest, "test")
+    return train_reward_model(initial, pairs, test, recipe.reward, recipe.seed)
 
 
 def baseline_of(recipe: Recipe, initial: ModelRef, prompts: DatasetRef, compared: bool) -> DatasetRef | None:

@@ -43,7 +43,7 @@ def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, baseli
         judged += count
         out.progress(judged, len(rows), "rows")
 
-    with _judge_for(out, by, {texts[row["prompt_id"]]: row["text"] for row in answers}) as judge:
+    with judge_for(out, by, {texts[row["prompt_id"]]: row["text"] for row in answers}) as judge:
         for some in [missing] if judge.together else [[one] for one in missing]:
             questions = [_question(texts, row) for _, chunk in some for row in chunk if row["finish_reason"] != "refused"]
             verdicts = dict(zip([q.completion_id for q in questions], judge.judge(questions, advance), strict=True))
@@ -53,7 +53,8 @@ def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, baseli
 
 
 @contextmanager
-def _judge_for(out: Out, by: By, baselines: Mapping[str, str]) -> Iterator[Judge]:
+def judge_for(out: Out, by: By, baselines: Mapping[str, str]) -> Iterator[Judge]:
+    """Whoever judges, for as long as the block lasts. baselines: an answer by prompt, for a judge that compares."""
     if isinstance(by, LLM):
         with llm_judge(out.lake, out.version, by, out.say) as judge:
             yield judge
