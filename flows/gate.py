@@ -15,7 +15,8 @@ from storage import DatasetRef, Lake
 from storage.promotions import Figures
 from storage.refs import ref_of
 from tasks.agreement import outcome
-from tasks.evaluation import Rows, compared_wins, prompt_wins
+from tasks.contests import by_comparison, by_scores, prompt_wins
+from tasks.evaluation import Rows
 from tasks.statistics import wilson
 
 Bound = Literal["value", "low", "high"]
@@ -98,12 +99,12 @@ def _derived(measured: Figures, verdicts: Mapping[str, Rows]) -> Iterator[tuple[
     if total := outcomes.total():
         yield "invalid_rate", (outcomes["invalid"] / total, *wilson(outcomes["invalid"], total))
     if "reward_before" in verdicts and "reward_after" in verdicts:
-        trainer = prompt_wins(verdicts["reward_before"], verdicts["reward_after"])
-        referee = compared_wins(verdicts["compared"]) if "compared" in verdicts else _wins(verdicts)
+        trainer = prompt_wins(by_scores(verdicts["reward_before"], verdicts["reward_after"]))
+        referee = prompt_wins(by_comparison(verdicts["compared"])) if "compared" in verdicts else _wins(verdicts)
         both = [outcome(trainer[prompt]) == outcome(referee[prompt]) for prompt in trainer if prompt in referee]
         if both:
             yield "judge_agreement", (sum(both) / len(both), *wilson(sum(both), len(both)))
 
 
 def _wins(verdicts: Mapping[str, Rows]) -> dict[str, float]:
-    return prompt_wins(verdicts.get("judged_before", []), verdicts.get("judged_after", []))
+    return prompt_wins(by_scores(verdicts.get("judged_before", []), verdicts.get("judged_after", [])))
