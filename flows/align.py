@@ -13,8 +13,8 @@ from prefect.runtime import flow_run
 from flows.environment import remember_server
 from flows.iteration import Iteration, iterate
 from flows.judges import check_judge
+from flows.own import find_recipe
 from flows.recipe import Recipe, change
-from flows.recipes import recipe_named
 from flows.recipes import toy as toy_of
 from flows.report.publish import publish_report
 from flows.summary import summarise
@@ -31,7 +31,7 @@ def align(
 ) -> dict[str, Any]:
     """Run `iterations` iterations of a recipe, each on top of the one before; what the lake already holds is not done again.
 
-    recipe: a name of `dapflow recipes`; settings: `key=value` changes to it; toy: on a toy model. Returns what `dapflow run --json`
+    recipe: a name of `dapflow recipes`, or a file with one; settings: `key=value` changes to it; toy: on a toy model. Returns what `dapflow run --json`
     prints about the iterations. Raises UserError for what the user can put right.
     """
     remember_server()
@@ -61,7 +61,7 @@ def command_of(recipe: str, iterations: int, settings: Sequence[str], toy: bool)
 
 def chosen(name: str, settings: Sequence[str], toy: bool) -> Recipe:
     """The recipe that a name, settings and the toy switch stand for. Raises UserError also for a judge that could not be asked."""
-    recipe = recipe_named(name)
+    recipe = find_recipe(name)
     wanted = change(toy_of(recipe) if toy else recipe, settings)
     check_judge(wanted, wanted.judge, labels=True)
     check_judge(wanted, wanted.evaluation.judge, labels=False)
@@ -71,8 +71,8 @@ def chosen(name: str, settings: Sequence[str], toy: bool) -> Recipe:
 def chain(recipe: Recipe, iterations: int, run: Callable[..., Iteration]) -> Iterator[Iteration]:
     """The loop: the only edge back is the new policy, the next iteration's input. `run`: `iterate`, or what stands in for it."""
     initial = register_model(recipe.policy, resolve(recipe.policy).digest)
-    policy, earlier_pairs = initial, list[DatasetRef]()
+    policy, earlier = initial, list[dict[str, DatasetRef]]()
     for number in range(1, iterations + 1):
-        done = run(recipe, number, policy, initial, earlier_pairs)
+        done = run(recipe, number, policy, initial, earlier)
         yield done
-        policy, earlier_pairs = done.policy, [*earlier_pairs, done.parts["pairs"]]
+        policy, earlier = done.policy, [*earlier, done.parts]

@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
 from rich.console import Console
@@ -75,7 +75,7 @@ def run(
     Parameters
     ----------
     recipe
-        Name of the recipe (`dapflow recipes` lists them).
+        Name of the recipe (`dapflow recipes` lists them), or a file with your own: ./mine.yaml, ./mine.py.
     iterations
         How many iterations there should be in all, each on top of the one before.
     """
@@ -128,18 +128,33 @@ def recipes(name: str | None = None, /, *, as_json: Json = False) -> None:
     Example: dapflow recipes rso
     """
     prepare(None)
-    import yaml
-
-    from flows.recipes import RECIPES, recipe_named
+    from flows.own import find_recipe
+    from flows.recipe import origins
+    from flows.recipes import RECIPES
 
     if name is not None:
-        values = recipe_named(name).model_dump(mode="json")
-        print(json.dumps(values) if as_json else yaml.safe_dump(values, sort_keys=False, allow_unicode=True).rstrip())
+        chosen = find_recipe(name)
+        print(json.dumps(chosen.model_dump(mode="json")) if as_json else in_full(chosen.model_dump(mode="json"), origins(chosen)))
     elif as_json:
         print(json.dumps([recipe.model_dump(mode="json") for recipe in RECIPES.values()]))
     else:
         for recipe in RECIPES.values():
-            print(f"{recipe.name:<18} {recipe.title} ({recipe.paper})")
+            print(f"{recipe.name:<19} {recipe.title} ({recipe.paper})")
+
+
+def in_full(values: dict[str, Any], origins: dict[str, str], prefix: str = "", depth: int = 0) -> str:
+    """A recipe as YAML, each value with where it comes from."""
+    import yaml
+
+    lines: list[str] = []
+    for key, value in values.items():
+        known = origins.get(f"{prefix}{key}")
+        if isinstance(value, dict) and known is None:
+            lines += [f"{'  ' * depth}{key}:", in_full(value, origins, f"{prefix}{key}.", depth + 1)]
+        else:
+            said = yaml.safe_dump({key: value}, default_flow_style=None, width=10_000, allow_unicode=True, sort_keys=False).strip()
+            lines.append("\n".join(f"{'  ' * depth}{line}" for line in said.splitlines()) + (f"  # {known}" if known else ""))
+    return "\n".join(lines)
 
 
 @app.command

@@ -7,18 +7,20 @@ from prefect import flow
 
 from flows.judges import Named, Who, judge_named, needs_baseline
 from flows.labelling import label, scored
+from flows.learning import LEARN, Now
 from flows.measuring import Candidate, measure, opponents_of
 from flows.recipe import Recipe
 from flows.self_judge import checked
 from storage import DatasetRef, ModelRef
 from tasks.policy import register_endpoint
+from tasks.preferences import PREFERENCES_FILE, load_preferences
 from tasks.prompts import PROMPTS_FILE, SEEDS_FILE, load_prompts
 from tasks.sampling import sample
 from tasks.seeds import derive_seed
 from tasks.self_instruct.steps import self_instruct
 from tasks.sources import find_source
 from tasks.sweep import choose_temperature
-from tasks.training.train import train
+from tasks.training.reward import train_reward_model
 
 
 class Iteration:
@@ -31,7 +33,7 @@ class Iteration:
 
 
 @flow(name="iteration", flow_run_name="{recipe.name} iteration {iteration}", validate_parameters=False, persist_result=False)
-def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef, earlier_pairs: list[DatasetRef]) -> Iteration:
+def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef, earlier: list[dict[str, DatasetRef]]) -> Iteration:
     """Policy t -> policy t+1, and how much better it is."""
     r, seed = recipe, derive_seed(recipe.seed, iteration)
     prompts, held_out = prompts_of(r, iteration, initial)
@@ -40,36 +42,39 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     scorer, measured_judge = checked(r, wanted, policy, initial)
 
     speaker = policy if r.sampler.of_the_policy else register_endpoint(r.sampler.endpoint.model)
-    sweep = sweep_of(r, iteration, speaker, initial, scorer, seed)
-    completions = sample(speaker, prompts, r.sampling, seed, r.sampler, sweep)
-    labelled = label(r, prompts, completions, scorer, baseline_of(r, initial, prompts, r.judge), seed)
-    trained = train(
-        policy=policy if r.init == "previous" else initial,
-        reference=policy if r.reference == "previous" else initial,
-        pairs=[*(earlier_pairs if r.pool == "all" else []), labelled["pairs"]],
-        loss=r.loss,
-        training=r.training,
-        system=r.sampling.system,
-        chat_template=r.sampling.chat_template,
+    labeller: Named = "reward-model" if r.annotated_prompts else r.judge
+    now = Now(
+        recipe=r,
+        iteration=iteration,
+        policy=policy,
+        initial=initial,
+        speaker=speaker,
+        prompts=prompts,
+        held_out=held_out,
+        scorer=scorer,
         seed=seed,
+        baseline=lambda some: baseline_of(r, initial, some, labeller),
+        sweep=lambda: sweep_of(r, iteration, speaker, initial, scorer, seed),
+        earlier=earlier,
     )
+    trained, parts = LEARN[r.data_of(iteration)](now)
 
     referee = referee_of(r, policy, initial)
     candidate = Candidate(
         policy=trained,
         before=policy,
-        start=policy if r.init == "previous" else initial,
+        start=now.start,
         initial=initial,
-        learned=[*earlier_pairs, labelled["pairs"]],
+        learned=[one.get("pairs", one.get("prompts", prompts)) for one in (*earlier, parts)],
         scorer=scorer,
         referee=referee,
-        scorer_baseline=baseline_of(r, initial, held_out, r.judge),
+        scorer_baseline=baseline_of(r, initial, held_out, labeller),
         referee_baseline=baseline_of(r, initial, held_out, r.evaluation.judge),
         opponents=opponents,
     )
     measured = measure(r, held_out, candidate)
-    judges = {"training": scorer, "evaluation": referee, **({} if wanted is scorer else {"self": wanted})}
-    return Iteration(trained, {"completions": completions, **labelled, **measured_judge, **measured}, judges)
+    judges = {"training": scorer, "evaluation": referee, "self": None if wanted is scorer else wanted}
+    return Iteration(trained, {**parts, **measured_judge, **measured}, {role: who for role, who in judges.items() if who is not None})
 
 
 def prompts_of(recipe: Recipe, iteration: int, initial: ModelRef) -> tuple[DatasetRef, DatasetRef]:
@@ -100,9 +105,9 @@ def slice_of(recipe: Recipe, iteration: int, count: int) -> DatasetRef:
     return load_prompts(source.name, source.digest, "train", p.held_out, first, count)
 
 
-def sweep_of(recipe: Recipe, iteration: int, speaker: ModelRef, initial: ModelRef, scorer: Who, seed: int) -> DatasetRef | None:
+def sweep_of(recipe: Recipe, iteration: int, speaker: ModelRef, initial: ModelRef, scorer: Who | None, seed: int) -> DatasetRef | None:
     """The temperature that suits this iteration's policy, tried on a few of its prompts."""
-    if not recipe.sweep.temperatures:
+    if scorer is None or not recipe.sweep.temperatures:
         return None
     few = slice_of(recipe, iteration, min(recipe.sweep.prompts, recipe.prompts.per_iteration))
     baseline = baseline_of(recipe, initial, few, recipe.judge)
@@ -111,9 +116,24 @@ def sweep_of(recipe: Recipe, iteration: int, speaker: ModelRef, initial: ModelRe
     return choose_temperature(verdicts, recipe.sweep.temperatures)
 
 
-def scorer_of(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> Who:
-    """Who labels the training pairs."""
+def scorer_of(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> Who | None:
+    """Who labels what is trained on; None where people have."""
+    if recipe.judge == "none":
+        return None
+    if recipe.annotated_prompts:
+        return _taught(recipe, policy, initial)
     return judge_named(recipe, recipe.judge, policy, initial, "reward")
+
+
+def _taught(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> ModelRef:
+    """A reward model that learned from the judge's labels on samples of the initial policy (RLAIF, arXiv 2309.00267)."""
+    annotator = judge_named(recipe, recipe.judge, policy, initial, "reward")
+    prompts, seed = slice_of(recipe, 1, recipe.annotated_prompts), derive_seed(recipe.seed, "annotation")
+    completions = sample(initial, prompts, recipe.sampling, seed, recipe.sampler.own)
+    pairs = label(recipe, prompts, completions, annotator, baseline_of(recipe, initial, prompts, recipe.judge), seed)["pairs"]
+    source = find_source(recipe.preferences.source, PREFERENCES_FILE)
+    test = load_preferences(source.name, source.digest, "test")
+    return train_reward_model(initial, pairs, test, recipe.reward, recipe.seed)
 
 
 def baseline_of(recipe: Recipe, initial: ModelRef, prompts: DatasetRef, named: Named) -> DatasetRef | None:

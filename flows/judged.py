@@ -37,10 +37,12 @@ def cost_figures(lake: Lake, iteration: Iteration) -> dict[str, Any]:
     catalogue, parts = lake.catalogue(), iteration.parts
     measured = set(catalogue.parents.get(parts["metrics"].version, {}).values())
     against = {parent for one in measured for parent in catalogue.parents.get(one, {}).values()}  # verdicts on other baselines
-    versions = {ref.version for ref in parts.values()} | measured | against
+    versions = {iteration.policy.version, *(ref.version for ref in parts.values())} | measured | against
     calls, tokens, usd = spent_on(lake, with_members(lake, versions))
-    paid, _, labels = spent_on(lake, with_members(lake, {parts[_LABELS].version}))
-    kept = lake.rows("SELECT count(*) AS n FROM pairs WHERE version = ? AND dropped IS NULL", [parts["pairs"].version])[0]["n"]
+    named = [parts[_LABELS].version] if _LABELS in parts else [iteration.policy.version]  # rounds keep their verdicts with their policy
+    paid, _, labels = spent_on(lake, with_members(lake, set(named)))
+    pairs = parts["pairs"].version if "pairs" in parts else iteration.policy.version
+    kept = lake.rows("SELECT count(*) AS n FROM pairs WHERE version = ? AND dropped IS NULL", [pairs])[0]["n"]
     return {"calls": calls, "tokens": tokens, "usd": usd, "usd_per_pair": labels / kept if kept and paid and labels is not None else None}
 
 

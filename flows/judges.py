@@ -75,17 +75,19 @@ def compares_itself(who: Who) -> TypeGuard[Comparing]:
     return not isinstance(who, Panel | Asked) and compares(who)
 
 
-def members_of(who: Who) -> list[By]:
+def members_of(who: Who | None) -> list[By]:
     """The single judges that a judge is made of."""
+    if who is None:
+        return []
     return list(who.members.values()) if isinstance(who, Panel) else [who.policy] if isinstance(who, Asked) else [who]
 
 
-def models_of(who: Who) -> list[ModelRef]:
+def models_of(who: Who | None) -> list[ModelRef]:
     """The models of the lake among them."""
     return [one for one in members_of(who) if isinstance(one, ModelRef)]
 
 
-def same_judge(one: Who, other: Who) -> bool:
+def same_judge(one: Who | None, other: Who | None) -> bool:
     """Whether some judge is in both: the same model, the same model behind a server whatever it is asked, the same program or person."""
     identities = [{by.endpoint.model if isinstance(by, LLM) else str(by) for by in members_of(who)} for who in (one, other)]
     return not identities[0].isdisjoint(identities[1])
@@ -115,6 +117,8 @@ def needs_baseline(recipe: Recipe, named: Named) -> bool:
 
 def check_judge(recipe: Recipe, named: Named, labels: bool) -> None:
     """Raise UserError for a judge that could not be asked, before anything is run. labels: whether it labels the training pairs."""
+    if named == "none":
+        return
     members = named.members.values() if isinstance(named, Composite) else [named]
     if isinstance(named, Composite):
         for member in members:

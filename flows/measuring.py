@@ -28,9 +28,10 @@ Opponent = ModelRef | DatasetRef
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A trained policy and what its measurement needs to know. before: the policy that the iteration began with; start: the one whose
-    weights it was trained from; learned: all pairs that it and its ancestors learned from, the newest last.
+    weights it was trained from; learned: all pairs that it and its ancestors learned from, the newest last;
+    of what learned from no pairs, the prompts.
 
-    scorer, referee: who labelled the pairs, and who measures the result; their baselines: an answer of the initial policy to each held-out
+    scorer, referee: who labelled what was learned from, None for people, and who measures the result; their baselines: an answer of the initial policy to each held-out
     prompt, for a judge that compares with one.
     """
 
@@ -39,7 +40,7 @@ class Candidate:
     start: ModelRef
     initial: ModelRef
     learned: list[DatasetRef]
-    scorer: Who
+    scorer: Who | None
     referee: Who
     scorer_baseline: DatasetRef | None
     referee_baseline: DatasetRef | None
@@ -51,14 +52,15 @@ def measure(r: Recipe, held_out: DatasetRef, one: Candidate) -> dict[str, Datase
     before, after = answers_of(r, one.before, held_out), answers_of(r, one.policy, held_out)
     overlap = find_overlap(held_out, one.learned, r.evaluation.overlap)
     judged = contest(held_out, before, after, one.referee, one.referee_baseline)
+    rewards = [None if one.scorer is None else score(held_out, answers, one.scorer, one.scorer_baseline) for answers in (before, after)]
     metrics = evaluate(
         one.policy,
         before=before,
         after=after,
         judged_before=judged.get("judged_before"),
         judged_after=judged.get("judged_after"),
-        reward_before=score(held_out, before, one.scorer, one.scorer_baseline),
-        reward_after=score(held_out, after, one.scorer, one.scorer_baseline),
+        reward_before=rewards[0],
+        reward_after=rewards[1],
         seed=r.seed,
         compared=judged.get("compared"),
         labelled_by=models_of(one.scorer),
@@ -122,8 +124,11 @@ def _distances(r: Recipe, one: Candidate) -> list[DatasetRef]:
     raw = {"n": 1, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "stop": ()}
     sampling = r.evaluation.sampling.model_copy(update=raw)
     own = sample(one.policy, few, sampling, derive_seed(r.seed, "kl"), r.sampler.own)
+    divergence = measure_divergence(one.policy, one.initial, few, own, sampling.system, sampling.chat_template, r.seed)
+    if one.learned[-1].kind != "pairs":  # from answers or in rounds: there are no pairs to be displaced
+        return [divergence]
     return [
-        measure_divergence(one.policy, one.initial, few, own, sampling.system, sampling.chat_template, r.seed),
+        divergence,
         measure_displacement(
             one.policy, one.start, one.learned[-1], r.evaluation.probes, r.sampling.system, r.sampling.chat_template, r.seed
         ),

@@ -58,7 +58,7 @@ def night(recipe: RecipeName = _FIRST, settings: tuple[str, ...] = (), toy: bool
             digest = resolve(wanted.policy).digest
             initial, line = register_model(wanted.policy, digest), line_of(opened, digest)
             policy = initial if line.policy is None else ModelRef("models", line.policy, 1)
-            done = iterate(wanted, line.slice, policy, initial, earlier_pairs(opened, policy))
+            done = iterate(wanted, line.slice, policy, initial, [{"pairs": pairs} for pairs in earlier_pairs(opened, policy)])
             record.made(line.slice, done.policy, done.parts["metrics"])
             decided = gate(wanted, line, done.policy, done.parts["metrics"])
             publish_report(done.policy, done.parts["metrics"])

@@ -150,6 +150,10 @@ def _tokens(recipe: Recipe, call: Call) -> dict[str, int]:
         return {"scored": round(share * characters / _CHARACTERS_PER_TOKEN)}
     if call.step == "train":
         accepted = min(recipe.acceptance.keep, recipe.sampling.n) if recipe.acceptance.rule == "rso" else recipe.sampling.n
-        pairs = recipe.prompts.per_iteration * pairs_of(recipe.pairing.rule, accepted) * len(arguments["pairs"])
+        pairs = sum(ref.rows for ref in arguments["pairs"])
+        if recipe.acceptance.rule == "rso":
+            pairs = recipe.prompts.per_iteration * pairs_of(recipe.pairing.rule, accepted) * len(arguments["pairs"])
         return {"trained": pairs * (2 * recipe.sampling.max_tokens + _PROMPT_TOKENS) * recipe.training.epochs}
+    if call.step == "train_on_answers":
+        return {"trained": arguments["answers"].rows * (recipe.sampling.max_tokens + _PROMPT_TOKENS) * recipe.training.epochs}
     return {}

@@ -4,11 +4,11 @@ RSO_HINGE = RSO.model_copy(update={"name": "rso-hinge", "loss": Loss.of("hinge_n
 """
 
 import difflib
-from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
 from flows.gate import Gate
 from storage import UserError
@@ -26,6 +26,7 @@ from tasks.preferences import Preferences
 from tasks.prompts import Prompts
 from tasks.sweep import Sweep
 from tasks.training.losses import Loss
+from tasks.training.online import Rounds
 from tasks.training.settings import RewardModel, Training
 
 
@@ -51,6 +52,7 @@ SelfTag = Annotated[SelfJudge, Tag("self")]
 HumanTag = Annotated[Human, Tag("human")]
 _TAGS = ("reward", "program", "llm", "composite", "self", "human")  # which of its kinds a judge is, in a field's place, is nobody's key
 _NAMED = {"members", "weights", "criteria"}  # their keys are the user's own names
+Item = TypeVar("Item")
 
 
 class Evaluation(BaseModel):
@@ -76,6 +78,19 @@ class Evaluation(BaseModel):
     exact: Exact = Exact()
 
 
+Data = Literal["samples", "preferences", "gold", "lists", "rounds"]
+
+
+class Improve(BaseModel):
+    """Several trainings on one iteration's samples, each on the better ones only (the improve steps of ReST)."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    thresholds: tuple[Annotated[float, Field(ge=0, lt=1)], ...] = Field(
+        default=(), description="acceptance.threshold of each training, one after the other; empty: one training, with acceptance as it is"
+    )
+    learning_rate_share: float = Field(default=0.5, gt=0, le=1, description="of the training before, at each further one")
+
+
 class Recipe(BaseModel):
     """What a method chooses. Everything that decides the result of a run is in here; the lake and the machine are not."""
 
@@ -93,12 +108,29 @@ class Recipe(BaseModel):
     sampler: Sampler = Sampler()
     sweep: Sweep = Sweep()
     reward: RewardModel = RewardModel()
+    annotated_prompts: int = Field(
+        default=0,
+        ge=0,
+        description="how many prompts' samples of the initial policy the judge labels, for a reward model that then judges in its place; 0: none",
+    )
     judge: Annotated[ProgramTag | LLMTag | CompositeTag | SelfTag | HumanTag, Discriminator(_kind_of_judge)] = Field(
         default="reward-model",
         description="who labels: `reward-model`, `policy` (itself; `mode`, `fallback`, ...), a program, an LLM (`endpoint.model`, ...), several "
-        "(`members.NAME`, `rule`), or `human` (`person`, `labels`, ...)",
+        "(`members.NAME`, `rule`), `human` (`person`, `labels`, ...), or `none`",
+    )
+    data: tuple[Data, ...] = Field(
+        default=("samples",),
+        min_length=1,
+        description="what it learns from, by iteration, the last one from then on: `samples` (its own, judged), `preferences` (people's "
+        "pairs), `gold` (people's chosen answer against its own sample), `lists` (people's answers and its own, judged together), "
+        "`rounds` (a batch sampled and judged before every optimiser step)",
+    )
+    trains_on: Literal["pairs", "answers"] = Field(
+        default="pairs", description="`pairs`, or the accepted `answers`: one by one or as ranked lists, as the loss takes them"
     )
     acceptance: Acceptance = Acceptance()
+    improve: Improve = Improve()
+    rounds: Rounds = Rounds()
     pairing: Pairing = Pairing()
     loss: Loss
     training: Training = Training()
@@ -107,10 +139,41 @@ class Recipe(BaseModel):
 
     init: Literal["previous", "initial"] = Field(default="previous", description="the weights an iteration starts from")
     reference: Literal["initial", "previous"] = Field(default="initial", description="the policy its loss is taken against")
-    pool: Literal["new", "all"] = Field(default="new", description="pairs it trains on: this iteration's, or all so far")
+    pool: Literal["new", "last-two", "all"] = Field(
+        default="new", description="what it trains on: this iteration's data, also the one's before, or all so far"
+    )
+
+    @field_validator("data", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return (value,) if isinstance(value, str) else value
+
+    def data_of(self, iteration: int) -> Data:
+        """What the iteration learns from, counted from 1."""
+        return self.data[min(iteration, len(self.data)) - 1]
+
+    def pooled(self, earlier: Sequence[Item], new: Item) -> list[Item]:
+        """Of each iteration's data so far, what is trained on."""
+        kept = {"new": 0, "last-two": 1, "all": len(earlier)}[self.pool]
+        return [*earlier[len(earlier) - min(kept, len(earlier)) :], new]
 
     @model_validator(mode="after")
     def _check(self) -> Self:
+        if self.judge == "none" and not {"preferences", "gold"}.issuperset(self.data):
+            raise ValueError("judge: `none` goes with data `preferences` and `gold` only: what is sampled has to be judged")
+        if "rounds" in self.data and self.sampler.engine != "transformers":
+            raise ValueError("data: `rounds` keep the policy in this process, so sampler.engine must be transformers")
+        if self.annotated_prompts and self.judge in ("reward-model", "none"):
+            raise ValueError("annotated_prompts: need a judge who labels them: an LLM, `policy` or a program")
+        if self.acceptance.rule in ("best", "threshold") and self.trains_on == "pairs":
+            raise ValueError(f"acceptance.rule={self.acceptance.rule} leaves nothing to pair: set trains_on to answers")
+        if self.improve.thresholds and (self.trains_on != "answers" or self.acceptance.rule != "threshold"):
+            raise ValueError("improve.thresholds: goes with trains_on=answers and acceptance.rule=threshold")
+        needed = self.loss.registered.answers
+        if self.trains_on == "answers" and needed > 1 and self.acceptance.rule in ("best", "threshold"):
+            raise ValueError(
+                f"the loss {self.loss.name} ranks answers, and acceptance.rule={self.acceptance.rule} leaves too few: set it to all"
+            )
         if isinstance(self.judge, Prompted | Human) and self.judge.compares and (sentence := self.without_scores()):
             raise ValueError(sentence)
         return self
@@ -121,6 +184,7 @@ class Recipe(BaseModel):
             f"acceptance.rule={self.acceptance.rule}": self.acceptance.rule != "all",
             f"pairing.rule={self.pairing.rule}": self.pairing.rule != "first-round",
             "sweep": bool(self.sweep.temperatures),
+            "trains_on=answers": self.trains_on == "answers" and not self.annotated_prompts,
         }
         if wrong := [key for key, needs_scores in scored.items() if needs_scores]:
             return (
@@ -149,6 +213,41 @@ def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
             raise UserError(f"--set {setting}: the value cannot be read as YAML: quote it.") from error
         _put(values, key.strip(), value)
     return validated(values)
+
+
+def merged(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with changes, nested as in YAML or under dotted keys. Raises UserError that names the key."""
+    values = recipe.model_dump()
+    for key, value in _leaves(changes, recipe.model_dump()):
+        _put(values, key, value)
+    return validated(values)
+
+
+def _leaves(changes: dict[str, Any], values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Changed keys, dotted; a loss changes as a whole, and so do values that are no settings of their own."""
+    for key, value in changes.items():
+        held = values.get(key) if isinstance(values, dict) else None
+        if isinstance(value, dict) and (isinstance(held, dict) or key == "judge") and key not in ("loss", "criteria"):
+            yield from _leaves(value, held, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def origins(recipe: Recipe) -> dict[str, str]:
+    """Where each value of a recipe comes from, by dotted key: the recipe itself, or a default, with what the key is for."""
+    return dict(_origins(recipe, ""))
+
+
+def _origins(settings: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
+    for name, field in type(settings).model_fields.items():
+        value, key = getattr(settings, name), f"{prefix}{name}"
+        if isinstance(value, BaseModel) and not isinstance(value, Loss):
+            yield from _origins(value, f"{key}.")
+        elif isinstance(value, Loss):
+            yield key, f"recipe; {value.registered.source}"
+        else:
+            own = field.is_required() or value != field.get_default(call_default_factory=True)
+            yield key, f"{'recipe' if own else 'default'}{f'; {field.description}' if field.description else ''}"
 
 
 def validated(values: dict[str, Any]) -> Recipe:

@@ -1,12 +1,18 @@
 """The recipes: one entry per method. A new one is a value here; its choices are explained in flows/recipe.py."""
 
-from flows.recipe import Evaluation, Recipe
+from typing import Any
+
+from flows.recipe import Evaluation, Improve, Recipe
 from storage import UserError
 from tasks.acceptance import Acceptance
 from tasks.engines.base import Sampling
+from tasks.engines.endpoint import Endpoint
+from tasks.judges.llm import LLM
 from tasks.pairing import Pairing
 from tasks.prompts import Prompts
+from tasks.sweep import Sweep
 from tasks.training.losses import Loss
+from tasks.training.online import Rounds
 from tasks.training.settings import RewardModel, Training
 
 _BRIEF = "You are a helpful assistant. Answer in one to three sentences."
@@ -38,7 +44,222 @@ SFT_SAMPLE_RANK = RSO.model_copy(
     }
 )
 
-RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (RSO, RSO_HINGE, SFT_SAMPLE_RANK)}
+_SCALED: dict[str, Any] = {  # what every method has in common here: data, sizes and rates for a model of 135M weights
+    "prompts": RSO.prompts,
+    "training": RSO.training,
+    "reward": RSO.reward,
+    "evaluation": RSO.evaluation,
+    "sampling": _ANSWER,
+}
+
+DPO = Recipe(
+    **_SCALED,
+    name="dpo",
+    title="direct preference optimisation on people's pairs",
+    paper="Rafailov et al. 2023, arXiv 2305.18290",
+    data=("preferences",),
+    judge="none",
+    loss=Loss.of("sigmoid_norm", beta=0.1),
+)
+
+IPO = DPO.model_copy(
+    update={
+        "name": "ipo",
+        "title": "identity preference optimisation on people's pairs",
+        "paper": "Azar et al. 2023, arXiv 2310.12036",
+        "loss": Loss.of("ipo", tau=0.1),
+    }
+)
+
+SLIC_HF = DPO.model_copy(
+    update={
+        "name": "slic-hf",
+        "title": "sequence likelihood calibration on people's pairs (SLiC-HF direct)",
+        "paper": "Zhao et al. 2023, arXiv 2305.10425",
+        "loss": Loss.of("slic_hf", delta=1.0, lambda_=0.01),
+    }
+)
+
+SLIC_HF_SAMPLE_RANK = SLIC_HF.model_copy(
+    update={
+        "name": "slic-hf-sample-rank",
+        "title": "sequence likelihood calibration on the policy's own samples, ranked by knockout",
+        "data": ("samples",),
+        "judge": "reward-model",
+        "sampling": RSO.sampling,
+        "acceptance": Acceptance(rule="all"),
+        "pairing": Pairing(rule="tournament"),
+    }
+)
+
+ITERATIVE_DPO = Recipe(
+    **_SCALED | {"sampling": RSO.sampling.model_copy(update={"n": 4})},
+    name="iterative-dpo",
+    title="DPO on people's pairs, then also on own samples, best against worst by a frozen reward model",
+    paper="Xu et al. 2023, arXiv 2312.16682, section 4",
+    data=("preferences", "samples"),
+    judge="reward-model",
+    acceptance=Acceptance(rule="all"),
+    pairing=Pairing(rule="best-worst"),
+    loss=Loss.of("sigmoid_norm", beta=0.1),
+    reference="previous",
+    pool="all",
+)
+
+PAIRWISE_CRINGE = ITERATIVE_DPO.model_copy(
+    update={
+        "name": "pairwise-cringe",
+        "title": "the pairwise Cringe loss on people's pairs, then also on own samples, best against worst",
+        "paper": "Xu et al. 2023, arXiv 2312.16682",
+        "loss": Loss.of("pairwise_cringe", b=-10.0, tau=10.0, alpha=0.005, k=5),
+    }
+)
+
+REJECTION_SAMPLING = Recipe(
+    **_SCALED
+    | {
+        "training": Training(learning_rate=2e-5, batch_size=8, epochs=2, schedule="cosine", weight_decay=0.1),
+        "reward": RewardModel(layers=8, margins="small"),
+        "sampling": _ANSWER.model_copy(update={"n": 8, "top_k": 0}),
+    },
+    name="rejection-sampling",
+    title="fine-tuning of the initial policy on the best of N, over the samples of all iterations",
+    paper="Touvron et al. 2023 (Llama 2), arXiv 2307.09288, section 3.2.3",
+    sweep=Sweep(temperatures=(0.7, 1.0, 1.3), prompts=8),
+    trains_on="answers",
+    acceptance=Acceptance(rule="best"),
+    loss=Loss.of("nll"),
+    init="initial",
+    pool="all",
+)
+
+REST = Recipe(
+    **_SCALED | {"sampling": _ANSWER.model_copy(update={"n": 8})},
+    name="rest",
+    title="reinforced self-training: grow by own samples, improve on those above rising thresholds",
+    paper="Gulcehre et al. 2023, arXiv 2308.08998",
+    trains_on="answers",
+    acceptance=Acceptance(rule="threshold"),
+    improve=Improve(thresholds=(0.5, 0.7, 0.85), learning_rate_share=0.5),
+    loss=Loss.of("nll"),
+    pool="all",
+)
+
+RRHF = Recipe(
+    **_SCALED
+    | {
+        "training": Training(learning_rate=2e-5, batch_size=8, epochs=3, schedule="cosine", warmup_steps=1),
+        "sampling": _ANSWER.model_copy(update={"n": 4, "temperature": 0.8, "top_k": 0}),
+    },
+    name="rrhf",
+    title="ranking of people's answers and own samples in one list each",
+    paper="Yuan et al. 2023, arXiv 2304.05302",
+    data=("lists",),
+    trains_on="answers",
+    acceptance=Acceptance(rule="all"),
+    loss=Loss.of("rrhf", rank_weight=1.0),
+)
+
+SPIN = Recipe(
+    **_SCALED
+    | {
+        "training": Training(learning_rate=2e-5, batch_size=8, epochs=2, warmup_steps=2),
+        "sampling": _ANSWER.model_copy(update={"temperature": 1.0, "top_k": 0}),
+    },
+    name="spin",
+    title="self-play: people's answers against those of the previous iterate, which is the reference",
+    paper="Chen et al. 2024, arXiv 2401.01335",
+    data=("gold",),
+    judge="none",
+    loss=Loss.of("spin", lambda_=0.1),
+    reference="previous",
+    pool="last-two",
+)
+
+CLICK = Recipe(
+    **_SCALED
+    | {
+        "training": Training(learning_rate=2e-5, batch_size=8, epochs=2),
+        "sampling": _ANSWER.model_copy(update={"n": 8, "temperature": 1.0, "top_p": 0.9, "top_k": 0}),
+    },
+    name="click",
+    title="contrast of own samples that a classifier calls good with likelier ones that it calls bad",
+    paper="Zheng et al. 2023, arXiv 2306.03350",
+    judge="reward-model",
+    acceptance=Acceptance(rule="all"),
+    pairing=Pairing(rule="contrast"),
+    loss=Loss.of("click", margin=20.0, weight=0.5),
+)
+
+SELF_REWARDING = Recipe(
+    **_SCALED | {"sampling": _ANSWER.model_copy(update={"n": 4, "top_p": 0.9, "top_k": 0})},
+    name="self-rewarding",
+    title="the policy judges its own samples, best against worst, DPO from and against itself",
+    paper="Yuan et al. 2024, arXiv 2401.10020",
+    judge="policy",
+    acceptance=Acceptance(rule="all"),
+    pairing=Pairing(rule="best-worst"),
+    loss=Loss.of("sigmoid_norm", beta=0.1),
+    reference="previous",
+)
+
+OAIF = Recipe(
+    **_SCALED
+    | {
+        "sampling": _ANSWER.model_copy(update={"n": 2, "temperature": 0.9, "top_k": 0}),
+        "prompts": RSO.prompts.model_copy(update={"schedule": "same"}),
+    },
+    name="oaif",
+    title="online feedback: two samples judged, one optimiser step, and again, against a fixed reference",
+    paper="Guo et al. 2024, arXiv 2402.04792",
+    data=("rounds",),
+    judge="reward-model",
+    acceptance=Acceptance(rule="all"),
+    loss=Loss.of("sigmoid_norm", beta=0.1),
+    rounds=Rounds(count=24, prompts=8),
+)
+
+OAIF_IPO = OAIF.model_copy(update={"name": "oaif-ipo", "title": f"{OAIF.title}, IPO loss", "loss": Loss.of("ipo", tau=1.0)})
+
+OAIF_SLIC = OAIF.model_copy(
+    update={"name": "oaif-slic", "title": f"{OAIF.title}, hinge-norm loss", "loss": Loss.of("hinge_norm", gamma=0.002)}
+)
+
+RLHF = Recipe(
+    **_SCALED | {"sampling": _ANSWER.model_copy(update={"n": 4, "temperature": 1.0, "top_k": 0})},
+    name="rlhf",
+    title="reward model, then policy gradient with a KL penalty (REINFORCE, leave-one-out baseline)",
+    paper="Ouyang et al. 2022, arXiv 2203.02155; Ahmadian et al. 2024, arXiv 2402.14740",
+    data=("rounds",),
+    trains_on="answers",
+    judge="reward-model",
+    acceptance=Acceptance(rule="all"),
+    loss=Loss.of("reinforce", beta=0.05),
+    rounds=Rounds(count=24, prompts=8),
+)
+
+RLAIF = RLHF.model_copy(
+    update={
+        "name": "rlaif",
+        "title": "an LLM labels own samples, a reward model learns its soft labels, then policy gradient as in rlhf",
+        "paper": "Lee et al. 2023, arXiv 2309.00267",
+        "judge": LLM(endpoint=Endpoint(model="gpt-4.1-mini")),
+        "annotated_prompts": 96,
+    }
+)
+
+RLAIF_DIRECT = RLHF.model_copy(
+    update={
+        "name": "rlaif-direct",
+        "title": "policy gradient on the scores, 1 to 10, that an LLM gives",
+        "paper": "Lee et al. 2023, arXiv 2309.00267, section 2.3",
+        "judge": LLM(endpoint=Endpoint(model="gpt-4.1-mini"), mode="ten"),
+    }
+)
+
+_ALL = (RSO, RSO_HINGE, SFT_SAMPLE_RANK, REJECTION_SAMPLING, ITERATIVE_DPO, PAIRWISE_CRINGE, SELF_REWARDING, OAIF, OAIF_IPO, OAIF_SLIC)
+_ALL += (DPO, IPO, SLIC_HF, SLIC_HF_SAMPLE_RANK, RRHF, CLICK, SPIN, REST, RLHF, RLAIF, RLAIF_DIRECT)
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 
 
 def recipe_named(name: str) -> Recipe:
@@ -49,7 +270,10 @@ def recipe_named(name: str) -> Recipe:
 
 
 def toy(recipe: Recipe) -> Recipe:
-    """The same DAG on a toy model made on the spot: seconds, to check an installation. It aligns nothing worth having."""
+    """The same DAG on a toy model made on the spot: seconds, to check an installation. It aligns nothing worth having.
+
+    It can judge nothing either, and asks nobody over the network: where a language model would judge, a program does.
+    """
     small = {"max_tokens": 12, "n": min(recipe.sampling.n, 4)}
     answer = recipe.evaluation.sampling.model_copy(update={"max_tokens": 12})
     shallow = {"layers": 1}
@@ -58,10 +282,15 @@ def toy(recipe: Recipe) -> Recipe:
     return recipe.model_copy(
         update={
             "policy": "toy",
+            "rounds": Rounds(count=min(recipe.rounds.count, 3), prompts=min(recipe.rounds.prompts, 4)),
+            "annotated_prompts": min(recipe.annotated_prompts, 24),
             "prompts": recipe.prompts.model_copy(update={"per_iteration": 12, "held_out": 16, "generate": generate.model_copy(update=few)}),
             "sampling": recipe.sampling.model_copy(update=small),
             "reward": recipe.reward.model_copy(update=shallow),
-            "training": recipe.training.model_copy(update={"learning_rate": 2e-4}),
+            "training": recipe.training.model_copy(
+                update={"learning_rate": 2e-4 if recipe.trains_on == "pairs" and "rounds" not in recipe.data else 5e-5}
+            ),
+            "judge": "shorter" if recipe.judge == "policy" or isinstance(recipe.judge, LLM) else recipe.judge,
             "evaluation": recipe.evaluation.model_copy(
                 update={"sampling": answer, "judge": judge.model_copy(update=shallow) if isinstance(judge, RewardModel) else judge}
             ),

@@ -20,7 +20,7 @@ from tasks.step import rows_if_made
 STOP = "stop"
 
 
-def checked(recipe: Recipe, who: Who, policy: ModelRef, initial: ModelRef) -> tuple[Who, dict[str, DatasetRef]]:
+def checked(recipe: Recipe, who: Who | None, policy: ModelRef, initial: ModelRef) -> tuple[Who | None, dict[str, DatasetRef]]:
     """A judge that is not the policy as it is; the policy where it is better than chance, else its fallback. Raises UserError to stop."""
     if not isinstance(who, Asked):
         return who, {}

@@ -11,12 +11,16 @@ from storage import Lake, ModelRef
 def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
     """The figures of one iteration: rates and shares in [0, 1], rewards in the reward model's logits, lengths in tokens."""
     metrics = {row["name"]: row for row in lake.rows_of(iteration.parts["metrics"])}
-    accepted, pairs = iteration.parts.get("acceptances"), lake.rows_of(iteration.parts["pairs"])
-    acceptances = [] if accepted is None else lake.rows_of(accepted)  # none where a judge compared
+    accepted = iteration.parts.get("acceptances")
+    made = iteration.parts.get("pairs")
+    pairs = lake.rows("SELECT dropped FROM pairs WHERE version = ?", [(made or iteration.policy).version])
+    acceptances = lake.rows(
+        "SELECT * FROM acceptances WHERE version = ?", [(accepted or iteration.policy).version]
+    )  # none where a judge compared
     able = [row for row in acceptances if row["note"] is None]
     dropped = Counter(row["dropped"] for row in pairs if row["dropped"])
     dropped.update(row["note"] for row in acceptances if row["note"])
-    if accepted is None:
+    if accepted is None and "verdicts" in iteration.parts:
         dropped.update(row["outcome"] for row in lake.rows_of(iteration.parts["verdicts"]) if row["other_id"] is None)
     return {
         "policy": iteration.policy.version,
@@ -30,6 +34,7 @@ def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
         "max_lag": _lag(lake, iteration.policy),
         "acceptance_rate": sum(row["accepted"] for row in able) / len(able) if able else 0.0 if accepted else None,
         "pairs": sum(row["dropped"] is None for row in pairs),
+        "answers": 0 if pairs else sum(row["accepted"] for row in able),  # trained on as they are
         "dropped": dict(sorted(dropped.items())),
         "judges": {role: judge_figures(lake, iteration, role) for role in iteration.judges},
         "judging": cost_figures(lake, iteration),

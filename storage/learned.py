@@ -55,11 +55,17 @@ def _selection(lake: Lake, model: str) -> str:
     learned = [
         one for role, one in parents.items() if role != _TESTED and one in catalogue.versions and catalogue.versions[one].kind == "pairs"
     ]
-    above = {one for version in learned for one in catalogue.sources(version) if one in catalogue.versions}
-    of = {kind: [one for one in above if catalogue.versions[one].kind == kind] for kind in ("completions", "acceptances", "verdicts")}
-    return f"""WITH own AS (SELECT * FROM pairs WHERE version IN ({_listed(learned)})),
+    lists = [one for one in parents.values() if one in catalogue.versions and catalogue.versions[one].kind == "acceptances"]
+    above = {one for version in [*learned, *lists] for one in catalogue.sources(version) if one in catalogue.versions}
+    kinds = ("completions", "acceptances", "verdicts")
+    of = {
+        kind: [model, *(one for one in above if catalogue.versions[one].kind == kind)] for kind in kinds
+    }  # rounds keep theirs with the model
+    of["acceptances"] += lists
+    return f"""WITH own AS (SELECT * FROM pairs WHERE version IN ({_listed([model, *learned])})),
     trained AS (SELECT * FROM own WHERE dropped IS NULL),
-    used AS (SELECT chosen_id AS id FROM trained UNION SELECT rejected_id FROM trained),
+    used AS (SELECT chosen_id AS id FROM trained UNION SELECT rejected_id FROM trained
+        UNION SELECT completion_id FROM acceptances WHERE version IN ({_listed([model, *lists])}) AND accepted),
     answers AS (SELECT id, policy, seed FROM completions WHERE version IN ({_listed(of["completions"])}) AND id IN (FROM used)),
     taken AS (SELECT * FROM acceptances WHERE version IN ({_listed(of["acceptances"])}) AND completion_id IN (FROM used)),
     said AS (SELECT * FROM verdicts WHERE version IN ({_listed(of["verdicts"])})

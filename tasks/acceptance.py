@@ -22,9 +22,13 @@ class Acceptance(BaseModel):
     """How candidates are thinned before they are paired."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    rule: Literal["rso", "all"] = Field(default="rso", description="`rso`: Algorithm 1; `all`: every candidate (sft-sample-rank)")
+    rule: Literal["rso", "all", "best", "threshold"] = Field(
+        default="rso",
+        description="`rso`: Algorithm 1; `all`: every candidate; of finished ones, `best`: a prompt's best; `threshold`: those above it",
+    )
     beta: float = Field(default=0.5, gt=0, description="temperature of exp(reward / beta); small keeps the best, large keeps any")
-    keep: int = Field(default=8, ge=2, description="candidates accepted per prompt")
+    keep: int = Field(default=8, ge=2, description="candidates that `rso` accepts per prompt")
+    threshold: float = Field(default=0.7, ge=0, lt=1, description="share of all scored candidates that an accepted one must be above")
 
 
 @dataclass(frozen=True, kw_only=True)

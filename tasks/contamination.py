@@ -51,7 +51,7 @@ def find_overlap(out: Out, held_out: DatasetRef, pairs: list[DatasetRef], limits
     """Rows about held-out prompts (subject: the prompt; name: `overlap_...` for one that is left out, `similar_rouge_l` for one that is not;
     note: the training prompt), and two about the version: `contaminated_prompts` and `similar_prompts`."""
     prompts = out.lake.rows_of(held_out)
-    trained = {row["prompt"] for ref in pairs for row in out.lake.rows_of(ref) if row["dropped"] is None}
+    trained = {row["prompt"] for ref in pairs for row in out.lake.rows_of(ref) if row.get("dropped") is None}
     found = list(
         overlaps([row["prompt"] for row in prompts], sorted(trained), limits, lambda done: out.progress(done, len(prompts), "prompts"))
     )

@@ -32,7 +32,7 @@ def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, baseli
     """
     asked = asked_prompts(out.lake, prompts, by)
     answers = [] if baseline is None else out.lake.rows_of(baseline)
-    with _judge_for(out, by, {asked[row["prompt_id"]]["prompt"]: row["text"] for row in answers}) as judge:
+    with judge_for(out, by, {asked[row["prompt_id"]]["prompt"]: row["text"] for row in answers}) as judge:
         write_scores(out, asked, out.lake.rows_of(completions), judge)
 
 
@@ -56,7 +56,8 @@ def write_scores(out: Out, prompts: Mapping[str, Mapping[str, Any]], rows: Seque
 
 
 @contextmanager
-def _judge_for(out: Out, by: By, baselines: Mapping[str, str]) -> Iterator[Judge]:
+def judge_for(out: Out, by: By, baselines: Mapping[str, str]) -> Iterator[Judge]:
+    """Whoever judges, for as long as the block lasts. baselines: an answer by prompt, for a judge that compares."""
     if isinstance(by, LLM):
         with llm_judge(out.lake, out.version, by, out.say) as judge:
             yield judge

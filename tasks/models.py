@@ -4,6 +4,7 @@
 Test: pytest tests/tasks/test_models.py
 """
 
+import gc
 import hashlib
 import os
 from collections.abc import Callable
@@ -98,6 +99,14 @@ def end_ids(loaded: Loaded) -> set[int]:
 def release() -> None:
     """Let go of every model in memory."""
     _load.cache_clear()
+
+
+def models_in_memory() -> tuple[int, int]:
+    """How many language models this process holds, and the bytes of their weights (those that two share count once)."""
+    # type, not isinstance: that would wake lazy objects, which warn
+    models = [one for one in gc.get_objects() if issubclass(type(one), PreTrainedModel) and one.can_generate()]
+    sizes = {weight.data_ptr(): weight.numel() * weight.element_size() for model in models for weight in model.parameters()}
+    return len(models), sum(sizes.values())
 
 
 def _read(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:

@@ -21,8 +21,10 @@ class Pairing(BaseModel):
     """How the accepted candidates of a prompt meet."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    rule: Literal["first-round", "tournament", "best-worst"] = Field(
-        default="first-round", description="`first-round`: n/2 disjoint pairs; `tournament`: knockout, n-1 pairs; `best-worst`: one pair"
+    rule: Literal["first-round", "tournament", "best-worst", "contrast"] = Field(
+        default="first-round",
+        description="`first-round`: n/2 disjoint pairs; `tournament`: knockout, n-1 pairs; `best-worst`: one pair; `contrast`: each answer "
+        "that scores 0 or less under a less likely one that scores more",
     )
 
 
@@ -34,6 +36,7 @@ class Candidate:
     text: str
     reward: float
     finished: bool  # it ended by itself rather than at the token limit
+    logp: float = 0.0  # of its tokens under the policy that sampled it, nats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +89,29 @@ def best_worst(candidates: Sequence[Candidate], rng: Random) -> list[Pair]:
     return [compare(order[-1], order[0])] if len(order) > 1 else []
 
 
+def contrast(candidates: Sequence[Candidate], rng: Random) -> list[Pair]:
+    """Good (reward above 0) against bad (CLICK, arXiv 2306.03350, section 3.3): a bad answer meets a good one that is less likely, of those
+    the likeliest that is left, for it is there that the policy still has to change."""
+    good = sorted((one for one in candidates if one.reward > 0), key=lambda candidate: -candidate.logp)
+    pairs: list[Pair] = []
+    for bad in rng.sample([one for one in candidates if one.reward <= 0], sum(one.reward <= 0 for one in candidates)):
+        if found := next((one for one in good if one.logp < bad.logp), None):
+            good.remove(found)
+            pairs.append(compare(found, bad))
+    return pairs
+
+
 RULES: dict[str, Callable[[Sequence[Candidate], Random], list[Pair]]] = {
     "first-round": first_round,
     "tournament": tournament,
     "best-worst": best_worst,
+    "contrast": contrast,
 }
 
 
 def pairs_of(rule: str, candidates: int) -> int:
     """How many pairs a rule makes of so many candidates."""
-    return {"first-round": candidates // 2, "tournament": candidates - 1, "best-worst": 1}[rule]
+    return {"first-round": candidates // 2, "tournament": candidates - 1, "best-worst": 1, "contrast": candidates // 2}[rule]
 
 
 def _expected(prompts: DatasetRef, completions: DatasetRef, pairing: Pairing, **_: Any) -> int:
@@ -110,7 +126,8 @@ def pair(out: Out, prompts: DatasetRef, completions: DatasetRef, acceptances: Da
     candidates: dict[str, list[Candidate]] = defaultdict(list)
     for row in out.lake.rows_of(acceptances):
         if row["accepted"]:
-            candidates[row["prompt_id"]].append(_candidate(sampled[row["completion_id"]], row["reward"]))
+            completion = sampled[row["completion_id"]]
+            candidates[row["prompt_id"]].append(_candidate(completion, row["reward"], sum(completion["logprobs"])))
     rows: list[dict[str, Any]] = []
     for prompt_id, accepted in candidates.items():
         rng = generator(seed, "pair", prompt_id.rsplit("-", 1)[1])
@@ -160,6 +177,6 @@ def _row(match: Pair, prompt_id: str, prompt: str) -> dict[str, Any]:
     )
 
 
-def _candidate(completion: Mapping[str, Any], reward: float) -> Candidate:
+def _candidate(completion: Mapping[str, Any], reward: float, logp: float = 0.0) -> Candidate:
     finished = completion["finish_reason"] == "stop"
-    return Candidate(id=completion["id"], text=completion["text"], reward=reward, finished=finished)
+    return Candidate(id=completion["id"], text=completion["text"], reward=reward, finished=finished, logp=logp)

@@ -65,7 +65,7 @@ def fit(
             rate = settings.learning_rate_at(step, len(batches))
             batch = [groups[index] for index in indices]
             late = time.monotonic() - saved > 60 * settings.checkpoint_every_minutes
-            log, late = _train_step(model, batch, loss, settings, scorer, optimizer, rate, seed, step, epoch, ranks, late)
+            log, late = train_step(model, batch, loss, settings, scorer, optimizer, rate, seed, step, epoch, ranks, late)
             logs.append(log)
             if on_step is not None:
                 on_step(log)
@@ -76,7 +76,7 @@ def fit(
     return logs
 
 
-def _train_step(
+def train_step(
     model: PreTrainedModel,
     batch: Sequence[Group],
     loss: Loss,

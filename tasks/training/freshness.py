@@ -10,16 +10,37 @@ from typing import Any
 from storage import Lake, ModelRef, UserError
 
 
-def oldest(lake: Lake, policy: ModelRef, samplers: Sequence[str | None], steps: int) -> int | None:
-    """The lag of the last of `steps` optimiser steps from `policy` on, for the oldest sample; None where some sample is not its own.
+def sample_ages(lake: Lake, policy: ModelRef, samplers: Sequence[str | None]) -> list[int | None]:
+    """How many optimiser steps before `policy` each answer was sampled; None where it is not the policy's own.
 
     samplers: model version that sampled each answer, None for an answer from outside. A sample is a policy's own when the policy, or one
     that it was trained from, has sampled it.
     """
     ages = _ages(lake, policy.version)
-    if any(sampler not in ages for sampler in samplers):
-        return None
-    return max((ages[sampler] for sampler in samplers if sampler is not None), default=0) + steps - 1
+    return [None if sampler is None else ages.get(sampler) for sampler in samplers]
+
+
+def oldest(lake: Lake, policy: ModelRef, samplers: Sequence[str | None], steps: int) -> int | None:
+    """The lag of the last of `steps` optimiser steps from `policy` on, for the oldest sample; None where some sample is not its own."""
+    return largest_lag(sample_ages(lake, policy, samplers), steps)
+
+
+def largest_lag(ages: Sequence[int | None], steps: int) -> int | None:
+    """The same of known ages."""
+    own = [age for age in ages if age is not None]
+    return None if len(own) < len(ages) else max(own, default=0) + steps - 1
+
+
+def age_figures(ages: Sequence[int | None], steps: int) -> list[dict[str, Any]]:
+    """How on-policy a training was, as metrics: the share of answers that the policy being trained has sampled; of those, the mean lag over
+    all steps; and the largest lag, where all are its own."""
+    own = [age for age in ages if age is not None]
+    figures: list[tuple[str, float | None, str]] = [
+        ("own_share", len(own) / len(ages) if ages else None, "share of answers"),
+        ("mean_lag", sum(own) / len(own) + (steps - 1) / 2 if own else None, "optimiser steps"),
+        ("max_lag", largest_lag(ages, steps), "optimiser steps"),
+    ]
+    return [{"name": name, "value": value, "unit": unit} for name, value, unit in figures if value is not None]
 
 
 def require_fresh(lag: int | None, max_lag: int | None) -> None:

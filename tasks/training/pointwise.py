@@ -36,10 +36,11 @@ class Scorer:
         return [features.double() @ self.weight + self.bias for features in found]
 
 
-def fit_head(features: Tensor, margins: Tensor) -> tuple[Tensor, float]:
+def fit_head(features: Tensor, margins: Tensor, certain: Tensor | None = None) -> tuple[Tensor, float]:
     """The linear head that minimises the Bradley-Terry loss with a ridge penalty chosen by cross-validation.
 
-    features fp64 [pairs, 2, width], chosen first; margins [pairs]. Returns the weight [width] and the bias that centres the scores.
+    features fp64 [pairs, 2, width], chosen first; margins [pairs]; certain [pairs]: the probability that chosen is better, None for 1
+    (soft labels, RLAIF, arXiv 2309.00267). Returns the weight [width] and the bias that centres the scores.
     Raises UserError for fewer pairs than folds.
     """
     if len(features) < 2 * _FOLDS:
@@ -47,18 +48,19 @@ def fit_head(features: Tensor, margins: Tensor) -> tuple[Tensor, float]:
     scale = features.std(dim=(0, 1)) + 1e-6
     differences = (features[:, 0] - features[:, 1]) / scale
     width = features.shape[-1]
-    best = min(_PENALTIES, key=lambda penalty: _validation_loss(differences, margins, penalty * width))
-    weight = _newton(differences, margins, best * width) / scale
+    doubt = torch.zeros_like(margins) if certain is None else 1 - certain
+    best = min(_PENALTIES, key=lambda penalty: _validation_loss(differences, margins, doubt, penalty * width))
+    weight = _newton(differences, margins, doubt, best * width) / scale
     return weight, -float((features @ weight).mean())
 
 
-def _newton(differences: Tensor, margins: Tensor, penalty: float) -> Tensor:
-    """argmin_w sum BT(differences w) + penalty/2 |w|^2: convex, so Newton's method."""
+def _newton(differences: Tensor, margins: Tensor, doubt: Tensor, penalty: float) -> Tensor:
+    """argmin_w sum (1 - doubt) BT(z) + doubt BT(-z) + penalty/2 |w|^2, z = differences w: convex, so Newton's method."""
     weight = differences.new_zeros(differences.shape[1])
     identity = torch.eye(len(weight), dtype=weight.dtype)
     for _ in range(50):
         wrong = torch.sigmoid(margins - differences @ weight)  # sigma(-(z - m)), the slope of the loss at z
-        gradient = penalty * weight - differences.T @ wrong
+        gradient = penalty * weight - differences.T @ (wrong - doubt)
         curvature = (differences.T * (wrong * (1 - wrong))) @ differences + penalty * identity
         change = torch.linalg.solve(curvature, gradient)
         weight = weight - change
@@ -67,13 +69,14 @@ def _newton(differences: Tensor, margins: Tensor, penalty: float) -> Tensor:
     return weight
 
 
-def _validation_loss(differences: Tensor, margins: Tensor, penalty: float) -> float:
+def _validation_loss(differences: Tensor, margins: Tensor, doubt: Tensor, penalty: float) -> float:
     fold = torch.arange(len(differences)) % _FOLDS
     total = 0.0
     for number in range(_FOLDS):
-        weight = _newton(differences[fold != number], margins[fold != number], penalty)
+        weight = _newton(differences[fold != number], margins[fold != number], doubt[fold != number], penalty)
         scores = differences[fold == number] @ weight
-        total += float(bradley_terry(scores, torch.zeros_like(scores)).sum())
+        unsure, zero = doubt[fold == number], torch.zeros_like(scores)
+        total += float(((1 - unsure) * bradley_terry(scores, zero) + unsure * bradley_terry(-scores, zero)).sum())
     return total
 
 

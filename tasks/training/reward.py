@@ -56,7 +56,8 @@ def _pointwise(out: Out, backbone: ModelRef, rows: Rows, held_out: Rows, setting
     if settings.parameters != "head":
         base = tune(base, groups, margins, settings, seed)
     features = answer_features(base.model, groups, settings.layers, on_groups=progress)
-    weight, bias = fit_head(torch.stack(features).double(), margins)
+    certain = torch.tensor([row["probability"] or 1.0 for row in rows], dtype=torch.float64)
+    weight, bias = fit_head(torch.stack(features).double(), margins, certain)
     scorer = Scorer(base, weight, bias, settings.layers)
     scores: Tensor = torch.stack(scorer.scores(asked, on_groups=progress))
     save_scorer(directory, scorer, backbone, settings)

@@ -6,9 +6,10 @@ Killed at any moment it goes on from its last checkpoint, and ends with the same
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,11 +17,11 @@ import torch
 from storage import DatasetRef, Lake, ModelRef, UserError
 from storage.logps import KeptLogps
 from tasks.chat import render
-from tasks.models import Loaded, end_ids, files_digest, release
+from tasks.models import Loaded, end_ids, files_digest, models_in_memory, release
 from tasks.policy import load_policy, policy_path
 from tasks.step import Out, step
 from tasks.training.batches import Group
-from tasks.training.freshness import oldest, require_fresh
+from tasks.training.freshness import age_figures, largest_lag, require_fresh, sample_ages
 from tasks.training.job import Job
 from tasks.training.launch import LOGS, launch, with_processes
 from tasks.training.logps import reference_logps
@@ -53,32 +54,59 @@ def train(
     if not rows:
         raise UserError("No pair is left to train on: every one was a tie, identical, truncated or not judged (`dapflow run` lists why).")
     sampled = sampled_of(out.lake, rows)
-    lag = oldest(
-        out.lake,
+    learn(
+        out,
         policy,
+        reference,
+        lambda loaded: pair_groups(loaded, rows, sampled, system, chat_template),
         [sampled[row[side]]["policy"] if row[side] else None for row in rows for side in _SIDES],
         training.steps(len(rows)),
+        loss,
+        training,
+        seed,
     )
+
+
+def learn(
+    out: Out,
+    policy: ModelRef,
+    reference: ModelRef,
+    make_groups: Callable[[Loaded], list[Group]],
+    samplers: Sequence[str | None],
+    steps: int,
+    loss: Loss,
+    training: Training,
+    seed: int,
+) -> None:
+    """Train a copy of `policy` on the groups, and write its row and its curves. samplers: who sampled each answer, None for nobody's."""
+    ages = sample_ages(out.lake, policy, samplers)
     if out.pending(0):
-        require_fresh(lag, training.max_lag)
+        require_fresh(largest_lag(ages, steps), training.max_lag)
         loaded = load_policy(out.lake, policy)
-        groups = pair_groups(loaded, rows, sampled, system, chat_template)
+        groups = make_groups(loaded)
         if loss.registered.needs_reference:
             groups = _with_reference(out, reference, groups, training.torch_dtype(loaded.model.device))
         job = Job(policy=policy_path(out.lake, policy), groups=groups, loss=loss, training=with_processes(training), seed=seed)
         del loaded
         release()  # the reference above all: from here on only the policy's own copy is in memory
         alone = job.training.processes == 1
-        logs = (job.run if alone else partial(launch, job))(out.scratch, on_step=_Progress(out, len(groups), training))
+        progress = _Progress(out, len(groups), training)
+        logs = (job.run if alone else partial(launch, job))(out.scratch, on_step=progress)
         directory = out.scratch / "partial-policy"
         (out.scratch / LOGS).write_text(json.dumps([asdict(log) for log in logs]))
-        digest = files_digest(directory)
-        row = {"id": out.row_id(0), "name": f"policy trained with {loss.name}", "role": "policy", "parent": policy.version}
-        row |= {"reference": reference.version if loss.registered.needs_reference else None}
-        row |= {"path": out.publish(directory), "digest": digest}
-        recipe = {"loss": loss.model_dump(), "training": training.model_dump(), "pairs": len(rows), "steps": len(logs)}
-        out.write(0, [row | {"recipe": json.dumps(recipe)}])
-    out.write(1, _curves(out, json.loads((out.scratch / LOGS).read_text()), lag), table="metrics")
+        recipe = {"loss": loss.model_dump(), "training": training.model_dump(), "pairs": len(groups), "steps": len(logs)}
+        if alone and progress.held:
+            recipe |= {"models_in_memory": progress.held[0], "model_bytes": progress.held[1]}
+        out.write(0, [policy_row(out, policy, reference, loss, directory, recipe)])
+    out.write(1, _curves(out, json.loads((out.scratch / LOGS).read_text()), ages, steps), table="metrics")
+
+
+def policy_row(out: Out, policy: ModelRef, reference: ModelRef, loss: Loss, directory: Path, recipe: dict[str, Any]) -> dict[str, Any]:
+    """The row of a trained policy, whose directory comes into the lake."""
+    digest = files_digest(directory)
+    row = {"id": out.row_id(0), "name": f"policy trained with {loss.name}", "role": "policy", "parent": policy.version}
+    row |= {"reference": reference.version if loss.registered.needs_reference else None}
+    return row | {"path": out.publish(directory), "digest": digest, "recipe": json.dumps(recipe)}
 
 
 def pair_groups(
@@ -90,18 +118,13 @@ def pair_groups(
 ) -> list[Group]:
     """Pairs as token ids: those that were sampled, where the sampler told them, not the text tokenised again.
 
-    An answer that a stop string ended is trained as it was judged: its text up to there, and its end. sampled: token_ids and
-    finish_reason by completion id.
+    sampled: token_ids and finish_reason by completion id.
     """
     ends = end_ids(policy)
 
     def ids(row: dict[str, Any], side: str) -> tuple[int, ...]:
         answer = sampled[row[f"{side}_id"]] if row[f"{side}_id"] else {"token_ids": [], "finish_reason": "stop"}
-        told = answer["token_ids"]
-        if told and (answer["finish_reason"] == "length" or told[-1] in ends):
-            return tuple(told)
-        ended = (policy.tokenizer.eos_token_id,) if answer["finish_reason"] == "stop" else ()
-        return (*policy.tokenizer(row[side], add_special_tokens=False)["input_ids"], *ended)
+        return answer_ids(policy, ends, answer, row[side])
 
     return [
         Group(
@@ -116,8 +139,25 @@ def pair_groups(
 
 def sampled_of(lake: Lake, pairs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The completions that the pairs are made of, by id."""
-    versions = sorted({row[side].rsplit("-", 1)[0] for row in pairs for side in _SIDES if row[side]})
-    query = "SELECT id, policy, token_ids, finish_reason FROM completions WHERE version = ?"
+    return completions_by_id(lake, [row[side] for row in pairs for side in _SIDES if row[side]])
+
+
+def answer_ids(policy: Loaded, ends: set[int], answer: Mapping[str, Any], text: str) -> tuple[int, ...]:
+    """An answer as it was sampled, or its text as token ids.
+
+    One that a stop string ended is trained as it was judged: its text up to there, and its end.
+    """
+    told = answer["token_ids"]
+    if told and (answer["finish_reason"] == "length" or told[-1] in ends):
+        return tuple(told)
+    ended = (policy.tokenizer.eos_token_id,) if answer["finish_reason"] == "stop" else ()
+    return (*policy.tokenizer(text, add_special_tokens=False)["input_ids"], *ended)
+
+
+def completions_by_id(lake: Lake, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """The completions of the versions that these are of, by id."""
+    versions = sorted({one.rsplit("-", 1)[0] for one in ids})
+    query = "SELECT id, policy, text, token_ids, finish_reason FROM completions WHERE version = ?"
     return {row["id"]: row for version in versions for row in lake.rows(query, [version])}
 
 
@@ -144,8 +184,10 @@ class _Progress:
 
     def __init__(self, out: Out, groups: int, training: Training) -> None:
         self.out, self.total, self.batch = out, groups * training.epochs, training.batch_size
+        self.held: tuple[int, int] | None = None  # models and bytes, in this process
 
     def __call__(self, log: StepLog) -> None:
+        self.held = self.held or models_in_memory()
         for warning in log.warnings:
             self.out.say(f"step {log.step}: {warning}")
         figures = {"loss": log.loss, "margin": log.margin, "accuracy": log.accuracy}
@@ -153,7 +195,13 @@ class _Progress:
         self.out.progress(min((log.step + 1) * self.batch, self.total), self.total, "pairs", note)
 
 
-def _curves(out: Out, logs: Sequence[dict[str, Any]], lag: int | None) -> list[dict[str, Any]]:
+def _curves(out: Out, logs: Sequence[dict[str, Any]], ages: Sequence[int | None], steps: int) -> list[dict[str, Any]]:
+    rows = curve_rows(out, logs)
+    return rows + [{"id": out.row_id(len(rows) + n), "subject": out.version, **row} for n, row in enumerate(age_figures(ages, steps))]
+
+
+def curve_rows(out: Out, logs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The curves of a training run as metrics."""
     units = {
         "accuracy": "share of pairs",
         "entropy": "nats per token",
@@ -167,6 +215,4 @@ def _curves(out: Out, logs: Sequence[dict[str, Any]], lag: int | None) -> list[d
             if log[name] is not None:
                 row = {"id": out.row_id(len(rows)), "subject": out.version, "name": name, "step": log["step"]}
                 rows.append(row | {"value": log[name], "unit": units.get(name, "nats")})
-    if lag is not None:
-        rows.append({"id": out.row_id(len(rows)), "subject": out.version, "name": "max_lag", "value": lag, "unit": "optimiser steps"})
     return rows

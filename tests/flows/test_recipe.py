@@ -1,11 +1,18 @@
 """Recipes are values; what is wrong with one is said in a sentence that names the key."""
 
+import ast
+from pathlib import Path
+
 import pytest
 
+from flows.align import chain, chosen
+from flows.iteration import iterate
 from flows.recipe import Recipe, change
-from flows.recipes import RECIPES, RSO, recipe_named, toy
+from flows.recipes import RECIPES, RSO, recipe_named
 from storage import UserError
+from tasks.step import planning
 from tasks.training.losses import Loss
+from tasks.training.registry import LOSSES
 
 
 @pytest.mark.parametrize(
@@ -16,7 +23,8 @@ from tasks.training.losses import Loss
         ("sampling.temperature=-1", r"`sampling.temperature` must be greater than or equal to 0, not -1"),
         ("sampling.temperature=hot", r"`sampling.temperature` must be a valid number.*'hot'"),
         ("sampling.top_p=0", r"`sampling.top_p` must be greater than 0"),
-        ("acceptance.rule=best", r"`acceptance.rule` must be 'rso' or 'all', not 'best'"),
+        ("acceptance.rule=top", r"`acceptance.rule` must be 'rso', 'all', 'best' or 'threshold', not 'top'"),
+        ("acceptance.rule=best", r"leaves nothing to pair: set trains_on to answers"),
         ("acceptance.keep=1", r"`acceptance.keep` must be greater than or equal to 2"),
         ("loss=dpo2", r"there is no loss 'dpo2'; choose one of .*sigmoid"),
         ("loss.gamma=1", r"has no option 'gamma'; its options are beta"),
@@ -53,7 +61,22 @@ def test_an_unknown_recipe_lists_the_known() -> None:
         recipe_named("rs0")
 
 
-def test_a_made_up_method_is_one_value() -> None:
-    mine = RSO.model_copy(update={"name": "mine", "loss": Loss.of("ipo", tau=0.5)})
-    assert toy(mine).loss == Loss.of("ipo", tau=0.5)
-    assert (toy(mine).name, toy(mine).policy) == ("mine", "toy")
+def test_a_made_up_method_is_one_entry_and_no_change_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    mine = RSO.model_copy(update={"name": "mine", "data": ("preferences", "lists", "rounds"), "loss": Loss.of("ipo", tau=0.5)})
+    monkeypatch.setitem(RECIPES, "mine", mine)
+    with planning() as calls:
+        list(chain(chosen("mine", [], toy=True), 3, iterate.fn))
+    trained = [call for call in calls if call.kind == "models" and "loss" in call.arguments]
+    assert [call.step for call in trained] == ["train", "train_on_answers", "train_online"]  # never a step of its own
+    assert {call.arguments["loss"] for call in trained} == {Loss.of("ipo", tau=0.5)}
+
+
+@pytest.mark.parametrize("file", sorted([*Path("flows").rglob("*.py"), *Path("tasks").rglob("*.py")]))
+def test_no_code_asks_for_the_name_of_a_method(file: Path) -> None:
+    """Outside the list of recipes a method's name is no value that code compares with or looks up."""
+    if file.name == "recipes.py":
+        return
+    constants = {node.value for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Constant)}
+    losses_and_rules = set(LOSSES) | {"rso"}  # an acceptance rule and losses are called as the methods that brought them
+    defaults = {"align.py"}  # which recipe runs when none is named
+    assert not (constants & RECIPES.keys()) - losses_and_rules or file.name in defaults

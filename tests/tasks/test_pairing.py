@@ -4,7 +4,7 @@ from random import Random
 
 import pytest
 
-from tasks.pairing import RULES, Candidate, best_worst, compare, first_round, first_round_ids, match_of, tournament
+from tasks.pairing import RULES, Candidate, best_worst, compare, contrast, first_round, first_round_ids, match_of, tournament
 
 
 def candidate(n: int, reward: float, text: str | None = None, finished: bool = True) -> Candidate:
@@ -23,8 +23,8 @@ def test_the_higher_reward_is_chosen_whatever_the_order() -> None:
 @pytest.mark.parametrize("rule", RULES)
 def test_all_equal_rewards_give_no_label_and_the_rule_ends(rule: str) -> None:
     pairs = RULES[rule]([candidate(n, 1.0) for n in range(8)], Random(0))
-    assert pairs
-    assert {match.dropped for match in pairs} == {"tie"}
+    assert pairs or rule == "contrast"  # which needs good and bad ones
+    assert {match.dropped for match in pairs} <= {"tie"}
 
 
 @pytest.mark.parametrize("rule", RULES)
@@ -104,3 +104,16 @@ def test_those_who_are_to_be_compared_have_texts_of_their_own() -> None:
     [met] = first_round_ids(rows, Random(0))
     assert len(set(met)) == 2
     assert set(met) <= {"c0", "c2", "c4"}
+
+
+def test_a_bad_answer_meets_the_likeliest_good_one_that_is_less_likely() -> None:
+    def one(name: str, reward: float, logp: float) -> Candidate:
+        return Candidate(id=name, text=name, reward=reward, finished=True, logp=logp)
+
+    good = [one("g1", 1.0, -5.0), one("g2", 0.5, -9.0), one("g3", 2.0, -1.0)]
+    pairs = contrast([*good, one("b1", -1.0, -4.0)], Random(0))
+    assert [(pair.chosen.id, pair.rejected.id) for pair in pairs] == [("g1", "b1")]
+    both = contrast([*good, one("b1", 0.0, -4.0), one("b2", -1.0, -3.0)], Random(0))
+    assert {pair.rejected.id for pair in both} == {"b1", "b2"}
+    assert {pair.chosen.id for pair in both} == {"g1", "g2"}  # each good answer once; g3 is likelier than any bad one
+    assert contrast([one("g", 1.0, -1.0), one("b", -1.0, -2.0)], Random(0)) == []

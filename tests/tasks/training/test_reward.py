@@ -87,3 +87,15 @@ def test_a_tuned_backbone_learns_its_pairs_and_comes_back_from_disk(toy: Backbon
     save_backbone(tmp_path, tuned, parameters)
     again = load_backbone(tmp_path, load(resolve("toy").path), parameters)
     assert torch.equal(torch.stack(answer_features(again.model, groups(toy), 0)), features)
+
+
+def test_soft_labels_of_certainty_are_hard_labels_and_those_of_a_half_say_nothing() -> None:
+    random = torch.Generator().manual_seed(0)
+    features, margins = torch.randn(24, 2, 5, generator=random, dtype=torch.float64), torch.zeros(24, dtype=torch.float64)
+    hard, _ = fit_head(features, margins)
+    certain, _ = fit_head(features, margins, torch.ones(24, dtype=torch.float64))
+    assert torch.equal(hard, certain)
+    unsure, _ = fit_head(features, margins, torch.full((24,), 0.5, dtype=torch.float64))
+    assert unsure.abs().max() < 1e-9
+    turned, _ = fit_head(features, margins, torch.zeros(24, dtype=torch.float64))  # surely the other way round
+    torch.testing.assert_close(turned, fit_head(features.flip(1), margins)[0])

@@ -1,0 +1,178 @@
+"""What an iteration learns from, and how: one function for each value of a recipe's `data`. Part of one iteration (flows/iteration.py).
+
+trained, parts = LEARN["samples"](now)
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from flows.judges import Asked, Panel, Who
+from flows.labelling import label, scored
+from flows.recipe import Recipe
+from storage import DatasetRef, ModelRef, UserError
+from tasks.gold import load_answers, load_preference_prompts, pair_with_gold
+from tasks.judges.human import Human
+from tasks.pool import accept_answers
+from tasks.preferences import PREFERENCES_FILE, load_preferences
+from tasks.sampling import sample
+from tasks.seeds import derive_seed
+from tasks.sources import find_source
+from tasks.training.answers import train_on_answers
+from tasks.training.online import train_online
+from tasks.training.train import train
+
+Parts = dict[str, DatasetRef]
+"""The datasets of an iteration by name: prompts, completions, verdicts, acceptances, pairs."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Now:
+    """Where the run stands. speaker: who answers the prompts; scorer: who labels, None for nobody; earlier: the iterations before."""
+
+    recipe: Recipe
+    iteration: int
+    policy: ModelRef
+    initial: ModelRef
+    speaker: ModelRef
+    prompts: DatasetRef
+    held_out: DatasetRef
+    scorer: Who | None
+    seed: int
+    baseline: Callable[[DatasetRef], DatasetRef | None]
+    sweep: Callable[[], DatasetRef | None]
+    earlier: Sequence[Parts]
+
+    @property
+    def start(self) -> ModelRef:
+        """The weights that training starts from."""
+        return self.policy if self.recipe.init == "previous" else self.initial
+
+    @property
+    def reference(self) -> ModelRef:
+        """The policy that the loss is taken against."""
+        return self.policy if self.recipe.reference == "previous" else self.initial
+
+    def judged(self, prompts: DatasetRef, completions: DatasetRef) -> DatasetRef:
+        """Scores of some completions."""
+        assert self.scorer is not None, "flows/recipe.py says so"
+        return scored(prompts, completions, self.scorer, self.baseline(prompts), whiten=True)
+
+
+Learned = tuple[ModelRef, Parts]
+
+
+def samples(now: Now) -> Learned:
+    """The policy's own samples, judged: as pairs, or the accepted ones themselves."""
+    r = now.recipe
+    assert now.scorer is not None, "flows/recipe.py says so"
+    completions = sample(now.speaker, now.prompts, r.sampling, now.seed, r.sampler, now.sweep())
+    if r.trains_on == "answers":
+        return _answers(now, now.prompts, [now.prompts], [completions])
+    labelled = label(r, now.prompts, completions, now.scorer, now.baseline(now.prompts), now.seed)
+    return _pairs(now, {"prompts": now.prompts, "completions": completions, **labelled})
+
+
+def preferences(now: Now) -> Learned:
+    """People's pairs as they are, those that a reward model learns from: offline."""
+    source = find_source(now.recipe.preferences.source, PREFERENCES_FILE)
+    return _pairs(now, {"pairs": load_preferences(source.name, source.digest, "reward")})
+
+
+def gold(now: Now) -> Learned:
+    """People's chosen answers against the policy's own."""
+    r = now.recipe
+    prompts, people = _people(now, "chosen")
+    completions = sample(now.speaker, prompts, r.sampling, now.seed, r.sampler, None)
+    return _pairs(now, {"prompts": prompts, "completions": completions, "pairs": pair_with_gold(prompts, people, completions)})
+
+
+def lists(now: Now) -> Learned:
+    """People's answers and the policy's own to the same prompts, judged together."""
+    r = now.recipe
+    prompts, people = _people(now, "both")
+    completions = sample(now.speaker, prompts, r.sampling, now.seed, r.sampler, None)
+    return _answers(now, prompts, [prompts, prompts], [completions, people])
+
+
+def rounds(now: Now) -> Learned:
+    """A batch of own samples, judged, before every optimiser step: always on-policy."""
+    r = now.recipe
+    assert now.scorer is not None, "flows/recipe.py says so"
+    if isinstance(now.scorer, Panel | Asked | Human):
+        raise UserError(
+            "data: `rounds` ask one judge that answers at once: a reward model, a program or an LLM, not several, a person or itself."
+        )
+    trained = train_online(
+        policy=now.start,
+        reference=now.reference,
+        prompts=now.prompts,
+        by=now.scorer,
+        baseline=now.baseline(now.prompts),
+        sampling=r.sampling,
+        rounds=r.rounds,
+        lists=r.trains_on == "answers",
+        pairing=r.pairing,
+        loss=r.loss,
+        training=r.training,
+        seed=now.seed,
+    )
+    return trained, {"prompts": now.prompts}
+
+
+LEARN: dict[str, Callable[[Now], Learned]] = {
+    "samples": samples,
+    "preferences": preferences,
+    "gold": gold,
+    "lists": lists,
+    "rounds": rounds,
+}
+
+
+def _people(now: Now, sides: str) -> tuple[DatasetRef, DatasetRef]:
+    """The iteration's slice of the prompts that people have answered, and their answers."""
+    r, source = now.recipe, find_source(now.recipe.preferences.source, PREFERENCES_FILE)
+    first = (now.iteration - 1) * r.prompts.per_iteration if r.prompts.schedule == "next" else 0
+    prompts = load_preference_prompts(source.name, source.digest, "reward", first, r.prompts.per_iteration, now.held_out)
+    return prompts, load_answers(prompts, source.name, source.digest, "reward", "chosen" if sides == "chosen" else "both")
+
+
+def _pairs(now: Now, parts: Parts) -> Learned:
+    r = now.recipe
+    trained = train(
+        policy=now.start,
+        reference=now.reference,
+        pairs=r.pooled([before["pairs"] for before in now.earlier if "pairs" in before], parts["pairs"]),
+        loss=r.loss,
+        training=r.training,
+        system=r.sampling.system,
+        chat_template=r.sampling.chat_template,
+        seed=now.seed,
+    )
+    return trained, parts
+
+
+def _answers(now: Now, prompts: DatasetRef, asked: list[DatasetRef], completions: list[DatasetRef]) -> Learned:
+    """Train on the accepted ones of the pool, all judged by the judge of now; once, or once for each threshold of `improve`."""
+    r = now.recipe
+    names = ("prompts", "completions", "people")
+    pool = r.pooled([[(before["prompts"], before[name]) for name in names[1:] if name in before] for before in now.earlier],
+                    list(zip(asked, completions, strict=True)))  # fmt: skip
+    flat = [one for some in pool for one in some]
+    verdicts = [now.judged(*one) for one in flat]
+    trained, acceptances = now.start, list[DatasetRef]()
+    for stage, threshold in enumerate(r.improve.thresholds or [r.acceptance.threshold]):
+        acceptance = r.acceptance.model_copy(update={"threshold": threshold})
+        rate = r.training.learning_rate * r.improve.learning_rate_share**stage
+        acceptances.append(accept_answers([one for one, _ in flat], [one for _, one in flat], verdicts, acceptance, now.seed))
+        trained = train_on_answers(
+            policy=trained,
+            reference=now.reference,
+            answers=acceptances[-1],
+            loss=r.loss,
+            training=r.training.model_copy(update={"learning_rate": rate}),
+            system=r.sampling.system,
+            chat_template=r.sampling.chat_template,
+            seed=derive_seed(now.seed, stage),
+        )
+    parts = dict(zip(names[1:], completions, strict=False)) | {"prompts": prompts, "acceptances": acceptances[-1]}
+    return trained, parts | {"verdicts": verdicts[-len(completions)]}

@@ -1,0 +1,95 @@
+"""The policy learns from accepted answers themselves: imitates them one by one, or ranks the lists that they make.
+
+    train_on_answers(policy, reference, answers, loss, training)  ->  a model version, and its curves as metrics
+Test: pytest tests/tasks/training/test_answers.py
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
+
+from storage import DatasetRef, Lake, ModelRef, UserError
+from tasks.chat import render
+from tasks.models import Loaded, end_ids
+from tasks.step import Out, step
+from tasks.training.batches import Group
+from tasks.training.losses import Loss
+from tasks.training.settings import Training
+from tasks.training.train import answer_ids, completions_by_id, learn
+
+Row = Mapping[str, Any]
+
+
+@step("models", title="train with {loss.name} on answers", expects=lambda **_: 1)
+def train_on_answers(
+    out: Out,
+    policy: ModelRef,
+    reference: ModelRef,
+    answers: DatasetRef,
+    loss: Loss,
+    training: Training,
+    system: str | None,
+    chat_template: str | None,
+    seed: int,
+) -> None:
+    """Train a copy of `policy` on the accepted ones: each by itself where the loss takes one answer, else each prompt's as a list with
+    rewards, best first."""
+    if not out.pending(1):
+        return
+    rows = [row for row in out.lake.rows_of(answers) if row["accepted"]]
+    prompts = _prompts(out.lake, rows)
+    lists = lists_of(rows, prompts, loss.registered.answers)
+    if not lists:
+        raise UserError(
+            "No answer is left to train on: none was accepted, or no prompt has enough of them for this loss (`dapflow show acceptances`)."
+        )
+    sampled = completions_by_id(out.lake, [row["completion_id"] for row in rows])
+
+    def groups(loaded: Loaded) -> list[Group]:
+        return list_groups(loaded, rows, prompts, sampled, loss.registered.answers, system, chat_template)
+
+    samplers = [sampled[row["completion_id"]]["policy"] for one in lists for row in one]
+    learn(out, policy, reference, groups, samplers, training.steps(len(lists)), loss, training, seed)
+
+
+def list_groups(
+    loaded: Loaded,
+    rows: Sequence[Row],
+    prompts: Mapping[str, str],
+    sampled: Mapping[str, Row],
+    answers: int,
+    system: str | None,
+    chat_template: str | None,
+) -> list[Group]:
+    """Accepted answers as token ids, alone or as lists (see `lists_of`). sampled: completions by id; prompts: texts by id."""
+    ends = end_ids(loaded)
+
+    def ids(row: Row) -> tuple[int, ...]:
+        answer = sampled[row["completion_id"]]
+        return answer_ids(loaded, ends, answer, answer["text"])
+
+    return [
+        Group(
+            prompt=tuple(render(loaded.tokenizer, prompts[one[0]["prompt_id"]], system, chat_template)),
+            answers=tuple(ids(row) for row in one),
+            row_ids=tuple(row["id"] for row in one),
+            rewards=tuple(row["reward"] for row in one),
+        )
+        for one in lists_of(rows, prompts, answers)
+    ]
+
+
+def lists_of(rows: Sequence[Row], prompts: Mapping[str, str], answers: int) -> list[list[Row]]:
+    """The accepted rows as the loss takes them: alone, or all of a prompt's together, of which it needs at least so many."""
+    if answers == 1:
+        return [[row] for row in rows]
+    by_prompt = groupby(sorted(rows, key=lambda row: prompts[row["prompt_id"]]), key=lambda row: prompts[row["prompt_id"]])
+    lists = [sorted(some, key=lambda row: -row["reward"]) for _, some in by_prompt]
+    return [one for one in lists if len(one) >= answers]
+
+
+def _prompts(lake: Lake, rows: Sequence[Row]) -> dict[str, str]:
+    versions = sorted({row["prompt_id"].rsplit("-", 1)[0] for row in rows})
+    return {
+        row["id"]: row["prompt"] for version in versions for row in lake.rows("SELECT id, prompt FROM prompts WHERE version = ?", [version])
+    }

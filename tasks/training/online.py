@@ -1,0 +1,284 @@
+"""Rounds: sample a batch, judge it, take one optimiser step, and again, with all models in memory. One step of the DAG is a group of rounds.
+
+    train_online(policy, reference, prompts, by, sampling, rounds, ...)  ->  a model version; its completions, verdicts and pairs (or
+    acceptances) are rows of that version, and its curves metrics of it
+Killed at any moment it goes on from its last checkpoint, and ends with the same weights. Test: pytest tests/tasks/training/test_online.py
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+from storage import DatasetRef, ModelRef, UserError
+from tasks.chat import context_length
+from tasks.comparing import unasked
+from tasks.engines.base import Request, Sampling
+from tasks.engines.sampler import Prompter
+from tasks.engines.transformers import TransformersEngine
+from tasks.judges.asking import llm_judge
+from tasks.judges.base import Match, Question, Verdict
+from tasks.judges.llm import LLM
+from tasks.judging import By, judge_for
+from tasks.models import Loaded, load_own, models_in_memory, save
+from tasks.pairing import RULES, Candidate, Pair, Pairing, first_round_ids, match_of
+from tasks.policy import load_policy, policy_path
+from tasks.seeds import derive_seed, generator
+from tasks.step import Out, step
+from tasks.training import checkpoints
+from tasks.training.answers import list_groups
+from tasks.training.batches import Group
+from tasks.training.fit import train_step
+from tasks.training.logps import pick_scorer, sequence_logps
+from tasks.training.logs import StepLog
+from tasks.training.losses import Loss
+from tasks.training.optimizer import pick_optimizer
+from tasks.training.parameters import merge, trainable
+from tasks.training.probe import save_probe
+from tasks.training.ranks import ALONE
+from tasks.training.settings import Training
+from tasks.training.train import curve_rows, pair_groups, policy_row
+
+Row = dict[str, Any]
+Judging = Callable[[Sequence[Row]], tuple[list[Row], list[Row]]]
+"""Completions of one round -> (verdicts, pairs or acceptances), without ids."""
+
+
+class Rounds(BaseModel):
+    """How an iteration of rounds goes: each is one optimiser step on fresh samples."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    count: int = Field(default=24, ge=1, description="rounds of an iteration: sample, judge, one optimiser step")
+    prompts: int = Field(default=8, ge=1, description="prompts of a round, the batch of its optimiser step")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """How verdicts become what is trained on."""
+
+    lists: bool
+    pairing: Pairing
+
+
+@step("models", title="{rounds.count} rounds with {loss.name}, judged by {by}", expects=lambda **_: 1)
+def train_online(
+    out: Out,
+    policy: ModelRef,
+    reference: ModelRef,
+    prompts: DatasetRef,
+    by: By,
+    baseline: DatasetRef | None,
+    sampling: Sampling,
+    rounds: Rounds,
+    lists: bool,
+    pairing: Pairing,
+    loss: Loss,
+    training: Training,
+    seed: int,
+) -> None:
+    """Policy t -> policy t+1 by rounds on one set of prompts; a sample is never older than the weights it trains (lag 0).
+
+    lists: train on a prompt's answers with their rewards, as policy gradients do; else on pairs by the pairing rule. Raises UserError
+    when nothing could be learned from any round.
+    """
+    if not out.pending(_chunk(rounds.count, 1)):
+        return
+    rows = out.lake.rows_of(prompts)
+    loaded = load_own(policy_path(out.lake, policy), dtype=training.torch_dtype(torch.device("cpu")) if training.dtype != "auto" else None)
+    model = trainable(loaded.model, training.parameters, training.lora_rank, seed)
+    model.eval()
+    scorer, optimizer = pick_scorer(model), pick_optimizer(model, training, seed)
+    refer = _reference(out, reference, loaded.model.dtype) if loss.registered.needs_reference else None
+    found = checkpoints.load(out.scratch)
+    logs: list[dict[str, Any]] = [] if found is None else found[1]["logs"]
+    begin, held = 0 if found is None else found[1]["step"], (0, 0)
+    if found is not None:
+        optimizer.load(found[0])
+    with _judging(out, by, baseline, rows, Labels(lists=lists, pairing=pairing), seed) as judging:
+        for number in range(begin, rounds.count):
+            some = _batch(rows, rounds, number, seed)
+            completions = _sampled(out, loaded, some, sampling, rounds, number, seed)
+            verdicts, made = judging(completions)
+            groups = _write(out, loaded, some, completions, verdicts, made, number, lists, sampling, rounds)
+            if groups and refer is not None:
+                groups = refer(groups)
+            if groups:
+                rate = training.learning_rate_at(number, rounds.count)
+                log, _ = train_step(model, groups, loss, training, scorer, optimizer, rate, seed, number, 0, ALONE, False)
+                logs.append(asdict(log))
+            held = held if any(held) else models_in_memory()
+            out.progress(number + 1, rounds.count, "rounds", f"{len(groups)} of {len(some)} prompts")
+            if (number + 1) % training.checkpoint_every_steps == 0 or number + 1 == rounds.count:
+                checkpoints.save(out.scratch, number + 1, optimizer.state(), {"logs": logs})
+    if not logs:
+        raise UserError("Nothing was learned: in no round was there a pair that was not a tie, identical, truncated or not judged.")
+    if out.pending(_chunk(rounds.count, 0)):
+        directory = out.scratch / "partial-policy"
+        directory.mkdir(exist_ok=True)
+        merged = merge(model)
+        save(Loaded(model=merged, tokenizer=loaded.tokenizer), directory)
+        save_probe(directory, merged)
+        recipe = {"loss": loss.model_dump(), "training": training.model_dump(), "pairs": rounds.count * rounds.prompts, "steps": len(logs)}
+        out.write(_chunk(rounds.count, 0), [policy_row(out, policy, reference, loss, directory, recipe)])
+    curves = curve_rows(out, [asdict(StepLog.read(log)) for log in logs])
+    fixed = [("own_share", 1.0, "share of answers"), ("mean_lag", 0.0, "optimiser steps"), ("max_lag", 0.0, "optimiser steps")]
+    fixed += [("models_in_memory", float(held[0]), "models"), ("model_bytes", float(held[1]), "bytes")] if any(held) else []
+    curves += [
+        {"id": out.row_id(len(curves) + n), "subject": out.version, "name": name, "value": value, "unit": unit}
+        for n, (name, value, unit) in enumerate(fixed)
+    ]
+    out.write(_chunk(rounds.count, 1), curves, table="metrics")
+
+
+def _chunk(number: int, part: int) -> int:
+    """Chunks of a round: its completions, its verdicts, what was made of them."""
+    return 3 * number + part
+
+
+def _batch(rows: Sequence[Row], rounds: Rounds, number: int, seed: int) -> list[Row]:
+    """The prompts of a round: one permutation of all after the other."""
+    size = min(rounds.prompts, len(rows))
+    places = range(number * size, (number + 1) * size)
+    orders: dict[int, list[int]] = {}
+    for epoch in {place // len(rows) for place in places}:
+        orders[epoch] = list(range(len(rows)))
+        generator(seed, "rounds", epoch).shuffle(orders[epoch])
+    return list({row["id"]: row for row in (rows[orders[place // len(rows)][place % len(rows)]] for place in places)}.values())
+
+
+def _sampled(out: Out, loaded: Loaded, prompts: Sequence[Row], sampling: Sampling, rounds: Rounds, number: int, seed: int) -> list[Row]:
+    """Completions of the weights as they are now, prompt by prompt."""
+    prompter = Prompter(sampling=sampling, tokenizer=loaded.tokenizer, context=context_length(loaded.model))
+    requests, seeds = list[Request](), dict[tuple[str, int], int]()
+    for row in prompts:
+        ids, refused = prompter.render(row["prompt"])
+        if refused is None:
+            own = tuple(derive_seed(seed, "round", number, row["digest"], sample) for sample in range(sampling.n))
+            seeds |= {(row["id"], sample): one for sample, one in enumerate(own)}
+            requests.append(Request(prompt_id=row["id"], prompt_token_ids=ids, seeds=own))
+    answers = sorted(TransformersEngine(loaded).generate(requests, sampling), key=lambda one: (one.prompt_id, one.sample))
+    first = number * rounds.prompts * sampling.n
+    return [
+        {"id": out.row_id(first + place), "prompt_id": one.prompt_id, "sample": one.sample, "policy": out.version, "text": one.text}
+        | {"token_ids": one.token_ids, "logprobs": one.logprobs, "finish_reason": one.finish_reason}
+        | {"seed": seeds[one.prompt_id, one.sample], "note": None}
+        for place, one in enumerate(answers)
+    ]
+
+
+@contextmanager
+def _judging(out: Out, by: By, baseline: DatasetRef | None, prompts: Sequence[Row], labels: Labels, seed: int) -> Iterator[Judging]:
+    """Whoever judges, kept in memory for all rounds."""
+    texts = {row["id"]: row["prompt"] for row in prompts}
+    if isinstance(by, LLM) and by.compares:
+        with llm_judge(out.lake, out.version, by, out.say) as judge:
+            yield lambda completions: _compared(judge, texts, completions, seed)
+        return
+    answers = [] if baseline is None else out.lake.rows_of(baseline)
+    with judge_for(out, by, {texts[row["prompt_id"]]: row["text"] for row in answers}) as judge:
+
+        def scored(completions: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+            asked = [Question(completion_id=row["id"], prompt=texts[row["prompt_id"]], completion=row["text"]) for row in completions]
+            verdicts = [_verdict(row, None, one, judge.name) for row, one in zip(completions, judge.judge(asked), strict=True)]
+            return verdicts, _labelled(completions, verdicts, texts, labels, seed)
+
+        yield scored
+
+
+def _compared(judge: Any, texts: dict[str, str], completions: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
+    """A comparison of each prompt's answers, two at a time, in both orders."""
+    by_id = {row["id"]: row for row in completions}
+    matches: list[tuple[Row, Row]] = []
+    for prompt_id in dict.fromkeys(row["prompt_id"] for row in completions):
+        own = [row for row in completions if row["prompt_id"] == prompt_id]
+        matches += [(by_id[one], by_id[other]) for one, other in first_round_ids(own, generator(seed, "pair", own[0]["id"]))]
+    known = [unasked(one, other) for one, other in matches]
+    asked = [
+        Match(completion_id=one["id"], other_id=other["id"], prompt=texts[one["prompt_id"]], first=one["text"], second=other["text"])
+        for (one, other), verdict in zip(matches, known, strict=True)
+        if verdict is None
+    ]
+    found = iter(list(judge.compare(asked)))
+    verdicts = [_verdict(one, other, known or next(found), judge.name) for (one, other), known in zip(matches, known, strict=True)]
+    pairs = [
+        _pair(match_of(one, other, verdict), one["prompt_id"], texts)
+        | {"source": "compared", "probability": None if verdict["score"] is None else max(verdict["score"], 1 - verdict["score"])}
+        for (one, other), verdict in zip(matches, verdicts, strict=True)
+    ]
+    return verdicts, pairs
+
+
+def _labelled(completions: Sequence[Row], verdicts: Sequence[Row], texts: dict[str, str], labels: Labels, seed: int) -> list[Row]:
+    """Pairs of each prompt's scored answers, or all of them with their rewards."""
+    scores = {row["completion_id"]: row for row in verdicts}
+    if labels.lists:
+        return [
+            {"prompt_id": row["prompt_id"], "completion_id": row["id"], "reward": scores[row["id"]]["score"], "sweep": None}
+            | {"accepted": scores[row["id"]]["score"] is not None, "note": None if scores[row["id"]]["score"] is not None else "invalid"}
+            for row in completions
+        ]
+    pairs: list[Row] = []
+    for prompt_id in dict.fromkeys(row["prompt_id"] for row in completions):
+        own = [row for row in completions if row["prompt_id"] == prompt_id and scores[row["id"]]["score"] is not None]
+        candidates = [
+            Candidate(
+                id=row["id"],
+                text=row["text"],
+                reward=scores[row["id"]]["score"],
+                finished=row["finish_reason"] == "stop",
+                logp=sum(row["logprobs"]),
+            )
+            for row in own
+        ]
+        matches = RULES[labels.pairing.rule](candidates, generator(seed, "pair", prompt_id, own[0]["id"] if own else ""))
+        pairs += [_pair(one, prompt_id, texts) | {"margin": one.margin, "source": labels.pairing.rule} for one in matches]
+    return pairs
+
+
+def _pair(match: Pair, prompt_id: str, texts: dict[str, str]) -> Row:
+    return (
+        {"prompt_id": prompt_id, "prompt": texts[prompt_id], "dropped": match.dropped, "probability": None}
+        | {"chosen_id": match.chosen.id, "rejected_id": match.rejected.id}
+        | {"chosen": match.chosen.text, "rejected": match.rejected.text}
+    )
+
+
+def _verdict(one: Row, other: Row | None, verdict: Verdict, judge: str) -> Row:
+    return (
+        {"prompt_id": one["prompt_id"], "completion_id": one["id"], "other_id": other and other["id"], "judge": judge}
+        | {"outcome": verdict.outcome, "score": verdict.score, "note": verdict.note}
+        | {"forward": verdict.forward, "backward": verdict.backward}
+    )
+
+
+def _write(
+    out: Out, loaded: Loaded, prompts: Sequence[Row], completions: Sequence[Row], verdicts: Sequence[Row], made: Sequence[Row],
+    number: int, lists: bool, sampling: Sampling, rounds: Rounds,
+) -> list[Group]:  # fmt: skip
+    """The round's rows into the lake, and what is trained on as groups."""
+    first = number * rounds.prompts * sampling.n
+    made = [{"id": out.row_id(first + place), **row} for place, row in enumerate(made)]
+    out.write(_chunk(number, 0), completions, table="completions")
+    out.write(_chunk(number, 1), [{"id": out.row_id(first + place), **row} for place, row in enumerate(verdicts)], table="verdicts")
+    out.write(_chunk(number, 2), made, table="acceptances" if lists else "pairs")
+    sampled = {row["id"]: row for row in completions}
+    if not lists:
+        kept = [row for row in made if row["dropped"] is None]
+        return pair_groups(loaded, kept, sampled, sampling.system, sampling.chat_template)
+    texts = {row["id"]: row["prompt"] for row in prompts}
+    return list_groups(loaded, [row for row in made if row["accepted"]], texts, sampled, 2, sampling.system, sampling.chat_template)
+
+
+def _reference(out: Out, reference: ModelRef, dtype: torch.dtype) -> Callable[[Sequence[Group]], list[Group]]:
+    """The groups with the reference's log-probs, group by group: its model stays in memory."""
+    model = load_policy(out.lake, reference, dtype).model
+    scorer = pick_scorer(model)
+
+    @torch.no_grad()
+    def refer(groups: Sequence[Group]) -> list[Group]:
+        return [replace(group, reference=tuple(sequence_logps(model, [group], scorer)[0].tolist())) for group in groups]
+
+    return refer
