@@ -4,8 +4,7 @@
 A figure that is not there, or no number, closes the gate, but only where its threshold is set. Test: pytest tests/flows/test_gate.py
 """
 
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,10 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from storage import DatasetRef, Lake
 from storage.promotions import Figures
-from storage.refs import ref_of
-from tasks.agreement import outcome
-from tasks.evaluation import Rows, compared_wins, prompt_wins
-from tasks.statistics import wilson
 
 Bound = Literal["value", "low", "high"]
 _PLACES: tuple[Bound, ...] = ("value", "low", "high")
@@ -66,7 +61,7 @@ class Gate(BaseModel):
             ("win_rate", self.win_rate_low, True, "low"),
             ("length_growth", self.length_growth, False, "value"),
             ("invalid_rate", self.invalid_rate, False, "value"),
-            ("kl", self.kl, False, "value"),
+            ("kl_to_initial", self.kl, False, "value"),
             ("judge_agreement", self.judge_agreement, True, "value"),
             *((name, threshold, True, "value") for name, threshold in self.least.items()),
             *((name, threshold, False, "value") for name, threshold in self.most.items()),
@@ -79,31 +74,6 @@ class Gate(BaseModel):
 
 
 def gate_figures(lake: Lake, metrics: DatasetRef) -> Figures:
-    """Every figure of an evaluation by name, and those that follow from what it was made of."""
+    """Every figure of an evaluation by name: value and interval."""
     rows = [row for row in lake.rows_of(metrics) if row["step"] is None and row["value"] is not None]
-    measured: dict[str, tuple[float, float | None, float | None]] = {row["name"]: (row["value"], row["low"], row["high"]) for row in rows}
-    parts = lake.catalogue().parents.get(metrics.version, {})
-    verdicts = {
-        role: lake.rows_of(ref_of("verdicts", version, 0))
-        for role, version in parts.items()
-        if role in ("judged_before", "judged_after", "compared", "reward_before", "reward_after")
-    }
-    return dict(_derived(measured, verdicts)) | measured
-
-
-def _derived(measured: Figures, verdicts: Mapping[str, Rows]) -> Iterator[tuple[str, tuple[float, float | None, float | None]]]:
-    if "length_before" in measured and "length_after" in measured and measured["length_before"][0]:
-        yield "length_growth", (measured["length_after"][0] / measured["length_before"][0] - 1, None, None)
-    outcomes = Counter(row["outcome"] for role in ("judged_before", "judged_after", "compared") for row in verdicts.get(role, []))
-    if total := outcomes.total():
-        yield "invalid_rate", (outcomes["invalid"] / total, *wilson(outcomes["invalid"], total))
-    if "reward_before" in verdicts and "reward_after" in verdicts:
-        trainer = prompt_wins(verdicts["reward_before"], verdicts["reward_after"])
-        referee = compared_wins(verdicts["compared"]) if "compared" in verdicts else _wins(verdicts)
-        both = [outcome(trainer[prompt]) == outcome(referee[prompt]) for prompt in trainer if prompt in referee]
-        if both:
-            yield "judge_agreement", (sum(both) / len(both), *wilson(sum(both), len(both)))
-
-
-def _wins(verdicts: Mapping[str, Rows]) -> dict[str, float]:
-    return prompt_wins(verdicts.get("judged_before", []), verdicts.get("judged_after", []))
+    return {row["name"]: (row["value"], row["low"], row["high"]) for row in rows}

@@ -38,8 +38,8 @@ def test_each_threshold_closes_it(figure: Figures, sentence: str) -> None:
 
 def test_what_was_not_measured_closes_it_only_where_it_is_asked_for() -> None:
     assert closed(Gate(), {**GOOD}) == []
-    assert closed(Gate(kl=10.0), GOOD) == ["kl was not measured, at most 10 is asked"]
-    assert closed(Gate(kl=10.0), {**GOOD, "kl": (9.0, None, None)}) == []
+    assert closed(Gate(kl=10.0), GOOD) == ["kl_to_initial was not measured, at most 10 is asked"]
+    assert closed(Gate(kl=10.0), {**GOOD, "kl_to_initial": (9.0, None, None)}) == []
     assert closed(Gate(win_rate_low=None, length_growth=None, invalid_rate=None), {}) == []
 
 
