@@ -15,7 +15,7 @@ from storage.errors import UserError
 from storage.promotions import Decision, decide, line_from, line_of, newest_line, promotions
 from storage.refs import ModelRef
 
-_SHOWN = ("win_rate", "length_growth", "invalid_rate", "judge_agreement", "kl")
+_SHOWN = ("win_rate", "length_growth", "invalid_rate", "judge_agreement", "kl_to_initial")
 
 
 def policies(*, lake: Lake = "lake", as_json: Json = False) -> None:
