@@ -10,14 +10,15 @@ from typing import Any
 from prefect import flow
 from prefect.runtime import flow_run
 
+from flows.changes import change
 from flows.environment import remember_server
 from flows.iteration import Iteration, iterate
 from flows.judges import check_judge
 from flows.own import find_recipe
-from flows.recipe import Recipe, change
-from flows.recipes import toy as toy_of
+from flows.recipe import Recipe
 from flows.report.publish import publish_report
 from flows.summary import summarise
+from flows.toys import toy as toy_of
 from storage import DatasetRef, Lake
 from storage.runs import record_run
 from tasks.models import resolve

@@ -128,8 +128,8 @@ def recipes(name: str | None = None, /, *, as_json: Json = False) -> None:
     Example: dapflow recipes rso
     """
     prepare(None)
+    from flows.changes import origins
     from flows.own import find_recipe
-    from flows.recipe import origins
     from flows.recipes import RECIPES
 
     if name is not None:

@@ -1,4 +1,5 @@
-"""The figures of an iteration as lines for a person: before and after side by side, the rest with its interval, why one is missing below.
+"""The main figures of an iteration as lines for a person: before and after side by side, the rest with its interval, why one is missing
+below. All of them are in the report (flows/report).
 
 for line in lines_of(metrics): ...      metrics: rows of the dataset `metrics`, in its order
 """
@@ -6,16 +7,34 @@ for line in lines_of(metrics): ...      metrics: rows of the dataset `metrics`, 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from tasks.metrics import metric_of
+from tasks.metrics import base_name, label_of, metric_of
 
 Row = Mapping[str, Any]
 _TOLD = frozenset({"win_rate", "judged_prompts", "same_judge"})  # the summary begins with them
+_MAIN = frozenset(
+    [
+        "win_rate",
+        "length_controlled_win_rate",
+        "win_rate_gap",
+        "judge_agreement",
+        "reward",
+        "judge_reward",
+        "kl_to_initial",
+        "displaced_pairs",
+        "length",
+        "truncated",
+        "distinct_2",
+        "invalid_rate",
+        "contaminated_prompts",
+        "exact_answers",
+    ]
+)
 _WIDTH = 52
 
 
 def lines_of(rows: Sequence[Row]) -> Iterator[str]:
-    """One line a figure, and what is missing for the same reason on one line."""
-    by_name, missing = {row["name"]: row for row in rows}, dict[str, list[str]]()
+    """One line a main figure, and what is missing for the same reason on one line."""
+    by_name, missing = {row["name"]: row for row in rows if base_name(row["name"]) in _MAIN}, dict[str, list[str]]()
     for name, row in by_name.items():
         if name in _TOLD or (name.endswith("_after") and f"{name.removesuffix('_after')}_before" in by_name):
             continue
@@ -23,9 +42,9 @@ def lines_of(rows: Sequence[Row]) -> Iterator[str]:
         sides = [one for one in (row, after) if one is not None]
         if any(one["value"] is None for one in sides):
             reason = next(one["note"] for one in sides if one["value"] is None)
-            missing.setdefault(reason, []).append(_label(name))
+            missing.setdefault(reason, []).append(label_of(name))
         else:
-            yield f"{_label(name):<{_WIDTH}}{' -> '.join(_value(one) for one in sides)}{_interval(row) if after is None else ''}"
+            yield f"{label_of(name):<{_WIDTH}}{' -> '.join(_value(one) for one in sides)}{_interval(row) if after is None else ''}"
     for reason, labels in missing.items():
         yield f"not measured: {', '.join(labels)}: {reason}"
 
@@ -33,11 +52,6 @@ def lines_of(rows: Sequence[Row]) -> Iterator[str]:
 def warnings_of(rows: Sequence[Row]) -> list[str]:
     """What one must know before believing the figures."""
     return [row["note"] for row in rows if row["name"] == "same_judge" and row["value"]]
-
-
-def _label(name: str) -> str:
-    label, _, baseline = name.partition("_vs_")
-    return metric_of(label).label + (f", against {baseline}" if baseline else "")
 
 
 def _value(row: Row) -> str:

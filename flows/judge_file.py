@@ -10,11 +10,11 @@ from typing import Any
 
 from prefect import flow
 
+from flows.changes import change
 from flows.environment import remember_server
 from flows.judged import spent_on, with_members
 from flows.judges import Named, Who, check_judge, compares, judge_named, needs_baseline
 from flows.labelling import contest, scored
-from flows.recipe import change
 from flows.recipes import SFT_SAMPLE_RANK
 from storage import DatasetRef, Lake, ModelRef, UserError
 from tasks.judges.base import Verdict

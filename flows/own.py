@@ -11,7 +11,8 @@ from typing import Any
 
 import yaml
 
-from flows.recipe import Recipe, merged
+from flows.changes import merged
+from flows.recipe import Recipe
 from flows.recipes import recipe_named
 from storage import UserError
 

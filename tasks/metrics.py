@@ -94,6 +94,14 @@ def metric_of(name: str) -> Metric:
     return METRICS.get(base) or Metric(label=base.replace("_", " "), unit="")
 
 
+def label_of(name: str) -> str:
+    """A figure's name as words, with the baseline it is against."""
+    own, _, baseline = name.partition(_VERSUS)
+    known = METRICS.get(base_name(name))
+    label = known.label if known else own.replace("_", " ").replace("/", ": ")
+    return f"{label}, against {baseline}" if baseline else label
+
+
 def base_name(name: str) -> str:
     """The name without its side and without its baseline."""
     return name.partition(_VERSUS)[0].removesuffix("_before").removesuffix("_after")

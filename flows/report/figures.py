@@ -9,6 +9,7 @@ from typing import Any
 
 from flows.report.find import Found, metrics_of
 from storage import Lake
+from tasks.metrics import label_of
 
 Row = dict[str, Any]
 _SIDES = ("_before", "_after")
@@ -53,16 +54,11 @@ def laid_out(rows: Sequence[Mapping[str, Any]]) -> list[Row]:
             done |= {before["name"], after["name"]}
             told = {side: value_of(one) + _bracketed(one) for side, one in (("before", before), ("after", after))}
             note = after.get("note") or before.get("note")
-            lines.append({"name": readable(stem), **told, "value": None, "unit": unit_of(after), "note": note})
+            lines.append({"name": label_of(stem), **told, "value": None, "unit": unit_of(after), "note": note})
         else:
-            line = {"name": readable(row["name"]), "before": None, "after": None}
+            line = {"name": label_of(row["name"]), "before": None, "after": None}
             lines.append(line | {"value": value_of(row) + _bracketed(row), "unit": unit_of(row), "note": row.get("note")})
     return lines
-
-
-def readable(name: str) -> str:
-    """A metric's name as words."""
-    return name.replace("_vs_", " against ").replace("_", " ").replace("/", ": ")
 
 
 def value_of(row: Mapping[str, Any], key: str = "value") -> str:

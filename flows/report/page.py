@@ -17,6 +17,7 @@ from markupsafe import Markup
 from flows.lake.cells import span
 from flows.report import figures, svg, words
 from storage import UserError
+from tasks.metrics import label_of
 
 Row = Mapping[str, Any]
 # One picture each: what it is, its curves, the unit; curves that are in none of these get one of their own.
@@ -44,7 +45,7 @@ def environment() -> Environment:
     made.filters |= {"span": span, "percent": lambda value: f"{100 * value:.1f}%", "marked": words.marked, "usd": usd}
     made.filters |= {"json": lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str), "points": _points}
     made.globals |= {"forest_of": lambda one: forest([one])}
-    made.globals |= {"laid_out": figures.laid_out, "value_of": figures.value_of, "readable": figures.readable}
+    made.globals |= {"laid_out": figures.laid_out, "value_of": figures.value_of, "label_of": label_of}
     return made
 
 
@@ -125,7 +126,7 @@ def pictures(one: Row) -> list[tuple[str, Markup]]:
             unit = next(iter(held.values()))[0][2]
             drawn.append((f"Training: {title}", _curves(held, unit or title)))
     for name in curves.keys() - used:
-        drawn.append((figures.readable(name), _curves({name: curves[name]}, curves[name][0][2] or figures.readable(name))))
+        drawn.append((label_of(name), _curves({name: curves[name]}, curves[name][0][2] or label_of(name))))
     return drawn
 
 

@@ -9,8 +9,9 @@ from rich.table import Table
 from rich.text import Text
 
 from flows.lake.cells import cell, span, table_of
-from flows.report.figures import laid_out, readable, value_of
+from flows.report.figures import laid_out, value_of
 from flows.report.words import Marked, marked
+from tasks.metrics import label_of
 
 Row = Mapping[str, Any]
 _EXAMPLES = 3
@@ -49,7 +50,7 @@ def print_comparison(console: Console, found: Row) -> None:
     console.print(table if table.row_count else "nothing differs in parameters, inputs, code or software")
     table = table_of("metric", ">A", ">B", "unit")
     for row in found["metrics"]:
-        table.add_row(readable(row["name"]), value_of(row, "a"), value_of(row, "b"), row["unit"] or "")
+        table.add_row(label_of(row["name"]), value_of(row, "a"), value_of(row, "b"), row["unit"] or "")
     console.print(table)
 
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 
+from flows.changes import change
 from flows.gate import Gate, gate_figures
-from flows.recipe import change
 from flows.recipes import RSO
 from storage import DatasetRef, Lake
 from storage.promotions import Figures

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.recipe import change
+from flows.changes import change
 from flows.recipes import RSO, SFT_SAMPLE_RANK
 from storage import Lake, UserError
 from tasks.judges.human import Human

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flows.recipe import change
+from flows.changes import change
 from flows.recipes import RSO, SFT_SAMPLE_RANK
 from storage import Lake, UserError
 from tasks.judges.llm import LLM

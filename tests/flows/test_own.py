@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from flows.changes import origins
 from flows.own import find_recipe
-from flows.recipe import origins
 from flows.recipes import OAIF, RSO
 from storage import UserError
 from tasks.judges.llm import LLM

@@ -6,8 +6,9 @@ from pathlib import Path
 import pytest
 
 from flows.align import chain, chosen
+from flows.changes import change
 from flows.iteration import iterate
-from flows.recipe import Recipe, change
+from flows.recipe import Recipe
 from flows.recipes import RECIPES, RSO, recipe_named
 from storage import UserError
 from tasks.step import planning

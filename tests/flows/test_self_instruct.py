@@ -6,9 +6,11 @@ from pathlib import Path
 import pytest
 from prefect import flow
 
+from flows.changes import change
 from flows.iteration import prompts_of
-from flows.recipe import Recipe, change
-from flows.recipes import recipe_named, toy
+from flows.recipe import Recipe
+from flows.recipes import recipe_named
+from flows.toys import toy
 from storage import DatasetRef, Lake, UserError
 from tasks.models import resolve
 from tasks.policy import register_model
