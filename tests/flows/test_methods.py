@@ -13,6 +13,7 @@ from storage import Lake
 from tasks.progress import StepRecord, report_to
 from tests.flows.test_run import SMALL
 
+pytestmark = pytest.mark.methods
 SETTINGS = [*SMALL[1::2], "prompts.per_iteration=5", "evaluation.judge=shorter", "training.epochs=1"]
 ONLINE = [name for name in RECIPES if name not in ("rso", "rso-hinge", "sft-sample-rank")]  # those three: test_run.py
 
