@@ -44,16 +44,15 @@ SFT_SAMPLE_RANK = RSO.model_copy(
     }
 )
 
-_SCALED: dict[str, Any] = {  # what every method has in common here: data, sizes and rates for a model of 135M weights
-    "prompts": RSO.prompts,
-    "training": RSO.training,
-    "reward": RSO.reward,
-    "evaluation": RSO.evaluation,
-    "sampling": _ANSWER,
-}
+
+def _scaled(**changes: Any) -> dict[str, Any]:
+    """What every method has in common here: data, sizes and rates for a model of 135M weights."""
+    common = {"prompts": RSO.prompts, "training": RSO.training, "reward": RSO.reward, "evaluation": RSO.evaluation, "sampling": _ANSWER}
+    return common | changes
+
 
 DPO = Recipe(
-    **_SCALED,
+    **_scaled(),
     name="dpo",
     title="direct preference optimisation on people's pairs",
     paper="Rafailov et al. 2023, arXiv 2305.18290",
@@ -93,7 +92,7 @@ SLIC_HF_SAMPLE_RANK = SLIC_HF.model_copy(
 )
 
 ITERATIVE_DPO = Recipe(
-    **_SCALED | {"sampling": RSO.sampling.model_copy(update={"n": 4})},
+    **_scaled(sampling=RSO.sampling.model_copy(update={"n": 4})),
     name="iterative-dpo",
     title="DPO on people's pairs, then also on own samples, best against worst by a frozen reward model",
     paper="Xu et al. 2023, arXiv 2312.16682, section 4",
@@ -116,7 +115,7 @@ PAIRWISE_CRINGE = ITERATIVE_DPO.model_copy(
 )
 
 REJECTION_SAMPLING = Recipe(
-    **_SCALED
+    **_scaled()
     | {
         "training": Training(learning_rate=2e-5, batch_size=8, epochs=2, schedule="cosine", weight_decay=0.1),
         "reward": RewardModel(layers=8, margins="small"),
@@ -134,7 +133,7 @@ REJECTION_SAMPLING = Recipe(
 )
 
 REST = Recipe(
-    **_SCALED | {"sampling": _ANSWER.model_copy(update={"n": 8})},
+    **_scaled(sampling=_ANSWER.model_copy(update={"n": 8})),
     name="rest",
     title="reinforced self-training: grow by own samples, improve on those above rising thresholds",
     paper="Gulcehre et al. 2023, arXiv 2308.08998",
@@ -146,7 +145,7 @@ REST = Recipe(
 )
 
 RRHF = Recipe(
-    **_SCALED
+    **_scaled()
     | {
         "training": Training(learning_rate=2e-5, batch_size=8, epochs=3, schedule="cosine", warmup_steps=1),
         "sampling": _ANSWER.model_copy(update={"n": 4, "temperature": 0.8, "top_k": 0}),
@@ -161,7 +160,7 @@ RRHF = Recipe(
 )
 
 SPIN = Recipe(
-    **_SCALED
+    **_scaled()
     | {
         "training": Training(learning_rate=2e-5, batch_size=8, epochs=2, warmup_steps=2),
         "sampling": _ANSWER.model_copy(update={"temperature": 1.0, "top_k": 0}),
@@ -177,7 +176,7 @@ SPIN = Recipe(
 )
 
 CLICK = Recipe(
-    **_SCALED
+    **_scaled()
     | {
         "training": Training(learning_rate=2e-5, batch_size=8, epochs=2),
         "sampling": _ANSWER.model_copy(update={"n": 8, "temperature": 1.0, "top_p": 0.9, "top_k": 0}),
@@ -192,7 +191,7 @@ CLICK = Recipe(
 )
 
 SELF_REWARDING = Recipe(
-    **_SCALED | {"sampling": _ANSWER.model_copy(update={"n": 4, "top_p": 0.9, "top_k": 0})},
+    **_scaled(sampling=_ANSWER.model_copy(update={"n": 4, "top_p": 0.9, "top_k": 0})),
     name="self-rewarding",
     title="the policy judges its own samples, best against worst, DPO from and against itself",
     paper="Yuan et al. 2024, arXiv 2401.10020",
@@ -204,7 +203,7 @@ SELF_REWARDING = Recipe(
 )
 
 OAIF = Recipe(
-    **_SCALED
+    **_scaled()
     | {
         "sampling": _ANSWER.model_copy(update={"n": 2, "temperature": 0.9, "top_k": 0}),
         "prompts": RSO.prompts.model_copy(update={"schedule": "same"}),
@@ -226,7 +225,7 @@ OAIF_SLIC = OAIF.model_copy(
 )
 
 RLHF = Recipe(
-    **_SCALED | {"sampling": _ANSWER.model_copy(update={"n": 4, "temperature": 1.0, "top_k": 0})},
+    **_scaled(sampling=_ANSWER.model_copy(update={"n": 4, "temperature": 1.0, "top_k": 0})),
     name="rlhf",
     title="reward model, then policy gradient with a KL penalty (REINFORCE, leave-one-out baseline)",
     paper="Ouyang et al. 2022, arXiv 2203.02155; Ahmadian et al. 2024, arXiv 2402.14740",
