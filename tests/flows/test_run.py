@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from flows import cli
-from flows.recipes import RECIPES
 from storage import Lake
 
 SMALL = ("--set", "prompts.per_iteration=4", "--set", "prompts.held_out=6", "--set", "sampling.n=3", "--set", "sampling.max_tokens=6")
@@ -25,8 +24,8 @@ def dapflow(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, s
 
 
 @pytest.mark.usefixtures("prefect_server")
-@pytest.mark.parametrize("recipe", RECIPES)
-def test_every_recipe_runs_and_the_second_time_all_is_cached(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("recipe", ["rso", "rso-hinge", "sft-sample-rank"])  # the others: test_methods.py
+def test_a_recipe_runs_and_the_second_time_all_is_cached(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ("run", recipe, "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL)
     results: list[dict[str, Any]] = []
     for _ in range(2):
