@@ -24,9 +24,11 @@ def chromium() -> str | None:
     return os.environ.get("DAPFLOW_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def browser() -> "Iterator[Browser]":
-    """One browser for all tests; each opens a page of its own: `browser.new_page(viewport=...)`."""
+    """A browser of the test's own: `browser.new_page(viewport=...)`. Playwright keeps an event loop running in this thread until the test
+    ends; one that lived on would break every later test that runs a loop itself.
+    """
     sync_api = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed: make test-browser brings it.")
     if (path := chromium()) is None:
         pytest.skip("There is no Chromium: apt-get install chromium, or name one in DAPFLOW_CHROMIUM.")
