@@ -9,10 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from storage import DatasetRef, Lake
-from tasks.comparing import comparison_row, own_matches, policy_matches, unasked, write_steadiness
+from tasks.comparing import comparison_row, matches_expected, own_matches, policy_matches, unasked, write_steadiness
 from tasks.judges.base import Verdict
 from tasks.judges.composite import Combination, combine_scores, combine_votes, vote, whitened
-from tasks.pairing import pairs_of
 from tasks.step import Out, step
 
 _ROWS_PER_CHUNK = 10_000
@@ -45,12 +44,7 @@ def combine(out: Out, prompts: DatasetRef, verdicts: list[DatasetRef], combinati
     _write(out, judged)
 
 
-def _matches(prompts: DatasetRef, completions: DatasetRef, other: DatasetRef | None, **_: Any) -> int:
-    own = prompts.rows * pairs_of("first-round", completions.rows // max(prompts.rows, 1))
-    return own if other is None else completions.rows
-
-
-@step("verdicts", title="{combination}", expects=_matches)
+@step("verdicts", title="{combination}", expects=matches_expected)
 def combine_comparisons(
     out: Out,
     prompts: DatasetRef,

@@ -28,11 +28,13 @@ By = LLM | Program | Human
 _ROWS_PER_CHUNK = {True: 10_000, False: 128}  # of a judge that keeps every answer itself the rows are written once all are there
 
 
-def _matches(prompts: DatasetRef, completions: DatasetRef, **_: Any) -> int:
-    return prompts.rows * pairs_of("first-round", completions.rows // max(prompts.rows, 1))
+def matches_expected(prompts: DatasetRef, completions: DatasetRef, other: DatasetRef | None = None, **_: Any) -> int:
+    """How many matches there will be at most: of the first round, or of each completion with one of `other`."""
+    own = prompts.rows * pairs_of("first-round", completions.rows // max(prompts.rows, 1))
+    return own if other is None else completions.rows
 
 
-@step("verdicts", title="compare {completions.rows} of {completions} by {by}", expects=_matches)
+@step("verdicts", title="compare {completions.rows} of {completions} by {by}", expects=matches_expected)
 def compare(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, pairing: Pairing, seed: int) -> None:
     """A verdict on each match of the first round; and one, without a match, on what was refused at sampling."""
     assert pairing.rule == "first-round", "the other rules need scores (flows/recipe.py says so)"
@@ -47,8 +49,13 @@ def compare_policies(out: Out, prompts: DatasetRef, before: DatasetRef, after: D
 
 def own_matches(lake: Lake, completions: DatasetRef, seed: int) -> list[Drawn]:
     """Who meets whom among each prompt's completions, and alone, what was refused at sampling."""
+    return first_matches(lake.rows_of(completions), seed)
+
+
+def first_matches(completions: Sequence[Row], seed: int) -> list[Drawn]:
+    """The same of rows of completions."""
     of_prompt: dict[str, list[Row]] = defaultdict(list)
-    for row in lake.rows_of(completions):
+    for row in completions:
         of_prompt[row["prompt_id"]].append(row)
     matches: list[Drawn] = []
     for prompt_id, rows in of_prompt.items():
@@ -81,7 +88,7 @@ def asked_of(prompts: Mapping[str, Row], matches: Sequence[Drawn]) -> list[Match
 
 def _judge(out: Out, prompts: DatasetRef, matches: Sequence[Drawn], by: By) -> None:
     asked = asked_prompts(out.lake, prompts, by)
-    with _judge_for(out, by) as judge:
+    with comparer_for(out, by) as judge:
         write_comparisons(out, asked, matches, judge)
 
 
@@ -126,7 +133,8 @@ def write_steadiness(out: Out, chunk: int) -> None:
 
 
 @contextmanager
-def _judge_for(out: Out, by: By) -> Iterator[Comparer]:
+def comparer_for(out: Out, by: By) -> Iterator[Comparer]:
+    """Whoever compares, for as long as the block lasts."""
     if isinstance(by, Program):
         yield ProgramJudge(by)
     elif isinstance(by, Human):

@@ -48,7 +48,7 @@ def write_scores(out: Out, prompts: Mapping[str, Mapping[str, Any]], rows: Seque
         out.progress(judged, len(rows), "rows")
 
     for some in [missing] if judge.together else [[one] for one in missing]:
-        questions = [_question(prompts[row["prompt_id"]], row) for _, chunk in some for row in chunk if row["finish_reason"] != "refused"]
+        questions = [question_of(prompts[row["prompt_id"]], row) for _, chunk in some for row in chunk if row["finish_reason"] != "refused"]
         verdicts = dict(zip([q.completion_id for q in questions], judge.judge(questions, advance), strict=True))
         for number, chunk in some:
             ids = [out.row_id(number * _ROWS_PER_CHUNK + place) for place in range(len(chunk))]
@@ -81,7 +81,8 @@ def make_judge(lake: Lake, by: ModelRef | Program, baselines: Mapping[str, str])
     return RankerJudge(lake, by, baselines) if lake.model(by)["role"] == "ranker" else RewardModelJudge(lake, by)
 
 
-def _question(prompt: Mapping[str, Any], row: dict[str, Any]) -> Question:
+def question_of(prompt: Mapping[str, Any], row: Mapping[str, Any]) -> Question:
+    """What a judge is asked about a completion. prompt, row: of the lake."""
     return Question(completion_id=row["id"], prompt=prompt["prompt"], completion=row["text"], answer=prompt["answer"])
 
 

@@ -127,12 +127,11 @@ def pair(out: Out, prompts: DatasetRef, completions: DatasetRef, acceptances: Da
     for row in out.lake.rows_of(acceptances):
         if row["accepted"]:
             completion = sampled[row["completion_id"]]
-            candidates[row["prompt_id"]].append(_candidate(completion, row["reward"], sum(completion["logprobs"])))
+            candidates[row["prompt_id"]].append(candidate_of(completion, row["reward"], sum(completion["logprobs"])))
     rows: list[dict[str, Any]] = []
     for prompt_id, accepted in candidates.items():
         rng = generator(seed, "pair", prompt_id.rsplit("-", 1)[1])
-        for match in RULES[pairing.rule](accepted, rng):
-            rows.append(_row(match, prompt_id, texts[prompt_id]) | {"margin": match.margin, "source": pairing.rule})
+        rows += scored_pairs(pairing.rule, accepted, rng, prompt_id, texts[prompt_id])
     out.write(0, [{"id": out.row_id(n), **row} for n, row in enumerate(rows)])
 
 
@@ -145,22 +144,35 @@ def pair_compared(out: Out, prompts: DatasetRef, completions: DatasetRef, verdic
     for verdict in out.lake.rows_of(verdicts):
         if verdict["other_id"] is not None:
             sides = sampled[verdict["completion_id"]], sampled[verdict["other_id"]]
-            rows.append(_row(match_of(*sides, verdict), verdict["prompt_id"], texts[verdict["prompt_id"]]) | _certainty(verdict))
-    out.write(0, [{"id": out.row_id(n), "source": "compared", **row} for n, row in enumerate(rows)])
+            rows.append(compared_pair(*sides, verdict, texts[verdict["prompt_id"]]))
+    out.write(0, [{"id": out.row_id(n), **row} for n, row in enumerate(rows)])
+
+
+def scored_pairs(rule: str, candidates: Sequence[Candidate], rng: Random, prompt_id: str, prompt: str) -> list[dict[str, Any]]:
+    """The pairs of a prompt's scored candidates as rows, without ids."""
+    return [
+        _row(match, prompt_id, prompt) | {"margin": match.margin, "probability": None, "source": rule}
+        for match in RULES[rule](candidates, rng)
+    ]
+
+
+def compared_pair(one: Mapping[str, Any], other: Mapping[str, Any], verdict: Mapping[str, Any], prompt: str) -> dict[str, Any]:
+    """The pair of two completions and the verdict on them as a row, without its id."""
+    return _row(match_of(one, other, verdict), one["prompt_id"], prompt) | _certainty(verdict) | {"source": "compared"}
 
 
 def match_of(one: Mapping[str, Any], other: Mapping[str, Any], verdict: Mapping[str, Any]) -> Pair:
     """Two completions in the order of a comparison's verdict, or dropped for what it was instead of a judgement."""
     score = verdict["score"]
     if score is None:
-        return Pair(chosen=_candidate(one, 0.0), rejected=_candidate(other, 0.0), dropped=verdict["outcome"])
-    return compare(_candidate(one, score), _candidate(other, 1 - score))
+        return Pair(chosen=candidate_of(one, 0.0), rejected=candidate_of(other, 0.0), dropped=verdict["outcome"])
+    return compare(candidate_of(one, score), candidate_of(other, 1 - score))
 
 
 def first_round_ids(completions: Sequence[Mapping[str, Any]], rng: Random) -> list[tuple[str, str]]:
     """Who meets whom where a judge compares: the first round of those with a text of their own, by id."""
     texts = {row["text"]: row for row in reversed(completions) if row["finish_reason"] != "refused"}
-    able = [_candidate(row, 0.0) for row in completions if texts.get(row["text"]) is row]
+    able = [candidate_of(row, 0.0) for row in completions if texts.get(row["text"]) is row]
     return [(match.chosen.id, match.rejected.id) for match in first_round(able, rng)]
 
 
@@ -177,6 +189,7 @@ def _row(match: Pair, prompt_id: str, prompt: str) -> dict[str, Any]:
     )
 
 
-def _candidate(completion: Mapping[str, Any], reward: float, logp: float = 0.0) -> Candidate:
+def candidate_of(completion: Mapping[str, Any], reward: float, logp: float = 0.0) -> Candidate:
+    """A row of completions and its reward. logp: of its tokens under the policy that sampled it."""
     finished = completion["finish_reason"] == "stop"
     return Candidate(id=completion["id"], text=completion["text"], reward=reward, finished=finished, logp=logp)

@@ -5,15 +5,12 @@
 Test: pytest tests/flows/test_self_judge.py
 """
 
-from typing import Any
-
 from storage import DatasetRef, ModelRef
-from tasks.comparing import own_matches, policy_matches, write_comparisons
+from tasks.comparing import matches_expected, own_matches, policy_matches, write_comparisons
 from tasks.engines.sampler import Sampler
 from tasks.judges.policy import policy_judge
 from tasks.judges.prompted import SelfJudge
 from tasks.judging import write_scores
-from tasks.pairing import pairs_of
 from tasks.step import Out, step
 
 
@@ -33,12 +30,7 @@ def judge_itself(
         write_scores(out, texts, out.lake.rows_of(completions), judge)
 
 
-def _matches(prompts: DatasetRef, completions: DatasetRef, other: DatasetRef | None, **_: Any) -> int:
-    own = prompts.rows * pairs_of("first-round", completions.rows // max(prompts.rows, 1))
-    return own if other is None else completions.rows
-
-
-@step("verdicts", title="compare {completions.rows} of {completions} by {policy} {asks}", expects=_matches)
+@step("verdicts", title="compare {completions.rows} of {completions} by {policy} {asks}", expects=matches_expected)
 def compare_itself(
     out: Out,
     prompts: DatasetRef,

@@ -5,7 +5,7 @@
 Killed at any moment it goes on from its last checkpoint, and ends with the same weights. Test: pytest tests/tasks/training/test_online.py
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -15,16 +15,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from storage import DatasetRef, ModelRef, UserError
 from tasks.chat import context_length
-from tasks.comparing import unasked
+from tasks.comparing import asked_of, comparer_for, comparison_row, first_matches, unasked
 from tasks.engines.base import Request, Sampling
 from tasks.engines.sampler import Prompter
 from tasks.engines.transformers import TransformersEngine
-from tasks.judges.asking import llm_judge
-from tasks.judges.base import Match, Question, Verdict
+from tasks.judges.base import Comparer
 from tasks.judges.llm import LLM
-from tasks.judging import By, judge_for
+from tasks.judges.programs import Program
+from tasks.judging import By, asked_prompts, judge_for, question_of
 from tasks.models import Loaded, load_own, models_in_memory, save
-from tasks.pairing import RULES, Candidate, Pair, Pairing, first_round_ids, match_of
+from tasks.pairing import Pairing, candidate_of, compared_pair, scored_pairs
 from tasks.policy import load_policy, policy_path
 from tasks.seeds import derive_seed, generator
 from tasks.step import Out, step
@@ -86,7 +86,8 @@ def train_online(
     """
     if not out.pending(_chunk(rounds.count, 1)):
         return
-    rows = out.lake.rows_of(prompts)
+    asked = asked_prompts(out.lake, prompts, by)
+    rows = list(asked.values())
     loaded = load_own(policy_path(out.lake, policy), dtype=training.torch_dtype(torch.device("cpu")) if training.dtype != "auto" else None)
     model = trainable(loaded.model, training.parameters, training.lora_rank, seed)
     model.eval()
@@ -97,7 +98,7 @@ def train_online(
     begin, held = 0 if found is None else found[1]["step"], (0, 0)
     if found is not None:
         optimizer.load(found[0])
-    with _judging(out, by, baseline, rows, Labels(lists=lists, pairing=pairing), seed) as judging:
+    with _judging(out, by, baseline, asked, Labels(lists=lists, pairing=pairing), seed) as judging:
         for number in range(begin, rounds.count):
             some = _batch(rows, rounds, number, seed)
             completions = _sampled(out, loaded, some, sampling, rounds, number, seed)
@@ -170,88 +171,54 @@ def _sampled(out: Out, loaded: Loaded, prompts: Sequence[Row], sampling: Samplin
 
 
 @contextmanager
-def _judging(out: Out, by: By, baseline: DatasetRef | None, prompts: Sequence[Row], labels: Labels, seed: int) -> Iterator[Judging]:
-    """Whoever judges, kept in memory for all rounds."""
-    texts = {row["id"]: row["prompt"] for row in prompts}
-    if isinstance(by, LLM) and by.compares:
-        with llm_judge(out.lake, out.version, by, out.say) as judge:
-            yield lambda completions: _compared(judge, texts, completions, seed)
+def _judging(out: Out, by: By, baseline: DatasetRef | None, prompts: Mapping[str, Row], labels: Labels, seed: int) -> Iterator[Judging]:
+    """Whoever judges, kept in memory for all rounds. prompts: their rows by id."""
+    if isinstance(by, LLM | Program) and by.compares:
+        with comparer_for(out, by) as judge:
+            yield lambda completions: _compared(judge, prompts, completions, seed)
         return
     answers = [] if baseline is None else out.lake.rows_of(baseline)
-    with judge_for(out, by, {texts[row["prompt_id"]]: row["text"] for row in answers}) as judge:
+    with judge_for(out, by, {prompts[row["prompt_id"]]["prompt"]: row["text"] for row in answers}) as judge:
 
         def scored(completions: Sequence[Row]) -> tuple[list[Row], list[Row]]:
-            asked = [Question(completion_id=row["id"], prompt=texts[row["prompt_id"]], completion=row["text"]) for row in completions]
-            verdicts = [_verdict(row, None, one, judge.name) for row, one in zip(completions, judge.judge(asked), strict=True)]
-            return verdicts, _labelled(completions, verdicts, texts, labels, seed)
+            asked = [question_of(prompts[row["prompt_id"]], row) for row in completions]
+            found = zip(completions, judge.judge(asked), strict=True)
+            verdicts = [comparison_row((row, None), verdict, judge.name) for row, verdict in found]
+            return verdicts, _labelled(completions, verdicts, prompts, labels, seed)
 
         yield scored
 
 
-def _compared(judge: Any, texts: dict[str, str], completions: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
+def _compared(judge: Comparer, prompts: Mapping[str, Row], completions: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
     """A comparison of each prompt's answers, two at a time, in both orders."""
-    by_id = {row["id"]: row for row in completions}
-    matches: list[tuple[Row, Row]] = []
-    for prompt_id in dict.fromkeys(row["prompt_id"] for row in completions):
-        own = [row for row in completions if row["prompt_id"] == prompt_id]
-        matches += [(by_id[one], by_id[other]) for one, other in first_round_ids(own, generator(seed, "pair", own[0]["id"]))]
-    known = [unasked(one, other) for one, other in matches]
-    asked = [
-        Match(completion_id=one["id"], other_id=other["id"], prompt=texts[one["prompt_id"]], first=one["text"], second=other["text"])
-        for (one, other), verdict in zip(matches, known, strict=True)
-        if verdict is None
-    ]
-    found = iter(list(judge.compare(asked)))
-    verdicts = [_verdict(one, other, known or next(found), judge.name) for (one, other), known in zip(matches, known, strict=True)]
+    drawn = first_matches(completions, derive_seed(seed, completions[0]["id"])) if completions else []
+    known = [unasked(one, other) for one, other in drawn]
+    found = iter(list(judge.compare(asked_of(prompts, drawn))))
+    verdicts = [comparison_row(match, done or next(found), judge.name) for match, done in zip(drawn, known, strict=True)]
     pairs = [
-        _pair(match_of(one, other, verdict), one["prompt_id"], texts)
-        | {"source": "compared", "probability": None if verdict["score"] is None else max(verdict["score"], 1 - verdict["score"])}
-        for (one, other), verdict in zip(matches, verdicts, strict=True)
+        compared_pair(one, other, verdict, prompts[one["prompt_id"]]["prompt"])
+        for (one, other), verdict in zip(drawn, verdicts, strict=True)
+        if other is not None
     ]
     return verdicts, pairs
 
 
-def _labelled(completions: Sequence[Row], verdicts: Sequence[Row], texts: dict[str, str], labels: Labels, seed: int) -> list[Row]:
+def _labelled(completions: Sequence[Row], verdicts: Sequence[Row], prompts: Mapping[str, Row], labels: Labels, seed: int) -> list[Row]:
     """Pairs of each prompt's scored answers, or all of them with their rewards."""
-    scores = {row["completion_id"]: row for row in verdicts}
+    scores = {row["completion_id"]: row["score"] for row in verdicts}
     if labels.lists:
         return [
-            {"prompt_id": row["prompt_id"], "completion_id": row["id"], "reward": scores[row["id"]]["score"], "sweep": None}
-            | {"accepted": scores[row["id"]]["score"] is not None, "note": None if scores[row["id"]]["score"] is not None else "invalid"}
+            {"prompt_id": row["prompt_id"], "completion_id": row["id"], "reward": scores[row["id"]], "sweep": None}
+            | {"accepted": scores[row["id"]] is not None, "note": None if scores[row["id"]] is not None else "invalid"}
             for row in completions
         ]
     pairs: list[Row] = []
     for prompt_id in dict.fromkeys(row["prompt_id"] for row in completions):
-        own = [row for row in completions if row["prompt_id"] == prompt_id and scores[row["id"]]["score"] is not None]
-        candidates = [
-            Candidate(
-                id=row["id"],
-                text=row["text"],
-                reward=scores[row["id"]]["score"],
-                finished=row["finish_reason"] == "stop",
-                logp=sum(row["logprobs"]),
-            )
-            for row in own
-        ]
-        matches = RULES[labels.pairing.rule](candidates, generator(seed, "pair", prompt_id, own[0]["id"] if own else ""))
-        pairs += [_pair(one, prompt_id, texts) | {"margin": one.margin, "source": labels.pairing.rule} for one in matches]
+        own = [row for row in completions if row["prompt_id"] == prompt_id and scores[row["id"]] is not None]
+        candidates = [candidate_of(row, scores[row["id"]], sum(row["logprobs"])) for row in own]
+        rng = generator(seed, "pair", prompt_id, own[0]["id"] if own else "")
+        pairs += scored_pairs(labels.pairing.rule, candidates, rng, prompt_id, prompts[prompt_id]["prompt"])
     return pairs
-
-
-def _pair(match: Pair, prompt_id: str, texts: dict[str, str]) -> Row:
-    return (
-        {"prompt_id": prompt_id, "prompt": texts[prompt_id], "dropped": match.dropped, "probability": None}
-        | {"chosen_id": match.chosen.id, "rejected_id": match.rejected.id}
-        | {"chosen": match.chosen.text, "rejected": match.rejected.text}
-    )
-
-
-def _verdict(one: Row, other: Row | None, verdict: Verdict, judge: str) -> Row:
-    return (
-        {"prompt_id": one["prompt_id"], "completion_id": one["id"], "other_id": other and other["id"], "judge": judge}
-        | {"outcome": verdict.outcome, "score": verdict.score, "note": verdict.note}
-        | {"forward": verdict.forward, "backward": verdict.backward}
-    )
 
 
 def _write(

@@ -1,0 +1,92 @@
+"""Rounds on a real toy policy: stopped anywhere they end with the same weights and rows, whoever judges. Run: pytest tests/tasks/training/test_online.py"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import flow
+
+from storage import Lake, ModelRef
+from tasks.engines.base import Sampling
+from tasks.judges.programs import Program, pinned
+from tasks.models import resolve
+from tasks.pairing import Pairing
+from tasks.policy import register_model
+from tasks.prompts import PROMPTS_FILE, load_prompts
+from tasks.sources import find_source
+from tasks.step import use_lake
+from tasks.training import online
+from tasks.training.losses import Loss
+from tasks.training.online import Rounds, train_online
+from tasks.training.settings import Training
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+ROUNDS = 4
+
+
+@flow
+def train(by: Program, lists: bool = False) -> ModelRef:
+    source = find_source("shipped", PROMPTS_FILE)
+    policy, prompts = register_model("toy", resolve("toy").digest), load_prompts(source.name, source.digest, "train", 16, 0, 6)
+    return train_online(
+        policy=policy,
+        reference=policy,
+        prompts=prompts,
+        by=by,
+        baseline=None,
+        sampling=Sampling(n=4, max_tokens=12),
+        rounds=Rounds(count=ROUNDS, prompts=4),
+        lists=lists,
+        pairing=Pairing(rule="first-round"),
+        loss=Loss.of("reinforce") if lists else Loss.of("sigmoid_norm"),
+        training=Training(learning_rate=2e-5, checkpoint_every_steps=2),
+        seed=3,
+    )
+
+
+def rows_of(lake: Lake, policy: ModelRef, noun: str) -> list[dict[str, Any]]:
+    timed = "AND name NOT IN ('tokens_per_second', 'peak_memory_gib', 'model_bytes', 'models_in_memory')" if noun == "metrics" else ""
+    return lake.rows(f"SELECT * FROM {noun} WHERE version = ? {timed} ORDER BY id", [policy.version])
+
+
+@pytest.mark.parametrize("lists", [False, True], ids=["pairs", "rewards"])
+def test_rounds_that_were_stopped_end_with_the_same_weights_and_rows(tmp_path: Path, lists: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, stopped = Lake(tmp_path / "whole"), Lake(tmp_path / "stopped")
+    with use_lake(whole):
+        policy = train(pinned("shorter"), lists)
+    step, taken = online.train_step, list[int]()
+
+    def breaks(*arguments: Any) -> Any:
+        taken.append(1)
+        if len(taken) == 4:  # the rows of the last round are in the lake, and the last checkpoint is of the second
+            raise RuntimeError("the power is gone")
+        return step(*arguments)
+
+    with use_lake(stopped):
+        with monkeypatch.context() as patched:
+            patched.setattr(online, "train_step", breaks)
+            with pytest.raises(RuntimeError, match="power"):
+                train(pinned("shorter"), lists)
+        assert rows_of(stopped, policy, "models") == []
+        assert train(pinned("shorter"), lists) == policy
+    for noun in ("models", "completions", "verdicts", "acceptances" if lists else "pairs", "metrics"):
+        found = rows_of(whole, policy, noun)
+        assert found, noun
+        assert found == rows_of(stopped, policy, noun), noun  # models by their digests: equal to the bit
+    whole.close()
+    stopped.close()
+
+
+def test_a_program_that_compares_judges_rounds_in_both_orders(lake: Lake, tmp_path: Path) -> None:
+    judge = tmp_path / "mine.py"
+    judge.write_text(
+        "def longer(prompt, first, second):\n    return 0.5 + 0.5 * ((len(first) > len(second)) - (len(first) < len(second)))\n"
+    )
+    with use_lake(lake):
+        policy = train(pinned(f"{judge}:longer"))
+    pairs = [row for row in rows_of(lake, policy, "pairs") if row["dropped"] is None]
+    assert pairs
+    assert all(len(row["chosen"]) > len(row["rejected"]) and row["source"] == "compared" and row["margin"] == 1.0 for row in pairs)
+    verdicts = [row for row in rows_of(lake, policy, "verdicts") if row["outcome"] in ("win", "lose")]
+    assert verdicts
+    assert all({row["forward"], row["backward"]} == {0.0, 1.0} for row in verdicts)
