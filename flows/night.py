@@ -2,7 +2,7 @@
 
 night(recipe="rso", lake="./lake")
 A night that was killed has decided nothing, so the next one, or a retry, takes the same policy and the same prompts and goes on from
-what the lake holds. Test: pytest tests/flows/test_night.py; with a real server and worker: make test-nights
+what the lake holds. Test: pytest tests/flows/test_policies.py; with a real server and worker: make test-nights
 """
 
 from enum import Enum

@@ -2,7 +2,7 @@
 
     policy_of("models@3f9c01", initial)  ->  that policy
     load_answers(source, prompts)        ->  completions: one answer to each prompt that the file has
-Test: pytest tests/tasks/test_baseline.py
+Test: pytest tests/flows/test_measuring.py
 """
 
 from typing import Any

@@ -9,15 +9,16 @@ One whose ROUGE-L is above 0.7, from where on Self-Instruct (arXiv 2212.10560) t
 Test: pytest tests/tasks/test_contamination.py
 """
 
+import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
-from rapidfuzz.distance import LCSseq
 
 from storage import DatasetRef
+from tasks.overlap import Pool
 from tasks.step import Out, step
 
 _WORD = re.compile(r"\w+")
@@ -84,21 +85,12 @@ def overlaps(held_out: Sequence[str], trained: Sequence[str], limits: Overlap, a
     """Held-out prompts that resemble training prompts, each by the first measure that holds."""
     known = [_words(text) for text in trained]
     runs = {length: _runs(known, length) for length in (limits.run, limits.short_run)}
+    pool = Pool(trained, math.nextafter(limits.similar, 0), _words)  # so that what is equal is found too
     for place, text in enumerate(held_out):
-        words = _words(text)
-        if (found := _by_runs(words, runs, limits) or _by_rouge(words, known, limits)) is not None:
+        if (found := _by_runs(_words(text), runs, limits) or _by_rouge(text, pool, limits)) is not None:
             measure, value, training = found
             yield Found(place=place, measure=measure, value=value, training_prompt=trained[training])
         advance(place + 1)
-
-
-def rouge_l(a: Sequence[str], b: Sequence[str], least: float = 0.0) -> float:
-    """ROUGE-L F of two texts in words: 2 LCS / (len(a) + len(b)). 0 where it is below `least`, and where there are no words."""
-    total = len(a) + len(b)
-    if not total or 2 * min(len(a), len(b)) < least * total:  # no need to look
-        return 0.0
-    found = 2 * LCSseq.similarity(a, b) / total
-    return found if found >= least else 0.0
 
 
 def _by_runs(words: Sequence[str], runs: Mapping[int, Mapping[tuple[str, ...], int]], limits: Overlap) -> tuple[str, float, int] | None:
@@ -110,11 +102,12 @@ def _by_runs(words: Sequence[str], runs: Mapping[int, Mapping[tuple[str, ...], i
     return (f"overlap_{limits.short_run}gram", len(met) / len(grams), met[0]) if met and len(met) >= limits.covered * len(grams) else None
 
 
-def _by_rouge(words: Sequence[str], known: Sequence[Sequence[str]], limits: Overlap) -> tuple[str, float, int] | None:
-    best, training = max(((rouge_l(words, one, limits.similar), -place) for place, one in enumerate(known)), default=(0.0, 0))
-    if best > limits.rouge_l or (best == 1.0 and words):
-        return "overlap_rouge_l", best, -training
-    return (f"{_SIMILAR}_rouge_l", best, -training) if best > limits.similar else None
+def _by_rouge(text: str, known: Pool, limits: Overlap) -> tuple[str, float, int] | None:
+    if (best := known.closest(text)) is None:
+        return None
+    if best.score > limits.rouge_l or best.score == 1.0:
+        return "overlap_rouge_l", best.score, best.place
+    return (f"{_SIMILAR}_rouge_l", best.score, best.place) if best.score > limits.similar else None
 
 
 def _runs(texts: Sequence[Sequence[str]], length: int) -> dict[tuple[str, ...], int]:

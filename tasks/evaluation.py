@@ -2,7 +2,7 @@
 
     evaluate(policy, before, after, verdicts of both, ...)              ->  metrics: all figures of an iteration
     evaluate_against(policy, baseline, theirs, ours, verdicts of both)  ->  metrics: the win rate against another baseline
-Test: pytest tests/tasks/test_evaluation.py
+Test: pytest tests/flows/test_measuring.py tests/tasks/test_contests.py
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -3,7 +3,7 @@
     load_preference_prompts(source, ...)  ->  prompts
     load_answers(prompts, source, ...)    ->  completions that nobody sampled
     pair_with_gold(prompts, gold, completions)  ->  pairs
-Test: pytest tests/tasks/test_gold.py
+Test: pytest -m methods tests/flows/test_methods.py
 """
 
 from typing import Any, Literal

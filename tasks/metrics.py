@@ -1,7 +1,7 @@
 """The figures that say what came of an iteration: their names, units and what they mean; how one becomes a row of `metrics`.
 
 A name ends in `_before` or `_after` where it is about one side's answers, and in `_vs_BASELINE` where the other side is not the policy
-that the iteration began with. Imports neither torch nor prefect. Test: pytest tests/tasks/test_metrics.py
+that the iteration began with. Imports neither torch nor prefect. Test: pytest tests/tasks/test_contests.py tests/tasks/test_texts.py
 """
 
 import math

@@ -1,7 +1,7 @@
 """The policy learns from accepted answers themselves: imitates them one by one, or ranks the lists that they make.
 
     train_on_answers(policy, reference, answers, loss, training)  ->  a model version, and its curves as metrics
-Test: pytest tests/tasks/training/test_answers.py
+Test: pytest -m methods tests/flows/test_methods.py
 """
 
 from collections.abc import Mapping, Sequence

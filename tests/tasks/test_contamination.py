@@ -4,7 +4,8 @@ import random
 
 import pytest
 
-from tasks.contamination import Overlap, left_out, overlaps, rouge_l
+from tasks.contamination import Overlap, left_out, overlaps
+from tasks.overlap import rouge_l_of as rouge_l
 
 LONG = "write a letter to the council that asks them to mend the old stone bridge before the winter floods come"
 LIMITS = Overlap()
