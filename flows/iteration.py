@@ -42,7 +42,6 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     scorer, measured_judge = checked(r, wanted, policy, initial)
 
     speaker = policy if r.sampler.of_the_policy else register_endpoint(r.sampler.endpoint.model)
-    labeller: Named = "reward-model" if r.annotated_prompts else r.judge
     now = Now(
         recipe=r,
         iteration=iteration,
@@ -53,7 +52,7 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
         held_out=held_out,
         scorer=scorer,
         seed=seed,
-        baseline=lambda some: baseline_of(r, initial, some, labeller),
+        baseline=lambda some: baseline_of(r, initial, some, labeller_of(r)),
         sweep=lambda: sweep_of(r, iteration, speaker, initial, scorer, seed),
         earlier=earlier,
     )
@@ -68,7 +67,7 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
         learned=[one.get("pairs", one.get("prompts", prompts)) for one in (*earlier, parts)],
         scorer=scorer,
         referee=referee,
-        scorer_baseline=baseline_of(r, initial, held_out, labeller),
+        scorer_baseline=baseline_of(r, initial, held_out, labeller_of(r)),
         referee_baseline=baseline_of(r, initial, held_out, r.evaluation.judge),
         opponents=opponents,
     )
@@ -110,10 +109,15 @@ def sweep_of(recipe: Recipe, iteration: int, speaker: ModelRef, initial: ModelRe
     if scorer is None or not recipe.sweep.temperatures:
         return None
     few = slice_of(recipe, iteration, min(recipe.sweep.prompts, recipe.prompts.per_iteration))
-    baseline = baseline_of(recipe, initial, few, recipe.judge)
+    baseline = baseline_of(recipe, initial, few, labeller_of(recipe))
     tried = [recipe.sampling.model_copy(update={"temperature": temperature}) for temperature in recipe.sweep.temperatures]
     verdicts = [scored(few, sample(speaker, few, sampling, seed, recipe.sampler), scorer, baseline) for sampling in tried]
     return choose_temperature(verdicts, recipe.sweep.temperatures)
+
+
+def labeller_of(recipe: Recipe) -> Named:
+    """The judge that labels what is trained on, as the recipe names it: with annotated prompts the reward model that learned from them."""
+    return "reward-model" if recipe.annotated_prompts else recipe.judge
 
 
 def scorer_of(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> Who | None:

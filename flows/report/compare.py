@@ -128,13 +128,7 @@ def _sentence(told: Row, met: bool) -> str:
 def _flipped(lake: Lake, a: Found, b: Found, sides: list[dict[str, Row]], turned: list[str]) -> list[Row]:
     ids = [side[digest]["after_id"] for side in sides for digest in turned]
     versions = [one.parts["after"] for one in (a, b)] if turned else []
-    texts = {
-        row["id"]: row
-        for row in lake.rows(
-            "SELECT id, text, finish_reason FROM completions WHERE version IN (SELECT unnest(?)) AND id IN (SELECT unnest(?))",
-            [versions, ids],
-        )
-    }
+    texts = outcome.answers_of(lake, versions, ids)
     prompts = {
         row["digest"]: row["prompt"]
         for row in lake.rows(

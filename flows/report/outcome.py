@@ -80,18 +80,18 @@ def chosen_examples(rows: Sequence[Mapping[str, Any]], count: int) -> list[tuple
     return list(chosen.values())[:count]
 
 
+def answers_of(lake: Lake, versions: Sequence[str], ids: Sequence[str]) -> dict[str, Row]:
+    """Completions of these versions by id: `text` and `finish_reason`."""
+    query = "SELECT id, text, finish_reason FROM completions WHERE version IN (SELECT unnest(?)) AND id IN (SELECT unnest(?))"
+    return {row["id"]: row for row in lake.rows(query, [versions, ids])}
+
+
 def examples(lake: Lake, found: Found, rows: Sequence[Mapping[str, Any]], count: int) -> list[Row]:
     """The chosen prompts with both answers in full."""
     chosen = chosen_examples(rows, count)
     answers = [row[side] for _, row in chosen for side in ("before_id", "after_id")]
     versions = [found.parts["before"], found.parts["after"]] if chosen else []
-    told = {
-        row["id"]: row
-        for row in lake.rows(
-            "SELECT id, text, finish_reason FROM completions WHERE version IN (SELECT unnest(?)) AND id IN (SELECT unnest(?))",
-            [versions, answers],
-        )
-    }
+    told = answers_of(lake, versions, answers)
     prompts = {
         row["id"]: row["prompt"]
         for row in lake.rows(
