@@ -61,7 +61,8 @@ def columns_of(sheet: Sheet, column: str | None) -> tuple[str, str, str]:
         if column
         else ("score" if len(sheet.columns) == 1 else "preference", "outcome", "note")
     )
-    there = [name for name in names if any(name in record.fields for record in read_sheet(Path(sheet.path)))]
+    known = {field for record in read_sheet(Path(sheet.path)) for field in record.fields}
+    there = [name for name in names if name in known]
     if there:
         raise UserError(f"{sheet} has a column {there[0]} already: name the new ones with --column NAME.")
     return names
