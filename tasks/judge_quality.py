@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, Literal
 
-from scipy.stats import kendalltau, spearmanr
-
 from storage import DatasetRef, ModelRef
 from tasks.prompts import text_digest
 from tasks.statistics import bootstrap_mean, wilson
@@ -96,6 +94,8 @@ def quality(judged: Sequence[Judged], top: float | None) -> Iterator[dict[str, A
     ranked = list(_ranked(judged))
     yield _share("exact_match", sum(_same_order(*ranks) for ranks in ranked), len(ranked), "share of prompts")
     told = [(human, machine) for human, machine in ranked if len(set(human)) > 1 and len(set(machine)) > 1]
+    from scipy.stats import kendalltau, spearmanr  # slow to import, and only a policy that judges itself gets here
+
     correlations: dict[str, Callable[..., Any]] = {"spearman": spearmanr, "kendall": kendalltau}
     for name, correlation in correlations.items():
         if told:

@@ -18,8 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 from scipy.special import expit
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
 
 from tasks.statistics import Floats
 
@@ -160,6 +158,9 @@ def _cross_validate(design: sparse.csr_array, preference: Floats, folds: Ints, s
 
 def _logistic(design: sparse.csr_array, preference: Floats, strength: float) -> Floats:
     """The coefficients; a preference of 0.7 is a win that counts 0.7 and a loss that counts 0.3."""
+    from sklearn.exceptions import ConvergenceWarning  # a second to import, and most runs judge too few prompts to get here
+    from sklearn.linear_model import LogisticRegression
+
     rows = len(preference)
     labels, weights = np.repeat([1, 0], rows), np.concatenate([preference, 1 - preference])
     solver = "newton-cholesky" if len(design.sum(axis=0)) <= _DENSE else "lbfgs"
