@@ -4,21 +4,24 @@ Test: pytest tests/tasks/training/test_reward.py
 """
 
 import copy
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 from transformers import PreTrainedModel
 
 from tasks.models import Loaded
-from tasks.training.batches import Group
+from tasks.training import checkpoints
+from tasks.training.batches import Group, epochs, microbatches
 from tasks.training.features import pick_features
 from tasks.training.losses import bradley_terry
+from tasks.training.optimizer import MasterAdamW
 from tasks.training.parameters import trainable
 from tasks.training.settings import RewardModel
 
@@ -33,23 +36,62 @@ class Backbone:
     tokenizer: Any
 
 
-def tune(base: Backbone, groups: Sequence[Group], margins: Tensor, settings: RewardModel, seed: int) -> Backbone:
-    """Train a copy of the backbone together with a linear head by the Bradley-Terry loss, in fp32. Groups: chosen first, then rejected."""
+@dataclass(frozen=True, kw_only=True)
+class Labelled:
+    """A pair, chosen first: the margin its rating asks for, and the probability that chosen is the better one."""
+
+    group: Group
+    margin: float = 0.0
+    certain: float = 1.0
+
+
+def tune(
+    base: Backbone,
+    pairs: Sequence[Labelled],
+    settings: RewardModel,
+    seed: int,
+    checkpoint_dir: Path | None = None,
+    on_pairs: Callable[[int], None] | None = None,
+) -> Backbone:
+    """Train a copy of the backbone together with a linear head by the Bradley-Terry loss, in fp32.
+
+    Started again after a kill with the same arguments, it goes on from the newest whole checkpoint, to the same weights to the bit.
+    """
     model = trainable(copy.deepcopy(base.model).float(), settings.parameters, settings.lora_rank, seed)
-    head = torch.zeros(model.config.get_text_config().hidden_size, requires_grad=True)
-    weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW([*weights, head], lr=settings.learning_rate, weight_decay=0.0)
-    features = pick_features(model)
-    rng = torch.Generator().manual_seed(seed)
-    for _ in range(settings.epochs):
-        for batch in torch.randperm(len(groups), generator=rng).split(settings.batch_size):
-            scores = features(model, [groups[index] for index in batch.tolist()], settings.layers) @ head
+    head = torch.nn.Parameter(torch.zeros(model.config.get_text_config().hidden_size))
+    training, features = settings.training, pick_features(model)
+    optimizer = MasterAdamW(torch.nn.ModuleDict({"model": model, "head": torch.nn.ParameterList([head])}), training)
+    batches = [batch for _, batch in epochs(len(pairs), settings.batch_size, settings.epochs, seed)]
+    done, saved = _resume(checkpoint_dir, optimizer), time.monotonic()
+    for step, batch in list(enumerate(batches))[done:]:
+        some = [pairs[index] for index in batch]
+        for part in microbatches([one.group for one in some], training.tokens_per_microbatch):
+            labelled = [some[index] for index in part]
+            scores = features(model, [one.group for one in labelled], settings.layers) @ head
             chosen, rejected = scores.view(-1, 2).unbind(dim=1)
-            bradley_terry(chosen, rejected, margins[batch].float()).mean().backward()
-            torch.nn.utils.clip_grad_norm_([*weights, head], 1.0)
-            optimizer.step()
-            optimizer.zero_grad()
+            margin, certain = (scores.new_tensor([value(one) for one in labelled]) for value in (_margin, _certain))
+            (bradley_terry(chosen, rejected, margin, certain).sum() / len(some)).backward()
+        optimizer.step(training.learning_rate_at(step, len(batches)))
+        late = time.monotonic() - saved > 60 * training.checkpoint_every_minutes
+        if checkpoint_dir is not None and (late or (step + 1) % training.checkpoint_every_steps == 0):
+            checkpoints.save(checkpoint_dir, step + 1, optimizer.state(), {})
+            saved = time.monotonic()
+        if on_pairs is not None:
+            on_pairs(len(batch))
     return Backbone(model=model.eval(), tokenizer=base.tokenizer)
+
+
+_margin, _certain = attrgetter("margin"), attrgetter("certain")
+
+
+def _resume(folder: Path | None, optimizer: MasterAdamW) -> int:
+    """How many steps of an earlier start are done, their state taken up."""
+    found = None if folder is None else checkpoints.load(folder)
+    if found is None:
+        return 0
+    tensors, state = found
+    optimizer.load(tensors)
+    return int(state["step"])
 
 
 def save_backbone(directory: Path, backbone: Backbone, parameters: str) -> None:

@@ -5,7 +5,7 @@ Plain values in, tensors out; no model. Test: pytest tests/tasks/training/test_b
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate, chain
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from storage.errors import UserError
+from tasks.seeds import generator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +22,8 @@ class Group:
     """The answers to one prompt, best first, as token ids; a finished answer ends with its end-of-sequence token.
 
     `row_ids` name the rows the group came from. `reference` holds log pi_ref(answer | prompt), one per answer; `rewards`, where a loss
-    wants more than the order, one per answer; `preference` the probability that the first is better than the last. Raises UserError where the prompt or an answer is empty.
+    wants more than the order, one per answer; `preference` the probability that the first is better than the last.
+    Raises UserError where the prompt or an answer is empty.
     """
 
     prompt: tuple[int, ...]
@@ -112,3 +114,12 @@ def microbatches(groups: Sequence[Group], max_tokens: int) -> list[list[int]]:
         batches[-1].append(index)
         room -= groups[index].tokens
     return batches
+
+
+def epochs(count: int, batch_size: int, times: int, seed: int) -> Iterator[tuple[int, list[int]]]:
+    """(epoch, indices) of each step: a permutation of `count` groups for each epoch, the last batch of which may be smaller."""
+    for epoch in range(times):
+        order = list(range(count))
+        generator(seed, "training order", epoch).shuffle(order)
+        for start in range(0, count, batch_size):
+            yield epoch, order[start : start + batch_size]

@@ -6,8 +6,8 @@ Reads and writes only its checkpoint folder. Reference log-probs come in `Group.
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,11 +16,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from storage.errors import UserError
-from tasks.seeds import derive_seed, generator
+from tasks.seeds import derive_seed
 from tasks.training import checkpoints
-from tasks.training.batches import Group
+from tasks.training.batches import Group, epochs, microbatches
 from tasks.training.cringe import cringe, draw_alternatives
-from tasks.training.logps import Scorer, attention_of, pick_scorer, sum_by_answer
+from tasks.training.logps import Scorer, attention_of, pick_scorer, sequence_logps, sum_by_answer
 from tasks.training.logs import StepLog, displacement, means, peak_memory_gib
 from tasks.training.losses import Logps, Loss
 from tasks.training.optimizer import Optimizer, pick_optimizer
@@ -28,6 +28,8 @@ from tasks.training.parameters import checkpointed
 from tasks.training.ranks import ALONE, Ranks
 from tasks.training.settings import Training
 from tasks.training.sharding import shard
+
+_PROBED_EVERY = 20  # steps: whether chosen answers lose probability under a loss that has no reference costs a forward of one batch
 
 
 def fit(
@@ -59,13 +61,17 @@ def fit(
     optimizer = pick_optimizer(model, settings, seed, ranks)
     run = _fingerprint(groups, loss, settings, seed, ranks)
     logs = _resume(checkpoint_dir, optimizer, run, ranks)
-    batches, saved = list(_batches(len(groups), settings, seed)), time.monotonic()
+    batches, saved = list(epochs(len(groups), settings.batch_size, settings.epochs, seed)), time.monotonic()
     with attention, checkpointed(model, settings.gradient_checkpointing):
         for step, (epoch, indices) in list(enumerate(batches))[len(logs) :]:
             rate = settings.learning_rate_at(step, len(batches))
             batch = [groups[index] for index in indices]
             late = time.monotonic() - saved > 60 * settings.checkpoint_every_minutes
             log, late = train_step(model, batch, loss, settings, scorer, optimizer, rate, seed, step, epoch, ranks, late)
+            if step and not loss.registered.needs_reference and ((step + 1) % _PROBED_EVERY == 0 or step + 1 == len(batches)):
+                first = [groups[index] for index in batches[0][1]]
+                gained = _chosen_logp(model, first, scorer, settings) - logs[0].logp_chosen
+                log = replace(log, warnings=(*log.warnings, *displacement(gained, settings, "since the first step")))
             logs.append(log)
             if on_step is not None:
                 on_step(log)
@@ -93,11 +99,12 @@ def train_step(
     """Its log, and whether a checkpoint is due by the clock of the first process."""
     start = time.perf_counter()
     sizes = [len(group.answers) for group in batch]
+    length = sum(len(answer) for group in batch for answer in group.answers[:2]) / len(batch)
     table = torch.zeros(sum(sizes) + len(batch) + 2, device=model.device)  # what each process finds of its groups
     policies, losses, entropy, due = table[: sum(sizes)].split(sizes), table[sum(sizes) : -2], table[-2], table[-1]
     for part in ranks.parts(batch, settings.tokens_per_microbatch):
         some = [batch[index] for index in part.indices]
-        logps, entropies = _score(model, some, loss, scorer, random_seed=derive_seed(seed, "alternatives", step, *some[0].row_ids))
+        logps, entropies = _score(model, some, loss, scorer, length, random_seed=derive_seed(seed, "alternatives", step, *some[0].row_ids))
         each = torch.cat([loss(group) for group in logps])
         _check_finite(each.sum().item(), some, step)
         (part.weight * each.sum() / len(batch)).backward()  # of the whole batch, so that micro-batches do not change the mean
@@ -128,7 +135,9 @@ def train_step(
     return log, bool(due.item())
 
 
-def _score(model: PreTrainedModel, groups: Sequence[Group], loss: Loss, scorer: Scorer, random_seed: int) -> tuple[list[Logps], Tensor]:
+def _score(
+    model: PreTrainedModel, groups: Sequence[Group], loss: Loss, scorer: Scorer, length: float, random_seed: int
+) -> tuple[list[Logps], Tensor]:
     """What the loss sees of each group, [1, answers], which may differ in length between groups; and the entropies, [tokens]."""
     draw = None
     if loss.registered.needs_cringe:
@@ -149,19 +158,19 @@ def _score(model: PreTrainedModel, groups: Sequence[Group], loss: Loss, scorer: 
             rewards=row(group.rewards),
             cringe=None if penalties is None else penalties[index][None],
             preference=None if group.preference is None else tokens.new_tensor([group.preference]),
+            batch_length=tokens.new_tensor([length]),
         )
         for index, group in enumerate(groups)
     ]
     return logps, entropies
 
 
-def _batches(count: int, settings: Training, seed: int) -> Iterator[tuple[int, list[int]]]:
-    """(epoch, indices) of each step: a permutation for each epoch, the last batch of which may be smaller."""
-    for epoch in range(settings.epochs):
-        order = list(range(count))
-        generator(seed, "training order", epoch).shuffle(order)
-        for start in range(0, count, settings.batch_size):
-            yield epoch, order[start : start + settings.batch_size]
+@torch.no_grad()
+def _chosen_logp(model: PreTrainedModel, groups: Sequence[Group], scorer: Scorer, settings: Training) -> float:
+    """log p of the chosen answers, mean over groups: a loss without a reference does not say whether they have become unlikely."""
+    parts = microbatches(groups, settings.tokens_per_microbatch)
+    found = [logps[0].item() for part in parts for logps in sequence_logps(model, [groups[index] for index in part], scorer)]
+    return math.fsum(found) / len(found)
 
 
 def _check(groups: Sequence[Group], loss: Loss) -> None:

@@ -7,7 +7,7 @@ differ. Values in, tensors out. Test: pytest tests/tasks/training/test_logps.py
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -85,11 +85,8 @@ def padded_token_logps(model: PreTrainedModel, groups: Sequence[Group], draw: Dr
     """The `Scorer` for every causal model: a right-padded row for each answer, through the model's own forward."""
     rows = [(group.prompt, answer) for group in groups for answer in group.answers]
     inputs = [torch.tensor(prompt + answer[:-1], device=model.device) for prompt, answer in rows]
-    mask = pad_sequence([torch.ones_like(row) for row in inputs], batch_first=True)
-    ids = pad_sequence(inputs, batch_first=True)
-    logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
     found, entropies = list[Tensor](), list[Tensor]()
-    for row, (prompt, answer) in zip(logits, rows, strict=True):
+    for row, (prompt, answer) in zip(_padded_logits(model, inputs), rows, strict=True):
         scores = row[len(prompt) - 1 : len(prompt) - 1 + len(answer)]
         target = torch.tensor(answer, device=model.device)
         targets = [target] if draw is None else [target, draw(scores.detach(), target)]
@@ -97,6 +94,21 @@ def padded_token_logps(model: PreTrainedModel, groups: Sequence[Group], draw: Dr
         found.append(logps.gather(1, torch.stack(targets, dim=1)))
         entropies.append(torch.special.entr(logps.detach().exp()).sum(dim=1))
     return TokenScores(torch.cat(found).T, torch.cat(entropies))
+
+
+def _padded_logits(model: PreTrainedModel, rows: Sequence[Tensor]) -> Iterator[Tensor]:
+    if _scaled_by_length(model):
+        yield from (model(input_ids=row[None], use_cache=False).logits[0] for row in rows)
+        return
+    mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
+    yield from model(input_ids=pad_sequence(list(rows), batch_first=True), attention_mask=mask, use_cache=False).logits
+
+
+def _scaled_by_length(model: PreTrainedModel) -> bool:
+    """Whether a row's rotary frequencies depend on the longest row beside it: then each has to be alone, as it is when it is sampled."""
+    parameters: Any = getattr(model.config.get_text_config(), "rope_parameters", None) or {}
+    kinds = [parameters] if "rope_type" in parameters else list(parameters.values())
+    return any(isinstance(kind, dict) and kind.get("rope_type") in ("longrope", "dynamic") for kind in kinds)
 
 
 def attention_of(scorer: Scorer, model: PreTrainedModel) -> AbstractContextManager[None]:
@@ -122,6 +134,8 @@ def _why_not_packed(model: PreTrainedModel) -> str | None:
     kinds = set(getattr(config, "layer_types", None) or ()) - {"full_attention", "sliding_attention"}
     if kinds:
         return f"it has {', '.join(sorted(kinds))} layers"
+    if _scaled_by_length(model):
+        return "its positions are scaled by the longest row beside them"
     if type(model.get_output_embeddings()) is not torch.nn.Linear:
         return "its output head is not a plain linear layer"
     groups = _probe(config.vocab_size)

@@ -78,8 +78,8 @@ def peak_memory_gib(device: torch.device) -> float:
     return held / 2**30
 
 
-def displacement(reward_chosen: float | None, settings: Training) -> tuple[str, ...]:
-    """A warning when the chosen answers become much less likely than the reference has them (arXiv 2410.08847)."""
-    if reward_chosen is None or reward_chosen > -settings.displacement_alarm_nats:
+def displacement(gained: float | None, settings: Training, since: str = "against the reference") -> tuple[str, ...]:
+    """A warning when the chosen answers become much less likely than they were (arXiv 2410.08847). gained: nats, mean over answers."""
+    if gained is None or gained > -settings.displacement_alarm_nats:
         return ()
-    return (f"likelihood displacement: chosen answers have lost {-reward_chosen:.1f} nats against the reference",)
+    return (f"likelihood displacement: chosen answers have lost {-gained:.1f} nats {since}",)

@@ -27,7 +27,7 @@ class Logps:
     """What a loss sees of some groups: log p(answer | prompt), summed over the answer's tokens; best answer first, then the rest.
 
     Every tensor is [groups, answers], fp32. `reference` and `cringe` are None where the loss has not asked for them;
-    `rewards` are None where the order of the answers says all, `preference` where it is certain.
+    `rewards` are None where the order of the answers says all, `preference` where it is certain, `batch_length` where there is no batch.
     """
 
     policy: Tensor
@@ -36,6 +36,7 @@ class Logps:
     rewards: Tensor | None = None
     cringe: Tensor | None = None
     preference: Tensor | None = None  # [groups]: the judge's probability that the first answer is the better one
+    batch_length: Tensor | None = None  # [groups]: tokens of a group's answers, mean over the whole batch
 
     @cached_property
     def margin(self) -> Tensor:
@@ -126,9 +127,12 @@ def nll(logps: Logps) -> Tensor:
     "cringe", needs_reference=False, needs_cringe=True, source="Cringe, arXiv 2211.05826, eq. 3, with the rejected answer as the negative"
 )
 def binary_cringe(logps: Logps, *, alpha: NotNegative = 1.0, k: Annotated[int, Field(ge=1)] = 1) -> Tensor:
-    """[groups]. [CE(y_w) + alpha CR(y_l)] per token of the two answers; the trainer draws CR's alternatives among the `k` likeliest."""
+    """[groups]. [CE(y_w) + alpha CR(y_l)] per token of a group of the batch, so that its mean over groups is per token of the batch; the
+    trainer draws CR's alternatives among the `k` likeliest.
+    """
     assert logps.cringe is not None, "registered with needs_cringe=True, so the trainer brings it"
-    return (-logps.policy[:, 0] + alpha * logps.cringe[:, 1]) / logps.length[:, :2].sum(dim=1)
+    tokens = logps.length[:, :2].sum(dim=1) if logps.batch_length is None else logps.batch_length
+    return (-logps.policy[:, 0] + alpha * logps.cringe[:, 1]) / tokens
 
 
 @loss("pairwise_cringe", needs_reference=False, needs_cringe=True, source="Pairwise Cringe, arXiv 2312.16682, eq. 4 to 6")
@@ -152,8 +156,8 @@ def pairwise_cringe(
 
 @loss("label", needs_reference=False, source="the likelihood of the right one of two labels; RSO's ranker, arXiv 2309.06657, section 3.2")
 def label(logps: Logps) -> Tensor:
-    """[groups]. -log sigma(log pi(y_w) - log pi(y_l)): y_w the right label, y_l the wrong one."""
-    return -logsigmoid(logps.margin)
+    """[groups]. Bradley-Terry of log pi(y_w) and log pi(y_l), y_w the right label, y_l the wrong one, as sure as the judge was."""
+    return bradley_terry(logps.policy[:, 0], logps.policy[:, 1], certain=1.0 if logps.preference is None else logps.preference)
 
 
 @loss("reinforce", needs_reference=True, source="REINFORCE with a leave-one-out baseline, RLOO, arXiv 2402.14740, eq. 8")
@@ -163,9 +167,12 @@ def reinforce(logps: Logps, *, beta: NotNegative = 0.05) -> Tensor:
     return -(leave_one_out(rewards) * logps.policy).mean(dim=1)
 
 
-def bradley_terry(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0) -> Tensor:
-    """[pairs]. -log sigma(r_c - r_r - m(rating)), of scores [pairs]: the reward model's loss (Llama 2, arXiv 2307.09288, eq. 2)."""
-    return -logsigmoid(chosen - rejected - margin)
+def bradley_terry(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, certain: Tensor | float = 1.0) -> Tensor:
+    """[pairs]. -p log sigma(z) - (1 - p) log sigma(-z), z = r_c - r_r - m(rating), of scores [pairs]: the reward model's loss (Llama 2,
+    arXiv 2307.09288, eq. 2), with `certain` p < 1 on soft labels (RLAIF, arXiv 2309.00267).
+    """
+    z = chosen - rejected - margin
+    return -certain * logsigmoid(z) - (1 - certain) * logsigmoid(-z)
 
 
 class Loss(BaseModel):

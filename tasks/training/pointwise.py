@@ -75,8 +75,7 @@ def _validation_loss(differences: Tensor, margins: Tensor, doubt: Tensor, penalt
     for number in range(_FOLDS):
         weight = _newton(differences[fold != number], margins[fold != number], doubt[fold != number], penalty)
         scores = differences[fold == number] @ weight
-        unsure, zero = doubt[fold == number], torch.zeros_like(scores)
-        total += float(((1 - unsure) * bradley_terry(scores, zero) + unsure * bradley_terry(-scores, zero)).sum())
+        total += float(bradley_terry(scores, torch.zeros_like(scores), certain=1 - doubt[fold == number]).sum())
     return total
 
 

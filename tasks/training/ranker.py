@@ -20,7 +20,7 @@ from tasks.training.fit import fit
 from tasks.training.logps import pick_scorer, sequence_logps
 from tasks.training.losses import Loss
 from tasks.training.parameters import merge, trainable
-from tasks.training.settings import RewardModel, Training
+from tasks.training.settings import RewardModel
 
 TEMPLATE = Path(__file__).parents[1] / "judges" / "prompts" / "ranker-v1.txt"
 _MARKERS = re.compile(r"\[(CONTEXT|RESPONSE A|RESPONSE B|BETTER RESPONSE)\]")
@@ -28,12 +28,13 @@ _MARKERS = re.compile(r"\[(CONTEXT|RESPONSE A|RESPONSE B|BETTER RESPONSE)\]")
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two answers to a prompt. `row_id` names where it came from."""
+    """Two answers to a prompt. `row_id` names where it came from; certain: the probability that the first is better, None for 1."""
 
     prompt: str
     first: str
     second: str
     row_id: str
+    certain: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +85,10 @@ class Ranker:
         ids = self._loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
         labels = self._labels[::-1] if swapped else self._labels
         return Group(
-            prompt=tuple(ids[-context_length(self._loaded.model) + 1 :]), answers=tuple((label,) for label in labels), row_ids=(one.row_id,)
+            prompt=tuple(ids[-context_length(self._loaded.model) + 1 :]),
+            answers=tuple((label,) for label in labels),
+            row_ids=(one.row_id,),
+            preference=one.certain,
         )
 
 
@@ -100,7 +104,7 @@ def tune_ranker(
     questions = Ranker(base)
     groups = [questions.group(one, swapped) for one in pairs for swapped in (False, True)]
     model = trainable(copy.deepcopy(base.model).float(), settings.parameters, settings.lora_rank, seed)
-    training = Training(learning_rate=settings.learning_rate, batch_size=2 * settings.batch_size, epochs=settings.epochs, dtype="float32")
+    training = settings.training.model_copy(update={"batch_size": 2 * settings.batch_size})  # each pair in both orders
     fit(
         model, groups, Loss.of("label"), training, seed=seed, checkpoint_dir=checkpoint_dir,
         on_step=None if on_step is None else lambda log: on_step(training.batch_size),

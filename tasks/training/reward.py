@@ -19,7 +19,7 @@ from tasks.models import files_digest
 from tasks.policy import load_policy
 from tasks.statistics import calibration_error, wilson
 from tasks.step import Out, step
-from tasks.training.backbone import Backbone, tune
+from tasks.training.backbone import Backbone, Labelled, tune
 from tasks.training.features import answer_features, text_group
 from tasks.training.pointwise import Scorer, fit_head, save_scorer
 from tasks.training.ranker import Comparison, Ranker, save_ranker, tune_ranker
@@ -50,22 +50,24 @@ Trained = tuple[list[float], list[dict[str, Any]]]
 def _pointwise(out: Out, backbone: ModelRef, rows: Rows, held_out: Rows, settings: RewardModel, seed: int, directory: Path) -> Trained:
     loaded = load_policy(out.lake, backbone)
     base = Backbone(model=loaded.model, tokenizer=loaded.tokenizer)
-    margins = torch.tensor([MARGINS[settings.margins].get(row["rating"] or "", 0.0) for row in rows], dtype=torch.float64)
+    margins = [MARGINS[settings.margins].get(row["rating"] or "", 0.0) for row in rows]
+    certain = [1.0 if row["probability"] is None else row["probability"] for row in rows]
     groups, asked = ([text_group(base.tokenizer, row["prompt"], _answers(row), row["id"]) for row in some] for some in (rows, held_out))
-    progress = _Progress(out, len(groups) + len(asked))
-    if settings.parameters != "head":
-        base = tune(base, groups, margins, settings, seed)
+    tuned = settings.parameters != "head"
+    progress = _Progress(out, len(groups) * (1 + tuned * settings.epochs) + len(asked))
+    if tuned:
+        pairs = [Labelled(group=group, margin=m, certain=p) for group, m, p in zip(groups, margins, certain, strict=True)]
+        base = tune(base, pairs, settings, seed, checkpoint_dir=out.scratch, on_pairs=progress)
     features = answer_features(base.model, groups, settings.layers, on_groups=progress)
-    certain = torch.tensor([row["probability"] or 1.0 for row in rows], dtype=torch.float64)
-    weight, bias = fit_head(torch.stack(features).double(), margins, certain)
-    scorer = Scorer(base, weight, bias, settings.layers)
+    head = fit_head(torch.stack(features).double(), torch.tensor(margins).double(), torch.tensor(certain).double())
+    scorer = Scorer(base, *head, settings.layers)
     scores: Tensor = torch.stack(scorer.scores(asked, on_groups=progress))
     save_scorer(directory, scorer, backbone, settings)
     return (scores[:, 0] - scores[:, 1]).sigmoid().tolist(), []
 
 
 def _pairwise(out: Out, backbone: ModelRef, rows: Rows, held_out: Rows, settings: RewardModel, seed: int, directory: Path) -> Trained:
-    pairs, asked = ([Comparison(row["prompt"], *_answers(row), row["id"]) for row in some] for some in (rows, held_out))
+    pairs, asked = ([Comparison(row["prompt"], *_answers(row), row["id"], row["probability"]) for row in some] for some in (rows, held_out))
     progress = _Progress(out, 2 * (settings.epochs * len(pairs) + len(asked)))
     tuned = tune_ranker(load_policy(out.lake, backbone), pairs, settings, seed, checkpoint_dir=out.scratch, on_step=progress)
     found = Ranker(tuned).compare(asked, on_rows=progress)

@@ -85,6 +85,11 @@ class RewardModel(BaseModel):
     batch_size: int = Field(default=8, ge=1, description="pairs per optimiser step, for lora and full")
     lora_rank: int = Field(default=8, ge=1)
 
+    @property
+    def training(self) -> Training:
+        """The same as settings of a training, for lora and full: fp32, constant rate."""
+        return Training(learning_rate=self.learning_rate, batch_size=self.batch_size, epochs=self.epochs, dtype="float32")
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.kind == "pairwise" and (self.parameters == "head" or self.layers or self.margins != "none"):

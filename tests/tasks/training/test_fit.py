@@ -13,7 +13,7 @@ import torch
 from transformers import PreTrainedModel
 
 from storage.errors import UserError
-from tasks.training.batches import Group, microbatches
+from tasks.training.batches import Group, epochs, microbatches
 from tasks.training.fit import fit
 from tasks.training.logps import packed_token_logps, reference_logps, sequence_logps
 from tasks.training.logs import StepLog
@@ -185,6 +185,26 @@ def test_chosen_answers_that_lose_likelihood_are_reported() -> None:
     log = fit(toy_model(), groups, DPO, SETTINGS, seed=0)[0]
     assert log.warnings == ("likelihood displacement: chosen answers have lost 30.0 nats against the reference",)
     assert fit(toy_model(), GROUPS, DPO, SETTINGS, seed=0)[0].warnings == ()
+
+
+def test_without_a_reference_chosen_answers_that_become_unlikely_are_noticed_too() -> None:
+    one, two, three = ((5, 6, 7), (8, 9, 10), (11, 12, 13))
+    pairs = [(one, two), *[(three, one)] * 5]  # what the first step calls better, all others call worse
+    groups = [Group(prompt=(2, 3), answers=pair, row_ids=(str(n),)) for n, pair in enumerate(pairs)]
+    seed = next(seed for seed in range(50) if next(epochs(len(groups), 1, 1, seed))[1] == [0])
+    settings = SETTINGS.model_copy(update={"displacement_alarm_nats": 1.0, "epochs": 8, "batch_size": 1})
+    assert fit(toy_model(), groups[1:], Loss.of("hinge", gamma=0.02), settings, seed=seed)[-1].warnings == ()
+    [sentence] = fit(toy_model(), groups, Loss.of("hinge", gamma=0.02), settings, seed=seed)[-1].warnings
+    assert sentence.startswith("likelihood displacement: chosen answers have lost") and sentence.endswith("nats since the first step")
+
+
+def test_cringe_is_a_mean_over_the_tokens_of_the_batch() -> None:
+    groups = [replace(g, reference=None) for g in GROUPS[:4]]
+    settings, model = SETTINGS.model_copy(update={"epochs": 1, "tokens_per_microbatch": 1}), toy_model()
+    loss = fit(model, groups, Loss.of("cringe", alpha=0.0), settings, seed=0)[0].loss
+    tokens = sum(len(answer) for group in groups for answer in group.answers)
+    nll = -sum(logps[0].item() for logps in sequence_logps(toy_model().eval(), groups, packed_token_logps))
+    assert loss == pytest.approx(nll / tokens, rel=1e-5)
 
 
 def test_without_a_reference_there_are_no_implied_rewards() -> None:

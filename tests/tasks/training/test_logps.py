@@ -6,12 +6,17 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from transformers import BloomConfig, GraniteConfig, MambaConfig, PreTrainedModel
+from transformers import BloomConfig, GraniteConfig, LlamaConfig, MambaConfig, PreTrainedModel
 
 from tasks.training.batches import Group
 from tasks.training.logps import Scorer, packed_token_logps, padded_token_logps, pick_scorer, reference_logps, sequence_logps
-from tests.tasks.training.toys import CONFIGS, VOCABULARY, toy_groups, toy_model
+from tests.tasks.training.toys import COMMON, CONFIGS, VOCABULARY, toy_groups, toy_model
 
+LONG = {
+    "rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 12, "factor": 4.0,
+    "short_factor": [1.0] * 4, "long_factor": [1.0, 2.0, 4.0, 8.0],
+}  # fmt: skip
+DYNAMIC = {"rope_type": "dynamic", "rope_theta": 1e4, "factor": 4.0}
 GROUPS = toy_groups(3, answers=2) + toy_groups(2, seed=1, answers=4)
 
 
@@ -66,8 +71,11 @@ def test_the_models_own_attention_is_back_afterwards(model: PreTrainedModel) -> 
         (GraniteConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, logits_scaling=3.0), "effect"),
         # recurrent: what comes later in the row has seen all before it
         (MambaConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2), "linear_attention layers"),
+        # of the groups some are longer than 12 tokens, and some are not: each has frequencies of its own
+        (LlamaConfig(**COMMON, rope_parameters=LONG), "the longest row beside them"),
+        (LlamaConfig(**COMMON | {"max_position_embeddings": 12}, rope_parameters=DYNAMIC), "the longest row beside them"),
     ],
-    ids=["bloom", "granite", "mamba"],
+    ids=["bloom", "granite", "mamba", "longrope", "dynamic"],
 )
 def test_an_architecture_that_cannot_be_packed_falls_back_loudly_and_is_exact(config: BloomConfig, why: str) -> None:
     model = toy_model(config, scale=2.0).eval()

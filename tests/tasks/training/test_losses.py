@@ -1,6 +1,7 @@
 """The losses against worked numbers, and the sign of every one of them."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -55,6 +56,21 @@ def test_a_soft_label_weighs_both_directions() -> None:
 def test_bradley_terry_with_and_without_a_margin() -> None:
     chosen, rejected = torch.tensor([1.2, 1.2]), torch.tensor([0.5, 0.5])  # difference 0.7, so -log sigma(0.7) and -log sigma(-0.3)
     torch.testing.assert_close(bradley_terry(chosen, rejected, torch.tensor([0.0, 1.0])), torch.tensor([0.403186, 0.854355]))
+
+
+def test_bradley_terry_is_as_sure_as_the_label() -> None:
+    chosen, rejected = (
+        torch.tensor([1.2, 1.2, 1.2]),
+        torch.tensor([0.5, 0.5, 0.5]),
+    )  # -log sigma(0.7) = 0.403186, -log sigma(-0.7) = 1.103186
+    expected = torch.tensor([0.403186, 0.75 * 0.403186 + 0.25 * 1.103186, 1.103186])
+    torch.testing.assert_close(bradley_terry(chosen, rejected, certain=torch.tensor([1.0, 0.75, 0.0])), expected)
+
+
+def test_a_label_counts_as_much_as_it_is_sure() -> None:
+    group = logps([-2.0, -1.0], [0.0, 0.0], [1.0, 1.0])
+    assert Loss.of("label")(group).item() == pytest.approx(1.313262, abs=1e-6)  # -log sigma(-1)
+    assert Loss.of("label")(replace(group, preference=torch.tensor([0.5]))).item() == pytest.approx(0.813262, abs=1e-6)
 
 
 def test_the_policy_that_equals_its_reference_has_a_known_loss() -> None:

@@ -1,5 +1,6 @@
 """Reward models: the head is the convex optimum, margins follow the tables, and what was trained comes back from disk as it was."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from storage import UserError
 from tasks.models import load, resolve
-from tasks.training.backbone import Backbone, load_backbone, save_backbone, tune
+from tasks.training.backbone import Backbone, Labelled, load_backbone, save_backbone, tune
 from tasks.training.features import answer_features, packed_features, padded_features, text_group
 from tasks.training.pointwise import fit_head
 from tasks.training.settings import MARGINS, RewardModel
@@ -26,6 +27,10 @@ def toy() -> Backbone:
 
 def groups(toy: Backbone):  # type: ignore[no-untyped-def]
     return [text_group(toy.tokenizer, prompt, (chosen, rejected), str(n)) for n, (prompt, chosen, rejected) in enumerate(PAIRS)]
+
+
+def labelled(toy: Backbone) -> list[Labelled]:
+    return [Labelled(group=group, margin=0.1 * n, certain=1 - 0.05 * n) for n, group in enumerate(groups(toy))]
 
 
 def test_a_planted_direction_is_found() -> None:
@@ -78,15 +83,46 @@ def test_a_layer_that_is_not_there_is_named(toy: Backbone) -> None:
 @pytest.mark.parametrize("parameters", ["lora", "full"])
 def test_a_tuned_backbone_learns_its_pairs_and_comes_back_from_disk(toy: Backbone, parameters: str, tmp_path: Path) -> None:
     settings = RewardModel(parameters=parameters, epochs=6, learning_rate=5e-3, batch_size=4)  # type: ignore[arg-type]
-    margins = torch.zeros(len(PAIRS), dtype=torch.float64)
     before = {name: tensor.clone() for name, tensor in toy.model.state_dict().items()}
-    tuned = tune(toy, groups(toy), margins, settings, seed=0)
+    tuned = tune(toy, labelled(toy), settings, seed=0)
     assert all(torch.equal(tensor, before[name]) for name, tensor in toy.model.state_dict().items())  # a copy was trained
     features = torch.stack(answer_features(tuned.model, groups(toy), 0))
     assert not torch.allclose(features, torch.stack(answer_features(toy.model, groups(toy), 0)))
     save_backbone(tmp_path, tuned, parameters)
     again = load_backbone(tmp_path, load(resolve("toy").path), parameters)
     assert torch.equal(torch.stack(answer_features(again.model, groups(toy), 0)), features)
+
+
+class Killed(Exception):
+    """Stands for a kill: nothing of tune's runs after it."""
+
+
+@pytest.mark.parametrize("parameters", ["lora", "full"])
+@pytest.mark.parametrize(("kills", "left"), [((10,), 60), ((21,), 40), ((35, 60), 20)])
+def test_a_killed_tuning_ends_with_the_bits_of_one_that_was_not(
+    toy: Backbone, parameters: str, kills: tuple[int, ...], left: int, tmp_path: Path
+) -> None:
+    """12 pairs, two a step, 10 epochs: 60 steps, a checkpoint every 20."""
+    settings = RewardModel(parameters=parameters, epochs=10, learning_rate=5e-3, batch_size=2)  # type: ignore[arg-type]
+    whole = tune(toy, labelled(toy), settings, seed=0)
+    steps = list[int]()
+
+    def killing(at: int) -> Callable[[int], None]:
+        def step(_: int) -> None:
+            steps.append(1)
+            if sum(steps) == at:
+                raise Killed
+
+        return step
+
+    for kill in kills:
+        with pytest.raises(Killed):
+            tune(toy, labelled(toy), settings, seed=0, checkpoint_dir=tmp_path, on_pairs=killing(kill))
+    steps.clear()
+    resumed = tune(toy, labelled(toy), settings, seed=0, checkpoint_dir=tmp_path, on_pairs=killing(-1))
+    assert len(steps) == left
+    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+        assert torch.equal(one, other)
 
 
 def test_soft_labels_of_certainty_are_hard_labels_and_those_of_a_half_say_nothing() -> None:

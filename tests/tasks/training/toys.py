@@ -17,7 +17,7 @@ from transformers import (
 from tasks.training.batches import Group
 
 VOCABULARY = 97
-_COMMON = {
+COMMON = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
     "intermediate_size": 64,
@@ -30,11 +30,11 @@ _COMMON = {
 }
 # A window of 4 is shorter than the prompts below, so the sliding layers do slide.
 CONFIGS: dict[str, PreTrainedConfig] = {
-    "llama": LlamaConfig(**_COMMON, num_key_value_heads=2, tie_word_embeddings=True, attention_dropout=0.5),
-    "qwen2": Qwen2Config(**_COMMON, num_key_value_heads=2),
-    "gpt-neox": GPTNeoXConfig(**_COMMON, hidden_dropout=0.5),
-    "gemma2": Gemma2Config(**_COMMON, num_key_value_heads=2, head_dim=8, sliding_window=4, final_logit_softcapping=0.5),
-    "gemma3": Gemma3TextConfig(**_COMMON, num_key_value_heads=2, head_dim=8, sliding_window=4),
+    "llama": LlamaConfig(**COMMON, num_key_value_heads=2, tie_word_embeddings=True, attention_dropout=0.5),
+    "qwen2": Qwen2Config(**COMMON, num_key_value_heads=2),
+    "gpt-neox": GPTNeoXConfig(**COMMON, hidden_dropout=0.5),
+    "gemma2": Gemma2Config(**COMMON, num_key_value_heads=2, head_dim=8, sliding_window=4, final_logit_softcapping=0.5),
+    "gemma3": Gemma3TextConfig(**COMMON, num_key_value_heads=2, head_dim=8, sliding_window=4),
 }
 
 
