@@ -1,7 +1,7 @@
 """The in-process engine against `model.generate`: same prompts, same 64 rows, one process, medians of alternating runs.
 
 Run: python -m tests.benchmarks.sampling [--threads 1]   (minutes; one thread where other work shares the cores). The limit is what
-the model's matrix products alone would take for 64 rows, measured between the runs.
+the model's matrix products alone would take for these prompts and 64 rows, measured between the runs.
 """
 
 import argparse
@@ -17,6 +17,7 @@ import torch
 import tasks
 from tasks.chat import render
 from tasks.engines.base import Request, Sampling
+from tasks.engines.packed import PackedLinears
 from tasks.engines.transformers import TransformersEngine
 from tasks.models import Loaded, load, resolve
 
@@ -36,7 +37,7 @@ def main(threads: int | None) -> None:
         for run in range(RUNS):
             ours.append(_rate(lambda run=run, sampling=sampling: _by_engine(loaded, prompts, sampling, run)))
             theirs.append(_rate(lambda sampling=sampling: _by_generate(loaded, prompts, sampling)))
-            limits.append(_limit(loaded, PROMPTS * SAMPLES))
+            limits.append(_limit(loaded, sum(map(len, prompts))))
         ratio = statistics.median(own / other for own, other in zip(ours, theirs, strict=True))
         share = statistics.median(own / limit for own, limit in zip(ours, limits, strict=True))
         engine, generate, limit = map(statistics.median, (ours, theirs, limits))
@@ -79,17 +80,19 @@ def _by_generate(loaded: Loaded, prompts: list[tuple[int, ...]], sampling: Sampl
 
 
 @torch.inference_mode()
-def _limit(loaded: Loaded, rows: int) -> float:
-    """Tokens a second if the matrix products of `rows` rows were all there is to do, each weight used once a step."""
-    matrices = [module.weight for module in loaded.model.modules() if isinstance(module, torch.nn.Linear)]
-    inputs = {matrix.shape[1]: torch.randn(rows, matrix.shape[1], dtype=matrix.dtype) for matrix in matrices}
+def _limit(loaded: Loaded, prompt_tokens: int) -> float:
+    """Tokens a second if matrix products were all there is to do: of the prompts' tokens, and of a full batch at each step after the first."""
+    layers = [module for module in loaded.model.modules() if isinstance(module, torch.nn.Linear)]
+    rows = PROMPTS * SAMPLES
+    inputs = {layer.in_features: torch.randn(rows, layer.in_features, dtype=layer.weight.dtype) for layer in layers}
     steps = list[float]()
-    for _ in range(4):
-        begin = time.perf_counter()
-        for matrix in matrices:
-            torch.nn.functional.linear(inputs[matrix.shape[1]], matrix)
-        steps.append(time.perf_counter() - begin)
-    return rows / statistics.median(steps)
+    with PackedLinears(loaded.model, rows).used():
+        for _ in range(4):
+            begin = time.perf_counter()
+            for layer in layers:
+                layer(inputs[layer.in_features])
+            steps.append(time.perf_counter() - begin)
+    return rows * MAX_TOKENS / (statistics.median(steps) * (MAX_TOKENS - 1 + prompt_tokens / rows))
 
 
 if __name__ == "__main__":
