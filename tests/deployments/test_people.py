@@ -26,6 +26,8 @@ def test_a_suspended_run_gives_its_machine_back_and_goes_on_when_a_person_has_la
     night = run.start_night("night/sft-sample-rank")
     suspended(run, night)
     before, port = steps(run, night), free_port()
+    with Lake(run.lake, read_only=True) as lake:
+        assert lake.rows("SELECT state FROM runs") == [{"state": "stopped"}]  # it has not failed
     with person(port, most=2) as first:  # whose sitting is cut off after two labels
         sitting = psutil.Popen(run.command("label", "--port", str(port)), env=run.environment)
         wait("two labels are in", lambda: len(first.asked) == 2 or sitting.poll() is not None)
@@ -45,6 +47,7 @@ def test_a_suspended_run_gives_its_machine_back_and_goes_on_when_a_person_has_la
         assert sorted(row["key"] for row in lake.rows("SELECT key FROM labels")) == sorted(keys)
         assert {row["key"] for row in lake.rows("SELECT key FROM questions")} == set(keys)
         assert decided_by(lake, night) is not None
+        assert lake.rows("SELECT state FROM runs") == [{"state": "done"}]
     done = {name for name, state in before if state in ("Completed", "Cached")}
     assert any(name.startswith("sample") for name in done)
     again = [state for name, state in steps(run, night)[len(before) :] if name in done]
