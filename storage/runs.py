@@ -38,7 +38,7 @@ class Run:
 
 @contextmanager
 def record_run(lake: Lake, run: str, recipe: str, settings: Mapping[str, Any], command: str | None = None) -> Iterator[Run]:
-    """The row of a run: 'running' inside the block, then 'done', 'failed' with the reason, or 'stopped' by Ctrl-C.
+    """The row of a run: 'running' inside the block, then 'done', 'failed' with the reason, or 'stopped', by Ctrl-C or to wait for a person.
 
     command: what a person would type to have it done again.
     """
@@ -46,7 +46,7 @@ def record_run(lake: Lake, run: str, recipe: str, settings: Mapping[str, Any], c
     try:
         yield Run(lake, run)
     except BaseException as error:
-        stopped = isinstance(error, KeyboardInterrupt)
+        stopped = not isinstance(error, Exception)  # a signal: Ctrl-C, or Prefect's that suspends a run
         with suppress(LakeError):  # the lake may be why it failed
             _end(lake, run, "stopped" if stopped else "failed", None if stopped else f"{type(error).__name__}: {error}"[:1000])
         raise

@@ -86,6 +86,16 @@ class BatchServer:
         except openai.OpenAIError as error:
             raise self._broken(error) from error
 
+    def has(self, batch: str) -> bool:
+        """Whether it still knows the batch."""
+        try:
+            self._client.batches.retrieve(batch)
+        except openai.NotFoundError:
+            return False
+        except openai.OpenAIError as error:
+            raise self._broken(error) from error
+        return True
+
     def find(self, tag: str) -> str | None:
         """The server's id of the batch under our tag, if it has one."""
         try:
@@ -115,10 +125,12 @@ class BatchServer:
             raise self._broken(error) from error
 
     def lines(self, ended: Ended) -> Iterator[Line]:
-        """What became of the requests, in no order. A line that cannot be read tells of none."""
+        """What became of the requests, in no order. A line that cannot be read, or a file that is gone, tells of none."""
         for file in ended.files:
             try:
                 text = self._client.files.content(file).text
+            except openai.NotFoundError:
+                continue
             except openai.OpenAIError as error:
                 raise self._broken(error) from error
             for line in text.splitlines():

@@ -1,8 +1,8 @@
 """A provider's batch interface in place of one call after the other: half the price, answers within a day, in whatever order.
 
     for key, answer in BatchClient(endpoint, lake, version, meter, ledger, say).each(requests, read, tokens): ...
-Jobs are written down (`storage.batches`) before the server is told: a killed run goes on waiting for its own. Test: pytest
-tests/tasks/judges/test_batches.py
+Jobs are written down (`storage.batches`) before the server is told: whoever asks the same goes on waiting for them, a killed run, one of a
+newer version of the code, or another that is alive. Test: pytest tests/tasks/judges/test_batches.py
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from storage import Lake, UserError
-from storage.batches import Job, begin_job, end_job, name_job, open_jobs
+from storage.batches import Job, alone, begin_job, end_job, name_job, new_tag, open_jobs
 from storage.ledger import Ledger
 from tasks.engines.endpoint import Endpoint, Refusal, Unaffordable, UnusableAnswerError
 from tasks.engines.meter import Attempt
@@ -55,26 +55,46 @@ class BatchClient:
         """What `read` makes of each answer, in the order in which they come. Raises UserError for a server that has no such interface,
         or fails a whole batch."""
         waiting = dict(requests)
-        for job in open_jobs(self._lake, self._version, self._server.base_url, self._endpoint.model):
-            for key in waiting.keys() & set(job.keys):
-                self._meter.set_aside(waiting[key])
-            batch = job.batch or self._server.find(job.tag)
-            if batch is None:
-                self._give_back(job, waiting)
-                end_job(self._lake, job, "lost")
-            else:
-                self._say(f"Batch {batch} of an earlier run is picked up again.")
-                yield from self._collect(name_job(self._lake, job, batch), batch, waiting, read)
+        for job in open_jobs(self._lake, self._server.base_url, self._endpoint.model):
+            if not waiting.keys().isdisjoint(job.keys):
+                yield from self._picked_up(job, waiting, read)
         while waiting:
             chosen = self._affordable(waiting)
             if not chosen:
                 yield from ((key, Unaffordable(reason="the budget is spent")) for key in waiting)
                 return
-            job = begin_job(self._lake, self._version, self._server.base_url, self._endpoint.model, list(chosen))
-            batch = self._server.submit(job.tag, chosen)
-            job = name_job(self._lake, job, batch)
-            self._say(f"Batch {batch}: {len(chosen)} requests. It may take up to a day; stopped, the same command goes on waiting for it.")
-            yield from self._collect(job, batch, waiting, read)
+            yield from self._submitted(chosen, waiting, read)
+
+    def _submitted(self, chosen: Mapping[str, Body], waiting: dict[str, Body], read: Callable[[Any], T]) -> list[tuple[str, T | Refusal]]:
+        """What a new batch brings."""
+        with alone(self._lake, tag := new_tag()):
+            job = begin_job(self._lake, tag, self._version, self._server.base_url, self._endpoint.model, list(chosen))
+            job = name_job(self._lake, job, self._server.submit(tag, chosen))
+            self._say(
+                f"Batch {job.batch}: {len(chosen)} requests. It may take up to a day; stopped, the same command goes on waiting for it."
+            )
+            return self._collect(job, waiting, read)
+
+    def _picked_up(self, job: Job, waiting: dict[str, Body], read: Callable[[Any], T]) -> list[tuple[str, T | Refusal]]:
+        """What a batch brings that is open already. Where another run waits for it, its answers are in the ledger by then."""
+        with alone(self._lake, job.tag, lambda: self._say(f"Another run waits for batch {job.batch or job.tag}: its answers serve both.")):
+            known = self._ledger.find(waiting.keys() & set(job.keys))
+            found: list[tuple[str, T | Refusal]] = [(key, read(json.loads(answer))) for key, answer in known.items()]
+            for key in known:
+                del waiting[key]
+            still = [one for one in open_jobs(self._lake, self._server.base_url, self._endpoint.model) if one.tag == job.tag]
+            if not still or waiting.keys().isdisjoint(still[0].keys):
+                return found
+            [job] = still
+            batch = job.batch if job.batch and self._server.has(job.batch) else self._server.find(job.tag)
+            if batch is None:
+                self._say(f"{self._server.base_url} has no batch {job.batch or job.tag}: what is missing is asked again.")
+                end_job(self._lake, job, "lost")
+                return found
+            for key in waiting.keys() & set(job.keys):
+                self._meter.set_aside(waiting[key])
+            self._say(f"Batch {batch} of an earlier run is picked up again.")
+            return found + self._collect(name_job(self._lake, job, batch), waiting, read)
 
     def _affordable(self, waiting: Mapping[str, Body]) -> dict[str, Body]:
         """As many requests as the budget allows and a batch holds; the most that they can take is set aside."""
@@ -87,23 +107,27 @@ class BatchClient:
             chosen[key] = request
         return chosen
 
-    def _collect(self, job: Job, batch: str, waiting: dict[str, Body], read: Callable[[Any], T]) -> Iterator[tuple[str, T | Refusal]]:
+    def _collect(self, job: Job, waiting: dict[str, Body], read: Callable[[Any], T]) -> list[tuple[str, T | Refusal]]:
         """The answers of a batch, once it has ended; in the ledger before anybody uses them. What it did not answer stays waiting."""
-        ended = self._server.wait(batch)
+        assert job.batch is not None, "the server has told its id"
+        ended = self._server.wait(job.batch)
+        mine = [key for key in job.keys if key in waiting]
         if ended.status == "failed":
-            self._give_back(job, waiting)
+            for key in mine:
+                self._meter.give_back(waiting[key])
             end_job(self._lake, job, "lost")
-            raise UserError(f"{self._server.base_url} has failed batch {batch} ({ended.reason}): put that right, then run again.")
+            raise UserError(f"{self._server.base_url} has failed batch {job.batch} ({ended.reason}): put that right, then run again.")
         lines = {line.key: line for line in self._server.lines(ended)}
         found: list[tuple[str, T | Refusal]] = []
-        for key in [key for key in job.keys if key in waiting]:
+        for key in mine:
             outcome = self._entered(key, waiting[key], lines.get(key) or Line(key=key, error=ended.status), read)
             if outcome is not None:
                 found.append((key, outcome))
                 del waiting[key]
         self._ledger.synchronise()
-        end_job(self._lake, job, "done")
-        yield from found
+        others = set(job.keys) - set(mine)
+        end_job(self._lake, job, "done", left=sorted(others - self._ledger.find(others).keys()))
+        return found
 
     def _entered(self, key: str, request: Body, line: Line, read: Callable[[Any], T]) -> T | Refusal | None:
         """What a line amounts to, written into the ledger; None for what is to be asked again."""
@@ -123,8 +147,3 @@ class BatchClient:
         self._failed[key] += 1
         self._reasons[error] += 1
         return Refusal(reason=f"{error}, {_TIMES} times") if self._failed[key] == _TIMES else None
-
-    def _give_back(self, job: Job, waiting: Mapping[str, Body]) -> None:
-        for key in job.keys:
-            if key in waiting:
-                self._meter.give_back(waiting[key])

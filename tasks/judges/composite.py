@@ -9,10 +9,12 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean, pstdev
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
 from tasks.judges.base import Verdict, decided
+from tasks.judges.human import Human
 from tasks.judges.llm import LLM
+from tasks.judges.prompted import SelfJudge
 from tasks.training.settings import RewardModel
 
 _LEAST = 1e-6  # probabilities are kept this far from 0 and 1, so that their logit is finite
@@ -24,12 +26,13 @@ Rule = Literal["sum", "minimum", "majority", "safety-first"]
 
 def _kind_of_member(value: Any) -> str:
     if isinstance(value, dict):
-        return "llm" if "endpoint" in value else "reward"
-    return {RewardModel: "reward", LLM: "llm"}.get(type(value), "program")
+        return "llm" if "endpoint" in value else "human" if "person" in value else "reward"
+    return "human" if value == "human" else {RewardModel: "reward", LLM: "llm", Human: "human"}.get(type(value), "program")
 
 
 Member = Annotated[
-    Annotated[RewardModel, Tag("reward")] | Annotated[str, Tag("program")] | Annotated[LLM, Tag("llm")], Discriminator(_kind_of_member)
+    Annotated[RewardModel, Tag("reward")] | Annotated[str, Tag("program")] | Annotated[LLM, Tag("llm")] | Annotated[Human, Tag("human")],
+    Discriminator(_kind_of_member),
 ]
 
 
@@ -63,9 +66,22 @@ class Composite(BaseModel):
         description="`sum`: weighted, of scores or of probabilities; `minimum`: the lowest score; `majority`: of votes on two answers; "
         "`safety-first`: `safety` where it is below `threshold` or the prompt is `unsafe`, else `helpfulness` (Llama 2)",
     )
-    members: dict[str, Member] = Field(default={}, description="a reward model, `models@...`, a program or an LLM, each by a name")
+    members: dict[str, Member] = Field(
+        default={}, description="a reward model, `models@...`, a program, an LLM or a person (`human`, or `person: ...`), each by a name"
+    )
     weights: dict[str, float] = Field(default={}, description="sum: of members by name, each in its judge's unit; 1 where not named")
     threshold: float = Field(default=0.15, gt=0, lt=1, description="safety-first: a probability")
+
+    @field_validator("members", mode="before")
+    @classmethod
+    def _refuse_itself(cls, value: Any) -> Any:
+        for name, member in value.items() if isinstance(value, dict) else ():
+            if member == "policy" or (isinstance(member, dict) and "by" in member) or isinstance(member, SelfJudge):
+                raise ValueError(
+                    f"{name}: the policy judges alone, since it is measured each iteration and replaced where it cannot judge: set "
+                    "judge=policy, or serve a policy (`dapflow serve`) and name it as an LLM, {endpoint: {base_url: ..., model: ...}}"
+                )
+        return value
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -45,7 +45,7 @@ class Services:
 
     def dapflow(self, *arguments: str) -> str:
         """Standard output of a command. Fails with what it says when it does."""
-        done = subprocess.run(self._command(*arguments), env=self.environment, capture_output=True, text=True, timeout=PATIENCE)
+        done = subprocess.run(self.command(*arguments), env=self.environment, capture_output=True, text=True, timeout=PATIENCE)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
@@ -115,12 +115,13 @@ class Services:
         for process in self.others():
             process.kill()
 
+    def command(self, *arguments: str) -> list[str]:
+        """The words of a command, for one that is to be killed; it takes `environment`."""
+        return [sys.executable, "-m", "flows.cli", *arguments]
+
     def _start(self, name: str, *arguments: str) -> None:
         with (self.folder / f"{name}.log").open("a") as log:
-            self.processes[name] = psutil.Popen(self._command(*arguments), env=self.environment, stdout=log, stderr=log)
-
-    def _command(self, *arguments: str) -> list[str]:
-        return [sys.executable, "-m", "flows.cli", *arguments]
+            self.processes[name] = psutil.Popen(self.command(*arguments), env=self.environment, stdout=log, stderr=log)
 
     def _answers(self) -> bool:
         try:

@@ -11,6 +11,7 @@ from storage import Lake
 from tests.flows.test_llm_judge import longer, words
 from tests.flows.test_run import SMALL, dapflow
 from tests.tasks.engines.servers import Behaviour, openai_server
+from tests.tasks.judges.person import free_port, person
 
 PAIRS = [
     {"instruction": "Say yes.", "output": "yes yes", "baseline": "no", "person": 1.0},
@@ -97,6 +98,24 @@ def test_a_reward_model_of_the_lake_scores_both_sides_of_a_pair(tmp_path: Path, 
     assert f"4 rows judged by {model[:8]}: 1 invalid, " in out
 
 
+@pytest.mark.usefixtures("prefect_server")
+def test_a_person_labels_the_pairs_of_a_file_and_the_second_time_none_is_asked_again(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, port = lines(tmp_path / "pairs.jsonl", PAIRS), free_port()
+    command = ("judge", file, "--judge", "human", "--lake", str(tmp_path / "lake"), "--json", *words(f"judge.port={port}"))
+    with person(port) as somebody:  # who prefers the longer of two answers
+        code, out, err = dapflow(*command, capsys=capsys)
+        assert code == 0, err
+        assert len(somebody.asked) == 2  # equal answers and an empty one need no judge
+        code, again, err = dapflow(*command, "--column", "mine", capsys=capsys)
+        assert (code, len(somebody.asked)) == (0, 2), err
+    found = json.loads(out)
+    assert found["outcomes"] == {"invalid": 1, "lose": 1, "tie": 1, "win": 1}
+    assert [row["preference"] for row in found["rows"]] == [1.0, 0.0, 0.5, None]
+    assert [row["mine"] for row in json.loads(again)["rows"]] == [1.0, 0.0, 0.5, None]
+
+
 @pytest.mark.parametrize(
     ("rows", "more", "message"),
     [
@@ -120,6 +139,7 @@ def test_a_reward_model_of_the_lake_scores_both_sides_of_a_pair(tmp_path: Path, 
         (ANSWERS, ["--judge", "shorter", "--set", "loss=ipo"], "only keys that begin with judge. can be set here"),
         (ANSWERS, ["--judge", "shorter", "--output", "x.txt"], "x.txt is neither .parquet nor .jsonl"),
         (ANSWERS, ["--set", "judge.endpoint.model=x"], "The judge x compares two answers, and file.jsonl has one a row"),
+        (ANSWERS, ["--judge", "human"], "The judge person compares two answers, and file.jsonl has one a row: give pairs, or a judge that"),
     ],
 )
 def test_what_a_user_can_put_right_is_said_in_a_sentence(

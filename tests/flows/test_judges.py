@@ -107,6 +107,13 @@ def test_a_weighted_sum_is_a_step_over_its_members_and_another_weight_judges_not
         ("{{members: {{a: json, b: {{endpoint: {{modl: x}}}}}}}}", "there is no key `judge.members.b.endpoint.modl`"),
         ("{{members: {{a: json, b: '{programs}:nearer'}}}}", "The judge's rule sum needs members that all score, or, for a sum"),
         ("{{rule: majority, members: {{a: json, b: shorter}}}}", "a judge that compares two answers gives no scores"),
+        ("{{members: {{a: json, b: human}}}}", "The judge's rule sum needs members that all score, or, for a sum"),
+        ("{{rule: minimum, members: {{a: human, b: {{person: ben}}}}}}", "The judge's rule minimum needs scores, and its members compare"),
+        ("{{members: {{a: json, b: policy}}}}", "b: the policy judges alone, since it is measured each iteration and replaced where it"),
+        (
+            "{{members: {{a: json, b: {{by: policy, mode: ten}}}}}}",
+            "set judge=policy, or serve a policy (`dapflow serve`) and name it as an LLM",
+        ),
     ],
 )
 def test_judges_that_do_not_go_together_are_said_before_anything_is_run(programs: str, judge: str, message: str) -> None:

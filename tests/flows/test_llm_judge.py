@@ -79,6 +79,24 @@ def test_pairs_and_policies_are_compared_in_both_orders_and_a_second_recipe_pays
 
 
 @pytest.mark.usefixtures("prefect_server")
+def test_a_judge_that_always_says_first_makes_no_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with openai_server(Behaviour(reply=lambda prompt: "1")) as url:
+        code, _, err = run("run", tmp_path, capsys, MODEL, f"judge.endpoint.base_url={url}", "evaluation.judge=shorter")
+    assert code == 2
+    assert "There is nothing to train on: no pair is left after judging and pairing" in " ".join(err.split())
+    with Lake(tmp_path, read_only=True) as lake:
+        verdicts = lake.rows("SELECT outcome, score, forward, backward FROM verdicts WHERE judge = 'judge pairwise-v1'")
+        asked = [row for row in verdicts if row["forward"] is not None]
+        assert asked and all(row == {"outcome": "tie", "score": 0.5, "forward": 1.0, "backward": 1.0} for row in asked)
+        assert lake.rows("SELECT DISTINCT dropped IS NULL AS kept FROM pairs WHERE source = 'compared'") == [{"kept": False}]
+        biases = {
+            row["name"]: row["value"]
+            for row in lake.rows("SELECT * FROM metrics WHERE name IN ('position_consistency', 'first_place_wins')")
+        }
+    assert biases == {"position_consistency": 0.0, "first_place_wins": 1.0}
+
+
+@pytest.mark.usefixtures("prefect_server")
 def test_a_judge_that_scores_takes_the_way_of_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     behaviour = Behaviour(reply=lambda prompt: f"Score: {1 + len(prompt) % 10}")
     with openai_server(behaviour) as url:

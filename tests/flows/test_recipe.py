@@ -72,6 +72,27 @@ def test_a_made_up_method_is_one_entry_and_no_change_elsewhere(monkeypatch: pyte
     assert {call.arguments["loss"] for call in trained} == {Loss.of("ipo", tau=0.5)}
 
 
+@pytest.mark.parametrize(
+    ("recipe", "reference"),
+    [
+        ("rso", "initial"), ("dpo", "initial"), ("ipo", "initial"), ("slic-hf", "initial"), ("oaif", "initial"),
+        ("iterative-dpo", "previous"), ("self-rewarding", "previous"), ("spin", "previous"),
+    ],
+)  # fmt: skip
+def test_a_second_iteration_takes_the_reference_of_the_paper_and_a_seed_of_its_own(recipe: str, reference: str) -> None:
+    with planning() as calls:
+        list(chain(chosen(recipe, [], toy=True), 2, iterate.fn))
+    one, two = [call.arguments for call in calls if call.step in ("train", "train_online")]
+    initial, previous = one["policy"], two["policy"]
+    assert initial != previous
+    assert one["reference"] == initial
+    assert two["reference"] == {"initial": initial, "previous": previous}[reference]
+    assert one["seed"] != two["seed"]
+    wanted = chosen(recipe, [], toy=True).sampling
+    seeds = [call.arguments["seed"] for call in calls if call.step == "sample" and call.arguments["sampling"] == wanted]
+    assert len(set(seeds)) == len(seeds)  # no iteration draws as another did
+
+
 @pytest.mark.parametrize("file", sorted([*Path("flows").rglob("*.py"), *Path("tasks").rglob("*.py")]))
 def test_no_code_asks_for_the_name_of_a_method(file: Path) -> None:
     """Outside the list of recipes a method's name is no value that code compares with or looks up."""

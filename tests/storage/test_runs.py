@@ -23,12 +23,18 @@ def test_a_run_is_recorded_with_its_policies(lake: Lake) -> None:
     assert states(lake) == [("r", "done", None)]
 
 
-def test_a_failure_has_its_reason_and_ctrl_c_is_none(lake: Lake) -> None:
+class SuspendedRun(BaseException):
+    """As Prefect's signal that ends the process of a run which waits."""
+
+
+def test_a_failure_has_its_reason_and_a_signal_is_none(lake: Lake) -> None:
     with pytest.raises(RuntimeError), record_run(lake, "a", "rso", {}):
         raise RuntimeError("no more")
     with pytest.raises(KeyboardInterrupt), record_run(lake, "b", "rso", {}):
         raise KeyboardInterrupt
-    assert states(lake) == [("a", "failed", "RuntimeError: no more"), ("b", "stopped", None)]
+    with pytest.raises(SuspendedRun), record_run(lake, "c", "rso", {}):
+        raise SuspendedRun
+    assert states(lake) == [("a", "failed", "RuntimeError: no more"), ("b", "stopped", None), ("c", "stopped", None)]
 
 
 def test_a_run_whose_process_is_gone_was_killed(lake: Lake) -> None:

@@ -27,6 +27,7 @@ class Behaviour:
     hang_seconds: float = 3.0
     choices: int | None = None  # at most so many an answer
     without_text: set[int] = field(default_factory=set)  # choices that say nothing
+    retry_after: str = "0.05"  # seconds that a 429 asks to be left alone
     faults: float = 0.0  # the share of requests that go wrong, by chance
     reply: Callable[[str], str] | None = None  # what it says to a prompt
     likeliest: Callable[[str], dict[str, float]] | None = None  # log-probabilities of the likeliest tokens at each place
@@ -96,7 +97,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _misbehave(self, misdeed: str) -> None:
         if misdeed.isdigit():
-            self._send(int(misdeed), {"error": {"message": f"status {misdeed}"}}, {"Retry-After": "0.05"} if misdeed == "429" else {})
+            self._send(
+                int(misdeed),
+                {"error": {"message": f"status {misdeed}"}},
+                {"Retry-After": self.behaviour.retry_after} if misdeed == "429" else {},
+            )
         elif misdeed == "close":
             self.close_connection = True
         elif misdeed == "half":

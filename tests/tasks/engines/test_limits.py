@@ -89,3 +89,10 @@ def test_a_server_that_says_too_many_is_asked_fewer_at_once() -> None:
     behaviour = Behaviour(misdeeds=["429"] * 8, seconds=0.02)
     sample(behaviour, requests(24, samples=1), concurrency=8)
     assert len(behaviour.answered) == 24
+
+
+def test_a_server_that_asks_to_be_left_alone_is() -> None:
+    behaviour, began = Behaviour(misdeeds=["429"], retry_after="1.5"), time.monotonic()
+    sample(behaviour, requests(1, samples=1))
+    assert time.monotonic() - began > 1.5  # without it, half a second at most
+    assert len(behaviour.answered) == 1

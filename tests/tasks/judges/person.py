@@ -11,12 +11,14 @@ from typing import Any
 
 
 class Person(threading.Thread):
-    """Prefers the longer of two answers, on the page at a port; `asked` is what they have answered. They finish when nothing is left."""
+    """Prefers the longer of two answers, on the page at a port; `asked` is what they have answered. They finish when nothing is left, or
+    think about the next one for ever after `most` answers."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, most: int | None = None) -> None:
         super().__init__(daemon=True)
         self.asked: list[dict[str, Any]] = []
         self._port = port
+        self._most = most
         self._over = threading.Event()
 
     def run(self) -> None:
@@ -32,7 +34,9 @@ class Person(threading.Thread):
 
     def _look(self) -> None:
         question = self._call("GET", "/state")["question"]
-        if question is None:
+        if len(self.asked) == self._most:
+            time.sleep(0.05)
+        elif question is None:
             self._call("POST", "/finish", {})
             time.sleep(0.05)
         else:
@@ -56,8 +60,8 @@ def free_port() -> int:
 
 
 @contextmanager
-def person(port: int) -> Iterator[Person]:
-    somebody = Person(port)
+def person(port: int, most: int | None = None) -> Iterator[Person]:
+    somebody = Person(port, most)
     somebody.start()
     try:
         yield somebody

@@ -19,6 +19,8 @@ from tests.tasks.engines.servers import Behaviour, openai_server
 from tests.tasks.judges.judging import compare, matches, prefers_good
 from tests.tasks.judges.test_budget import PRICES, billed
 
+NEVER = 10**9  # looks at a batch until it has ended
+
 
 def outcomes(lake: Lake, behaviour: Behaviour, count: int, version: str = "v1", **settings: object) -> list[str]:
     return [one.outcome for one in compare(lake, behaviour, matches(count), version=version, batch=True, **settings)]
@@ -99,33 +101,110 @@ def test_the_budget_holds_at_the_batch_price_and_what_is_left_of_it_goes_into_an
     assert len(behaviour.batches.jobs) > 1
 
 
-def judge(address: str, url: str) -> list[str]:
-    """Compare by batch; outcomes."""
+def judge(address: str, url: str, version: str = "v1", count: int = 6, said: Path | None = None) -> list[str]:
+    """Compare by batch; outcomes. said: a file for what the user is told, sentence by sentence."""
     by = LLM(endpoint=Endpoint(base_url=url, model="judge"), batch=True)
-    with Lake(address) as lake, llm_judge(lake, "v1", by) as panel:
-        return [verdict.outcome for verdict in panel.compare(matches(6))]
+    with (
+        (said or Path(os.devnull)).open("a", buffering=1) as told,
+        Lake(address) as lake,
+        llm_judge(lake, version, by, lambda sentence: print(sentence, file=told)) as panel,
+    ):
+        return [verdict.outcome for verdict in panel.compare(matches(count))]
 
 
-@pytest.mark.parametrize("moment", ["while it waits", "before the id is known"])
-def test_a_killed_run_picks_its_batch_up_again(moment: str, tmp_path: Path) -> None:
-    behaviour, address = Behaviour(reply=prefers_good, batches=Batches(looks=10**9)), str(tmp_path)
+def killed_while_it_waits(behaviour: Behaviour, address: str, url: str) -> None:
+    """A run of version v1 whose batch is on its way when it is killed; afterwards the batch ends at the next look."""
     Lake(address).close()
+    process = FORKED.Process(target=judge, args=(address, url))
+    process.start()
+    until_looked_at(behaviour)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    ends_now(behaviour)
+
+
+def until_looked_at(behaviour: Behaviour) -> None:
+    """Until some run waits for a batch."""
+    while not any(job["left"] < NEVER for job in list(behaviour.batches.jobs.values())):
+        time.sleep(0.01)
+
+
+def ends_now(behaviour: Behaviour) -> None:
+    for job in behaviour.batches.jobs.values():
+        job["left"] = 1
+
+
+@pytest.mark.parametrize("version", ["v1", "v2"])  # v2: what the same step's dataset is called by a newer version of the code
+@pytest.mark.parametrize("moment", ["while it waits", "before the id is known"])
+def test_a_killed_run_picks_its_batch_up_again(moment: str, version: str, tmp_path: Path) -> None:
+    behaviour, address = Behaviour(reply=prefers_good, batches=Batches(looks=NEVER)), str(tmp_path)
     with openai_server(behaviour) as url:
-        process = FORKED.Process(target=judge, args=(address, url))
-        process.start()
-        while not any(job["left"] < 10**9 for job in list(behaviour.batches.jobs.values())):
-            time.sleep(0.01)
-        assert process.pid is not None
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
+        killed_while_it_waits(behaviour, address, url)
         if moment == "before the id is known":  # as if killed between the submission and its answer
             with Lake(address) as lake:
                 lake.commit(lambda cursor: cursor.execute("UPDATE batches SET batch = NULL"), "forget the id")
-        for job in behaviour.batches.jobs.values():
-            job["left"] = 1
-        assert judge(address, url) == ["win"] * 6
+        assert judge(address, url, version) == ["win"] * 6
     assert len(behaviour.batches.jobs) == 1
     assert set(behaviour.batches.came.values()) == {1}
+    with Lake(address) as lake:
+        assert lake.rows("SELECT DISTINCT version FROM calls") == [{"version": version}]  # paid by who uses it, once
+        assert lake.rows("SELECT count(*) AS n, count(DISTINCT key) AS keys FROM calls") == [{"n": 12, "keys": 12}]
+        assert lake.rows("SELECT state FROM batches") == [{"state": "done"}]
+
+
+def test_what_a_smaller_run_leaves_of_a_batch_is_there_for_the_next(tmp_path: Path) -> None:
+    behaviour, address = Behaviour(reply=prefers_good, batches=Batches(looks=NEVER)), str(tmp_path)
+    with openai_server(behaviour) as url:
+        killed_while_it_waits(behaviour, address, url)
+        assert judge(address, url, "v2", count=2) == ["win"] * 2
+        with Lake(address) as lake:
+            assert lake.rows("SELECT state, len(keys) AS left FROM batches") == [{"state": "open", "left": 8}]
+        assert judge(address, url, "v3") == ["win"] * 6
+        with Lake(address) as lake:
+            assert lake.rows("SELECT state FROM batches") == [{"state": "done"}]
+    assert set(behaviour.batches.came.values()) == {1}
+    assert len(behaviour.batches.came) == 12
+
+
+def test_two_runs_that_are_alive_share_a_batch(tmp_path: Path) -> None:
+    behaviour, address = Behaviour(reply=prefers_good, batches=Batches(looks=NEVER)), str(tmp_path / "lake")
+    Lake(address).close()
+    with openai_server(behaviour) as url:
+        first = FORKED.Process(target=judge, args=(address, url, "v1"))
+        first.start()
+        until_looked_at(behaviour)
+        second = FORKED.Process(target=judge, args=(address, url, "v2", 6, tmp_path / "second"))
+        second.start()
+        while not (tmp_path / "second").exists() or "Another run waits for batch batch_0" not in (tmp_path / "second").read_text():
+            time.sleep(0.05)
+        ends_now(behaviour)
+        for process in (first, second):
+            process.join()
+    assert (first.exitcode, second.exitcode) == (0, 0)
+    assert len(behaviour.batches.jobs) == 1
+    assert set(behaviour.batches.came.values()) == {1}
+    with Lake(address) as lake:
+        assert lake.rows("SELECT version, count(*) AS n FROM calls GROUP BY version") == [{"version": "v1", "n": 12}]  # paid once
+
+
+@pytest.mark.parametrize("gone", ["batch", "file"])
+def test_a_batch_that_the_server_has_forgotten_is_asked_again(gone: str, tmp_path: Path) -> None:
+    behaviour, address = Behaviour(reply=prefers_good, batches=Batches(looks=NEVER)), str(tmp_path / "lake")
+    with openai_server(behaviour) as url:
+        killed_while_it_waits(behaviour, address, url)
+        if gone == "batch":
+            behaviour.batches.jobs.clear()
+        else:
+            [job] = behaviour.batches.jobs.values()
+            job["status"], job["output_file_id"] = "completed", "file-gone"
+        behaviour.batches.looks = 1
+        assert judge(address, url, "v2", said=tmp_path / "said") == ["win"] * 6
+    assert set(behaviour.batches.came.values()) == {2}
+    told = (tmp_path / "said").read_text()
+    assert ("has no batch batch_0: what is missing is asked again." in told) == (gone == "batch")
+    with Lake(address) as lake:
+        assert {row["state"] for row in lake.rows("SELECT state FROM batches")} == ({"lost", "done"} if gone == "batch" else {"done"})
 
 
 def test_a_server_without_batches_is_named(lake: Lake) -> None:

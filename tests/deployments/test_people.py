@@ -1,0 +1,60 @@
+"""A run of a deployment that waits for a person is suspended, and goes on when the labels are in: real server and worker, make test-nights."""
+
+from collections.abc import Iterator
+
+import psutil
+import pytest
+
+from storage import Lake
+from storage.promotions import decided_by
+from tests.deployments.services import SMALL, Services, services, settings, wait
+from tests.deployments.test_nights import steps
+from tests.tasks.judges.person import free_port, person
+
+pytestmark = [pytest.mark.nights, pytest.mark.timeout(0)]
+HUMAN = ("judge=human", "evaluation.judge=shorter", "prompts.per_iteration=8")
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
+    with services(tmp_path_factory.mktemp("people")) as found:
+        found.dapflow("deploy", "--toy", "--recipe", "sft-sample-rank", *settings(SMALL, HUMAN))
+        yield found
+
+
+def test_a_suspended_run_gives_its_machine_back_and_goes_on_when_a_person_has_labelled(run: Services) -> None:
+    night = run.start_night("night/sft-sample-rank")
+    suspended(run, night)
+    before, port = steps(run, night), free_port()
+    with Lake(run.lake, read_only=True) as lake:
+        assert lake.rows("SELECT state FROM runs") == [{"state": "stopped"}]  # it has not failed
+    with person(port, most=2) as first:  # whose sitting is cut off after two labels
+        sitting = psutil.Popen(run.command("label", "--port", str(port)), env=run.environment)
+        wait("two labels are in", lambda: len(first.asked) == 2 or sitting.poll() is not None)
+        sitting.kill()
+        sitting.wait()
+    assert run.state(night)["name"] == "Suspended"
+    run.api(f"flow_runs/{night}/resume", {})  # as by the button in the UI, too early: it waits again
+    wait("it has begun again", lambda: run.api(f"flow_runs/{night}")["run_count"] == 2)
+    suspended(run, night)
+    with person(port) as second:
+        said = run.dapflow("label", "--port", str(port))
+    assert "Enough: its run was suspended, and goes on." in said
+    run.wait_for(night, "GateClosed", "Promoted")
+    keys = [question["key"] for question in (*first.asked, *second.asked)]
+    assert len(keys) == len(set(keys))
+    with Lake(run.lake, read_only=True) as lake:
+        assert sorted(row["key"] for row in lake.rows("SELECT key FROM labels")) == sorted(keys)
+        assert {row["key"] for row in lake.rows("SELECT key FROM questions")} == set(keys)
+        assert decided_by(lake, night) is not None
+        assert lake.rows("SELECT state FROM runs") == [{"state": "done"}]
+    done = {name for name, state in before if state in ("Completed", "Cached")}
+    assert any(name.startswith("sample") for name in done)
+    again = [state for name, state in steps(run, night)[len(before) :] if name in done]
+    assert set(again) == {"Cached"}
+
+
+def suspended(run: Services, night: str) -> None:
+    """Wait until a run is, and holds no process."""
+    run.wait_for(night, "Suspended")
+    wait("its process has ended", lambda: run.process_of(night) is None)
