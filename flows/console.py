@@ -104,14 +104,10 @@ def _measured(one: dict[str, Any]) -> str:
 
 
 def _outcome(number: int, one: dict[str, Any]) -> Panel:
-    low, high = one["win_rate_low"], one["win_rate_high"]
-    verdict = "better" if low > 0.5 else "worse" if high < 0.5 else "cannot tell yet"
     warned = warnings_of(one["metrics"])
     dropped = ", ".join(f"{count} {reason}" for reason, count in one["dropped"].items()) or "none"
     lines = [
-        _fact("win rate, new against old", f"{one['win_rate']:.1%} [{low:.1%}, {high:.1%}]: {verdict}"),
-        _fact("  measured on", _measured(one)),
-        _fact("  good for", next((row["note"] for row in one["metrics"] if row["name"] == "win_rate" and row["note"]), "")),
+        *_won(one),
         *(_fact("  careful", warning) for warning in warned),
         *([] if warned else [_fact("  by", "a judge that did not label the training pairs")]),
         *(_judge(role, judge) for role, judge in one["judges"].items()),
@@ -124,6 +120,17 @@ def _outcome(number: int, one: dict[str, Any]) -> Panel:
         "(in brackets: 95 % intervals)",
     ]
     return Panel(Text("\n".join(lines)), title=f"Iteration {number}", title_align="left")
+
+
+def _won(one: dict[str, Any]) -> list[str]:
+    """The win rate and what it is worth, or why there is none."""
+    title, low, high = "win rate, new against old", one["win_rate_low"], one["win_rate_high"]
+    note = next((row["note"] for row in one["metrics"] if row["name"] == "win_rate" and row["note"]), "")
+    if one["win_rate"] is None:
+        return [_fact(title, f"cannot tell: {note}")]
+    verdict = "better" if low > 0.5 else "worse" if high < 0.5 else "cannot tell yet"
+    rate = f"{one['win_rate']:.1%} [{low:.1%}, {high:.1%}]: {verdict}"
+    return [_fact(title, rate), _fact("  measured on", _measured(one)), _fact("  good for", note)]
 
 
 def _fact(name: str, value: object) -> str:

@@ -1,15 +1,20 @@
-"""The main figures of an iteration as lines for a person: before and after side by side, the rest with its interval, why one is missing
-below. All of them are in the report (flows/report).
+"""Figures for a reader: what has a before and an after side by side, the rest as it comes; numbers with as many digits as say something.
 
-for line in lines_of(metrics): ...      metrics: rows of the dataset `metrics`, in its order
+    for line in laid_out(metrics): line.name, line.cells, line.unit, line.note        metrics: rows of the dataset `metrics`, in its order
+    for text in lines_of(metrics): ...                                                 the main ones, as lines of the terminal
+A metric is known only by its name, value, interval and unit, so a new one is shown without a change here. Test: pytest tests/flows/test_figures.py
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
-from tasks.metrics import base_name, label_of, metric_of
+from tasks.metrics import SIDES, base_name, label_of
 
 Row = Mapping[str, Any]
+_SHARES = ("share", "probability")
+_DOLLARS = ("usd", "dollars")
 _TOLD = frozenset({"win_rate", "judged_prompts", "same_judge"})  # the summary begins with them
 _MAIN = frozenset(
     [
@@ -32,21 +37,53 @@ _MAIN = frozenset(
 _WIDTH = 52
 
 
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """A figure, or the two of a before and an after: their rows of `metrics`. unit: a share says of what; note: of one that has one."""
+
+    name: str
+    rows: tuple[Row, ...]
+    unit: str
+    note: str | None
+
+    @property
+    def cells(self) -> tuple[str, str]:
+        """The columns before and after, with intervals; what stands alone is in the second."""
+        told = [f"{value_of(row)}{interval_of(row)}" for row in self.rows]
+        return (told[0], told[1]) if len(told) == 2 else ("", told[0])
+
+
+def laid_out(rows: Sequence[Row]) -> list[Line]:
+    """One line a figure, in the metrics' order."""
+    by_name, lines = {row["name"]: row for row in rows}, dict[str, Line]()
+    for row in rows:
+        stem, sides = _sides(row, by_name)
+        note = next((one["note"] for one in reversed(sides) if one.get("note")), None)
+        lines.setdefault(sides[0]["name"], Line(name=label_of(stem), rows=sides, unit=unit_of(sides[-1]), note=note))
+    return list(lines.values())
+
+
+def _sides(row: Row, by_name: Mapping[str, Row]) -> tuple[str, tuple[Row, ...]]:
+    """The figure's name without its side, and both sides; where there is only this one, its own name and itself."""
+    for side in SIDES:
+        stem = row["name"].removesuffix(f"_{side}")
+        both = tuple(by_name[name] for one in SIDES if (name := f"{stem}_{one}") in by_name)
+        if stem != row["name"] and len(both) == len(SIDES):
+            return stem, both
+    return row["name"], (row,)
+
+
 def lines_of(rows: Sequence[Row]) -> Iterator[str]:
-    """One line a main figure, and what is missing for the same reason on one line."""
-    by_name, missing = {row["name"]: row for row in rows if base_name(row["name"]) in _MAIN}, dict[str, list[str]]()
-    for name, row in by_name.items():
-        if name in _TOLD or (name.endswith("_after") and f"{name.removesuffix('_after')}_before" in by_name):
-            continue
-        after = by_name.get(f"{name.removesuffix('_before')}_after") if name.endswith("_before") else None
-        sides = [one for one in (row, after) if one is not None]
-        if any(one["value"] is None for one in sides):
-            reason = next(one["note"] for one in sides if one["value"] is None)
-            missing.setdefault(reason, []).append(label_of(name))
+    """One line a main figure, and what is missing for the same reason on one line. All of them are in the report (flows/report)."""
+    missing: dict[str, list[str]] = {}
+    for line in laid_out([row for row in rows if base_name(row["name"]) in _MAIN and row["name"] not in _TOLD]):
+        if (lacking := next((row for row in line.rows if row["value"] is None), None)) is not None:
+            missing.setdefault(lacking["note"], []).append(line.name)
         else:
-            yield f"{label_of(name):<{_WIDTH}}{' -> '.join(_value(one) for one in sides)}{_interval(row) if after is None else ''}"
-    for reason, labels in missing.items():
-        yield f"not measured: {', '.join(labels)}: {reason}"
+            alone = interval_of(line.rows[0]) if len(line.rows) == 1 else ""
+            yield f"{line.name:<{_WIDTH}}{' -> '.join(value_of(row) for row in line.rows)}{alone}"
+    for reason, names in missing.items():
+        yield f"not measured: {', '.join(names)}: {reason}"
 
 
 def warnings_of(rows: Sequence[Row]) -> list[str]:
@@ -54,15 +91,26 @@ def warnings_of(rows: Sequence[Row]) -> list[str]:
     return [row["note"] for row in rows if row["name"] == "same_judge" and row["value"]]
 
 
-def _value(row: Row) -> str:
-    return _number(row["name"], row["value"])
-
-
-def _interval(row: Row) -> str:
-    return "" if row["low"] is None else f" [{_number(row['name'], row['low'])}, {_number(row['name'], row['high'])}]"
-
-
-def _number(name: str, value: float) -> str:
-    if metric_of(name).share:
+def value_of(row: Row, key: str = "value") -> str:
+    """A figure, or an end of its interval; shares in percent."""
+    value, unit = row[key], row["unit"] or ""
+    if value is None or math.isnan(value):
+        return "not measured"
+    if math.isinf(value):
+        return "no bound"
+    if unit.startswith(_SHARES):
         return f"{value:.1%}"
-    return f"{value:,.0f}" if value == int(value) and abs(value) >= 10 else f"{value:.3g}"
+    if unit in _DOLLARS:
+        return f"${value:,.4f}"
+    return f"{value:,.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.3g}"
+
+
+def interval_of(row: Row) -> str:
+    """Its 95 % interval in brackets, after a space; empty where it has none."""
+    return "" if row["low"] is None or row["high"] is None else f" [{value_of(row, 'low')}, {value_of(row, 'high')}]"
+
+
+def unit_of(row: Row) -> str:
+    """The unit beside the figure: a share says of what."""
+    unit = row["unit"] or ""
+    return unit.removeprefix("share ") if unit.startswith("share of ") else unit

@@ -1,10 +1,10 @@
 """The gate between a trained policy and its promotion: thresholds of the recipe against figures of the evaluation, by name.
 
-    checks = recipe.gate.check(gate_figures(lake, metrics))        open when all hold
+    checks = recipe.gate.check(gate_figures(lake, metrics), gaps(lake, metrics))        open when all hold
 A figure that is not there, or no number, closes the gate, but only where its threshold is set. Test: pytest tests/flows/test_gate.py
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,12 +19,13 @@ _PLACES: tuple[Bound, ...] = ("value", "low", "high")
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One threshold and what it was held against."""
+    """One threshold and what it was held against. why_none: the reason why nothing was found, where one is known."""
 
     name: str
     found: float | None
     threshold: float
     at_least: bool
+    why_none: str | None = None
 
     @property
     def holds(self) -> bool:
@@ -32,7 +33,8 @@ class Check:
         return self.found is not None and (self.found >= self.threshold if self.at_least else self.found <= self.threshold)
 
     def __str__(self) -> str:
-        found = "was not measured" if self.found is None else f"is {self.found:.3g}"
+        reason = f", for {self.why_none}" if self.why_none else ""
+        found = f"was not measured{reason}" if self.found is None else f"is {self.found:.3g}"
         return f"{self.name} {found}, {'at least' if self.at_least else 'at most'} {self.threshold:g} is asked"
 
 
@@ -53,11 +55,11 @@ class Gate(BaseModel):
     least: dict[str, float] = Field(default={}, description="any other figure of the evaluation: name and least value")
     most: dict[str, float] = Field(default={}, description="any other figure of the evaluation: name and largest value")
 
-    def check(self, figures: Figures) -> list[Check]:
-        """Each threshold that is set, against its figure."""
-        return list(self._checks(figures))
+    def check(self, figures: Figures, gaps: Mapping[str, str] | None = None) -> list[Check]:
+        """Each threshold that is set, against its figure. gaps: by name, why there is no such figure."""
+        return list(self._checks(figures, gaps or {}))
 
-    def _checks(self, figures: Figures) -> Iterator[Check]:
+    def _checks(self, figures: Figures, gaps: Mapping[str, str]) -> Iterator[Check]:
         asked: list[tuple[str, float | None, bool, Bound]] = [
             ("win_rate", self.win_rate_low, True, "low"),
             ("length_growth", self.length_growth, False, "value"),
@@ -71,10 +73,15 @@ class Gate(BaseModel):
             if threshold is not None:
                 found = figures[name][_PLACES.index(bound)] if name in figures else None
                 title = name if bound == "value" else f"{name} ({bound} end of its interval)"
-                yield Check(name=title, found=found, threshold=threshold, at_least=at_least)
+                yield Check(name=title, found=found, threshold=threshold, at_least=at_least, why_none=gaps.get(name))
 
 
 def gate_figures(lake: Lake, metrics: DatasetRef) -> Figures:
     """Every figure of an evaluation that has a value, by name: tasks/metrics.py says what each is."""
     rows = [row for row in lake.rows_of(metrics) if row["step"] is None and row["value"] is not None]
     return {row["name"]: (row["value"], row["low"], row["high"]) for row in rows}
+
+
+def gaps(lake: Lake, metrics: DatasetRef) -> dict[str, str]:
+    """Why the evaluation has no such figure, by name; of one without an interval, why not."""
+    return {row["name"]: row["note"] for row in lake.rows_of(metrics) if row["step"] is None and row["low"] is None and row["note"]}

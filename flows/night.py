@@ -17,7 +17,7 @@ from prefect.states import Completed
 
 from flows.align import chosen
 from flows.environment import remember_server
-from flows.gate import Check, gate_figures
+from flows.gate import Check, gaps, gate_figures
 from flows.iteration import iterate
 from flows.recipe import Recipe
 from flows.recipes import RECIPES
@@ -70,7 +70,7 @@ def gate(recipe: Recipe, line: Line, candidate: ModelRef, metrics: DatasetRef) -
     """Promote the candidate, or keep the policy of before: one row in the lake, which says why. Returns it."""
     lake = current_lake()
     figures = gate_figures(lake, metrics)
-    checks = recipe.gate.check(figures)
+    checks = recipe.gate.check(figures, gaps(lake, metrics))
     closed = [str(check) for check in checks if not check.holds]
     decision = Decision(
         action="keep" if closed else "promote",

@@ -93,7 +93,7 @@ def _table(line: str, rows: list[dict[str, Any]]) -> Table:
         table.add_column(column, no_wrap=column != "decision")
     for row in rows:
         mark = "*" if row is _head(rows) else ""
-        figures = [_figure(row["figures"].get(name)) for name in shown]
+        figures = [_figure(row["figures"].get(name)) if row["figures"] else "" for name in shown]
         decision = Text(f"{row['action']}: {row['reason']}", style="dim" if row["action"] == "keep" else "")
         candidate = row["candidate"][:8] or "the first"
         table.add_row(mark, f"{row['decided_at']:%Y-%m-%d %H:%M}", row["recipe"] or "", candidate, *figures, decision)
@@ -106,6 +106,6 @@ def _head(rows: list[dict[str, Any]]) -> dict[str, Any] | None:
 
 def _figure(figure: list[float | None] | None) -> str:
     if figure is None or figure[0] is None:
-        return ""
+        return "not measured"
     value, low, high = figure
     return f"{value:.3g}" if low is None else f"{value:.3g} [{low:.3g}, {high:.3g}]"

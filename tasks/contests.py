@@ -5,7 +5,7 @@
 Test: pytest tests/tasks/test_contests.py
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -15,13 +15,15 @@ import numpy as np
 
 from tasks.agreement import Judgement, agreement_of
 from tasks.comparisons import ONLY_SYSTEM, Comparison, Comparisons
+from tasks.judges.base import EMPTY
 from tasks.metrics import Figure, mean, share, versus
 from tasks.winrate import advice, win_rates
 
 Rows = Sequence[Mapping[str, Any]]
 _WON = {"win": 1.0, "tie": 0.5, "lose": 0.0}
+_FAILED = ("invalid", "over_budget")
 _ENOUGH = 30  # prompts: of fewer, nobody can tell length from quality
-_NONE = "no held-out prompt was judged on both sides: the verdicts' notes say why"
+_NONE = "no held-out prompt was judged on both sides"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +72,26 @@ def prompt_wins(decisions: Sequence[Decision]) -> dict[str, float]:
     return {prompt: fmean(shares) for prompt, shares in won.items()}
 
 
-def win_rates_of(decisions: Sequence[Decision], texts: Mapping[str, str], seed: int, baseline: str | None = None) -> Iterator[Figure]:
+def why_undecided(answers: Rows, verdicts: Rows) -> str:
+    """Why there is no decision at all: what became of the answers of both sides, and of the verdicts on them."""
+    refused = sum(row["finish_reason"] == "refused" for row in answers)
+    empty = sum(row["finish_reason"] != "refused" and not row["text"].strip() for row in answers)
+    failed = Counter(row["note"] or row["outcome"].replace("_", " ") for row in verdicts if row["outcome"] in _FAILED)
+    failed.pop(EMPTY, None)
+    told = [
+        *([f"{empty} of {len(answers)} answers were empty"] if empty else []),
+        *([f"{refused} of {len(answers)} answers were refused before sampling"] if refused else []),
+        *(f"{count} of {len(verdicts)} verdicts: {note}" for note, count in failed.most_common(1)),
+    ]
+    return f"{_NONE} ({'; '.join(told)})" if told else _NONE
+
+
+def win_rates_of(
+    decisions: Sequence[Decision], texts: Mapping[str, str], seed: int, why_none: str, baseline: str | None = None
+) -> Iterator[Figure]:
     """Win rate with what so many prompts are good for, the number of prompts, and the length-controlled win rate.
+
+    why_none: the reason why there are none, where there is no decision.
 
     Answers to one prompt (several seeds) are averaged, and prompts are drawn again with all their answers: each answer has a random
     stream of its own, so that is where its chance lies too. texts: of the completions, by id. baseline: whose answers the old side's are,
@@ -82,10 +102,11 @@ def win_rates_of(decisions: Sequence[Decision], texts: Mapping[str, str], seed: 
     def named(name: str) -> str:
         return versus(name, baseline) if baseline else name
 
-    rate = mean(named("win_rate"), wins, seed, _NONE, bounded=True)
+    rate = mean(named("win_rate"), wins, seed, why_none, bounded=True)
     yield rate if rate.note or rate.low is None or rate.high is None else replace(rate, note=_worth(len(wins), rate.low, rate.high))
     yield Figure(name=named("judged_prompts"), value=float(len(wins)))
-    yield _length_controlled(named("length_controlled_win_rate"), decisions, texts, seed, len(wins))
+    controlled = named("length_controlled_win_rate")
+    yield _length_controlled(controlled, decisions, texts, seed, len(wins)) if wins else Figure(name=controlled, value=None, note=why_none)
 
 
 def _worth(prompts: int, low: float, high: float) -> str | None:
@@ -117,7 +138,7 @@ def _length_controlled(name: str, decisions: Sequence[Decision], texts: Mapping[
 def between_judges(training: Sequence[Decision], evaluation: Sequence[Decision], texts: Mapping[str, str], seed: int) -> Iterator[Figure]:
     """The training judge's own win rate, by how much it is above the evaluation judge's (the sign of over-optimisation: arXiv 2210.10760),
     and how often both name the same answer. The gap is paired, over the prompts that both have judged."""
-    why = "the training judge gave no scores on the held-out answers"
+    why = "both judges decided on none of the held-out answers" if training else "the training judge gave no scores on the held-out answers"
     own, independent = prompt_wins(training), prompt_wins(evaluation)
     yield mean("training_win_rate", own, seed, why, bounded=True)
     yield mean("win_rate_gap", {one: own[one] - independent[one] for one in own.keys() & independent.keys()}, seed, why)

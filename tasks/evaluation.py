@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
-from storage import DatasetRef, Lake, ModelRef, UserError
+from storage import DatasetRef, Lake, ModelRef
 from tasks.contamination import left_out
-from tasks.contests import between_judges, by_comparison, by_scores, win_rates_of
-from tasks.metrics import METRICS, Figure, paired, rows_of, share
+from tasks.contests import between_judges, by_comparison, by_scores, why_undecided, win_rates_of
+from tasks.metrics import METRICS, SIDES, Figure, paired, rows_of, share
 from tasks.step import Out, step
 from tasks.texts import described
 
@@ -20,7 +20,7 @@ Row = Mapping[str, Any]
 Rows = Sequence[Row]
 _STEADY = ("position_consistency", "first_place_wins")
 _SAME_JUDGE = "The judge that labelled the training pairs measures the result: it finds what it has taught. Set another evaluation.judge."
-_NO_SCORES = "the judge compares answers and gives no scores"
+_NO_SCORES = "no judge scored the answers: it compares them, or there is none"
 
 
 @step("metrics", title="evaluate", expects=lambda **_: len(METRICS) + 13)  # thirteen are there before and after
@@ -41,7 +41,8 @@ def evaluate(
     overlap: DatasetRef | None = None,
     measured: Sequence[DatasetRef] = (),
 ) -> None:
-    """All figures of an iteration, those of other steps that measured the same policy among them.
+    """All figures of an iteration, those of other steps that measured the same policy among them. One that cannot be had has no value, and
+    says why.
 
     compared: verdicts of a judge that compares the two sides, in place of the scores of both. Without rewards there is none in the
     figures. labelled_by, judged_by: the models among the judges; same_judge: whether one did both. overlap: which held-out prompts are too like a training prompt to count. measured: metrics about `policy` to take over.
@@ -52,15 +53,14 @@ def evaluate(
     rewards = (read(reward_before), read(reward_after))
     texts = {row["id"]: row["text"] for rows in sides for row in rows}
     decisions = by_comparison(read(compared)) if compared is not None else by_scores(*judged)
-    if not decisions:
-        raise UserError(f"No held-out prompt was judged on both sides, so there is no win rate: {read.why()}")
+    verdicts = read(compared) if compared is not None else [*judged[0], *judged[1]]
     figures = [
-        *win_rates_of(decisions, texts, seed),
+        *win_rates_of(decisions, texts, seed, read.why(*sides, verdicts)),
         *between_judges(by_scores(*rewards), decisions, texts, seed),
         *_rewards("reward", *rewards, seed),
         *_rewards("judge_reward", *judged, seed),
         *described(*sides, seed),
-        _invalid(read(compared) if compared is not None else [*judged[0], *judged[1]]),
+        _invalid(verdicts),
         *_about_judges(out.lake, labelled_by, judged_by, same_judge, compared),
         *read.overlaps(),
         *(figure for ref in measured for figure in _taken_over(out.lake, ref, policy)),
@@ -84,14 +84,13 @@ def evaluate_against(
     contest: DatasetRef | None = None,
     overlap: DatasetRef | None = None,
 ) -> None:
-    """The win rate of a policy's answers (`ours`) against a baseline's (`theirs`), as `evaluate` measures it; names end in `_vs_BASELINE`.
-
-    Where nothing was judged on both sides, the row says so.
-    """
+    """The win rate of a policy's answers (`ours`) against a baseline's (`theirs`), as `evaluate` measures it; names end in `_vs_BASELINE`."""
     read = _Reader(out.lake, overlap)
-    texts = {row["id"]: row["text"] for ref in (theirs, ours) for row in read(ref)}
-    decisions = by_comparison(read(contest)) if contest is not None else by_scores(read(judged_theirs), read(judged_ours))
-    out.write(0, list(rows_of(win_rates_of(decisions, texts, seed, baseline), policy.version, out.row_id)))
+    sides, judged = (read(theirs), read(ours)), (read(judged_theirs), read(judged_ours))
+    texts = {row["id"]: row["text"] for rows in sides for row in rows}
+    decisions = by_comparison(read(contest)) if contest is not None else by_scores(*judged)
+    why = read.why(*sides, read(contest) if contest is not None else [*judged[0], *judged[1]])
+    out.write(0, list(rows_of(win_rates_of(decisions, texts, seed, why, baseline), policy.version, out.row_id)))
 
 
 class _Reader:
@@ -111,20 +110,22 @@ class _Reader:
             if row["name"] in METRICS:
                 yield Figure(name=row["name"], value=row["value"], note=row["note"])
 
-    def why(self) -> str:
-        """Where to look when nothing is left to judge."""
-        known = f"{len(self._left_out)} were left out, for they repeat training prompts: hold out others" if self._left_out else ""
-        return f"{known or 'look at the verdicts’ notes'}."
+    def why(self, before: Rows, after: Rows, verdicts: Rows) -> str:
+        """Why there is no decision, where there is none."""
+        if before or after or not self._left_out:
+            return why_undecided([*before, *after], verdicts)
+        return f"all {len(self._left_out)} held-out prompts were left out, for they repeat training prompts: hold out others"
 
 
 def _rewards(name: str, before: Rows, after: Rows, seed: int) -> Iterator[Figure]:
     """The mean score of each side, and what each prompt has gained."""
     sides = [_scores(rows) for rows in (before, after)]
-    for side, scores in zip(("before", "after"), sides, strict=True):
+    why = "no answer was scored" if before or after else _NO_SCORES
+    for side, scores in zip(SIDES, sides, strict=True):
         values = [value for one in scores.values() for value in one]
-        yield Figure(name=f"{name}_{side}", value=fmean(values) if values else None, note=None if values else _NO_SCORES)
+        yield Figure(name=f"{name}_{side}", value=fmean(values) if values else None, note=None if values else why)
     old, new = ({prompt: fmean(values) for prompt, values in scores.items()} for scores in sides)
-    yield paired(f"{name}_gain", old, new, seed, _NO_SCORES)
+    yield paired(f"{name}_gain", old, new, seed, "no prompt was scored on both sides" if before or after else _NO_SCORES)
 
 
 def _scores(verdicts: Rows) -> dict[str, list[float]]:

@@ -21,13 +21,12 @@ _ONE = "one prompt says nothing about others"
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """What a figure is. better: the direction that is good news; None where neither is. share: whether it is a share, 0 to 1, or a
-    difference of two."""
+    """What a figure is. better: the direction that is good news; None where neither is. unit: `share of ...` of a share, 0 to 1, and of
+    a difference of two."""
 
     label: str
     unit: str
     better: Literal["higher", "lower"] | None = None
-    share: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +45,11 @@ class Figure:
 
 
 METRICS: dict[str, Metric] = {
-    "win_rate": Metric(label="win rate", unit="share of prompts", better="higher", share=True),
+    "win_rate": Metric(label="win rate", unit="share of prompts", better="higher"),
     "judged_prompts": Metric(label="prompts judged on both sides", unit="prompts"),
-    "length_controlled_win_rate": Metric(label="length-controlled win rate", unit="share of prompts", better="higher", share=True),
-    "training_win_rate": Metric(label="win rate by the training judge", unit="share of prompts", share=True),
-    "win_rate_gap": Metric(label="training judge's win rate less this one's", unit="share of prompts", better="lower", share=True),
+    "length_controlled_win_rate": Metric(label="length-controlled win rate", unit="share of prompts", better="higher"),
+    "training_win_rate": Metric(label="win rate by the training judge", unit="share of prompts"),
+    "win_rate_gap": Metric(label="training judge's win rate less this one's", unit="share of prompts", better="lower"),
     "reward": Metric(label="reward (training judge)", unit="logits, or the judge's points", better="higher"),
     "reward_gain": Metric(label="reward gained (training judge)", unit="logits, or the judge's points", better="higher"),
     "judge_reward": Metric(label="reward (evaluation judge)", unit="logits, or the judge's points", better="higher"),
@@ -60,31 +59,31 @@ METRICS: dict[str, Metric] = {
     "kl_to_initial_per_token": Metric(label="KL to the initial policy per token", unit="nats per token"),
     "chosen_logp_change": Metric(label="log-probability gained by chosen answers", unit="nats per answer", better="higher"),
     "rejected_logp_change": Metric(label="log-probability gained by rejected answers", unit="nats per answer"),
-    "displaced_pairs": Metric(label="pairs whose chosen answer lost probability", unit="share of pairs", better="lower", share=True),
+    "displaced_pairs": Metric(label="pairs whose chosen answer lost probability", unit="share of pairs", better="lower"),
     "length": Metric(label="length", unit="tokens"),
     "length_p10": Metric(label="length, 10 % are shorter", unit="tokens"),
     "length_p50": Metric(label="length, half are shorter", unit="tokens"),
     "length_p90": Metric(label="length, 90 % are shorter", unit="tokens"),
-    "length_growth": Metric(label="growth of the mean length", unit="share of the length before", share=True),
-    "truncated": Metric(label="cut off at token limit", unit="share of completions", better="lower", share=True),
-    "refusals": Metric(label="answers that decline", unit="share of completions", better="lower", share=True),
-    "not_answered": Metric(label="empty or refused before sampling", unit="share of completions", better="lower", share=True),
-    "distinct_1": Metric(label="distinct words", unit="share of words", share=True),
-    "distinct_2": Metric(label="distinct pairs of words", unit="share of bigrams", share=True),
-    "distinct_3": Metric(label="distinct triples of words", unit="share of trigrams", share=True),
+    "length_growth": Metric(label="growth of the mean length", unit="share of the length before"),
+    "truncated": Metric(label="cut off at token limit", unit="share of completions", better="lower"),
+    "refusals": Metric(label="answers that decline", unit="share of completions", better="lower"),
+    "not_answered": Metric(label="empty or refused before sampling", unit="share of completions", better="lower"),
+    "distinct_1": Metric(label="distinct words", unit="share of words"),
+    "distinct_2": Metric(label="distinct pairs of words", unit="share of bigrams"),
+    "distinct_3": Metric(label="distinct triples of words", unit="share of trigrams"),
     "self_bleu": Metric(label="self-BLEU", unit="BLEU-4, 0 to 1", better="lower"),
-    "invalid_rate": Metric(label="answers that the judge gave no verdict on", unit="share of completions", better="lower", share=True),
-    "judge_agreement": Metric(label="training and evaluation judge agree", unit="share of pairs", better="higher", share=True),
+    "invalid_rate": Metric(label="answers that the judge gave no verdict on", unit="share of completions", better="lower"),
+    "judge_agreement": Metric(label="training and evaluation judge agree", unit="share of pairs", better="higher"),
     "judge_kappa": Metric(label="the same beyond chance (Cohen's kappa)", unit="kappa, -1 to 1", better="higher"),
-    "position_consistency": Metric(label="both orders name the same answer", unit="share of comparisons", better="higher", share=True),
-    "first_place_wins": Metric(label="the first place wins", unit="share of answers", share=True),
+    "position_consistency": Metric(label="both orders name the same answer", unit="share of comparisons", better="higher"),
+    "first_place_wins": Metric(label="the first place wins", unit="share of answers"),
     "training_calibration_error": Metric(label="calibration error of the training judge", unit="probability", better="lower"),
     "judge_calibration_error": Metric(label="calibration error of the evaluation judge", unit="probability", better="lower"),
     "same_judge": Metric(label="evaluated by the judge that labelled", unit="1: yes, 0: no", better="lower"),
     "contaminated_prompts": Metric(label="held-out prompts left out as known from training", unit="prompts", better="lower"),
     "similar_prompts": Metric(label="held-out prompts that resemble a training prompt", unit="prompts", better="lower"),
-    "exact_answers": Metric(label="exact-answer tasks solved", unit="share of tasks", better="higher", share=True),
-    "exact_answers_change": Metric(label="exact-answer tasks gained", unit="share of tasks", better="higher", share=True),
+    "exact_answers": Metric(label="exact-answer tasks solved", unit="share of tasks", better="higher"),
+    "exact_answers_change": Metric(label="exact-answer tasks gained", unit="share of tasks", better="higher"),
 }
 
 

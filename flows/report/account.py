@@ -104,7 +104,7 @@ def warnings(found: Found, told: list[Row], metrics: Mapping[str, Row], judged: 
         said.append(
             "The judge that measured this result also labelled the training pairs: the policy was taught to please it, so the win rate is too high."
         )
-    if held_out and judged < held_out:
+    if 0 < judged < held_out:  # where none were, the outcome says why
         said.append(f"{held_out - judged:,} of {held_out:,} held-out prompts were not judged on both sides and are not in the win rate.")
     before, after = (metrics.get(f"length_{side}", {}).get("value") for side in ("before", "after"))
     if before and after and after > 1.25 * before:

@@ -81,7 +81,9 @@ def _outcomes(lake: Lake, a: Found, b: Found, shown: int) -> tuple[Row, list[Row
     told: Row = {"prompts_both": len(both), "prompts_only_a": len(sides[0]) - len(both), "prompts_only_b": len(sides[1]) - len(both)}
     told["same_opponent"] = a.parts.get("before") == b.parts.get("before")
     if len(both) < 2:
-        return told | {"verdict": "cannot tell", "sentence": f"Both were judged on {len(both)} of the same prompts: nothing to test."}, []
+        why = "".join(_unjudged(lake, name, one) for name, one, side in zip("AB", (a, b), sides, strict=True) if not side)
+        sentence = f"Both were judged on {len(both)} of the same prompts: nothing to test.{why}"
+        return told | {"verdict": "cannot tell", "sentence": sentence}, []
     wins = [{digest: side[digest]["win"] for digest in both} for side in sides]
     change, low, high = paired_difference(wins[0], wins[1], _SEED)
     told |= {"win_rate_a": sum(wins[0].values()) / len(both), "win_rate_b": sum(wins[1].values()) / len(both)}
@@ -94,6 +96,12 @@ def _outcomes(lake: Lake, a: Found, b: Found, shown: int) -> tuple[Row, list[Row
     turned = [digest for digest in both if (wins[0][digest] - 0.5) * (wins[1][digest] - 0.5) < 0]
     told |= {"flipped_to_win": sum(wins[1][one] > 0.5 for one in turned), "flipped_to_loss": sum(wins[1][one] < 0.5 for one in turned)}
     return told, _flipped(lake, a, b, sides, turned[:shown])
+
+
+def _unjudged(lake: Lake, name: str, one: Found) -> str:
+    """Why a run has no win rate, as a further sentence; empty where the lake does not say."""
+    rows = lake.rows("SELECT note FROM metrics WHERE version = ? AND name = 'win_rate' AND note IS NOT NULL", [one.metrics])
+    return "".join(f" Of {name}: {row['note']}." for row in rows)
 
 
 def _meeting(lake: Lake, a: Found, b: Found, sides: list[dict[str, Row]], both: list[str]) -> Row:

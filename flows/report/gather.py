@@ -76,12 +76,12 @@ def run_of(found: Found) -> Row:
 
 def _outcome(metrics: Mapping[str, Row], held_out: int) -> Row:
     won = metrics.get("win_rate")
-    if won is None or won["value"] is None:
-        return {
-            "verdict": "not measured",
-            "sentence": "There is no win rate among the metrics of this iteration.",
-            "held_out_prompts": held_out,
-        }
+    if won is None:
+        sentence = "There is no win rate among the metrics of this iteration."
+        return {"verdict": "not measured", "sentence": sentence, "held_out_prompts": held_out}
+    if won["value"] is None:
+        sentence = f"There is no win rate: {won['note']}."
+        return {"verdict": "cannot tell", "sentence": sentence, "judged_prompts": 0, "held_out_prompts": held_out}
     value = won["value"]
     low, high = (value if won[key] is None or math.isnan(won[key]) else won[key] for key in ("low", "high"))
     low, high = (0.0, 1.0) if won["low"] is None else (max(low, 0.0), min(high, 1.0))

@@ -14,8 +14,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from flows.figures import interval_of, laid_out, value_of
 from flows.lake.cells import span
-from flows.report import figures, svg, words
+from flows.report import svg, words
 from storage import UserError
 from tasks.metrics import label_of
 
@@ -45,7 +46,7 @@ def environment() -> Environment:
     made.filters |= {"span": span, "percent": lambda value: f"{100 * value:.1f}%", "marked": words.marked, "usd": usd}
     made.filters |= {"json": lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str), "points": _points}
     made.globals |= {"forest_of": lambda one: forest([one])}
-    made.globals |= {"laid_out": figures.laid_out, "value_of": figures.value_of, "label_of": label_of}
+    made.globals |= {"laid_out": laid_out, "value_of": value_of, "interval_of": interval_of, "label_of": label_of}
     return made
 
 

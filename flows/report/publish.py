@@ -12,7 +12,7 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.report.figures import laid_out
+from flows.figures import laid_out
 from flows.report.find import find_policy
 from flows.report.gather import report_of, run_of
 from flows.report.lineage import write_lineage
@@ -57,10 +57,7 @@ def markdown(one: Row, folder: Path) -> str:
     outcome = one["outcome"]
     rate = f": {outcome['win_rate']:.1%} [{outcome['win_rate_low']:.1%}, {outcome['win_rate_high']:.1%}]" if "win_rate" in outcome else ""
     examples = [[example["why"], *(example[key] for key in ("prompt", "before", "after"))] for example in one["examples"][:3]]
-    lines = [
-        [line["name"], *(("", line["value"]) if line["value"] is not None else (line["before"], line["after"])), line["unit"]]
-        for line in laid_out(one["metrics"])
-    ]
+    lines = [[line.name, *line.cells, line.unit] for line in laid_out(one["metrics"])]
     return "\n\n".join(
         [
             f"# {outcome['verdict'].capitalize()}{rate}",

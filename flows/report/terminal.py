@@ -8,8 +8,8 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from flows.figures import laid_out, value_of
 from flows.lake.cells import cell, span, table_of
-from flows.report.figures import laid_out, value_of
 from flows.report.words import Marked, marked
 from tasks.metrics import label_of
 
@@ -75,8 +75,7 @@ def _iteration(console: Console, one: Row) -> None:
         _example(console, example)
     table = table_of("metric", "before", "after", "unit")
     for line in laid_out(one["metrics"]):
-        alone = line["value"] is not None
-        table.add_row(line["name"], *(("", line["value"]) if alone else (line["before"], line["after"])), line["unit"])
+        table.add_row(line.name, *line.cells, line.unit)
     console.print(table)
     for stage in one["stages"]:
         left_out = ", ".join(f"{drop['rows']:,} {drop['why']}" for drop in stage["dropped"])

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+EMPTY = "empty completion"  # the note of a verdict on one
 _EQUAL = 1e-9  # rounding is no preference
 Outcome = Literal["scored", "win", "lose", "tie", "invalid", "refused", "over_budget"]
 

@@ -20,7 +20,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict
 
 from storage import UserError
-from tasks.judges.base import Match, Question, Verdict, both_orders
+from tasks.judges.base import EMPTY, Match, Question, Verdict, both_orders
 from tasks.judges.shipped import exact_answer, keywords, matches, on_topic, shorter, valid_json
 
 Function = Callable[..., float]
@@ -107,7 +107,7 @@ class ProgramJudge:
 
     def _scored(self, question: Question) -> Verdict:
         if not question.completion.strip():
-            return Verdict(outcome="invalid", note="empty completion")
+            return Verdict(outcome="invalid", note=EMPTY)
         try:
             return Verdict(outcome="scored", score=self._ask(question.answer, question.prompt, question.completion))
         except _InvalidError as error:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from storage import Lake, ModelRef
-from tasks.judges.base import Question, Verdict
+from tasks.judges.base import EMPTY, Question, Verdict
 from tasks.training.ranker import Comparison, load_ranker
 
 _LEAST = 1e-6  # probabilities are kept this far from 0 and 1, so that their logit is finite
@@ -39,7 +39,7 @@ class RankerJudge:
 
     def _why_not(self, question: Question) -> str | None:
         if not question.completion.strip():
-            return "empty completion"
+            return EMPTY
         return None if self._baselines.get(question.prompt, "").strip() else "no baseline answer to compare with"
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 from storage import Lake, ModelRef
-from tasks.judges.base import Question, Verdict
+from tasks.judges.base import EMPTY, Question, Verdict
 from tasks.training.features import text_group
 from tasks.training.pointwise import load_scorer
 
@@ -32,6 +32,6 @@ class RewardModelJudge:
             if question.completion.strip():
                 yield Verdict(outcome="scored", score=next(flat))
             else:
-                yield Verdict(outcome="invalid", note="empty completion")
+                yield Verdict(outcome="invalid", note=EMPTY)
             if on_rows:
                 on_rows(1)

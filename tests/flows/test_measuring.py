@@ -66,12 +66,13 @@ def test_held_out_prompts_that_training_knows_are_left_out_and_counted(tmp_path:
     file.write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in prompts))
     settings = (f"prompts.source={file}", "prompts.per_iteration=18", "evaluation.probes=0", "evaluation.exact.source=")
     code, one, err = run(tmp_path / "lake", capsys, *settings)
-    counted = {row["name"]: row["value"] for row in one.get("metrics", [])}
-    if code == 0:
-        assert counted["contaminated_prompts"] > 0
-        assert counted["judged_prompts"] <= 6 - counted["contaminated_prompts"]
-    else:  # where all six have their like in training, there is nothing left to measure
-        assert code == 2 and "they repeat training prompts: hold out others" in err
+    assert code == 0, err
+    figures = {row["name"]: row for row in one["metrics"]}
+    left_out = figures["contaminated_prompts"]["value"]
+    assert left_out > 0
+    assert figures["judged_prompts"]["value"] <= 6 - left_out
+    if left_out == 6:  # where all six have their like in training, there is nothing left to measure
+        assert figures["win_rate"]["note"] == "all 6 held-out prompts were left out, for they repeat training prompts: hold out others"
 
 
 @pytest.mark.usefixtures("prefect_server")

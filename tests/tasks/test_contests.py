@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.contests import Decision, between_judges, by_comparison, by_scores, prompt_wins, win_rates_of
+from tasks.contests import Decision, between_judges, by_comparison, by_scores, prompt_wins, why_undecided, win_rates_of
 from tasks.metrics import Figure, mean
 
 Scores = list[list[float | None]]
@@ -24,9 +24,11 @@ def verdicts(side: str, scores: Scores) -> list[dict[str, Any]]:
 
 
 def rates(old: Scores, new: Scores) -> dict[str, Figure]:
-    decisions = by_scores(verdicts("old", old), verdicts("new", new))
+    judged = verdicts("old", old), verdicts("new", new)
+    decisions = by_scores(*judged)
     texts = {one: "x" * (len(one) % 7) for decision in decisions for one in (decision.new_id, decision.old_id)}
-    return {figure.name: figure for figure in win_rates_of(decisions, texts, seed=0)}
+    why = why_undecided([], [*judged[0], *judged[1]])
+    return {figure.name: figure for figure in win_rates_of(decisions, texts, seed=0, why_none=why)}
 
 
 def wins(old: Scores, new: Scores) -> dict[str, float]:
@@ -78,10 +80,10 @@ def test_the_order_of_the_verdicts_does_not_matter(scores: Scores, random: Any) 
     old, new = verdicts("old", scores), verdicts("new", [[0.0, 1.0] for _ in scores])
     decisions = by_scores(old, new)
     texts = {one: one for decision in decisions for one in (decision.new_id, decision.old_id)}
-    told = list(win_rates_of(decisions, texts, seed=0))
+    told = list(win_rates_of(decisions, texts, seed=0, why_none=""))
     random.shuffle(old)
     random.shuffle(new)
-    assert list(win_rates_of(by_scores(old, new), texts, seed=0)) == told
+    assert list(win_rates_of(by_scores(old, new), texts, seed=0, why_none="")) == told
 
 
 def test_a_larger_planted_effect_gives_a_higher_rate() -> None:
@@ -120,6 +122,16 @@ def test_a_single_prompt_and_all_ties_are_said_in_a_sentence() -> None:
     assert "length makes no difference that could be seen" in str(all_won["length_controlled_win_rate"].note)
 
 
+def test_why_nothing_was_decided_names_the_answers_first_and_then_the_commonest_failure() -> None:
+    answers = [{"finish_reason": "stop", "text": text} for text in ("", " ", "yes")] + [{"finish_reason": "refused", "text": ""}]
+    failed = [{"outcome": "invalid", "note": note} for note in ("empty completion", "empty completion", "no reply", "no reply", "a colon")]
+    failed += [{"outcome": "over_budget", "note": None}, {"outcome": "refused", "note": "too long"}]
+    none = "no held-out prompt was judged on both sides"
+    told = "2 of 4 answers were empty; 1 of 4 answers were refused before sampling; 2 of 7 verdicts: no reply"
+    assert why_undecided(answers, failed) == f"{none} ({told})"
+    assert why_undecided([], []) == none
+
+
 def test_the_advice_is_in_the_note() -> None:
     rng = np.random.default_rng(0)
     rate = rates([[0.0]] * 805, [[float(one)] for one in rng.standard_normal(805)])["win_rate"]
@@ -132,7 +144,7 @@ def test_a_judge_that_loves_length_raises_the_raw_rate_only() -> None:
     texts = {f"new{n}": "x" * (100 + int(more)) for n, more in enumerate(longer)} | {"old": "x" * 100}
     won = rng.random(400) < 1 / (1 + np.exp(-longer / 10))
     decisions = [Decision(prompt_id=f"p{n:03}", new_id=f"new{n}", old_id="old", won=float(won[n])) for n in range(400)]
-    found = {figure.name: figure for figure in win_rates_of(decisions, texts, seed=0, baseline="initial")}
+    found = {figure.name: figure for figure in win_rates_of(decisions, texts, seed=0, why_none="", baseline="initial")}
     raw, controlled = found["win_rate_vs_initial"], found["length_controlled_win_rate_vs_initial"]
     assert raw.low is not None and raw.low > 0.6
     assert controlled.low is not None and controlled.high is not None and controlled.low < 0.5 < controlled.high
