@@ -9,7 +9,7 @@ from prefect.context import TaskRunContext
 from prefect.runtime import flow_run
 
 from storage import Lake, Ref
-from tasks.pictures import training_curves
+from tasks.pictures import calibration, training_curves
 
 _SECONDS_BETWEEN_UPDATES = 5.0
 _SHOWN_COLUMNS = {
@@ -61,8 +61,8 @@ def publish_artifacts(lake: Lake, ref: Ref, step: str, code: str, parameters: Ma
     columns = _SHOWN_COLUMNS[ref.kind]
     query = f'SELECT {", ".join(columns)} FROM "{ref.kind}" WHERE version = ? ORDER BY id LIMIT 5'
     rows = [[row[column] for column in columns] for row in lake.rows(query, [ref.version])]
-    picture = training_curves(lake, ref.version) if ref.kind == "models" else ""
-    markdown = f"{picture}\n\n{_table(columns, rows)}\n\n{_table(('', ''), facts)}"
+    drawn = [training_curves(lake, ref.version), calibration(lake, ref.version)] if ref.kind == "models" else []
+    markdown = f"{''.join(drawn)}\n\n{_table(columns, rows)}\n\n{_table(('', ''), facts)}"
     create_markdown_artifact(key=step.replace("_", "-"), markdown=markdown, description=f"{ref.kind}@{ref.version}")
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from storage import Lake
+from tasks.calibration import reliability_of
+from tasks.statistics import Confidence
 
 if TYPE_CHECKING:
     from tasks.agreement import Agreement
@@ -31,6 +33,12 @@ def training_curves(lake: Lake, version: str) -> str:
     return _markdown("training curves", _panels(curves)) if curves else ""
 
 
+def calibration(lake: Lake, version: str) -> str:
+    """How often a reward model is right by how sure it is, as markdown; empty for any other model."""
+    found = reliability_of(lake, version)
+    return _markdown("calibration", _reliability(found)) if found else ""
+
+
 def agreement_by_length(found: "Agreement") -> bytes:
     """Agreement of two judges by how much the answers differ in length, with 95 % intervals, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -45,6 +53,27 @@ def agreement_by_length(found: "Agreement") -> bytes:
     axes.set_xlabel("difference in length, characters", fontsize=8)
     axes.set_ylabel("agreement, % of pairs (95 % interval)", fontsize=8)
     axes.set_ylim(0, 100)
+    return _png(FigureCanvasAgg(figure))
+
+
+def _reliability(found: Sequence[Confidence]) -> bytes:
+    """Each bin with its 95 % interval and how many pairs it holds; on the dashed line it is as often right as it is sure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3.4), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([50, 100], [50, 100], linestyle="--", linewidth=1, color="#777777")
+    for one in found:
+        x = 100 * one.confidence
+        axes.plot([x, x], [100 * one.low, 100 * one.high], color="#4477aa")
+        axes.plot(x, 100 * one.right, marker="o", color="#4477aa")
+        axes.annotate(f"{one.n:,}", (x, 1), ha="center", fontsize=7)
+    axes.set_xlabel("how sure it is of the answer it prefers, % (mean of each tenth; below: pairs in it)", fontsize=8)
+    axes.set_ylabel("how often that is the better answer,\n% of pairs (95 % interval)", fontsize=8)
+    axes.tick_params(labelsize=7)
+    axes.set_xlim(49, 101)
+    axes.set_ylim(0, 102)
     return _png(FigureCanvasAgg(figure))
 
 

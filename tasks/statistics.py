@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from statistics import NormalDist
 
 import numpy as np
@@ -116,6 +117,35 @@ def prompts_for(half: float, spread: float = 0.5) -> int:
     return math.ceil((_Z * spread / half) ** 2)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Confidence:
+    """Judgements of which a judge is about equally sure. confidence: the mean probability of the answer it prefers; right: how often that is
+    the better one, with Wilson's 95 % interval; n: how many they are."""
+
+    confidence: float
+    right: float
+    low: float
+    high: float
+    n: int
+
+
+def reliability(probabilities: Sequence[float], bins: int = 10) -> list[Confidence]:
+    """How often a judge is right by how sure it is, in bins of equal width from one half to 1 that hold something.
+
+    probabilities: of the answer that is truly better. A judge whose probabilities are honest is right as often as it is sure.
+    """
+    data = np.asarray(probabilities, dtype=np.float64)
+    confidence, right = np.maximum(data, 1 - data), data > 0.5
+    place = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
+    found = list[Confidence]()
+    for one in sorted(set(place.tolist())):
+        held = place == one
+        n, hits = int(held.sum()), int(right[held].sum())
+        low, high = wilson(hits, n)
+        found.append(Confidence(confidence=float(confidence[held].mean()), right=hits / n, low=low, high=high, n=n))
+    return found
+
+
 def calibration_error(probabilities: Sequence[float], bins: int = 10) -> float:
     """How far, on average, a judge's confidence in the answer it prefers lies from how often it is right (ECE, arXiv 1706.04599, eq. 3).
 
@@ -123,8 +153,4 @@ def calibration_error(probabilities: Sequence[float], bins: int = 10) -> float:
     """
     if not probabilities:
         raise ValueError("there is nothing to calibrate: no pair was judged")
-    data = np.asarray(probabilities, dtype=np.float64)
-    confidence, right = np.maximum(data, 1 - data), data > 0.5
-    place = np.minimum(((confidence - 0.5) * 2 * bins).astype(int), bins - 1)
-    shares = [abs(confidence[place == one].mean() - right[place == one].mean()) * (place == one).mean() for one in set(place.tolist())]
-    return float(sum(shares))
+    return sum(abs(one.confidence - one.right) * one.n for one in reliability(probabilities, bins)) / len(probabilities)

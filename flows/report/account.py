@@ -1,10 +1,12 @@
 """What an iteration did and what it took: counts at each stage, what was left out and why, steps with time and cost, judges, versions."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from flows.report.find import Found, own_versions
 from storage import Lake
+from tasks.calibration import reliability_of
 
 Row = dict[str, Any]
 # part -> (what its rows are called, SQL for why a row went no further; null for one that did)
@@ -78,7 +80,7 @@ def cost(made: list[Row]) -> Row:
 
 
 def judges(lake: Lake, found: Found) -> list[Row]:
-    """Who labelled and who measured, each with the figures that the lake has about it."""
+    """Who labelled and who measured, each with the figures that the lake has about it; of a reward model, how often right by how sure."""
     parts, told = found.parts, []
     for role, names in (("labelled the training pairs", ("verdicts",)), ("measured the result", ("compared", "judged_after"))):
         version = next((parts[name] for name in names if name in parts), None)
@@ -87,11 +89,12 @@ def judges(lake: Lake, found: Found) -> list[Row]:
         for row in lake.rows("SELECT DISTINCT judge FROM verdicts WHERE version = ? AND judge IS NOT NULL ORDER BY judge", [version]):
             model = lake.rows("SELECT name, role FROM models WHERE version = ?", [row["judge"]])
             figures = lake.rows(
-                "SELECT name, value, low, high, unit FROM metrics WHERE version IN (?, ?) AND step IS NULL ORDER BY version, id",
+                "SELECT name, value, low, high, unit FROM metrics WHERE version IN (?, ?) AND subject = version AND step IS NULL ORDER BY version, id",
                 [row["judge"], version],
             )
             name = f"{model[0]['name']} ({model[0]['role']} model {row['judge'][:8]})" if model else row["judge"]
-            told.append({"role": role, "judge": row["judge"], "name": name, "figures": figures})
+            sure = [asdict(one) for one in reliability_of(lake, row["judge"])]
+            told.append({"role": role, "judge": row["judge"], "name": name, "figures": figures, "reliability": sure})
     return told
 
 

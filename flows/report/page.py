@@ -19,6 +19,7 @@ from flows.lake.cells import span
 from flows.report import svg, words
 from storage import UserError
 from tasks.metrics import label_of
+from tasks.statistics import Confidence
 
 Row = Mapping[str, Any]
 # One picture each: what it is, its curves, the unit; curves that are in none of these get one of their own.
@@ -112,13 +113,19 @@ def frontier(iterations: Sequence[Row]) -> Markup | None:
 
 
 def pictures(one: Row) -> list[tuple[str, Markup]]:
-    """The pictures of an iteration, each with its title: scores before and after, win rate by length, curves of the training."""
+    """The pictures of an iteration, each with its title: scores before and after, win rate by length, how honest the judges' probabilities
+    are, curves of the training."""
     drawn: list[tuple[str, Markup]] = []
     if all(one["scores"].values()):
         drawn.append(("Scores by the evaluation judge", svg.histogram(one["scores"], "score, in the judge's unit")))
     if one["by_length"]:
         bands = [(_span(band["least"], band["most"]), band["win_rate"], band["low"], band["high"]) for band in one["by_length"]]
         drawn.append(("Win rate by length", svg.columns(bands, "how much longer the new answer is, tokens", "win rate, % of prompts")))
+    for judge in one["judges"]:
+        if judge["reliability"]:
+            bins = [Confidence(**held) for held in judge["reliability"]]
+            sure, right = "how sure it is of the answer it prefers, % (above: pairs)", "right, % of pairs"
+            drawn.append((f"Calibration of {judge['name']}, which {judge['role']}", svg.reliability(bins, sure, right)))
     curves, used = one["curves"], set(_QUIET)
     for title, names in _PANELS:
         held = {name.rpartition("_")[2]: curves[name] for name in names if name in curves}

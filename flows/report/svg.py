@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup, escape
 
+from tasks.statistics import Confidence
+
 _WIDTH, _HEIGHT = 360, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 12, 26, 42
 Points = Sequence[tuple[float, float]]
@@ -85,13 +87,30 @@ def columns(rows: Sequence[tuple[str, float, float, float]], x_label: str, y_lab
     body.append(f'<line class="even" x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{axes.y(even):.1f}" y2="{axes.y(even):.1f}"/>')
     for place, (name, value, low, high) in enumerate(rows):
         x = axes.x(place + 0.5)
-        body.append(f'<line class="range" x1="{x:.1f}" x2="{x:.1f}" y1="{axes.y(low):.1f}" y2="{axes.y(high):.1f}"/>')
-        body += [
-            f'<line class="cap" x1="{x - 5:.1f}" x2="{x + 5:.1f}" y1="{axes.y(end):.1f}" y2="{axes.y(end):.1f}"/>' for end in (low, high)
-        ]
-        body.append(f'<circle class="point" cx="{x:.1f}" cy="{axes.y(value):.1f}" r="5"/>')
+        body += _upright(axes, x, value, low, high)
         body.append(f'<text class="tick" x="{x:.1f}" y="{_HEIGHT - _BOTTOM + 14}" text-anchor="middle">{escape(name)}</text>')
     return _svg(body, f"{y_label} by {x_label}")
+
+
+def reliability(bins: Sequence[Confidence], x_label: str, y_label: str) -> Markup:
+    """How often a judge is right by how sure it is, with 95 % intervals, and how many judgements each bin holds; the line: as often as it is sure."""
+    axes = _Axes((0.5, 1.0), (0.0, 1.0), percent=True)
+    body = [axes.frame(x_label, y_label)]
+    body.append(f'<line class="even" x1="{axes.x(0.5):.1f}" x2="{axes.x(1):.1f}" y1="{axes.y(0.5):.1f}" y2="{axes.y(1):.1f}"/>')
+    for one in bins:
+        body += _upright(axes, axes.x(one.confidence), one.right, one.low, one.high)
+        body.append(f'<text class="tick" x="{axes.x(one.confidence):.1f}" y="{axes.y(0) - 5:.1f}" text-anchor="middle">{one.n:,}</text>')
+    return _svg(body, f"{y_label} against {x_label}")
+
+
+def _upright(axes: "_Axes", x: float, value: float, low: float, high: float) -> list[str]:
+    """A point with its interval above and below."""
+    ends = (f'<line class="cap" x1="{x - 5:.1f}" x2="{x + 5:.1f}" y1="{axes.y(end):.1f}" y2="{axes.y(end):.1f}"/>' for end in (low, high))
+    return [
+        f'<line class="range" x1="{x:.1f}" x2="{x:.1f}" y1="{axes.y(low):.1f}" y2="{axes.y(high):.1f}"/>',
+        *ends,
+        f'<circle class="point" cx="{x:.1f}" cy="{axes.y(value):.1f}" r="5"/>',
+    ]
 
 
 class _Axes:
@@ -116,7 +135,8 @@ class _Axes:
             body.append(f'<text class="tick" x="{_LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{label}</text>')
         for tick in _ticks(*self.xs, 6, self.whole) if x_ticks else ():
             body.append(f'<line class="axis" x1="{self.x(tick):.1f}" x2="{self.x(tick):.1f}" y1="{bottom}" y2="{bottom + 4}"/>')
-            body.append(f'<text class="tick" x="{self.x(tick):.1f}" y="{bottom + 15}" text-anchor="middle">{_number(tick)}</text>')
+            label = f"{100 * tick:.0f}" if self.percent else _number(tick)
+            body.append(f'<text class="tick" x="{self.x(tick):.1f}" y="{bottom + 15}" text-anchor="middle">{label}</text>')
         body.append(f'<line class="axis" x1="{_LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
         body.append(f'<text class="label" x="{(_LEFT + right) / 2}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>')
         middle = (_TOP + bottom) / 2

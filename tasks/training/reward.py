@@ -3,7 +3,7 @@
     pointwise   a head on the policy's backbone, by Bradley-Terry with optional margins: scores one answer    (pointwise.py)
     pairwise    a language model that reads two answers and names the better: RSO's rho                       (ranker.py)
 
-train_reward_model(backbone, labelled, test)  ->  a model version, and how often it is right as metrics
+train_reward_model(backbone, labelled, test)  ->  a model version, and as metrics how often it is right, and how sure it is of each test pair
 Test: pytest tests/tasks/training/test_reward.py
 """
 
@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from storage import DatasetRef, ModelRef
+from storage import DatasetRef, ModelRef, UserError
+from tasks.calibration import rows_about
 from tasks.models import files_digest
 from tasks.policy import load_policy
 from tasks.statistics import calibration_error, wilson
@@ -28,9 +29,14 @@ from tasks.training.settings import MARGINS, RewardModel
 
 @step("models", title="train reward model on {labelled.rows} pairs", expects=lambda **_: 1)
 def train_reward_model(out: Out, backbone: ModelRef, labelled: DatasetRef, test: DatasetRef, settings: RewardModel, seed: int) -> None:
-    """Fit on `labelled`, report the accuracy on `test` (a metric of the version, with its 95 % interval)."""
+    """Fit on `labelled`, report the accuracy on `test` (a metric of the version, with its 95 % interval) and, as metrics about the pairs of
+    `test`, the probability of each pair's better answer. Raises UserError where there is nothing to fit, or to test, on."""
     rows = [row for row in out.lake.rows_of(labelled) if row["dropped"] is None]
     held_out = [row for row in out.lake.rows_of(test) if row["dropped"] is None]
+    if not held_out:
+        raise UserError(
+            f"None of the {test.rows} preferences that test the reward model can be used (ties, identical answers): add others."
+        )
     directory = out.scratch / "partial-reward-model"
     directory.mkdir(exist_ok=True)
     train = _pointwise if settings.kind == "pointwise" else _pairwise
@@ -39,7 +45,8 @@ def train_reward_model(out: Out, backbone: ModelRef, labelled: DatasetRef, test:
     role = {"pointwise": "reward", "pairwise": "ranker"}[settings.kind]
     row = {"id": out.row_id(0), "name": f"{role} model on {len(rows)} pairs", "role": role, "parent": backbone.version}
     out.write(0, [row | {"path": out.publish(directory), "digest": digest, "recipe": settings.model_dump_json()}])
-    out.write(1, _metrics(out, probabilities, held_out) + [row | {"id": out.row_id(3 + n)} for n, row in enumerate(more)], table="metrics")
+    told = [*_figures(out, probabilities, held_out), *more, *rows_about(held_out, probabilities)]
+    out.write(1, [{"id": out.row_id(place), **one} for place, one in enumerate(told)], table="metrics")
 
 
 Rows = Sequence[dict[str, Any]]
@@ -80,13 +87,13 @@ def _answers(row: dict[str, Any]) -> tuple[str, str]:
     return row["chosen"], row["rejected"]
 
 
-def _metrics(out: Out, probabilities: Sequence[float], held_out: Rows) -> list[dict[str, Any]]:
+def _figures(out: Out, probabilities: Sequence[float], held_out: Rows) -> list[dict[str, Any]]:
     """Accuracy on held-out pairs, beside that of preferring the longer answer, and how honest its probabilities are."""
     right = sum(probability > 0.5 for probability in probabilities)
     longer = sum(len(row["chosen"]) > len(row["rejected"]) for row in held_out)
     rows = [_share(out, "held_out_accuracy", right, len(held_out)), _share(out, "longer_is_better_accuracy", longer, len(held_out))]
     error = {"subject": out.version, "name": "calibration_error", "value": calibration_error(probabilities), "unit": "probability"}
-    return [{"id": out.row_id(place), **row} for place, row in enumerate([*rows, error])]
+    return [*rows, error]
 
 
 def _share(out: Out, name: str, count: int, trials: int) -> dict[str, Any]:

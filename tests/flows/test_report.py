@@ -204,4 +204,10 @@ def test_a_run_leaves_its_report_in_the_lake_and_in_prefect(tmp_path: Path, caps
     assert again["iterations"][0]["outcome"]["win_rate"] == one["win_rate"]
     kept = {stage["part"]: stage["kept"] for stage in again["iterations"][0]["stages"]}
     assert kept["pairs"] == one["pairs"]
-    assert {row["role"] for row in again["iterations"][0]["judges"]} == {"labelled the training pairs", "measured the result"}
+    judges = again["iterations"][0]["judges"]
+    assert {row["role"] for row in judges} == {"labelled the training pairs", "measured the result"}
+    assert "Calibration of reward model on" in " ".join(read.seen)
+    [tested] = {sum(held["n"] for held in row["reliability"]) for row in judges}  # both on the same pairs
+    shares = [[held["n"] * held["right"] / tested for held in row["reliability"]] for row in judges]
+    told = [next(figure["value"] for figure in row["figures"] if figure["name"] == "held_out_accuracy") for row in judges]
+    assert [sum(share) for share in shares] == pytest.approx(told)

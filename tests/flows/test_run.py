@@ -54,7 +54,9 @@ def test_a_pairwise_ranker_judges_against_one_answer_of_the_initial_policy(tmp_p
     assert any(title.startswith("sample 4 x 1 ") for title in titles)  # the baselines
     with Lake(tmp_path / "lake") as lake:
         [model] = lake.rows("SELECT * FROM models WHERE role = 'ranker'")
-        metrics = {row["name"]: row for row in lake.rows("SELECT * FROM metrics WHERE version = ?", [model["version"]])}
+        metrics = {
+            row["name"]: row for row in lake.rows("SELECT * FROM metrics WHERE version = ? AND subject = version", [model["version"]])
+        }
         assert metrics.keys() == {"held_out_accuracy", "longer_is_better_accuracy", "calibration_error", "position_consistency"}
         assert 0 <= metrics["position_consistency"]["low"] < metrics["position_consistency"]["high"] <= 1
         verdicts = lake.rows("SELECT * FROM verdicts WHERE judge = ?", [model["version"]])

@@ -24,7 +24,9 @@ def judge(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.mark.usefixtures("prefect_server")
 def test_no_win_rate_is_a_figure_with_its_reason_everywhere(judge: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    why = WHY if "completion)" in Path(judge.removeprefix("evaluation.judge=").removesuffix(":judge")).read_text() else WHY.replace("12", "6")
+    why = (
+        WHY if "completion)" in Path(judge.removeprefix("evaluation.judge=").removesuffix(":judge")).read_text() else WHY.replace("12", "6")
+    )
     lake = ("--lake", str(tmp_path / "lake"))
     settings = [word for one in (*SMALL[1::2], *SETTINGS, judge) for word in ("--set", one)]
     code, out, err = dapflow("run", "rso", "--toy", *lake, *settings, capsys=capsys)
@@ -50,6 +52,8 @@ def test_no_win_rate_is_a_figure_with_its_reason_everywhere(judge: str, tmp_path
 def test_a_night_without_a_win_rate_closes_the_gate_and_says_why(judge: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     row = night(RecipeName("rso"), (*SMALL[1::2], *SETTINGS, judge, "gate.invalid_rate="), True, str(tmp_path / "lake"))
     assert row["action"] == "keep"
-    assert row["reason"].startswith("win_rate (low end of its interval) was not measured, for no held-out prompt was judged on both sides (")
+    assert row["reason"].startswith(
+        "win_rate (low end of its interval) was not measured, for no held-out prompt was judged on both sides ("
+    )
     code, out, _ = dapflow("policies", "--lake", str(tmp_path / "lake"), capsys=capsys)
     assert (code, "was not measured, for no held-out prompt" in " ".join(out.split())) == (0, True)
