@@ -32,6 +32,8 @@ _MAIN = frozenset(
         "invalid_rate",
         "contaminated_prompts",
         "exact_answers",
+        "turn_1_win_rate",
+        "turn_2_win_rate",
     ]
 )
 _WIDTH = 52

@@ -68,7 +68,7 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
         scorer=scorer,
         referee=referee,
         scorer_baseline=baseline_of(r, initial, held_out, labeller_of(r)),
-        referee_baseline=baseline_of(r, initial, held_out, r.evaluation.judge),
+        referee_baseline=lambda some: baseline_of(r, initial, some, r.evaluation.judge),
         opponents=opponents,
     )
     measured = measure(r, held_out, candidate)

@@ -4,10 +4,11 @@
 `parts["metrics"]` has all figures (tasks/metrics.py says what each is).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from flows.judges import Who, models_of, same_judge
-from flows.labelling import contest, score
+from flows.judges import Who, compares, models_of, same_judge
+from flows.labelling import contest, score, scored
 from flows.recipe import Recipe
 from storage import DatasetRef, ModelRef
 from tasks.baseline import FILES, load_answers, policy_of
@@ -19,6 +20,7 @@ from tasks.prompts import PROMPTS_FILE, load_prompts
 from tasks.sampling import sample
 from tasks.seeds import derive_seed
 from tasks.sources import find_source
+from tasks.two_turns import TURNS_FILE, evaluate_turn, follow_up, load_first_turns, whole_conversations
 
 Judged = dict[str, DatasetRef]
 Opponent = ModelRef | DatasetRef
@@ -31,8 +33,8 @@ class Candidate:
     weights it was trained from; learned: all pairs that it and its ancestors learned from, the newest last;
     of what learned from no pairs, the prompts.
 
-    scorer, referee: who labelled what was learned from, None for people, and who measures the result; their baselines: an answer of the initial policy to each held-out
-    prompt, for a judge that compares with one.
+    scorer, referee: who labelled what was learned from, None for people, and who measures the result; their baselines: an answer of the
+    initial policy to each held-out prompt, and to each of any prompts, for a judge that compares with one.
     """
 
     policy: ModelRef
@@ -43,7 +45,7 @@ class Candidate:
     scorer: Who | None
     referee: Who
     scorer_baseline: DatasetRef | None
-    referee_baseline: DatasetRef | None
+    referee_baseline: Callable[[DatasetRef], DatasetRef | None]
     opponents: dict[str, Opponent]
 
 
@@ -51,7 +53,7 @@ def measure(r: Recipe, held_out: DatasetRef, one: Candidate) -> dict[str, Datase
     """All datasets of the measurement, by name; the figures are in `metrics`."""
     before, after = answers_of(r, one.before, held_out), answers_of(r, one.policy, held_out)
     overlap = find_overlap(held_out, one.learned, r.evaluation.overlap)
-    judged = contest(held_out, before, after, one.referee, one.referee_baseline)
+    judged = _contest(held_out, before, after, one)
     rewards = [None if one.scorer is None else score(held_out, answers, one.scorer, one.scorer_baseline) for answers in (before, after)]
     metrics = evaluate(
         one.policy,
@@ -67,7 +69,7 @@ def measure(r: Recipe, held_out: DatasetRef, one: Candidate) -> dict[str, Datase
         judged_by=models_of(one.referee),
         same_judge=same_judge(one.scorer, one.referee),
         overlap=overlap,
-        measured=[*_against(r, held_out, one, before, after, judged, overlap), *_distances(r, one), *_exact(r, one)],
+        measured=[*_against(r, held_out, one, before, after, judged, overlap), *_distances(r, one), *_exact(r, one), *_two_turns(r, one)],
     )
     return {"held_out": held_out, "before": before, "after": after, "overlap": overlap, **judged, "metrics": metrics}
 
@@ -77,6 +79,11 @@ def answers_of(r: Recipe, policy: ModelRef, prompts: DatasetRef) -> DatasetRef:
     return sample(policy, prompts, r.evaluation.sampling, r.seed, r.sampler.own)
 
 
+def _contest(prompts: DatasetRef, before: DatasetRef, after: DatasetRef, one: Candidate) -> Judged:
+    """The referee's verdicts on two policies' answers."""
+    return contest(prompts, before, after, one.referee, one.referee_baseline(prompts))
+
+
 def _against(
     r: Recipe, held_out: DatasetRef, one: Candidate, before: DatasetRef, after: DatasetRef, judged: Judged, overlap: DatasetRef
 ) -> list[DatasetRef]:
@@ -84,7 +91,7 @@ def _against(
     rates: list[DatasetRef] = []
     for name, opponent in one.opponents.items():
         theirs = answers_of(r, opponent, held_out) if isinstance(opponent, ModelRef) else opponent
-        found = judged if theirs == before else contest(held_out, theirs, after, one.referee, one.referee_baseline)
+        found = judged if theirs == before else _contest(held_out, theirs, after, one)
         rates.append(
             evaluate_against(
                 one.policy,
@@ -143,3 +150,24 @@ def _exact(r: Recipe, one: Candidate) -> list[DatasetRef]:
     tasks, sampling = load_tasks(source.name, source.digest), r.evaluation.exact.sampling(r.evaluation.sampling.chat_template)
     before, after = (sample(policy, tasks, sampling, r.seed, r.sampler.own) for policy in (one.before, one.policy))
     return [check_answers(one.policy, tasks, source.name, source.digest, before, after, r.seed)]
+
+
+def _two_turns(r: Recipe, one: Candidate) -> list[DatasetRef]:
+    """Conversations of two turns with the policy before and the new one, each turn judged."""
+    if not r.evaluation.two_turns.source:
+        return []
+    source, policies = find_source(r.evaluation.two_turns.source, TURNS_FILE), (one.before, one.policy)
+    tasks, sampling = load_first_turns(source.name, source.digest), r.evaluation.sampling.model_copy(update={"n": 1})
+    first = [sample(policy, tasks, sampling, r.seed, r.sampler.own) for policy in policies]
+    asked = [follow_up(tasks, source.name, source.digest, answers) for answers in first]
+    seed = derive_seed(r.seed, "second turn")
+    second = [sample(policy, prompts, sampling, seed, r.sampler.own) for policy, prompts in zip(policies, asked, strict=True)]
+    judged = list(_contest(tasks, first[0], first[1], one).values())
+    turns = [evaluate_turn(one.policy, 1, [tasks, tasks], first, judged, r.seed)]
+    if compares(one.referee):
+        whole = [whole_conversations(prompts, answers) for prompts, answers in zip(asked, second, strict=True)]
+        judged = list(_contest(tasks, whole[0], whole[1], one).values())
+        return [*turns, evaluate_turn(one.policy, 2, [tasks, tasks], whole, judged, r.seed)]
+    sides = list(zip(asked, second, strict=True))
+    judged = [scored(prompts, answers, one.referee, one.referee_baseline(prompts)) for prompts, answers in sides]
+    return [*turns, evaluate_turn(one.policy, 2, asked, second, judged, r.seed)]

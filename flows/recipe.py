@@ -25,6 +25,7 @@ from tasks.sweep import Sweep
 from tasks.training.losses import Loss
 from tasks.training.online import Rounds
 from tasks.training.settings import RewardModel, Training
+from tasks.two_turns import TwoTurns
 
 
 def _kind_of_judge(value: Any) -> str:
@@ -72,6 +73,7 @@ class Evaluation(BaseModel):
     )
     overlap: Overlap = Overlap()
     exact: Exact = Exact()
+    two_turns: TwoTurns = TwoTurns()
 
 
 Data = Literal["samples", "preferences", "gold", "lists", "rounds"]

@@ -263,4 +263,6 @@ ALTER TABLE prompts ADD COLUMN answer VARCHAR;    -- the right answer, for a jud
 ALTER TABLE prompts ADD COLUMN unsafe BOOLEAN;    -- whether it was marked as one that a safe answer matters for; null where nobody has said
 """
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11, _V12)
+_V13 = "ALTER TABLE prompts ADD COLUMN earlier VARCHAR[];  -- the turns before it: the user's, the answer, and so on; null for a first turn"
+
+MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11, _V12, _V13)

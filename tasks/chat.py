@@ -17,12 +17,26 @@ Turn = dict[str, str]
 _CONTEXT_NAMES = ("max_position_embeddings", "max_seq_len", "seq_length")
 
 
-def render(tokenizer: Any, prompt: str, system: str | None = None, template: str | None = None) -> list[int]:
-    """Token ids of a single-turn prompt up to where the completion begins, with at most one beginning-of-sequence token.
+def render(tokenizer: Any, prompt: str, system: str | None = None, template: str | None = None, earlier: Sequence[str] = ()) -> list[int]:
+    """Token ids of a prompt up to where the completion begins, with at most one beginning-of-sequence token.
 
-    template: Jinja text in place of the tokenizer's own; empty for plain text. Raises UserError when it takes no system prompt.
+    template: Jinja text in place of the tokenizer's own; empty for plain text. earlier: the turns before the prompt. Raises UserError when it
+    takes no system prompt.
     """
-    return render_turns(tokenizer, [{"role": "user", "content": prompt}], system, template)
+    return render_turns(tokenizer, turns_of(prompt, earlier), system, template)
+
+
+def turns_of(prompt: str, earlier: Sequence[str] = ()) -> list[Turn]:
+    """A conversation that ends with a prompt. earlier: what was said before it, by the user first and then by turns."""
+    assert len(earlier) % 2 == 0, "before the user's turn there is an answer"
+    return [{"role": ("user", "assistant")[place % 2], "content": said} for place, said in enumerate((*earlier, prompt))]
+
+
+def transcript(prompt: str, earlier: Sequence[str] = ()) -> str:
+    """The same as a text, for a reader who is shown no chat; a prompt alone stays as it is."""
+    if not earlier:
+        return prompt
+    return "\n\n".join(f"{turn['role'].capitalize()}: {turn['content']}" for turn in turns_of(prompt, earlier))
 
 
 def render_turns(tokenizer: Any, turns: Sequence[Turn], system: str | None = None, template: str | None = None) -> list[int]:

@@ -64,6 +64,15 @@ def by_comparison(verdicts: Rows) -> list[Decision]:
     ]
 
 
+def scores_of(verdicts: Rows) -> dict[str, list[float]]:
+    """The scores of each prompt's answers, where there are any."""
+    scores = defaultdict[str, list[float]](list)
+    for verdict in verdicts:
+        if verdict["outcome"] == "scored":
+            scores[verdict["prompt_id"]].append(verdict["score"])
+    return dict(scores)
+
+
 def prompt_wins(decisions: Sequence[Decision]) -> dict[str, float]:
     """For each prompt the share of its decisions that the new side wins; a tie counts half."""
     won = defaultdict[str, list[float]](list)

@@ -11,7 +11,7 @@ from typing import Any
 
 from storage import DatasetRef, Lake, ModelRef
 from tasks.contamination import left_out
-from tasks.contests import between_judges, by_comparison, by_scores, why_undecided, win_rates_of
+from tasks.contests import between_judges, by_comparison, by_scores, scores_of, why_undecided, win_rates_of
 from tasks.metrics import METRICS, SIDES, Figure, paired, rows_of, share
 from tasks.step import Out, step
 from tasks.texts import described
@@ -23,7 +23,7 @@ _SAME_JUDGE = "The judge that labelled the training pairs measures the result: i
 _NO_SCORES = "no judge scored the answers: it compares them, or there is none"
 
 
-@step("metrics", title="evaluate", expects=lambda **_: len(METRICS) + 13)  # thirteen are there before and after
+@step("metrics", title="evaluate", expects=lambda **_: len(METRICS) + 15)  # fifteen are there before and after
 def evaluate(
     out: Out,
     policy: ModelRef,
@@ -119,21 +119,13 @@ class _Reader:
 
 def _rewards(name: str, before: Rows, after: Rows, seed: int) -> Iterator[Figure]:
     """The mean score of each side, and what each prompt has gained."""
-    sides = [_scores(rows) for rows in (before, after)]
+    sides = [scores_of(rows) for rows in (before, after)]
     why = "no answer was scored" if before or after else _NO_SCORES
     for side, scores in zip(SIDES, sides, strict=True):
         values = [value for one in scores.values() for value in one]
         yield Figure(name=f"{name}_{side}", value=fmean(values) if values else None, note=None if values else why)
     old, new = ({prompt: fmean(values) for prompt, values in scores.items()} for scores in sides)
     yield paired(f"{name}_gain", old, new, seed, "no prompt was scored on both sides" if before or after else _NO_SCORES)
-
-
-def _scores(verdicts: Rows) -> dict[str, list[float]]:
-    scores: dict[str, list[float]] = {}
-    for verdict in verdicts:
-        if verdict["outcome"] == "scored":
-            scores.setdefault(verdict["prompt_id"], []).append(verdict["score"])
-    return scores
 
 
 def _invalid(verdicts: Rows) -> Figure:

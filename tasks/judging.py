@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from storage import DatasetRef, Lake, ModelRef, UserError
+from tasks.chat import transcript
 from tasks.judges.asking import llm_judge
 from tasks.judges.base import Judge, Question, Verdict
 from tasks.judges.human import Human
@@ -32,7 +33,7 @@ def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, baseli
     """
     asked = asked_prompts(out.lake, prompts, by)
     answers = [] if baseline is None else out.lake.rows_of(baseline)
-    with judge_for(out, by, {asked[row["prompt_id"]]["prompt"]: row["text"] for row in answers}) as judge:
+    with judge_for(out, by, {question_of(asked[row["prompt_id"]], row).prompt: row["text"] for row in answers}) as judge:
         write_scores(out, asked, out.lake.rows_of(completions), judge)
 
 
@@ -83,7 +84,10 @@ def make_judge(lake: Lake, by: ModelRef | Program, baselines: Mapping[str, str])
 
 def question_of(prompt: Mapping[str, Any], row: Mapping[str, Any]) -> Question:
     """What a judge is asked about a completion. prompt, row: of the lake."""
-    return Question(completion_id=row["id"], prompt=prompt["prompt"], completion=row["text"], answer=prompt["answer"])
+    earlier = prompt["earlier"] or ()
+    turns = (*earlier, prompt["prompt"]) if earlier else ()
+    text = transcript(prompt["prompt"], earlier)
+    return Question(completion_id=row["id"], prompt=text, completion=row["text"], answer=prompt["answer"], turns=turns)
 
 
 def _verdict_rows(

@@ -84,6 +84,12 @@ METRICS: dict[str, Metric] = {
     "similar_prompts": Metric(label="held-out prompts that resemble a training prompt", unit="prompts", better="lower"),
     "exact_answers": Metric(label="exact-answer tasks solved", unit="share of tasks", better="higher"),
     "exact_answers_change": Metric(label="exact-answer tasks gained", unit="share of tasks", better="higher"),
+    "turn_1_win_rate": Metric(label="win rate, first turn of two", unit="share of tasks", better="higher"),
+    "turn_1_reward": Metric(label="reward, first turn of two (evaluation judge)", unit="logits, or the judge's points", better="higher"),
+    "turn_1_reward_gain": Metric(label="reward gained, first turn of two", unit="logits, or the judge's points", better="higher"),
+    "turn_2_win_rate": Metric(label="win rate, second turn of two", unit="share of tasks", better="higher"),
+    "turn_2_reward": Metric(label="reward, second turn of two (evaluation judge)", unit="logits, or the judge's points", better="higher"),
+    "turn_2_reward_gain": Metric(label="reward gained, second turn of two", unit="logits, or the judge's points", better="higher"),
 }
 
 

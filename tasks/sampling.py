@@ -65,10 +65,11 @@ def _sampled(
     whole = {number: len(chunk) * sampling.n for number, chunk in chunks}
     requests, refused = list[Request](), list[Completion]()
     for ordinal, row in (one for _, chunk in chunks for one in chunk):
-        ids, reason = prompter.render(row["prompt"])
+        earlier = tuple(row["earlier"] or ())
+        ids, reason = prompter.render(row["prompt"], earlier)
         if reason is None:
             seeds = tuple(_seed(seed, ordinal, sample) for sample in range(sampling.n))
-            requests.append(Request(prompt_id=row["id"], prompt_token_ids=ids, seeds=seeds, prompt=row["prompt"]))
+            requests.append(Request(prompt_id=row["id"], prompt_token_ids=ids, seeds=seeds, prompt=row["prompt"], earlier=earlier))
         else:
             refused += [_refused(row["id"], sample, reason) for sample in range(sampling.n)]
 

@@ -31,13 +31,15 @@ class Sampling(BaseModel):
 class Request:
     """A prompt to be answered once per seed; each row's random stream depends on its own seed only.
 
-    prompt_token_ids: as the model reads it, for engines that hold the model; prompt: its text, for servers that render it themselves.
+    prompt_token_ids: as the model reads it, for engines that hold the model; prompt, earlier: its text and the turns before it, for servers
+    that render them themselves.
     """
 
     prompt_id: str
     prompt_token_ids: tuple[int, ...]
     seeds: tuple[int, ...]
     prompt: str = ""
+    earlier: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, Self
 
 from storage import UserError
+from tasks.chat import transcript, turns_of
 from tasks.engines.base import Completion, Request, Sampling
 from tasks.engines.endpoint import Client, Endpoint, Refusal, UnusableAnswerError
 
@@ -89,9 +90,9 @@ class OpenAIEngine:
             body["stop"] = list(sampling.stop)
         if self._endpoint.api == "chat":
             turns = [{"role": "system", "content": sampling.system}] if sampling.system is not None else []
-            body |= {"messages": [*turns, {"role": "user", "content": request.prompt}], "logprobs": True}
+            body |= {"messages": [*turns, *turns_of(request.prompt, request.earlier)], "logprobs": True}
         else:
-            body |= {"prompt": list(request.prompt_token_ids) or request.prompt, "logprobs": 0}
+            body |= {"prompt": list(request.prompt_token_ids) or transcript(request.prompt, request.earlier), "logprobs": 0}
         return body | _further(sampling, self._endpoint)
 
     def _read(self, answer: Any) -> list[Completion]:

@@ -6,7 +6,7 @@ Test: pytest tests/flows/test_samplers.py
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,13 +74,13 @@ class Prompter:
     tokenizer: Any = None
     context: int = 0
 
-    def render(self, prompt: str) -> tuple[tuple[int, ...], str | None]:
-        """Token ids, and why the prompt cannot be sampled from, if so."""
+    def render(self, prompt: str, earlier: Sequence[str] = ()) -> tuple[tuple[int, ...], str | None]:
+        """Token ids, and why the prompt cannot be sampled from, if so. earlier: the turns before it."""
         if not prompt.strip():
             return (), "the prompt is empty"
         if self.tokenizer is None:
             return (), None
-        ids = tuple(render(self.tokenizer, prompt, self.sampling.system, self.sampling.chat_template))
+        ids = tuple(render(self.tokenizer, prompt, self.sampling.system, self.sampling.chat_template, earlier))
         room = self.context - self.sampling.max_tokens
         if len(ids) > room:
             reason = f"prompt of {len(ids)} tokens and {self.sampling.max_tokens} to sample do not fit the context of {self.context}"

@@ -14,12 +14,13 @@ Outcome = Literal["scored", "win", "lose", "tie", "invalid", "refused", "over_bu
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """A completion to be judged."""
+    """A completion to be judged. prompt: as a text, with what was said before it; turns: one by one, for a judge that reads chats."""
 
     completion_id: str
     prompt: str
     completion: str
     answer: str | None = None  # the reference answer of the prompt, where it has one
+    turns: tuple[str, ...] = ()  # empty: the prompt alone
 
 
 @dataclass(frozen=True, kw_only=True)

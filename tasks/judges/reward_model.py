@@ -23,9 +23,9 @@ class RewardModelJudge:
         tokenizer = self._scorer.backbone.tokenizer
         answered = [question for question in questions if question.completion.strip()]
         groups = []
-        for prompt, same in groupby(answered, key=lambda question: question.prompt):
+        for turns, same in groupby(answered, key=lambda question: question.turns or (question.prompt,)):
             members = list(same)
-            groups.append(text_group(tokenizer, prompt, [one.completion for one in members], members[0].completion_id))
+            groups.append(text_group(tokenizer, turns[-1], [one.completion for one in members], members[0].completion_id, turns[:-1]))
         scores = self._scorer.scores(groups, on_groups=lambda count: None)
         flat = iter([float(score) for group in scores for score in group])
         for question in questions:

@@ -20,11 +20,12 @@ Features = Callable[[PreTrainedModel, Sequence[Group], int], Tensor]
 """(model, groups, layers) -> the features of every answer, group after group, fp32 [answers, width]."""
 
 
-def text_group(tokenizer: Any, prompt: str, answers: Sequence[str], row_id: str) -> Group:
-    """A prompt and its answers as token ids. Every answer gets an end-of-sequence token, which is not part of its features."""
+def text_group(tokenizer: Any, prompt: str, answers: Sequence[str], row_id: str, earlier: Sequence[str] = ()) -> Group:
+    """A prompt, after the turns before it, and its answers as token ids. Every answer gets an end-of-sequence token, which is not part of its
+    features."""
     ids = [tokenizer(answer, add_special_tokens=False)["input_ids"] for answer in answers]
     ended = tuple((*answer, tokenizer.eos_token_id) for answer in ids)
-    return Group(prompt=tuple(render(tokenizer, prompt)), answers=ended, row_ids=(row_id,))
+    return Group(prompt=tuple(render(tokenizer, prompt, earlier=earlier)), answers=ended, row_ids=(row_id,))
 
 
 def packed_features(model: PreTrainedModel, groups: Sequence[Group], layers: int) -> Tensor:

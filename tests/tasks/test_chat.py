@@ -8,11 +8,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BloomConfig, GPT2Config, LlamaConfig, MptConfig, PreTrainedTokenizerFast
 
 from storage import UserError
-from tasks.chat import context_length, render
+from tasks.chat import context_length, render, transcript
 
-WORDS = ["<unk>", "<s>", "</s>", "<user>", "<system>", "<bot>", "hello", "world", "be", "kind"]
-BOS, USER, SYSTEM, BOT, HELLO, WORLD, BE, KIND = (
-    WORDS.index(word) for word in ("<s>", "<user>", "<system>", "<bot>", "hello", "world", "be", "kind")
+WORDS = ["<unk>", "<s>", "</s>", "<user>", "<system>", "<assistant>", "<bot>", "hello", "world", "be", "kind"]
+BOS, USER, SYSTEM, ASSISTANT, BOT, HELLO, WORLD, BE, KIND = (
+    WORDS.index(word) for word in ("<s>", "<user>", "<system>", "<assistant>", "<bot>", "hello", "world", "be", "kind")
 )
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<{{ message['role'] }}> {{ message['content'] }} {% endfor %}"
@@ -26,7 +26,7 @@ def words(template: str | None = None, bos: str | None = "<s>") -> Any:
     core = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
     core.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     core.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
-    core.add_special_tokens(["<s>", "</s>", "<user>", "<system>", "<bot>"])
+    core.add_special_tokens(["<s>", "</s>", "<user>", "<system>", "<assistant>", "<bot>"])
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=core, bos_token=bos, eos_token="</s>", unk_token="<unk>")
     tokenizer.chat_template = template
     return tokenizer
@@ -38,6 +38,14 @@ def test_the_template_places_the_only_beginning_of_sequence_token() -> None:
 
 def test_a_system_prompt_comes_first() -> None:
     assert render(words(TEMPLATE), "hello", "be kind") == [BOS, SYSTEM, BE, KIND, USER, HELLO, BOT]
+
+
+def test_the_turns_before_a_prompt_stand_before_it() -> None:
+    turns = ["hello", "world"]
+    assert render(words(TEMPLATE), "be kind", earlier=turns) == [BOS, USER, HELLO, ASSISTANT, WORLD, USER, BE, KIND, BOT]
+    assert render(words(), "be kind", earlier=turns) == [BOS, HELLO, WORLD, BE, KIND]  # plain text
+    assert transcript("be kind", turns) == "User: hello\n\nAssistant: world\n\nUser: be kind"
+    assert transcript("be kind") == "be kind"
 
 
 def test_without_a_template_the_prompt_is_plain_text_after_one_beginning_of_sequence_token() -> None:

@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -46,6 +47,15 @@ def test_a_chat_request_has_the_field_s_names_and_brings_text_and_logprobs() -> 
     assert found["p0", 1].logprobs == [-0.5] * 6
     assert (found["p0", 1].token_ids, found["p0", 1].finish_reason) == ([], "stop")
     assert report == ""
+
+
+def test_the_turns_before_a_prompt_are_messages_of_their_own() -> None:
+    behaviour = Behaviour()
+    sample(behaviour, [replace(requests(1)[0], earlier=("prompt 7", "an answer"))], Sampling(n=2))
+    [body] = behaviour.asked
+    assert [(turn["role"], turn["content"]) for turn in body["messages"]] == [
+        ("user", "prompt 7"), ("assistant", "an answer"), ("user", "prompt 0"),
+    ]  # fmt: skip
 
 
 def test_a_completions_request_sends_token_ids_and_brings_them() -> None:
