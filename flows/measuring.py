@@ -16,6 +16,7 @@ from tasks.contamination import find_overlap
 from tasks.divergence import measure_displacement, measure_divergence
 from tasks.evaluation import evaluate, evaluate_against
 from tasks.exact import TASKS_FILE, check_answers, load_tasks
+from tasks.harness import compare_harness, run_harness
 from tasks.prompts import PROMPTS_FILE, load_prompts
 from tasks.sampling import sample
 from tasks.seeds import derive_seed
@@ -34,7 +35,7 @@ class Candidate:
     of what learned from no pairs, the prompts.
 
     scorer, referee: who labelled what was learned from, None for people, and who measures the result; their baselines: an answer of the
-    initial policy to each held-out prompt, and to each of any prompts, for a judge that compares with one.
+    initial policy to each held-out prompt, and to each of any prompts, for a judge that compares with one. harnessed: benchmarks of `before`.
     """
 
     policy: ModelRef
@@ -47,6 +48,7 @@ class Candidate:
     scorer_baseline: DatasetRef | None
     referee_baseline: Callable[[DatasetRef], DatasetRef | None]
     opponents: dict[str, Opponent]
+    harnessed: DatasetRef | None
 
 
 def measure(r: Recipe, held_out: DatasetRef, one: Candidate) -> dict[str, DatasetRef]:
@@ -69,7 +71,13 @@ def measure(r: Recipe, held_out: DatasetRef, one: Candidate) -> dict[str, Datase
         judged_by=models_of(one.referee),
         same_judge=same_judge(one.scorer, one.referee),
         overlap=overlap,
-        measured=[*_against(r, held_out, one, before, after, judged, overlap), *_distances(r, one), *_exact(r, one), *_two_turns(r, one)],
+        measured=[
+            *_against(r, held_out, one, before, after, judged, overlap),
+            *_distances(r, one),
+            *_exact(r, one),
+            *_two_turns(r, one),
+            *_harness(r, one),
+        ],
     )
     return {"held_out": held_out, "before": before, "after": after, "overlap": overlap, **judged, "metrics": metrics}
 
@@ -150,6 +158,17 @@ def _exact(r: Recipe, one: Candidate) -> list[DatasetRef]:
     tasks, sampling = load_tasks(source.name, source.digest), r.evaluation.exact.sampling(r.evaluation.sampling.chat_template)
     before, after = (sample(policy, tasks, sampling, r.seed, r.sampler.own) for policy in (one.before, one.policy))
     return [check_answers(one.policy, tasks, source.name, source.digest, before, after, r.seed)]
+
+
+def harnessed(r: Recipe, policy: ModelRef) -> DatasetRef | None:
+    """A policy on the recipe's tasks of lm-evaluation-harness, if it names some."""
+    return run_harness(policy, r.evaluation.harness) if r.evaluation.harness.tasks else None
+
+
+def _harness(r: Recipe, one: Candidate) -> list[DatasetRef]:
+    if one.harnessed is None:
+        return []
+    return [compare_harness(one.policy, one.harnessed, run_harness(one.policy, r.evaluation.harness), r.seed)]
 
 
 def _two_turns(r: Recipe, one: Candidate) -> list[DatasetRef]:

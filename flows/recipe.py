@@ -14,6 +14,7 @@ from tasks.contamination import Overlap
 from tasks.engines.base import Sampling
 from tasks.engines.sampler import Sampler
 from tasks.exact import Exact
+from tasks.harness import Harness
 from tasks.judges.composite import Composite
 from tasks.judges.human import Human
 from tasks.judges.llm import LLM
@@ -74,6 +75,7 @@ class Evaluation(BaseModel):
     overlap: Overlap = Overlap()
     exact: Exact = Exact()
     two_turns: TwoTurns = TwoTurns()
+    harness: Harness = Harness()
 
 
 Data = Literal["samples", "preferences", "gold", "lists", "rounds"]
