@@ -31,7 +31,11 @@ def policies(*, lake: Lake = "lake", as_json: Json = False) -> None:
         print("No night has decided anything yet.")
     else:
         for line in dict.fromkeys(row["line"] for row in rows):
-            Console().print(_table(line, [row for row in rows if row["line"] == line]))
+            own = [row for row in rows if row["line"] == line]
+            Console().print(_table(line, own))
+            for row in own:
+                said = f"{row['candidate'][:8] or 'the first'} {row['action']}: {row['reason']}"
+                Console().print(Text(said, style="dim" if row["action"] == "keep" else ""))
 
 
 def promote(policy: str, /, *, reason: str = "by hand", lake: Lake = "lake", as_json: Json = False) -> None:
@@ -89,14 +93,13 @@ def _tell(row: dict[str, Any], as_json: bool) -> None:
 def _table(line: str, rows: list[dict[str, Any]]) -> Table:
     shown = [name for name in _SHOWN if any(name in row["figures"] for row in rows)]
     table = Table(title=f"line {line[:8]}", title_justify="left", show_edge=False, pad_edge=False, box=SIMPLE_HEAD)
-    for column in ("", "decided", "recipe", "candidate", *(name.replace("_", " ") for name in shown), "decision"):
-        table.add_column(column, no_wrap=column != "decision")
+    for column in ("", "decided", "recipe", "candidate", *(name.replace("_", " ") for name in shown)):
+        table.add_column(column, no_wrap=True)
     for row in rows:
         mark = "*" if row is _head(rows) else ""
         figures = [_figure(row["figures"].get(name)) if row["figures"] else "" for name in shown]
-        decision = Text(f"{row['action']}: {row['reason']}", style="dim" if row["action"] == "keep" else "")
         candidate = row["candidate"][:8] or "the first"
-        table.add_row(mark, f"{row['decided_at']:%Y-%m-%d %H:%M}", row["recipe"] or "", candidate, *figures, decision)
+        table.add_row(mark, f"{row['decided_at']:%Y-%m-%d %H:%M}", row["recipe"] or "", candidate, *figures)
     return table
 
 

@@ -52,8 +52,8 @@ def evaluate(
     judged = (read(judged_before), read(judged_after))
     rewards = (read(reward_before), read(reward_after))
     texts = {row["id"]: row["text"] for rows in sides for row in rows}
-    decisions = by_comparison(read(compared)) if compared is not None else by_scores(*judged)
     verdicts = read(compared) if compared is not None else [*judged[0], *judged[1]]
+    decisions = by_comparison(verdicts) if compared is not None else by_scores(*judged)
     figures = [
         *win_rates_of(decisions, texts, seed, read.why(*sides, verdicts)),
         *between_judges(by_scores(*rewards), decisions, texts, seed),
@@ -88,9 +88,10 @@ def evaluate_against(
     read = _Reader(out.lake, overlap)
     sides, judged = (read(theirs), read(ours)), (read(judged_theirs), read(judged_ours))
     texts = {row["id"]: row["text"] for rows in sides for row in rows}
-    decisions = by_comparison(read(contest)) if contest is not None else by_scores(*judged)
-    why = read.why(*sides, read(contest) if contest is not None else [*judged[0], *judged[1]])
-    out.write(0, list(rows_of(win_rates_of(decisions, texts, seed, why, baseline), policy.version, out.row_id)))
+    verdicts = read(contest) if contest is not None else [*judged[0], *judged[1]]
+    decisions = by_comparison(verdicts) if contest is not None else by_scores(*judged)
+    figures = win_rates_of(decisions, texts, seed, read.why(*sides, verdicts), baseline)
+    out.write(0, list(rows_of(figures, policy.version, out.row_id)))
 
 
 class _Reader:

@@ -20,7 +20,7 @@ def test_a_before_and_its_after_stand_on_one_line_and_everything_else_alone() ->
     assert told == [
         ("length", ("41.9", "32.2"), "tokens"),
         ("win rate", ("", "50.0% [40.0%, 60.0%]"), "of prompts"),
-        ("novelty", ("", "3"), ""),
+        ("novelty after", ("", "3"), ""),
     ]
 
 

@@ -31,7 +31,7 @@ def test_each_policy_goes_on_from_its_own_answer_and_each_turn_is_scored(tmp_pat
     assert code == 0, err
     figures = {row["name"]: row for row in one["metrics"] if row["name"].startswith("turn_")}
     assert len(figures) == 8
-    assert all(row["low"] <= row["value"] <= row["high"] for row in figures.values() if row["value"] is not None)
+    assert all(row["low"] <= row["value"] <= row["high"] for row in figures.values() if row["low"] is not None)
     for turn in (1, 2):
         gain, before, after = (figures[f"turn_{turn}_reward_{name}"] for name in ("gain", "before", "after"))
         assert None not in (gain["value"], before["value"], after["value"])

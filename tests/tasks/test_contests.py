@@ -17,7 +17,13 @@ Scores = list[list[float | None]]
 def verdicts(side: str, scores: Scores) -> list[dict[str, Any]]:
     """scores: of each prompt those of its samples; None for no verdict."""
     return [
-        {"prompt_id": f"p{n:03}", "completion_id": f"{side}{n:03}-{k}", "outcome": "invalid" if s is None else "scored", "score": s}
+        {
+            "prompt_id": f"p{n:03}",
+            "completion_id": f"{side}{n:03}-{k}",
+            "outcome": "invalid" if s is None else "scored",
+            "score": s,
+            "note": None,
+        }
         for n, of_prompt in enumerate(scores)
         for k, s in enumerate(of_prompt)
     ]
@@ -80,10 +86,10 @@ def test_the_order_of_the_verdicts_does_not_matter(scores: Scores, random: Any) 
     old, new = verdicts("old", scores), verdicts("new", [[0.0, 1.0] for _ in scores])
     decisions = by_scores(old, new)
     texts = {one: one for decision in decisions for one in (decision.new_id, decision.old_id)}
-    told = list(win_rates_of(decisions, texts, seed=0, why_none=""))
+    told = list(win_rates_of(decisions, texts, seed=0, why_none="none"))
     random.shuffle(old)
     random.shuffle(new)
-    assert list(win_rates_of(by_scores(old, new), texts, seed=0, why_none="")) == told
+    assert list(win_rates_of(by_scores(old, new), texts, seed=0, why_none="none")) == told
 
 
 def test_a_larger_planted_effect_gives_a_higher_rate() -> None:
@@ -144,7 +150,7 @@ def test_a_judge_that_loves_length_raises_the_raw_rate_only() -> None:
     texts = {f"new{n}": "x" * (100 + int(more)) for n, more in enumerate(longer)} | {"old": "x" * 100}
     won = rng.random(400) < 1 / (1 + np.exp(-longer / 10))
     decisions = [Decision(prompt_id=f"p{n:03}", new_id=f"new{n}", old_id="old", won=float(won[n])) for n in range(400)]
-    found = {figure.name: figure for figure in win_rates_of(decisions, texts, seed=0, why_none="", baseline="initial")}
+    found = {figure.name: figure for figure in win_rates_of(decisions, texts, seed=0, why_none="none", baseline="initial")}
     raw, controlled = found["win_rate_vs_initial"], found["length_controlled_win_rate_vs_initial"]
     assert raw.low is not None and raw.low > 0.6
     assert controlled.low is not None and controlled.high is not None and controlled.low < 0.5 < controlled.high
