@@ -12,6 +12,7 @@ import hashlib
 import importlib.metadata
 import io
 from collections.abc import Iterator, Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -80,17 +81,15 @@ def compare_harness(out: Out, policy: ModelRef, before: DatasetRef, after: Datas
 
 def _evaluated(out: Out, policy: ModelRef, harness: Harness) -> Mapping[str, Any]:
     try:
-        from lm_eval.evaluator import simple_evaluate
-        from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
+        evaluator, models, tasks = (_module(name) for name in ("evaluator", "models.huggingface", "tasks"))
     except ImportError:
         raise UserError(_INSTALL) from None
-    manager = TaskManager(include_path=None if harness.include is None else str(Path(harness.include).expanduser()))
+    manager = tasks.TaskManager(include_path=None if harness.include is None else str(Path(harness.include).expanduser()))
     if unknown := [name for name in harness.tasks if name not in manager.all_tasks]:
         raise UserError(f"lm-evaluation-harness has no task {' or '.join(unknown)}: `lm_eval ls tasks` prints their names.")
     loaded = load_policy(out.lake, policy)
     with contextlib.redirect_stderr(io.StringIO()):  # its bars would run through ours
-        model = HFLM(
+        model = models.HFLM(
             pretrained=loaded.model,
             tokenizer=copy.deepcopy(loaded.tokenizer),  # it may give it another padding token
             batch_size=_BATCH,
@@ -103,7 +102,7 @@ def _evaluated(out: Out, policy: ModelRef, harness: Harness) -> Mapping[str, Any
                 f"lm-evaluation-harness cannot load {', '.join(harness.tasks)} ({_first_line(error)}): its own tasks fetch their data from the "
                 "model hub; evaluation.harness.include takes task files whose data is on this machine."
             ) from error
-        found = simple_evaluate(
+        found = evaluator.simple_evaluate(
             model=model,
             tasks=list(harness.tasks),
             task_manager=manager,
@@ -114,6 +113,11 @@ def _evaluated(out: Out, policy: ModelRef, harness: Harness) -> Mapping[str, Any
         )
     assert found is not None, "only processes after the first have no results"
     return found
+
+
+def _module(name: str) -> Any:
+    """A module of lm-evaluation-harness, which need not be installed."""
+    return import_module(f"lm_eval.{name}")
 
 
 def _figures(found: Mapping[str, Any]) -> Iterator[Figure]:
