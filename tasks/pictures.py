@@ -69,7 +69,7 @@ def _reliability(found: Sequence[Confidence]) -> bytes:
         axes.plot([x, x], [100 * one.low, 100 * one.high], color="#4477aa")
         axes.plot(x, 100 * one.right, marker="o", color="#4477aa")
         axes.annotate(f"{one.n:,}", (x, 1), ha="center", fontsize=7)
-    axes.set_xlabel("how sure it is of the answer it prefers, % (mean of each tenth; below: pairs in it)", fontsize=8)
+    axes.set_xlabel("how sure it is of the answer it prefers, %\n(mean of each bin; above: how many pairs are in it)", fontsize=8)
     axes.set_ylabel("how often that is the better answer,\n% of pairs (95 % interval)", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.set_xlim(49, 101)

@@ -78,7 +78,7 @@ def win_rates(
         counts = list(resamples(prompts, samples, seed))
         for number, (name, mine, reason) in enumerate(zip(names, of_system, reasons, strict=True)):
             controlled = (None, None, None) if model is None or reason else _controlled(model, mine, place[number], counts, seed)
-            notes = _notes(mine, same_answer[number], prompts) + ([reason] if reason else [])
+            notes = [*_notes(mine, same_answer[number], prompts), *([reason] if reason else _one_sided(mine))]
             systems[name] = _result(_raw(mine, counts), controlled, mine, same_answer[number], notes)
             advance(number + 1)
     widest = max((one.win_rate_high - one.win_rate_low) / 2 for one in systems.values())
@@ -181,10 +181,17 @@ def _notes(rows: Rows, same_answer: float, prompts: int) -> list[str]:
         notes.append(
             f"gives {same_answer:.0%} of the prompts one and the same answer: its win rate is about the judge, not about the answers."
         )
-    for share, word in ((np.mean(rows.delta < 0), "shorter"), (np.mean(rows.delta > 0), "longer")):
-        if own >= FOLDS and share >= _ONE_SIDED:
-            notes.append(f"{share:.1%} of its answers are {word} than the baseline's: what equal lengths would do is largely guessed.")
     return notes
+
+
+def _one_sided(rows: Rows) -> list[str]:
+    """What to know before believing the length-controlled figures."""
+    shares = ((np.mean(rows.delta < 0), "shorter"), (np.mean(rows.delta > 0), "longer"))
+    return [
+        f"{share:.1%} of its answers are {word} than the baseline's: what equal lengths would do is largely guessed."
+        for share, word in shares
+        if share >= _ONE_SIDED
+    ]
 
 
 def _suspect(rows: Rows, same_answer: float) -> bool:

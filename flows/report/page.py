@@ -124,7 +124,7 @@ def pictures(one: Row) -> list[tuple[str, Markup]]:
     for judge in one["judges"]:
         if judge["reliability"]:
             bins = [Confidence(**held) for held in judge["reliability"]]
-            sure, right = "how sure it is of the answer it prefers, % (above: pairs)", "right, % of pairs"
+            sure, right = "how sure the judge is, % (above: pairs)", "right, % of pairs"
             drawn.append((f"Calibration of {judge['name']}, which {judge['role']}", svg.reliability(bins, sure, right)))
     curves, used = one["curves"], set(_QUIET)
     for title, names in _PANELS:

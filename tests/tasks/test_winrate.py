@@ -159,6 +159,8 @@ def test_one_answer_for_everything_is_suspect() -> None:
 def test_answers_that_are_all_longer_are_told_to_be_beyond_what_was_seen() -> None:
     found = rates([replace(row, delta=abs(row.delta) + 1) for row in judged(50)])
     assert any("100.0% of its answers are longer" in note for note in found.notes)
+    won = rates([replace(row, delta=abs(row.delta) + 1, preference=1.0) for row in judged(50)])
+    assert not any("largely guessed" in note for note in won.notes)  # nothing was guessed
 
 
 def test_the_length_controlled_interval_covers() -> None:
