@@ -83,7 +83,7 @@ def test_a_judge_that_always_says_first_makes_no_pair(tmp_path: Path, capsys: py
     with openai_server(Behaviour(reply=lambda prompt: "1")) as url:
         code, _, err = run("run", tmp_path, capsys, MODEL, f"judge.endpoint.base_url={url}", "evaluation.judge=shorter")
     assert code == 2
-    assert "There is nothing to train on: no pair is left after judging and pairing" in " ".join(err.split())
+    assert "No pair is left to train on: every one was a tie" in " ".join(err.split())
     with Lake(tmp_path, read_only=True) as lake:
         verdicts = lake.rows("SELECT outcome, score, forward, backward FROM verdicts WHERE judge = 'judge pairwise-v1'")
         asked = [row for row in verdicts if row["forward"] is not None]

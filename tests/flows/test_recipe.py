@@ -88,9 +88,9 @@ def test_a_second_iteration_takes_the_reference_of_the_paper_and_a_seed_of_its_o
     assert one["reference"] == initial
     assert two["reference"] == {"initial": initial, "previous": previous}[reference]
     assert one["seed"] != two["seed"]
-    wanted = chosen(recipe, [], toy=True).sampling
-    seeds = [call.arguments["seed"] for call in calls if call.step == "sample" and call.arguments["sampling"] == wanted]
-    assert len(set(seeds)) == len(seeds)  # no iteration draws as another did
+    learns = [chosen(recipe, [], toy=True).data_of(number) for number in (1, 2)]
+    sampled = {call.arguments["seed"] for call in calls if call.step == "sample"}
+    assert {arguments["seed"] for arguments, data in zip((one, two), learns, strict=True) if data in ("samples", "gold")} <= sampled
 
 
 @pytest.mark.parametrize("file", sorted([*Path("flows").rglob("*.py"), *Path("tasks").rglob("*.py")]))
