@@ -5,7 +5,7 @@ Test: pytest tests/tasks/test_provenance.py
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from storage import DatasetRef, Lake, ModelRef
@@ -14,7 +14,7 @@ from storage.ledger import spent_on
 from tasks.metrics import Figure, rows_of
 from tasks.step import Out, step
 
-Row = Mapping[str, Any]
+Row = dict[str, Any]
 _LEARNED = ("pairs", "acceptances")
 _COMBINED = ("combine", "combine_comparisons")  # their verdicts are made of others', nobody was asked for them
 _FIGURES = 12
