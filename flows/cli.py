@@ -15,6 +15,7 @@ from rich.console import Console
 
 from flows import interrupt
 from flows.agreement import agreement
+from flows.compare_command import compare
 from flows.deploy import deploy, worker
 from flows.environment import prepare
 from flows.judge import judge
@@ -42,6 +43,7 @@ NIGHTS = {
 _OWN = {
     "agreement": agreement,
     "chat": chat,
+    "compare": compare,
     "compare-runs": compare_runs,
     "judge": judge,
     "label": label,

@@ -49,6 +49,8 @@ class ConsoleReporter:
     def started(self, name: str) -> None:
         """A step begins: its bar appears."""
         interrupt.check()
+        for left in self._bars.task_ids:  # of a step that failed
+            self._bars.remove_task(left)
         self._task = self._bars.add_task(name, total=None, rate="", note="")
 
     def advanced(self, done: float, total: float, unit: str, note: str = "") -> None:

@@ -12,11 +12,12 @@ from prefect import flow
 
 from flows.changes import change
 from flows.environment import remember_server
-from flows.judged import spent_on, with_members
+from flows.judged import with_members
 from flows.judges import Named, Who, check_judge, compares, judge_named, needs_baseline
 from flows.labelling import contest, scored
 from flows.recipes import SFT_SAMPLE_RANK
 from storage import DatasetRef, Lake, ModelRef, UserError
+from storage.ledger import spent_on
 from tasks.judges.base import Verdict
 from tasks.judges.composite import Composite, vote
 from tasks.judges.prompted import SelfJudge

@@ -9,6 +9,7 @@ from typing import Any
 from flows.iteration import Iteration
 from flows.judges import Asked
 from storage import Lake, ModelRef
+from storage.ledger import spent_on
 from tasks.judge_quality import AGREEMENT
 from tasks.judges.llm import LLM
 
@@ -36,7 +37,8 @@ def cost_figures(lake: Lake, iteration: Iteration) -> dict[str, Any]:
     the price. What an earlier version had paid for already is not counted again. usd_per_pair: of what labelled the pairs, if that was paid."""
     catalogue, parts = lake.catalogue(), iteration.parts
     measured = set(catalogue.parents.get(parts["metrics"].version, {}).values())
-    against = {parent for one in measured for parent in catalogue.parents.get(one, {}).values()}  # verdicts on other baselines
+    against = {parent for one in measured for parent in catalogue.parents.get(one, {}).values()}  # verdicts on other baselines ...
+    against = {one for one in against if catalogue.versions[one].kind == "verdicts"}  # ... and not the policies of before
     versions = {iteration.policy.version, *(ref.version for ref in parts.values())} | measured | against
     calls, tokens, usd = spent_on(lake, with_members(lake, versions))
     named = [parts[_LABELS].version] if _LABELS in parts else [iteration.policy.version]  # rounds keep their verdicts with their policy
@@ -51,16 +53,6 @@ def with_members(lake: Lake, versions: set[str]) -> set[str]:
     catalogue = lake.catalogue()
     parents = {parent for version in versions for parent in catalogue.parents.get(version, {}).values()}
     return versions | {parent for parent in parents if catalogue.versions[parent].kind == "verdicts"}
-
-
-def spent_on(lake: Lake, versions: set[str]) -> tuple[int, int, float | None]:
-    """Calls, tokens and dollars (None where nobody knows a price) that were spent on these versions, failures included."""
-    [row] = lake.rows(
-        "SELECT count(*) AS calls, coalesce(sum(tokens_in + tokens_out), 0)::BIGINT AS tokens, coalesce(sum(usd), 0.0) AS usd,"
-        " bool_or(usd IS NULL) AS unknown FROM calls WHERE version IN (SELECT unnest(?))",
-        [sorted(versions)],
-    )
-    return row["calls"], row["tokens"], None if row["unknown"] else row["usd"]
 
 
 def _figures(lake: Lake, version: str, names: dict[str, str]) -> dict[str, float]:

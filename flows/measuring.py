@@ -18,6 +18,7 @@ from tasks.evaluation import evaluate, evaluate_against
 from tasks.exact import TASKS_FILE, check_answers, load_tasks
 from tasks.harness import compare_harness, run_harness
 from tasks.prompts import PROMPTS_FILE, load_prompts
+from tasks.provenance import measure_provenance
 from tasks.sampling import sample
 from tasks.seeds import derive_seed
 from tasks.sources import find_source
@@ -32,7 +33,7 @@ Opponent = ModelRef | DatasetRef
 class Candidate:
     """A trained policy and what its measurement needs to know. before: the policy that the iteration began with; start: the one whose
     weights it was trained from; learned: all pairs that it and its ancestors learned from, the newest last;
-    of what learned from no pairs, the prompts.
+    of what learned from no pairs, the prompts. judged: the completions that the iteration's judge was asked about, apart from rounds.
 
     scorer, referee: who labelled what was learned from, None for people, and who measures the result; their baselines: an answer of the
     initial policy to each held-out prompt, and to each of any prompts, for a judge that compares with one. harnessed: benchmarks of `before`.
@@ -43,6 +44,7 @@ class Candidate:
     start: ModelRef
     initial: ModelRef
     learned: list[DatasetRef]
+    judged: list[DatasetRef]
     scorer: Who | None
     referee: Who
     scorer_baseline: DatasetRef | None
@@ -77,6 +79,7 @@ def measure(r: Recipe, held_out: DatasetRef, one: Candidate) -> dict[str, Datase
             *_exact(r, one),
             *_two_turns(r, one),
             *_harness(r, one),
+            measure_provenance(one.policy, one.start, one.before, one.judged),
         ],
     )
     return {"held_out": held_out, "before": before, "after": after, "overlap": overlap, **judged, "metrics": metrics}

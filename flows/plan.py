@@ -47,7 +47,7 @@ def make_plan(recipe: Recipe, iterations: int, lake: Lake | None) -> dict[str, A
         cached = call.version in seen or (lake is not None and lake.find(call.version) is not None)
         seen.add(call.version)
         to_run += [] if cached else [call]
-        work = {} if cached else _tokens(recipe, call)
+        work = {} if cached else tokens_of(recipe, call)
         seconds = sum(tokens * _FLOPS[kind] * weights / (rate * _SHARE[kind]) for kind, tokens in work.items())
         step = {"name": call.title, "version": f"{call.kind}@{call.version}", "from": dict(call.parents), "cached": cached}
         steps.append(step | {"tokens": work, "seconds": round(seconds, 1)})
@@ -128,7 +128,7 @@ def _models(recipe: Recipe, weights: int) -> dict[str, str]:
     return {recipe.policy: "; ".join(roles)}
 
 
-def _tokens(recipe: Recipe, call: Call) -> dict[str, int]:
+def tokens_of(recipe: Recipe, call: Call) -> dict[str, int]:
     """Tokens a step computes, at most, by kind of work."""
     arguments = call.arguments
     if call.step == "sample":

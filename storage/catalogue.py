@@ -12,6 +12,7 @@ from storage.database import Connection
 from storage.errors import LakeError
 from storage.refs import row_id
 
+TESTED = "test"  # the role of pairs that a reward model is tested on: it does not learn from them
 PROMOTED = "promoted"  # the name of the newest promoted policy
 
 
@@ -89,6 +90,10 @@ class Catalogue:
             )
 
         return _walk(version, step)
+
+    def learned_from(self, version: str) -> Iterator[str]:
+        """As `ancestors`, without what a reward model was only tested on."""
+        return _walk(version, lambda one: (parent for role, parent in self.parents.get(one, {}).items() if role != TESTED))
 
     def descendants(self, version: str) -> Iterator[str]:
         """All versions made from it, nearest first, each once."""

@@ -8,10 +8,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from storage.catalogue import TESTED
 from storage.errors import LakeError
 from storage.lake import Lake
-
-_TESTED = "test"  # the role of pairs that a reward model is tested on: it does not learn from them
 
 
 def levels(lake: Lake, model: str) -> list[dict[str, Any]]:
@@ -53,7 +52,7 @@ def _selection(lake: Lake, model: str) -> str:
         raise LakeError(f"{model} is not a complete model of the lake: `dapflow datasets --kind models` lists them.")
     parents = catalogue.parents.get(model, {})
     learned = [
-        one for role, one in parents.items() if role != _TESTED and one in catalogue.versions and catalogue.versions[one].kind == "pairs"
+        one for role, one in parents.items() if role != TESTED and one in catalogue.versions and catalogue.versions[one].kind == "pairs"
     ]
     lists = [one for one in parents.values() if one in catalogue.versions and catalogue.versions[one].kind == "acceptances"]
     above = {one for version in [*learned, *lists] for one in catalogue.sources(version) if one in catalogue.versions}

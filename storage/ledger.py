@@ -53,6 +53,16 @@ class Spent:
     usd: float = 0.0
 
 
+def spent_on(lake: Lake, versions: Iterable[str]) -> tuple[int, int, float | None]:
+    """Calls, tokens and dollars (None where nobody knows a price) that were spent on these versions, failures included."""
+    [row] = lake.rows(
+        "SELECT count(*) AS calls, coalesce(sum(tokens_in + tokens_out), 0)::BIGINT AS tokens, coalesce(sum(usd), 0.0) AS usd,"
+        " bool_or(usd IS NULL) AS unknown FROM calls WHERE version IN (SELECT unnest(?))",
+        [sorted(versions)],
+    )
+    return row["calls"], row["tokens"], None if row["unknown"] else row["usd"]
+
+
 class Ledger:
     """The calls of one version. Opening it brings into the lake what processes that died have left in their journals; closing, its own."""
 

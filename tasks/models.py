@@ -7,9 +7,10 @@ Test: pytest tests/tasks/test_models.py
 import gc
 import hashlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -97,16 +98,29 @@ def end_ids(loaded: Loaded) -> set[int]:
 
 
 def release() -> None:
-    """Let go of every model in memory."""
+    """Let go of every model that `load` has kept in memory."""
     _load.cache_clear()
 
 
 def models_in_memory() -> tuple[int, int]:
-    """How many language models this process holds, and the bytes of their weights (those that two share count once)."""
-    # type, not isinstance: that would wake lazy objects, which warn
-    models = [one for one in gc.get_objects() if issubclass(type(one), PreTrainedModel) and one.can_generate()]
+    """How many models this process holds, and the bytes of their weights (those that two share count once).
+
+    A network inside another, such as the decoder of a language model, is a part of that one.
+    """
+    kinds, held = {id(kind) for kind in _kinds_of(PreTrainedModel)}, gc.get_objects()
+    # by identity, and not isinstance: that would wake lazy objects, which warn, and there are a million
+    found: list[PreTrainedModel] = list(compress(held, map(kinds.__contains__, map(id, map(type, held)))))
+    parts = {id(part) for model in found for part in model.modules() if part is not model}
+    models = [one for one in found if id(one) not in parts]
     sizes = {weight.data_ptr(): weight.numel() * weight.element_size() for model in models for weight in model.parameters()}
     return len(models), sum(sizes.values())
+
+
+def _kinds_of(model: type) -> Iterator[type]:
+    """The class and all that are made of it so far."""
+    yield model
+    for kind in model.__subclasses__():
+        yield from _kinds_of(kind)
 
 
 def _read(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from flows.report.find import Found, own_versions
+from flows.report.making import made_of
 from storage import Lake
 from tasks.calibration import reliability_of
 
@@ -115,8 +116,8 @@ def warnings(found: Found, told: list[Row], metrics: Mapping[str, Row], judged: 
     return said
 
 
-def semantics(lake: Lake, found: Found) -> list[tuple[str, str]]:
-    """What this iteration started from and learned against, as sentences."""
+def semantics(lake: Lake, found: Found, metrics: Mapping[str, Row]) -> list[tuple[str, str]]:
+    """What this iteration started from and learned against, and what of it was measured, as sentences."""
     settings = found.settings
     lag = lake.rows("SELECT value FROM metrics WHERE version = ? AND name = 'max_lag'", [found.policy])
     asked = settings.get("prompts", {})
@@ -131,6 +132,7 @@ def semantics(lake: Lake, found: Found) -> list[tuple[str, str]]:
             "oldest sample",
             f"{lag[0]['value']:.0f} optimiser steps old when it was learned from" if lag else "not all sampled by the policy itself",
         ),
+        *(made_of({name: row["value"] for name, row in metrics.items()}).items() if "people_prompts" in metrics else ()),
         ("loss", _spelled(settings.get("loss"))),
         ("acceptance", _spelled(settings.get("acceptance"))),
         ("pairing", _spelled(settings.get("pairing"))),

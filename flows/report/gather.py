@@ -41,7 +41,7 @@ def report_of(lake: Lake, found: Found, shown: int = 12) -> Row:
         "curves": figures.curves(lake, found),
         "scores": {side: [row[f"{side}_score"] for row in judged if row[f"{side}_score"] is not None] for side in ("before", "after")},
         "by_length": by_length(judged),
-        "semantics": account.semantics(lake, found),
+        "semantics": account.semantics(lake, found, by_name),
         "stages": account.stages(lake, found),
         "steps": made,
         "parts": dict(found.parts),

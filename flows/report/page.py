@@ -64,7 +64,7 @@ def page(runs: Sequence[Row], lineage: Mapping[str, str] | None = None) -> str:
             frontier=frontier(iterations),
             pictures={one["policy"]: pictures(one) for one in iterations},
             lineage=lineage or {},
-            now=_now(),
+            now=now(),
         )
     )
 
@@ -86,7 +86,7 @@ def compare_page(found: Row) -> str:
     met = told.get("meeting") is not None
     rows = [("B over A", told["meeting"], told["meeting_low"], told["meeting_high"])] if met else []
     drawn = svg.intervals(rows, "prompts on which B scores higher, % (95 % interval)") if rows else None
-    return environment().get_template("compare.html").render(found=found, forest=drawn, now=_now())
+    return environment().get_template("compare.html").render(found=found, forest=drawn, now=now())
 
 
 def forest(iterations: Sequence[Row]) -> Markup | None:
@@ -155,5 +155,6 @@ def _span(least: float, most: float) -> str:
     return f"{least:+.0f}" if least == most else f"{least:+.0f} to {most:+.0f}"
 
 
-def _now() -> str:
+def now() -> str:
+    """When a page was made."""
     return datetime.now().astimezone().strftime("%d %B %Y, %H:%M")

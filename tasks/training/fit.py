@@ -21,7 +21,7 @@ from tasks.training import checkpoints
 from tasks.training.batches import Group, epochs, microbatches
 from tasks.training.cringe import cringe, draw_alternatives
 from tasks.training.logps import Scorer, attention_of, pick_scorer, sequence_logps, sum_by_answer
-from tasks.training.logs import StepLog, displacement, means, peak_memory_gib
+from tasks.training.logs import StepLog, displacement, means, models_held, peak_memory_gib
 from tasks.training.losses import Logps, Loss
 from tasks.training.optimizer import Optimizer, pick_optimizer
 from tasks.training.parameters import checkpointed
@@ -119,6 +119,8 @@ def train_step(
     _check_finite(norm, batch, step)
     ordered = list(policies)
     measured = means(batch, ordered)
+    seconds = time.perf_counter() - start
+    models, model_bytes = models_held(step)
     log = StepLog(
         step=step,
         epoch=epoch,
@@ -128,8 +130,10 @@ def train_step(
         entropy=entropy.item() / sum(len(answer) for group in batch for answer in group.answers),
         gradient_norm=norm,
         learning_rate=learning_rate,
-        tokens_per_second=sum(group.tokens for group in batch) / (time.perf_counter() - start),
+        tokens_per_second=sum(group.tokens for group in batch) / seconds,
         peak_memory_gib=peak_memory_gib(model.device),
+        models=models,
+        model_bytes=model_bytes,
         warnings=displacement(measured["reward_chosen"], settings),
     )
     return log, bool(due.item())

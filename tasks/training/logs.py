@@ -2,15 +2,18 @@
 
 import math
 import resource
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
+from tasks.models import models_in_memory
 from tasks.training.batches import Group
 from tasks.training.settings import Training
+
+_COUNTED = frozenset(8**power for power in range(12))  # steps, from 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +24,8 @@ class StepLog:
     theirs where there is a reference, else of the log-probs; accuracy is the share of groups whose margin is above zero; kl is the mean
     of log pi - log pi_ref over all answers, which estimates KL(pi || pi_ref) where the policy has just sampled them; entropy is the
     policy's at each token of the answers, mean over tokens. Memory is the
-    process's (the device's, on a GPU) highest so far.
+    process's (the device's, on a GPU) highest so far. Models are those that the process holds, counted at steps 1, 8, 64 ..., and the
+    bytes of their weights.
     """
 
     step: int
@@ -39,6 +43,8 @@ class StepLog:
     learning_rate: float
     tokens_per_second: float
     peak_memory_gib: float
+    models: int | None = None
+    model_bytes: int | None = None
     warnings: tuple[str, ...] = ()
 
     @classmethod
@@ -76,6 +82,18 @@ def peak_memory_gib(device: torch.device) -> float:
     """The most that the process, or on a GPU the device, has held so far."""
     held = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return held / 2**30
+
+
+def models_held(step: int) -> tuple[int, int] | tuple[None, None]:
+    """How many models the process holds, and their bytes, at the steps that they are counted at: that takes about 0.2 s."""
+    return models_in_memory() if step + 1 in _COUNTED else (None, None)
+
+
+def memory_figures(logs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """The most models that a training has held at once, and the most bytes of weights, as metrics. logs: `asdict` of each step's."""
+    units = {"models": ("models_in_memory", "models"), "model_bytes": ("model_bytes", "bytes")}
+    counted = {key: [log[key] for log in logs if log.get(key) is not None] for key in units}
+    return [{"name": units[key][0], "value": float(max(some)), "unit": units[key][1]} for key, some in counted.items() if some]
 
 
 def displacement(gained: float | None, settings: Training, since: str = "against the reference") -> tuple[str, ...]:

@@ -23,7 +23,7 @@ from tasks.judges.base import Comparer
 from tasks.judges.llm import LLM
 from tasks.judges.programs import Program
 from tasks.judging import By, asked_prompts, judge_for, question_of
-from tasks.models import Loaded, load_own, models_in_memory, save
+from tasks.models import Loaded, load_own, release, save
 from tasks.pairing import Pairing, candidate_of, compared_pair, scored_pairs
 from tasks.policy import load_policy, policy_path
 from tasks.seeds import derive_seed, generator
@@ -32,6 +32,7 @@ from tasks.training import checkpoints
 from tasks.training.answers import list_groups
 from tasks.training.batches import Group
 from tasks.training.fit import train_step
+from tasks.training.freshness import age_figures
 from tasks.training.logps import pick_scorer, sequence_logps
 from tasks.training.logs import StepLog
 from tasks.training.losses import Loss
@@ -88,6 +89,7 @@ def train_online(
         return
     asked = asked_prompts(out.lake, prompts, by)
     rows = list(asked.values())
+    release()  # what earlier steps have left in memory is no model of this training
     loaded = load_own(policy_path(out.lake, policy), dtype=training.torch_dtype(torch.device("cpu")) if training.dtype != "auto" else None)
     model = trainable(loaded.model, training.parameters, training.lora_rank, seed)
     model.eval()
@@ -95,7 +97,7 @@ def train_online(
     refer = _reference(out, reference, loaded.model.dtype) if loss.registered.needs_reference else None
     found = checkpoints.load(out.scratch)
     logs: list[dict[str, Any]] = [] if found is None else found[1]["logs"]
-    begin, held = 0 if found is None else found[1]["step"], (0, 0)
+    begin = 0 if found is None else found[1]["step"]
     if found is not None:
         optimizer.load(found[0])
     with _judging(out, by, baseline, asked, Labels(lists=lists, pairing=pairing), seed) as judging:
@@ -110,7 +112,6 @@ def train_online(
                 rate = training.learning_rate_at(number, rounds.count)
                 log, _ = train_step(model, groups, loss, training, scorer, optimizer, rate, seed, number, 0, ALONE, False)
                 logs.append(asdict(log))
-            held = held if any(held) else models_in_memory()
             out.progress(number + 1, rounds.count, "rounds", f"{len(groups)} of {len(some)} prompts")
             if (number + 1) % training.checkpoint_every_steps == 0 or number + 1 == rounds.count:
                 checkpoints.save(out.scratch, number + 1, optimizer.state(), {"logs": logs})
@@ -124,13 +125,7 @@ def train_online(
         save_probe(directory, merged)
         recipe = {"loss": loss.model_dump(), "training": training.model_dump(), "pairs": rounds.count * rounds.prompts, "steps": len(logs)}
         out.write(_chunk(rounds.count, 0), [policy_row(out, policy, reference, loss, directory, recipe)])
-    curves = curve_rows(out, [asdict(StepLog.read(log)) for log in logs])
-    fixed = [("own_share", 1.0, "share of answers"), ("mean_lag", 0.0, "optimiser steps"), ("max_lag", 0.0, "optimiser steps")]
-    fixed += [("models_in_memory", float(held[0]), "models"), ("model_bytes", float(held[1]), "bytes")] if any(held) else []
-    curves += [
-        {"id": out.row_id(len(curves) + n), "subject": out.version, "name": name, "value": value, "unit": unit}
-        for n, (name, value, unit) in enumerate(fixed)
-    ]
+    curves = curve_rows(out, [asdict(StepLog.read(log)) for log in logs], age_figures([0], 1))  # every sample is of the weights it trains
     out.write(_chunk(rounds.count, 1), curves, table="metrics")
 
 

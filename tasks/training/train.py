@@ -17,7 +17,7 @@ import torch
 from storage import DatasetRef, Lake, ModelRef, UserError
 from storage.logps import KeptLogps
 from tasks.chat import render
-from tasks.models import Loaded, end_ids, files_digest, models_in_memory, release
+from tasks.models import Loaded, end_ids, files_digest, release
 from tasks.policy import load_policy, policy_path
 from tasks.step import Out, step
 from tasks.training.batches import Group
@@ -25,7 +25,7 @@ from tasks.training.freshness import age_figures, largest_lag, require_fresh, sa
 from tasks.training.job import Job
 from tasks.training.launch import LOGS, launch, with_processes
 from tasks.training.logps import reference_logps
-from tasks.training.logs import StepLog
+from tasks.training.logs import StepLog, memory_figures
 from tasks.training.losses import Loss
 from tasks.training.settings import Training
 
@@ -89,16 +89,14 @@ def learn(
         job = Job(policy=policy_path(out.lake, policy), groups=groups, loss=loss, training=with_processes(training), seed=seed)
         del loaded
         release()  # the reference above all: from here on only the policy's own copy is in memory
-        alone = job.training.processes == 1
-        progress = _Progress(out, len(groups), training)
-        logs = (job.run if alone else partial(launch, job))(out.scratch, on_step=progress)
+        logs = (job.run if job.training.processes == 1 else partial(launch, job))(
+            out.scratch, on_step=_Progress(out, len(groups), training)
+        )
         directory = out.scratch / "partial-policy"
         (out.scratch / LOGS).write_text(json.dumps([asdict(log) for log in logs]))
         recipe = {"loss": loss.model_dump(), "training": training.model_dump(), "pairs": len(groups), "steps": len(logs)}
-        if alone and progress.held:
-            recipe |= {"models_in_memory": progress.held[0], "model_bytes": progress.held[1]}
         out.write(0, [policy_row(out, policy, reference, loss, directory, recipe)])
-    out.write(1, _curves(out, json.loads((out.scratch / LOGS).read_text()), ages, steps), table="metrics")
+    out.write(1, curve_rows(out, json.loads((out.scratch / LOGS).read_text()), age_figures(ages, steps)), table="metrics")
 
 
 def policy_row(out: Out, policy: ModelRef, reference: ModelRef, loss: Loss, directory: Path, recipe: dict[str, Any]) -> dict[str, Any]:
@@ -184,10 +182,8 @@ class _Progress:
 
     def __init__(self, out: Out, groups: int, training: Training) -> None:
         self.out, self.total, self.batch = out, groups * training.epochs, training.batch_size
-        self.held: tuple[int, int] | None = None  # models and bytes, in this process
 
     def __call__(self, log: StepLog) -> None:
-        self.held = self.held or models_in_memory()
         for warning in log.warnings:
             self.out.say(f"step {log.step}: {warning}")
         figures = {"loss": log.loss, "margin": log.margin, "accuracy": log.accuracy}
@@ -195,13 +191,8 @@ class _Progress:
         self.out.progress(min((log.step + 1) * self.batch, self.total), self.total, "pairs", note)
 
 
-def _curves(out: Out, logs: Sequence[dict[str, Any]], ages: Sequence[int | None], steps: int) -> list[dict[str, Any]]:
-    rows = curve_rows(out, logs)
-    return rows + [{"id": out.row_id(len(rows) + n), "subject": out.version, **row} for n, row in enumerate(age_figures(ages, steps))]
-
-
-def curve_rows(out: Out, logs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The curves of a training run as metrics."""
+def curve_rows(out: Out, logs: Sequence[dict[str, Any]], ages: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+    """The curves of a training run as metrics, then its figures of the whole: `ages`, and the models that were in memory."""
     units = {
         "accuracy": "share of pairs",
         "entropy": "nats per token",
@@ -215,4 +206,5 @@ def curve_rows(out: Out, logs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]
             if log[name] is not None:
                 row = {"id": out.row_id(len(rows)), "subject": out.version, "name": name, "step": log["step"]}
                 rows.append(row | {"value": log[name], "unit": units.get(name, "nats")})
-    return rows
+    whole = [*ages, *memory_figures(logs)]
+    return rows + [{"id": out.row_id(len(rows) + n), "subject": out.version, **row} for n, row in enumerate(whole)]

@@ -53,7 +53,7 @@ def test_pairs_and_policies_are_compared_in_both_orders_and_a_second_recipe_pays
         assert 0 < asked <= 20
         _, plan, _ = run("plan", tmp_path, capsys, *settings, "judge.budget.max_calls=999")
         assert (plan["paid"]["known"], plan["paid"]["calls"]) == (sum(body["model"] == "judge" for body in behaviour.asked), 20)
-        code, _, err = run("run", tmp_path, capsys, *settings, "judge.budget.max_calls=0")
+        code, again, err = run("run", tmp_path, capsys, *settings, "judge.budget.max_calls=0")
         assert code == 0, err
         judged_again = [body for body in behaviour.asked[asked:] if body["model"] == "judge"]
         assert judged_again == []
@@ -64,6 +64,11 @@ def test_pairs_and_policies_are_compared_in_both_orders_and_a_second_recipe_pays
         "judge": "judge pairwise-v1", "consistency": 1.0, "consistency_high": pytest.approx(1.0), "consistency_low": pytest.approx(0.5, abs=0.3),
         "first": pytest.approx(0.5, abs=0.01), "first_low": pytest.approx(0.2, abs=0.2), "first_high": pytest.approx(0.8, abs=0.2),
     }  # fmt: skip
+    figures, later = ({row["name"]: row["value"] for row in each["iterations"][0]["metrics"]} for each in (result, again))
+    needed = sum(body["model"] == "judge" for body in behaviour.asked)
+    assert (figures["api_calls"], figures["api_usd"], 2 * figures["api_answers"]) == (needed, 0.0, needed)  # a pair is asked in both orders
+    assert (later["api_calls"], later["api_answers"]) == (0, figures["api_answers"])  # known already, and needed all the same
+    assert (figures["people_prompts"], figures["renewed_share"]) == (0, 1.0)
     assert one["acceptance_rate"] is None
     with Lake(tmp_path) as lake:
         [policy] = lake.rows("SELECT * FROM models WHERE version = ?", [one["policy"]])

@@ -13,7 +13,7 @@ import torch
 
 from storage import UserError
 from tasks import embedded
-from tasks.models import files_digest, load, release, resolve, save
+from tasks.models import files_digest, load, load_own, models_in_memory, release, resolve, save
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,21 @@ def test_three_models_stay_loaded(toy: Path, tmp_path: Path) -> None:
     for number in range(3):
         load(Path(shutil.copytree(toy, tmp_path / str(number))))
     assert load(toy) is not first
+
+
+def test_models_in_memory_are_counted_with_their_weights_and_a_part_of_one_is_no_other(toy: Path) -> None:
+    release()
+    count, size = models_in_memory()
+    model = load_own(toy).model
+    weights = {weight.data_ptr(): weight.numel() * weight.element_size() for weight in model.parameters()}
+    assert models_in_memory() == (count + 1, size + sum(weights.values()))
+    alone: Any = model.get_decoder()  # a network without its head, as of a value model
+    del model
+    release()
+    assert models_in_memory()[0] == count + 1
+    del alone
+    release()
+    assert models_in_memory() == (count, size)
 
 
 def test_a_loaded_model_is_in_eval_mode_and_of_the_asked_dtype(toy: Path) -> None:

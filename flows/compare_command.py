@@ -1,0 +1,86 @@
+"""`dapflow compare`: several methods side by side, and the closing table of what came of each.
+
+Heavy imports stand inside the command, so that --help is quick and Prefect sees the environment that `prepare` made.
+"""
+
+import json
+from typing import Annotated
+
+from cyclopts import Parameter, validators
+from rich.console import Console
+
+from flows.environment import prepare
+from flows.lake.options import Json, Lake
+from flows.report.command import Html
+from storage.errors import UserError
+from storage.location import locate
+
+Least = validators.Number(gte=1)
+Count = Annotated[int, Parameter(validator=Least)]
+Tokens = Annotated[int | None, Parameter(validator=Least)]
+Settings = Annotated[tuple[str, ...], Parameter(name="--set", help="Change all recipes: key=value, repeatable.", negative=())]
+Toy = Annotated[bool, Parameter(name="--toy", negative=(), help="On a toy model made on the spot.")]
+
+
+def compare(
+    *methods: str,
+    iterations: Count = 1,
+    budget_tokens: Tokens = None,
+    seeds: Count = 1,
+    settings: Settings = (),
+    toy: Toy = False,
+    html: Html = None,
+    lake: Lake = "lake",
+    as_json: Json = False,
+) -> None:
+    """Run several methods on the same prompts, initial policy and judge, and print what came of each, measured.
+
+    Example: dapflow compare rso iterative-dpo oaif ./mine.yaml --iterations 2 --seeds 3 sampling.max_tokens=48
+
+    Parameters
+    ----------
+    methods
+        Names of recipes, or files with your own; a word with `=` in it is a setting for all of them.
+    iterations
+        How many iterations each method runs.
+    budget_tokens
+        How many tokens each may sample for training in all iterations: prompts and rounds are made fewer until it fits.
+    seeds
+        How many seeds each runs under; intervals are then over prompts and seeds.
+    """
+    names = tuple(word for word in methods if "=" not in word)
+    changes = (*(word for word in methods if "=" in word), *settings)
+    console = Console(stderr=as_json)
+    prepare(lake)
+    console.print(f"[bold]dapflow compare[/bold]  lake {locate(lake).address}  (loading, starting Prefect ...)", highlight=False)
+    from flows.compare import Entrant, entrants_of
+    from flows.compare import compare as run
+    from flows.console import ConsoleReporter
+    from flows.report.closing import print_closing
+    from flows.report.page import write
+    from storage import Lake as OpenLake
+    from tasks.progress import report_to
+    from tasks.step import use_lake
+
+    def said(one: Entrant) -> str:
+        return f"{one.label}: samples {one.tokens:,} tokens for training at most" + (
+            f", with {', '.join(one.fitted)}" if one.fitted else ""
+        )
+
+    with OpenLake(lake) as opened, use_lake(opened):  # says what is wrong before anything is started
+        for one in entrants_of(names, iterations, budget_tokens, changes, toy):
+            console.print(said(one), highlight=False)
+    reporter = ConsoleReporter(console)
+    with reporter, report_to(reporter):
+        told = run(names, iterations, budget_tokens, seeds, changes, toy, lake)
+    print_closing(console, told)
+    made = sum(record.state == "run" for record in reporter.records)
+    console.print(f"{len(reporter.records)} steps, {len(reporter.records) - made} of them shared or cached. The page: {told['report']}")
+    if html is not None:
+        from flows.report.closing import closing_page
+
+        write(html, closing_page(told))
+    if as_json:
+        print(json.dumps(told | {"steps": {"run": made, "cached": len(reporter.records) - made}}))
+    if failed := [row["method"] for row in told["methods"] if row["failed"]]:
+        raise UserError(f"Not every method came through ({', '.join(failed)}): the table says why. The same command tries them again.")
