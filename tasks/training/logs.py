@@ -21,7 +21,10 @@ class StepLog:
     theirs where there is a reference, else of the log-probs; accuracy is the share of groups whose margin is above zero; kl is the mean
     of log pi - log pi_ref over all answers, which estimates KL(pi || pi_ref) where the policy has just sampled them; entropy is the
     policy's at each token of the answers, mean over tokens. Memory is the
-    process's (the device's, on a GPU) highest so far.
+    process's (the device's, on a GPU) highest so far. reward is the judge's, mean over the answers that have one.
+
+    Of losses with a value model: its loss, and what share of the variance of its targets it explains, both before the step; the share of
+    tokens whose ratio to the policy that sampled them is beyond the clip; and the estimated KL(pi_old || pi) a token.
     """
 
     step: int
@@ -39,6 +42,11 @@ class StepLog:
     learning_rate: float
     tokens_per_second: float
     peak_memory_gib: float
+    reward: float | None = None
+    value_loss: float | None = None
+    explained_variance: float | None = None
+    clip_fraction: float | None = None
+    approx_kl: float | None = None
     warnings: tuple[str, ...] = ()
 
     @classmethod
@@ -62,6 +70,7 @@ def means(batch: Sequence[Group], policies: Sequence[Tensor]) -> dict[str, float
         "reward_rejected": _mean(d_last),
         "margin": _mean(margins),
         "accuracy": _mean([float(margin > 0) for margin in margins]),
+        "reward": _mean([reward for group in batch for reward in group.rewards or ()]),
         "kl": _mean(
             [value.item() - r for p, g in zip(policies, batch, strict=True) for value, r in zip(p, g.reference or (), strict=False)]
         ),
