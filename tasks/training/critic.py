@@ -13,9 +13,9 @@ from transformers import PreTrainedModel
 from tasks.seeds import derive_seed
 from tasks.training.batches import Group, microbatches
 from tasks.training.fit import check_finite
-from tasks.training.logps import packed_hidden, packed_token_logps, pick_scorer
+from tasks.training.logps import attention_of, packed_hidden, packed_token_logps, pick_scorer
 from tasks.training.optimizer import pick_optimizer
-from tasks.training.parameters import trainable
+from tasks.training.parameters import checkpointed, trainable
 from tasks.training.policy_gradient import clipped_value_loss
 from tasks.training.settings import Training
 
@@ -29,11 +29,12 @@ class Values(torch.nn.Module):
         self.head = torch.nn.Linear(backbone.config.get_text_config().hidden_size, 1, device=backbone.device)
         torch.nn.init.zeros_(self.head.weight)
         torch.nn.init.zeros_(self.head.bias)
-        self._packed = pick_scorer(backbone) is packed_token_logps
+        self.scorer = pick_scorer(backbone)
 
     def forward(self, groups: Sequence[Group]) -> Tensor:
         """fp32 [tokens], answer after answer, group after group."""
-        hidden = packed_hidden(self.backbone, groups)[0] if self._packed else torch.cat([self._alone(group) for group in groups])
+        packed = self.scorer is packed_token_logps
+        hidden = packed_hidden(self.backbone, groups)[0] if packed else torch.cat([self._alone(group) for group in groups])
         return self.head(hidden.float())[:, 0]
 
     def _alone(self, group: Group) -> Tensor:
@@ -59,14 +60,16 @@ class Critic:
     def step(self, batch: Sequence[Group], clip: float, learning_rate: float, step: int) -> float:
         """One optimiser step on the clipped squared error to the returns of the groups' experience; the loss before it, mean over tokens."""
         tokens, total = sum(len(answer) for group in batch for answer in group.answers), 0.0
-        for part in microbatches(batch, self._training.tokens_per_microbatch):
-            some = [batch[index] for index in part]
-            past = [group.experience for group in some if group.experience is not None]
-            old, returns = torch.cat([one.values for one in past]), torch.cat([one.returns for one in past])
-            loss = clipped_value_loss(self._values(some), old, returns, clip).sum() / tokens
-            check_finite(loss.item(), some, step)
-            loss.backward()
-            total += loss.item()
+        model = self._values.backbone
+        with attention_of(self._values.scorer, model), checkpointed(model, self._training.gradient_checkpointing):
+            for part in microbatches(batch, self._training.tokens_per_microbatch):
+                some = [batch[index] for index in part]
+                past = [group.experience for group in some if group.experience is not None]
+                old, returns = torch.cat([one.values for one in past]), torch.cat([one.returns for one in past])
+                loss = clipped_value_loss(self._values(some), old, returns, clip).sum() / tokens
+                check_finite(loss.item(), some, step)
+                loss.backward()
+                total += loss.item()
         check_finite(self.optimizer.step(learning_rate), batch, step)
         return total
 

@@ -16,10 +16,11 @@ from tasks.seeds import generator
 from tasks.training.batches import Group
 from tasks.training.critic import Critic
 from tasks.training.fit import train_step
-from tasks.training.logps import pick_scorer, sum_by_answer
+from tasks.training.logps import attention_of, pick_scorer, sum_by_answer
 from tasks.training.logs import StepLog
 from tasks.training.losses import Loss
 from tasks.training.optimizer import pick_optimizer
+from tasks.training.parameters import checkpointed
 from tasks.training.policy_gradient import experience_of, explained_variance
 from tasks.training.ranks import ALONE
 from tasks.training.settings import Rounds, Training
@@ -60,9 +61,10 @@ class Learner:
         for place, some in enumerate(_minibatches(groups, self._rounds, number, self._seed)):
             step = number * self._rounds.steps + place
             rate = self._training.learning_rate_at(step, self._rounds.count * self._rounds.steps)
-            log, _ = train_step(
-                self.model, some, self._loss, self._training, self._scorer, self._optimizer, rate, self._seed, step, 0, ALONE, False
-            )
+            with attention_of(self._scorer, self.model), checkpointed(self.model, self._training.gradient_checkpointing):
+                log, _ = train_step(
+                    self.model, some, self._loss, self._training, self._scorer, self._optimizer, rate, self._seed, step, 0, ALONE, False
+                )
             if self._critic is not None:
                 value_loss = self._critic.step(some, float(self._loss.options["value_clip"]), rate, step)
                 log = replace(log, value_loss=value_loss, explained_variance=explained)

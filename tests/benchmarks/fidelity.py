@@ -37,10 +37,13 @@ from tasks.judging import judge  # noqa: E402
 from tasks.models import resolve  # noqa: E402
 from tasks.policy import register_model  # noqa: E402
 from tasks.pool import accept_answers  # noqa: E402
+from tasks.preferences import PREFERENCES_FILE, load_preferences  # noqa: E402
 from tasks.prompts import PROMPTS_FILE, Split, load_prompts  # noqa: E402
 from tasks.sampling import sample  # noqa: E402
 from tasks.sources import find_source  # noqa: E402
 from tasks.step import use_lake  # noqa: E402
+from tasks.training.reward import train_reward_model  # noqa: E402
+from tasks.training.settings import RewardModel  # noqa: E402
 from tests.benchmarks.world import gold, noisy  # noqa: E402
 
 GOLD, NOISY = "tests.benchmarks.world:gold", "tests.benchmarks.world:noisy"
@@ -80,10 +83,9 @@ def answers_of(split: Split, n: int, seed: int) -> tuple[DatasetRef, DatasetRef]
 
 def preferences(lake: Lake, file: Path, seed: int) -> float:
     """Write pairs of answers of the initial policy as the annotator prefers them; how often it is right."""
-    with use_lake(lake):
-        prompts, answers = answers_of("train", 4, seed)
-        texts = {row["id"]: row["prompt"] for row in lake.rows_of(prompts)}
-        rows = [(texts[row["prompt_id"]], row["text"]) for row in lake.rows_of(answers)]
+    prompts, answers = answers_of("train", 4, seed)
+    texts = {row["id"]: row["prompt"] for row in lake.rows_of(prompts)}
+    rows = [(texts[row["prompt_id"]], row["text"]) for row in lake.rows_of(answers)]
     right, lines = list[float](), list[str]()
     for (prompt, one), (_, other) in zip(rows[::2], rows[1::2], strict=True):
         if one.strip() and other.strip() and one != other:
@@ -94,28 +96,33 @@ def preferences(lake: Lake, file: Path, seed: int) -> float:
     return fmean(right)
 
 
-def curve(lake: Path, recipe: str, seed: int, iterations: int, settings: Sequence[str]) -> Curve:
+@flow
+def proxy(pairs: Path, seed: int) -> ModelRef:
+    """The reward model that the recipes train on these pairs."""
+    source, policy = find_source(str(pairs), PREFERENCES_FILE), register_model("toy", resolve("toy").digest)
+    learned, test = load_preferences(source.name, source.digest, "reward"), load_preferences(source.name, source.digest, "test")
+    return train_reward_model(policy, learned, test, RewardModel(layers=1), seed)
+
+
+def curve(lake: Path, recipe: str, model: ModelRef, seed: int, iterations: int, settings: Sequence[str]) -> Curve:
     """A method, measured after each iteration."""
     told = align(recipe, iterations, (f"seed={seed}", *COMMON, *settings), True, str(lake))["iterations"]
     with Lake(lake) as opened:
         initial = opened.rows("SELECT version FROM models WHERE name = 'toy'")[0]["version"]
         measured = [{row["name"]: row["value"] for row in one["metrics"]} for one in told]
-        start = Point(kl=0.0, gold=measured[0]["judge_reward_before"], proxy=proxy_of(opened, initial))
+        start = Point(kl=0.0, gold=measured[0]["judge_reward_before"], proxy=proxy_of(opened, model, initial))
         after = [
-            Point(kl=figures["kl_to_initial"], gold=figures["judge_reward_after"], proxy=proxy_of(opened, one["policy"]))
+            Point(kl=figures["kl_to_initial"], gold=figures["judge_reward_after"], proxy=proxy_of(opened, model, one["policy"]))
             for figures, one in zip(measured, told, strict=True)
         ]
     return [start, *after]
 
 
-def proxy_of(lake: Lake, policy: str) -> float:
+def proxy_of(lake: Lake, model: ModelRef, policy: str) -> float:
     """The mean score that the proxy gives to a policy's held-out answers, whoever judged its training."""
-    version = lake.rows("SELECT version FROM versions WHERE step = 'train_reward_model' ORDER BY completed_at LIMIT 1")[0]["version"]
-    found = lake.find(version)
-    assert isinstance(found, ModelRef)
     query = "SELECT c.id, c.text, p.prompt FROM completions c JOIN prompts p ON p.id = c.prompt_id WHERE c.policy = ? AND p.split = 'held_out'"
     asked = [Question(completion_id=row["id"], prompt=row["prompt"], completion=row["text"], answer=None) for row in lake.rows(query, [policy])]
-    return fmean(one.score for one in RewardModelJudge(lake, found).judge(asked) if one.score is not None)
+    return fmean(one.score for one in RewardModelJudge(lake, model).judge(asked) if one.score is not None)
 
 
 def gold_at(points: Curve, kl: float) -> float:
@@ -209,12 +216,15 @@ def main(seeds: int, iterations: int, long: int, methods: Sequence[str], folder:
     longer: dict[str, list[Curve]] = {name: [] for name in ("dpo", "oaif") if name in methods and long}
     for seed in range(seeds):
         lake, pairs = folder / f"lake-{seed}", folder / f"preferences-{seed}.jsonl"
-        with Lake(lake) as opened:
+        with Lake(lake) as opened, use_lake(opened):
             right = preferences(opened, pairs, seed)
-        print(f"seed {seed}: the annotator is right on {right:.0%} of {len(pairs.read_text().splitlines())} pairs", flush=True)
-        for name in sorted(methods, key=lambda name: JUDGED_BY[name] != BY_PROXY):  # the first trains the proxy
+            model = proxy(pairs, seed)
+            [row] = opened.rows("SELECT value FROM metrics WHERE version = ? AND name = 'held_out_accuracy'", [model.version])
+        count = len(pairs.read_text().splitlines())
+        print(f"seed {seed}: the annotator is right on {right:.0%} of {count} pairs, the proxy agrees with it on {row['value']:.0%}", flush=True)
+        for name in methods:
             given = (f"preferences.source={pairs}", *JUDGED_BY[name])
-            points = curve(lake, name, seed, max(iterations, long if name in longer else 0), given)
+            points = curve(lake, name, model, seed, max(iterations, long if name in longer else 0), given)
             curves[name].append(points[: iterations + 1])
             if name in longer:
                 longer[name].append(points)

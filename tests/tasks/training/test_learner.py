@@ -65,18 +65,16 @@ def test_the_value_model_comes_to_explain_the_rewards() -> None:
 
 def test_the_policy_moves_towards_what_is_rewarded() -> None:
     one, groups = learner(), rewarded(0)
-    first = one.learn(groups, 0)[0]
+    first, second, *_ = one.learn(groups, 0)
     assert (first.clip_fraction, first.approx_kl) == (0.0, pytest.approx(0.0, abs=1e-6))
-    assert first.reward == pytest.approx(sum(sum(group.rewards or ()) for group in groups) / 12)
-    last = one.learn(groups, 1)[0]
-    best = [rewards.index(max(rewards)) for rewards in (group.rewards or () for group in groups)]
-    assert set(best) == {0, 1}
-    # log pi of rewarded answers less that of the others, before and after the four steps of a round
+    assert (second.approx_kl or 0.0) > 0
+    rewards = [reward for group in groups for reward in group.rewards or ()]
+    assert ((first.reward or 0.0) + (second.reward or 0.0)) / 2 == pytest.approx(sum(rewards) / len(rewards))  # halves of the round
     assert margin(one, groups) > margin(learner(), groups)
-    assert last.kl is not None and last.kl != 0.0
 
 
 def margin(one: Learner, groups: list[Group]) -> float:
+    """log pi of the rewarded answers, less that of the others."""
     total = 0.0
     for group, tokens in zip(groups, one._token_logps(one.model, groups), strict=True):
         sums = [answer.sum().item() for answer in tokens.split([len(answer) for answer in group.answers])]

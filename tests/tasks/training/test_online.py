@@ -95,7 +95,8 @@ def test_ppo_tells_of_each_step_how_it_goes_and_how_old_its_samples_were(lake: L
     assert curves["approx_kl"][::2] == pytest.approx([0.0] * ROUNDS, abs=1e-6)  # the first step of a round starts from who sampled
     assert min(curves["approx_kl"][1::2]) > 1e-9
     assert curves["clip_fraction"][::2] == [0.0] * ROUNDS
-    assert curves["value_loss"][0] == pytest.approx(0.5, abs=0.25)  # values of zero, scores whitened: half a variance of one
+    assert curves["explained_variance"][:2] == pytest.approx([0.0] * 2, abs=1e-6)  # values of zero
+    assert min(curves["value_loss"]) > 0
     assert (curves["max_lag"], curves["mean_lag"]) == ([1.0], [0.5])
 
 
