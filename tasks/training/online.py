@@ -106,7 +106,9 @@ def _models(
     return loaded, Learner(model, fixed, critic, loss, training, rounds, seed)
 
 
-def _write(out: Out, completions: Sequence[Row], verdicts: Sequence[Row], made: Sequence[Row], number: int, lists: bool, first: int) -> None:
+def _write(
+    out: Out, completions: Sequence[Row], verdicts: Sequence[Row], made: Sequence[Row], number: int, lists: bool, first: int
+) -> None:
     """The round's rows into the lake. first: the place of the first of them."""
     out.write(_chunk(number, 0), completions, table="completions")
     out.write(_chunk(number, 1), _numbered(out, verdicts, first), table="verdicts")

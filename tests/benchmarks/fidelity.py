@@ -52,10 +52,10 @@ COMMON += ("sampling.temperature=1.0", "sampling.top_k=0", "sampling.system=null
 COMMON += ("evaluation.sampling={n: 4, max_tokens: 12}", "evaluation.probes=48")
 ROUNDS = ("rounds.count=24", "rounds.prompts=8")
 BY_PROXY = ("judge=reward-model",)  # for those whom nobody judges: so that the proxy is there
-JUDGED_BY = {name: () for name in ("rso", "rso-hinge", "sft-sample-rank", "rejection-sampling", "rest", "iterative-dpo", "pairwise-cringe")}
-JUDGED_BY |= {name: () for name in ("slic-hf-sample-rank", "rrhf", "click")} | {name: ROUNDS for name in ("rlhf", "rloo")}
-JUDGED_BY |= {name: BY_PROXY for name in ("dpo", "ipo", "slic-hf", "spin")}
-JUDGED_BY |= {name: (*ROUNDS, f"judge={NOISY}") for name in ("oaif", "oaif-ipo", "oaif-slic", "rlaif")}
+JUDGED_BY = dict.fromkeys(("rso", "rso-hinge", "sft-sample-rank", "rejection-sampling", "rest", "iterative-dpo", "pairwise-cringe"), ())
+JUDGED_BY |= dict.fromkeys(("slic-hf-sample-rank", "rrhf", "click"), ()) | dict.fromkeys(("rlhf", "rloo"), ROUNDS)
+JUDGED_BY |= dict.fromkeys(("dpo", "ipo", "slic-hf", "spin"), BY_PROXY)
+JUDGED_BY |= dict.fromkeys(("oaif", "oaif-ipo", "oaif-slic", "rlaif"), (*ROUNDS, f"judge={NOISY}"))
 JUDGED_BY |= {"rlaif-direct": (*ROUNDS, f"judge={GOLD}")}
 DRAWS, POOL = (1, 2, 4, 8, 16, 32), 256
 
@@ -120,8 +120,12 @@ def curve(lake: Path, recipe: str, model: ModelRef, seed: int, iterations: int, 
 
 def proxy_of(lake: Lake, model: ModelRef, policy: str) -> float:
     """The mean score that the proxy gives to a policy's held-out answers, whoever judged its training."""
-    query = "SELECT c.id, c.text, p.prompt FROM completions c JOIN prompts p ON p.id = c.prompt_id WHERE c.policy = ? AND p.split = 'held_out'"
-    asked = [Question(completion_id=row["id"], prompt=row["prompt"], completion=row["text"], answer=None) for row in lake.rows(query, [policy])]
+    query = (
+        "SELECT c.id, c.text, p.prompt FROM completions c JOIN prompts p ON p.id = c.prompt_id WHERE c.policy = ? AND p.split = 'held_out'"
+    )
+    asked = [
+        Question(completion_id=row["id"], prompt=row["prompt"], completion=row["text"], answer=None) for row in lake.rows(query, [policy])
+    ]
     return fmean(one.score for one in RewardModelJudge(lake, model).judge(asked) if one.score is not None)
 
 
@@ -221,7 +225,10 @@ def main(seeds: int, iterations: int, long: int, methods: Sequence[str], folder:
             model = proxy(pairs, seed)
             [row] = opened.rows("SELECT value FROM metrics WHERE version = ? AND name = 'held_out_accuracy'", [model.version])
         count = len(pairs.read_text().splitlines())
-        print(f"seed {seed}: the annotator is right on {right:.0%} of {count} pairs, the proxy agrees with it on {row['value']:.0%}", flush=True)
+        print(
+            f"seed {seed}: the annotator is right on {right:.0%} of {count} pairs, the proxy agrees with it on {row['value']:.0%}",
+            flush=True,
+        )
         for name in methods:
             given = (f"preferences.source={pairs}", *JUDGED_BY[name])
             points = curve(lake, name, model, seed, max(iterations, long if name in longer else 0), given)

@@ -115,7 +115,9 @@ def test_the_loss_of_ppo_by_hand_and_what_it_pushes() -> None:
     past = Experience(
         logps=torch.zeros(3), values=torch.zeros(3), advantages=torch.tensor([1.0, 1.0, -2.0]), returns=torch.zeros(3), scale=2.0
     )
-    batch = Logps(policy=tokens.sum()[None, None], length=torch.tensor([[3.0]]), reference=torch.zeros(1, 1), tokens=tokens, experience=past)
+    batch = Logps(
+        policy=tokens.sum()[None, None], length=torch.tensor([[3.0]]), reference=torch.zeros(1, 1), tokens=tokens, experience=past
+    )
     loss = Loss.of("ppo")(batch)
     assert_close(loss, torch.tensor([(-1.2 - 0.5 + 2.0) / 2]))
     (gradient,) = torch.autograd.grad(loss.sum(), tokens)
@@ -126,6 +128,8 @@ def test_with_one_step_a_round_ppo_is_reinforce_with_a_value_baseline() -> None:
     tokens = torch.tensor([-1.0, -2.0], requires_grad=True)
     advantages = torch.tensor([0.7, -1.3])
     past = Experience(logps=tokens.detach(), values=torch.zeros(2), advantages=advantages, returns=torch.zeros(2), scale=1.0)
-    batch = Logps(policy=tokens.sum()[None, None], length=torch.tensor([[2.0]]), reference=torch.zeros(1, 1), tokens=tokens, experience=past)
+    batch = Logps(
+        policy=tokens.sum()[None, None], length=torch.tensor([[2.0]]), reference=torch.zeros(1, 1), tokens=tokens, experience=past
+    )
     (gradient,) = torch.autograd.grad(Loss.of("ppo")(batch).sum(), tokens)
     assert_close(gradient, -advantages)  # of -A log pi
