@@ -167,7 +167,7 @@ def _score(
             cringe=None if penalties is None else penalties[index][None],
             preference=None if group.preference is None else tokens.new_tensor([group.preference]),
             batch_length=tokens.new_tensor([length]),
-            tokens=None if group.experience is None else by_group[index],
+            tokens=by_group[index] if loss.registered.needs_values else None,
             experience=group.experience,
         )
         for index, group in enumerate(groups)
