@@ -9,6 +9,7 @@ What does not come out as the papers say is printed as `no`.
 
 import argparse
 import json
+import os
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,7 @@ from scipy.stats import t as student
 from flows.environment import prepare
 
 prepare(None)
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # of a toy model a second thread only waits
 
 from prefect import flow  # noqa: E402
 
@@ -47,9 +49,11 @@ from tasks.training.settings import RewardModel  # noqa: E402
 from tests.benchmarks.world import gold, noisy  # noqa: E402
 
 GOLD, NOISY = "tests.benchmarks.world:gold", "tests.benchmarks.world:noisy"
-COMMON = ("prompts.held_out=48", "prompts.per_iteration=96", "training.learning_rate=0.001", "training.batch_size=8")
+TOKENS = 16
+COMMON = ("prompts.held_out=48", "prompts.per_iteration=96", "training.learning_rate=0.0003", "training.batch_size=8")
 COMMON += ("sampling.temperature=1.0", "sampling.top_k=0", "sampling.system=null", f"evaluation.judge={GOLD}")
-COMMON += ("evaluation.sampling={n: 4, max_tokens: 12}", "evaluation.probes=48")
+COMMON += (f"evaluation.sampling={{n: 4, max_tokens: {TOKENS}}}", "evaluation.probes=48")
+COMMON += (f"sampling.max_tokens={TOKENS}", "evaluation.exact.source=", "evaluation.baselines=[]")
 ROUNDS = ("rounds.count=24", "rounds.prompts=8")
 BY_PROXY = ("judge=reward-model",)  # for those whom nobody judges: so that the proxy is there
 JUDGED_BY = dict.fromkeys(("rso", "rso-hinge", "sft-sample-rank", "rejection-sampling", "rest", "iterative-dpo", "pairwise-cringe"), ())
@@ -78,12 +82,12 @@ def answers_of(split: Split, n: int, seed: int) -> tuple[DatasetRef, DatasetRef]
     """Prompts, and n answers of the initial policy to each."""
     source = find_source("shipped", PROMPTS_FILE)
     policy, prompts = register_model("toy", resolve("toy").digest), load_prompts(source.name, source.digest, split, 48)
-    return prompts, sample(policy, prompts, Sampling(n=n, max_tokens=12), seed, Sampler())
+    return prompts, sample(policy, prompts, Sampling(n=n, max_tokens=TOKENS), seed, Sampler())
 
 
 def preferences(lake: Lake, file: Path, seed: int) -> float:
     """Write pairs of answers of the initial policy as the annotator prefers them; how often it is right."""
-    prompts, answers = answers_of("train", 4, seed)
+    prompts, answers = answers_of("train", 8, seed)
     texts = {row["id"]: row["prompt"] for row in lake.rows_of(prompts)}
     rows = [(texts[row["prompt_id"]], row["text"]) for row in lake.rows_of(answers)]
     right, lines = list[float](), list[str]()

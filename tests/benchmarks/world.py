@@ -7,11 +7,12 @@ import hashlib
 import math
 
 VOWELS = frozenset("aeiou")
-NOISE = 0.6  # points of difference that are told with probability 0.73
+LEAST = 20  # characters that a text has to have for its share of vowels to count in full
+NOISE = 0.4  # points of difference that are told with probability 0.73
 
 
 def gold(prompt: str, completion: str) -> float:
-    """10 x (share of vowels) x (share of distinct pairs of neighbouring characters).
+    """10 x (vowels / characters, at least 20 of which are counted) x (share of distinct pairs of neighbouring characters).
 
     Among texts of the initial policy nearly all of it is the vowels; a text that says the same again and again loses by the other.
     """
@@ -19,7 +20,7 @@ def gold(prompt: str, completion: str) -> float:
     pairs = [text[place : place + 2] for place in range(len(text) - 1)]
     if not pairs:
         return 0.0
-    return 10.0 * sum(character in VOWELS for character in text) / len(text) * len(set(pairs)) / len(pairs)
+    return 10.0 * sum(character in VOWELS for character in text) / max(len(text), LEAST) * len(set(pairs)) / len(pairs)
 
 
 def noisy(prompt: str, first: str, second: str) -> float:
