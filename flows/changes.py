@@ -20,7 +20,7 @@ from tasks.judges.prompted import SelfJudge
 from tasks.training.losses import Loss
 from tasks.training.settings import RewardModel
 
-_NAMED = {"members", "weights", "criteria"}  # their keys are the user's own names
+_NAMED = {"members", "weights", "criteria", "changes"}  # their keys are the user's own names
 _OF_PEOPLE = Human.model_fields.keys() - LLM.model_fields.keys() - RewardModel.model_fields.keys()
 
 
@@ -50,11 +50,18 @@ def merged(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
     return validated(values)
 
 
+def at(recipe: Recipe, iteration: int) -> Recipe:
+    """The recipe as it is in that iteration: with the changes of its `then` from where they apply."""
+    if recipe.then is None or iteration < recipe.then.iteration:
+        return recipe
+    return merged(recipe.model_copy(update={"then": None}), recipe.then.changes)
+
+
 def _leaves(changes: dict[str, Any], values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Changed keys, dotted; a loss changes as a whole, and so do values that are no settings of their own."""
     for key, value in changes.items():
         held = values.get(key) if isinstance(values, dict) else None
-        if isinstance(value, dict) and (isinstance(held, dict) or key == "judge") and key not in ("loss", "criteria"):
+        if isinstance(value, dict) and (isinstance(held, dict) or key == "judge") and key not in ("loss", "criteria", "changes"):
             yield from _leaves(value, held, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value
@@ -80,9 +87,15 @@ def _origins(settings: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
 def validated(values: dict[str, Any]) -> Recipe:
     """A recipe from plain values. Raises UserError with one sentence that names the fields."""
     try:
-        return Recipe.model_validate(values)
+        recipe = Recipe.model_validate(values)
     except ValidationError as error:
         raise UserError(f"The recipe is not valid: {'; '.join(_sentence(one) for one in error.errors())}.") from error
+    if recipe.then is not None:
+        try:
+            at(recipe, recipe.then.iteration)
+        except UserError as error:
+            raise UserError(f"then.changes: {error}") from error
+    return recipe
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

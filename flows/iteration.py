@@ -5,6 +5,7 @@ policy' = iterate(recipe, t, policy, initial)
 
 from prefect import flow
 
+from flows.changes import at
 from flows.judges import Named, Who, judge_named, needs_baseline
 from flows.labelling import label, scored
 from flows.learning import LEARN, Now
@@ -35,7 +36,7 @@ class Iteration:
 @flow(name="iteration", flow_run_name="{recipe.name} iteration {iteration}", validate_parameters=False, persist_result=False)
 def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef, earlier: list[dict[str, DatasetRef]]) -> Iteration:
     """Policy t -> policy t+1, and how much better it is."""
-    r, seed = recipe, derive_seed(recipe.seed, iteration)
+    r, seed = at(recipe, iteration), derive_seed(recipe.seed, iteration)
     prompts, held_out = prompts_of(r, iteration, initial)
     opponents = opponents_of(r, held_out, policy, initial)  # first of all: one that is not there should cost no training
     benchmarks = harnessed(r, policy)

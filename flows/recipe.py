@@ -24,8 +24,7 @@ from tasks.preferences import Preferences
 from tasks.prompts import Prompts
 from tasks.sweep import Sweep
 from tasks.training.losses import Loss
-from tasks.training.online import Rounds
-from tasks.training.settings import RewardModel, Training
+from tasks.training.settings import RewardModel, Rounds, Training
 from tasks.two_turns import TwoTurns
 
 
@@ -91,6 +90,14 @@ class Improve(BaseModel):
     learning_rate_share: float = Field(default=0.5, gt=0, le=1, description="of the training before, at each further one")
 
 
+class Then(BaseModel):
+    """What a method does differently once it has come so far."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    iteration: int = Field(ge=2, description="the first to which the changes apply, counted from 1")
+    changes: dict[str, Any] = Field(description="keys of the recipe with other values, nested as in a file of one's own")
+
+
 class Recipe(BaseModel):
     """What a method chooses. Everything that decides the result of a run is in here; the lake and the machine are not."""
 
@@ -143,6 +150,8 @@ class Recipe(BaseModel):
         default="new", description="what it trains on: this iteration's data, also the one's before, or all so far"
     )
 
+    then: Then | None = Field(default=None, description="how later iterations differ: `iteration`, the first of them, and `changes`")
+
     @field_validator("data", mode="before")
     @classmethod
     def _one(cls, value: Any) -> Any:
@@ -163,6 +172,8 @@ class Recipe(BaseModel):
             raise ValueError("judge: `none` goes with data `preferences` and `gold` only: what is sampled has to be judged")
         if "rounds" in self.data and self.sampler.engine != "transformers":
             raise ValueError("data: `rounds` keep the policy in this process, so sampler.engine must be transformers")
+        if self.loss.registered.needs_values and (set(self.data) != {"rounds"} or self.trains_on == "pairs"):
+            raise ValueError(f"the loss {self.loss.name} needs a value model, so set data to rounds and trains_on to answers")
         if self.annotated_prompts and self.judge in ("reward-model", "none"):
             raise ValueError("annotated_prompts: need a judge who labels them: an LLM, `policy` or a program")
         if self.acceptance.rule in ("best", "threshold") and self.trains_on == "pairs":

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flows.recipe import Evaluation, Improve, Recipe
+from flows.recipe import Evaluation, Improve, Recipe, Then
 from storage import UserError
 from tasks.acceptance import Acceptance
 from tasks.engines.base import Sampling
@@ -12,8 +12,7 @@ from tasks.pairing import Pairing
 from tasks.prompts import Prompts
 from tasks.sweep import Sweep
 from tasks.training.losses import Loss
-from tasks.training.online import Rounds
-from tasks.training.settings import RewardModel, Training
+from tasks.training.settings import RewardModel, Rounds, Training
 
 _BRIEF = "You are a helpful assistant. Answer in one to three sentences."
 _ANSWER = Sampling(n=1, temperature=0.7, top_k=40, max_tokens=56, system=_BRIEF)
@@ -122,14 +121,28 @@ REJECTION_SAMPLING = Recipe(
         "sampling": _ANSWER.model_copy(update={"n": 8, "top_k": 0}),
     },
     name="rejection-sampling",
-    title="fine-tuning of the initial policy on the best of N, over the samples of all iterations",
+    title="fine-tuning of the initial policy on the best of N, over the samples of all iterations; from the fifth on PPO",
     paper="Touvron et al. 2023 (Llama 2), arXiv 2307.09288, section 3.2.3",
     sweep=Sweep(temperatures=(0.7, 1.0, 1.3), prompts=8),
     trains_on="answers",
     acceptance=Acceptance(rule="best"),
     loss=Loss.of("nll"),
+    rounds=Rounds(count=24, prompts=32, minibatches=8),
     init="initial",
     pool="all",
+    then=Then(
+        iteration=5,
+        changes={
+            "data": "rounds",
+            "sampling": {"n": 1, "temperature": 1.0},
+            "sweep": {"temperatures": []},
+            "acceptance": {"rule": "all"},
+            "loss": {"name": "ppo", "beta": 0.01},
+            "training": {"learning_rate": 5e-6, "epochs": 1, "schedule": "constant"},
+            "init": "previous",
+            "pool": "new",
+        },
+    ),
 )
 
 REST = Recipe(
@@ -224,11 +237,11 @@ OAIF_SLIC = OAIF.model_copy(
     update={"name": "oaif-slic", "title": f"{OAIF.title}, hinge-norm loss", "loss": Loss.of("hinge_norm", gamma=0.002)}
 )
 
-RLHF = Recipe(
+RLOO = Recipe(
     **_scaled(sampling=_ANSWER.model_copy(update={"n": 4, "temperature": 1.0, "top_k": 0})),
-    name="rlhf",
-    title="reward model, then policy gradient with a KL penalty (REINFORCE, leave-one-out baseline)",
-    paper="Ouyang et al. 2022, arXiv 2203.02155; Ahmadian et al. 2024, arXiv 2402.14740",
+    name="rloo",
+    title="reward model, then REINFORCE with a leave-one-out baseline and a KL penalty",
+    paper="Ahmadian et al. 2024, arXiv 2402.14740",
     data=("rounds",),
     trains_on="answers",
     judge="reward-model",
@@ -237,27 +250,43 @@ RLHF = Recipe(
     rounds=Rounds(count=24, prompts=8),
 )
 
-RLAIF = RLHF.model_copy(
+RLHF = RLOO.model_copy(
     update={
-        "name": "rlaif",
-        "title": "an LLM labels own samples, a reward model learns its soft labels, then policy gradient as in rlhf",
-        "paper": "Lee et al. 2023, arXiv 2309.00267",
-        "judge": LLM(endpoint=Endpoint(model="gpt-4.1-mini")),
-        "annotated_prompts": 96,
+        "name": "rlhf",
+        "title": "reward model, then PPO with a value model and a KL penalty at each token",
+        "paper": "Ouyang et al. 2022, arXiv 2203.02155",
+        "sampling": RLOO.sampling.model_copy(update={"n": 1}),
+        "loss": Loss.of("ppo", beta=0.02),
+        "rounds": Rounds(count=24, prompts=32, minibatches=8),
+        "training": RLOO.training.model_copy(update={"learning_rate": 5e-6}),
     }
 )
 
-RLAIF_DIRECT = RLHF.model_copy(
+_VALUE_BASELINE = Loss.of("ppo", beta=0.05, lambda_=1.0)  # with one step a round the ratio is 1: REINFORCE with a value baseline
+
+RLAIF = RLOO.model_copy(
+    update={
+        "name": "rlaif",
+        "title": "an LLM labels own samples, a reward model learns its soft labels, then REINFORCE with a value baseline",
+        "paper": "Lee et al. 2023, arXiv 2309.00267",
+        "judge": LLM(endpoint=Endpoint(model="gpt-4.1-mini")),
+        "annotated_prompts": 96,
+        "loss": _VALUE_BASELINE,
+    }
+)
+
+RLAIF_DIRECT = RLOO.model_copy(
     update={
         "name": "rlaif-direct",
-        "title": "policy gradient on the scores, 1 to 10, that an LLM gives",
+        "title": "REINFORCE with a value baseline on the scores, 1 to 10, that an LLM gives",
         "paper": "Lee et al. 2023, arXiv 2309.00267, section 2.3",
         "judge": LLM(endpoint=Endpoint(model="gpt-4.1-mini"), mode="ten"),
+        "loss": _VALUE_BASELINE,
     }
 )
 
 _ALL = (RSO, RSO_HINGE, SFT_SAMPLE_RANK, REJECTION_SAMPLING, ITERATIVE_DPO, PAIRWISE_CRINGE, SELF_REWARDING, OAIF, OAIF_IPO, OAIF_SLIC)
-_ALL += (DPO, IPO, SLIC_HF, SLIC_HF_SAMPLE_RANK, RRHF, CLICK, SPIN, REST, RLHF, RLAIF, RLAIF_DIRECT)
+_ALL += (DPO, IPO, SLIC_HF, SLIC_HF_SAMPLE_RANK, RRHF, CLICK, SPIN, REST, RLHF, RLOO, RLAIF, RLAIF_DIRECT)
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 
 

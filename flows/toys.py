@@ -2,7 +2,6 @@
 
 from flows.recipe import Recipe
 from tasks.judges.llm import LLM
-from tasks.training.online import Rounds
 from tasks.training.settings import RewardModel
 
 
@@ -19,7 +18,7 @@ def toy(recipe: Recipe) -> Recipe:
     return recipe.model_copy(
         update={
             "policy": "toy",
-            "rounds": Rounds(count=min(recipe.rounds.count, 3), prompts=min(recipe.rounds.prompts, 4)),
+            "rounds": recipe.rounds.model_copy(update={"count": min(recipe.rounds.count, 3), "prompts": min(recipe.rounds.prompts, 4)}),
             "annotated_prompts": min(recipe.annotated_prompts, 24),
             "prompts": recipe.prompts.model_copy(update={"per_iteration": 12, "held_out": 16, "generate": generate.model_copy(update=few)}),
             "sampling": recipe.sampling.model_copy(update=small),

@@ -19,6 +19,8 @@ _PANELS = (
     ("log-probability of an answer", ("logp_chosen", "logp_rejected"), "nats"),
     ("accuracy", ("accuracy",), "share of pairs"),
     ("KL to the reference", ("kl",), "nats"),
+    ("reward", ("reward",), ""),
+    ("value model", ("value_loss", "explained_variance"), ""),
     ("gradient norm", ("gradient_norm",), ""),
 )
 Curve = Sequence[tuple[int, float]]

@@ -38,7 +38,8 @@ def train_on_answers(
         return
     rows = [row for row in out.lake.rows_of(answers) if row["accepted"]]
     prompts = _prompts(out.lake, rows)
-    lists = lists_of(rows, prompts, loss.registered.answers)
+    least = loss.registered.answers
+    lists = [[row] for row in rows] if least == 1 else lists_of(rows, prompts, least)
     if not lists:
         raise UserError(
             "No answer is left to train on: none was accepted, or no prompt has enough of them for this loss (`dapflow show acceptances`)."
@@ -46,7 +47,7 @@ def train_on_answers(
     sampled = completions_by_id(out.lake, [row["completion_id"] for row in rows])
 
     def groups(loaded: Loaded) -> list[Group]:
-        return list_groups(loaded, rows, prompts, sampled, loss.registered.answers, system, chat_template)
+        return list_groups(loaded, lists, prompts, sampled, system, chat_template)
 
     samplers = [sampled[row["completion_id"]]["policy"] for one in lists for row in one]
     learn(out, policy, reference, groups, samplers, training.steps(len(lists)), loss, training, seed)
@@ -54,14 +55,13 @@ def train_on_answers(
 
 def list_groups(
     loaded: Loaded,
-    rows: Sequence[Row],
+    lists: Sequence[Sequence[Row]],
     prompts: Mapping[str, str],
     sampled: Mapping[str, Row],
-    answers: int,
     system: str | None,
     chat_template: str | None,
 ) -> list[Group]:
-    """Accepted answers as token ids, alone or as lists (see `lists_of`). sampled: completions by id; prompts: texts by id."""
+    """Lists of accepted answers to one prompt each as token ids. sampled: completions by id; prompts: texts by id."""
     ends = end_ids(loaded)
 
     def ids(row: Row) -> tuple[int, ...]:
@@ -75,17 +75,15 @@ def list_groups(
             row_ids=tuple(row["id"] for row in one),
             rewards=tuple(row["reward"] for row in one),
         )
-        for one in lists_of(rows, prompts, answers)
+        for one in lists
     ]
 
 
-def lists_of(rows: Sequence[Row], prompts: Mapping[str, str], answers: int) -> list[list[Row]]:
-    """The accepted rows as the loss takes them: alone, or all of a prompt's together, of which it needs at least so many."""
-    if answers == 1:
-        return [[row] for row in rows]
+def lists_of(rows: Sequence[Row], prompts: Mapping[str, str], least: int) -> list[list[Row]]:
+    """The accepted rows of each prompt together, best first, where there are at least so many."""
     by_prompt = groupby(sorted(rows, key=lambda row: prompts[row["prompt_id"]]), key=lambda row: prompts[row["prompt_id"]])
     lists = [sorted(some, key=lambda row: -row["reward"]) for _, some in by_prompt]
-    return [one for one in lists if len(one) >= answers]
+    return [one for one in lists if len(one) >= least]
 
 
 def _prompts(lake: Lake, rows: Sequence[Row]) -> dict[str, str]:

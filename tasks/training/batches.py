@@ -6,7 +6,7 @@ Plain values in, tensors out; no model. Test: pytest tests/tasks/training/test_b
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from itertools import accumulate, chain
 
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from storage.errors import UserError
 from tasks.seeds import generator
+from tasks.training.policy_gradient import Experience
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,8 +23,8 @@ class Group:
     """The answers to one prompt, best first, as token ids; a finished answer ends with its end-of-sequence token.
 
     `row_ids` name the rows the group came from. `reference` holds log pi_ref(answer | prompt), one per answer; `rewards`, where a loss
-    wants more than the order, one per answer; `preference` the probability that the first is better than the last.
-    Raises UserError where the prompt or an answer is empty.
+    wants more than the order, one per answer; `preference` the probability that the first is better than the last; `experience` what
+    actor-critic methods keep of the answers' tokens. Raises UserError where the prompt or an answer is empty.
     """
 
     prompt: tuple[int, ...]
@@ -32,6 +33,7 @@ class Group:
     reference: tuple[float, ...] | None = None
     rewards: tuple[float, ...] | None = None
     preference: float | None = None
+    experience: Experience | None = field(default=None, compare=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.prompt or not self.answers or not all(self.answers):

@@ -25,6 +25,7 @@ from tasks.training.logs import StepLog, displacement, means, models_held, peak_
 from tasks.training.losses import Logps, Loss
 from tasks.training.optimizer import Optimizer, pick_optimizer
 from tasks.training.parameters import checkpointed
+from tasks.training.policy_gradient import ratio_figures
 from tasks.training.ranks import ALONE, Ranks
 from tasks.training.settings import Training
 from tasks.training.sharding import shard
@@ -100,24 +101,28 @@ def train_step(
     start = time.perf_counter()
     sizes = [len(group.answers) for group in batch]
     length = sum(len(answer) for group in batch for answer in group.answers[:2]) / len(batch)
-    table = torch.zeros(sum(sizes) + len(batch) + 2, device=model.device)  # what each process finds of its groups
-    policies, losses, entropy, due = table[: sum(sizes)].split(sizes), table[sum(sizes) : -2], table[-2], table[-1]
+    table = torch.zeros(sum(sizes) + len(batch) + 4, device=model.device)  # what each process finds of its groups
+    policies, losses = table[: sum(sizes)].split(sizes), table[sum(sizes) : -4]
+    ratios, entropy, due = table[-4:-2], table[-2], table[-1]
     for part in ranks.parts(batch, settings.tokens_per_microbatch):
         some = [batch[index] for index in part.indices]
         logps, entropies = _score(model, some, loss, scorer, length, random_seed=derive_seed(seed, "alternatives", step, *some[0].row_ids))
         each = torch.cat([loss(group) for group in logps])
-        _check_finite(each.sum().item(), some, step)
+        check_finite(each.sum().item(), some, step)
         (part.weight * each.sum() / len(batch)).backward()  # of the whole batch, so that micro-batches do not change the mean
         if part.weight:
             entropy += entropies.sum()
             losses[part.indices] = each.detach()
             for index, group in zip(part.indices, logps, strict=True):
                 policies[index].copy_(group.policy[0].detach())
+                if group.tokens is not None and group.experience is not None:
+                    ratios += ratio_figures(group.tokens, group.experience.logps, float(loss.options["clip"]))
     due.fill_(float(late and ranks.first))
     ranks.add_up([table])
     norm = optimizer.step(learning_rate)
-    _check_finite(norm, batch, step)
-    ordered = list(policies)
+    check_finite(norm, batch, step)
+    ordered, tokens = list(policies), sum(len(answer) for group in batch for answer in group.answers)
+    clipped, approx_kl = (ratios / tokens).tolist() if loss.registered.needs_values else (None, None)
     measured = means(batch, ordered)
     seconds = time.perf_counter() - start
     models, model_bytes = models_held(step)
@@ -127,7 +132,9 @@ def train_step(
         loss=(losses.sum() / len(batch)).item(),
         logp_chosen=math.fsum(policy[0].item() for policy in ordered) / len(batch),
         **measured,
-        entropy=entropy.item() / sum(len(answer) for group in batch for answer in group.answers),
+        entropy=entropy.item() / tokens,
+        clip_fraction=clipped,
+        approx_kl=approx_kl,
         gradient_norm=norm,
         learning_rate=learning_rate,
         tokens_per_second=sum(group.tokens for group in batch) / seconds,
@@ -150,6 +157,7 @@ def _score(
     tokens, entropies = scorer(model, groups, draw)
     penalties = None if draw is None else sum_by_answer(cringe(tokens[0], tokens[1]), groups)
     policies = sum_by_answer(tokens[0], groups)
+    by_group = tokens[0].split([sum(map(len, group.answers)) for group in groups])
 
     def row(values: Sequence[float] | None) -> Tensor | None:
         return None if values is None else tokens.new_tensor([values])
@@ -163,6 +171,8 @@ def _score(
             cringe=None if penalties is None else penalties[index][None],
             preference=None if group.preference is None else tokens.new_tensor([group.preference]),
             batch_length=tokens.new_tensor([length]),
+            tokens=by_group[index] if loss.registered.needs_values else None,
+            experience=group.experience,
         )
         for index, group in enumerate(groups)
     ]
@@ -186,9 +196,12 @@ def _check(groups: Sequence[Group], loss: Loss) -> None:
             raise UserError(f"The loss {loss.name} needs {needs.answers} answers, but {', '.join(group.row_ids)} has {len(group.answers)}.")
         if needs.needs_reference and group.reference is None:
             raise UserError(f"The loss {loss.name} needs a reference, but {', '.join(group.row_ids)} has no reference log-probabilities.")
+        if needs.needs_values and group.experience is None:
+            raise UserError(f"The loss {loss.name} needs a value model, which only rounds train: set data to rounds.")
 
 
-def _check_finite(value: float, groups: Sequence[Group], step: int) -> None:
+def check_finite(value: float, groups: Sequence[Group], step: int) -> None:
+    """Raises UserError that names the rows of what is not finite."""
     if not math.isfinite(value):
         rows = ", ".join(row for group in groups for row in group.row_ids)
         raise UserError(f"The loss or its gradient is not finite at step {step}; look at these rows or lower the learning rate: {rows}.")

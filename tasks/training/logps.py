@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel
 
 from tasks.training.attention import shared_prefix
-from tasks.training.batches import Group, pack
+from tasks.training.batches import Group, Packed, pack
 from tasks.training.head import Draw, TokenScores, completion_logps, draw_tokens
 
 
@@ -62,6 +62,18 @@ def reference_logps(model: PreTrainedModel, groups: Iterable[Group]) -> Iterator
 
 def packed_token_logps(model: PreTrainedModel, groups: Sequence[Group], draw: Draw | None = None) -> TokenScores:
     """The `Scorer` without padding: one row, shared prompts, the head at completion positions only."""
+    hidden, packed = packed_hidden(model, groups)
+    head = model.get_output_embeddings()
+    assert isinstance(head, torch.nn.Linear), "pick_scorer has made sure of it"
+    targets = [packed.target]
+    if draw is not None:
+        targets.append(draw_tokens(draw, hidden, packed.target, head.weight, head.bias, _softcap(model)))
+    logps, entropy = completion_logps(hidden.repeat(len(targets), 1), torch.cat(targets), head.weight, head.bias, _softcap(model))
+    return TokenScores(logps.view(len(targets), -1), entropy[: len(packed.target)])
+
+
+def packed_hidden(model: PreTrainedModel, groups: Sequence[Group]) -> tuple[Tensor, Packed]:
+    """The hidden states that each completion token is predicted from, [tokens, width], answer after answer; and the row they come from."""
     packed = pack(groups, model.device)
     with shared_prefix(model):
         outputs = model.get_decoder()(
@@ -71,14 +83,7 @@ def packed_token_logps(model: PreTrainedModel, groups: Sequence[Group], draw: Dr
             segments=packed.segments,
             masks={},
         )
-    head = model.get_output_embeddings()
-    assert isinstance(head, torch.nn.Linear), "pick_scorer has made sure of it"
-    hidden = outputs.last_hidden_state[0].index_select(0, packed.source)
-    targets = [packed.target]
-    if draw is not None:
-        targets.append(draw_tokens(draw, hidden, packed.target, head.weight, head.bias, _softcap(model)))
-    logps, entropy = completion_logps(hidden.repeat(len(targets), 1), torch.cat(targets), head.weight, head.bias, _softcap(model))
-    return TokenScores(logps.view(len(targets), -1), entropy[: len(packed.target)])
+    return outputs.last_hidden_state[0].index_select(0, packed.source), packed
 
 
 def padded_token_logps(model: PreTrainedModel, groups: Sequence[Group], draw: Draw | None = None) -> TokenScores:

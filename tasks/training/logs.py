@@ -25,7 +25,10 @@ class StepLog:
     of log pi - log pi_ref over all answers, which estimates KL(pi || pi_ref) where the policy has just sampled them; entropy is the
     policy's at each token of the answers, mean over tokens. Memory is the
     process's (the device's, on a GPU) highest so far. Models are those that the process holds, counted at steps 1, 8, 64 ..., and the
-    bytes of their weights.
+    bytes of their weights. reward is the judge's, mean over the answers that have one.
+
+    Of losses with a value model: its loss, and what share of the variance of its targets it explains, both before the step; the share of
+    tokens whose ratio to the policy that sampled them is beyond the clip; and the estimated KL(pi_old || pi) a token.
     """
 
     step: int
@@ -45,6 +48,11 @@ class StepLog:
     peak_memory_gib: float
     models: int | None = None
     model_bytes: int | None = None
+    reward: float | None = None
+    value_loss: float | None = None
+    explained_variance: float | None = None
+    clip_fraction: float | None = None
+    approx_kl: float | None = None
     warnings: tuple[str, ...] = ()
 
     @classmethod
@@ -68,6 +76,7 @@ def means(batch: Sequence[Group], policies: Sequence[Tensor]) -> dict[str, float
         "reward_rejected": _mean(d_last),
         "margin": _mean(margins),
         "accuracy": _mean([float(margin > 0) for margin in margins]),
+        "reward": _mean([reward for group in batch for reward in group.rewards or ()]),
         "kl": _mean(
             [value.item() - r for p, g in zip(policies, batch, strict=True) for value, r in zip(p, g.reference or (), strict=False)]
         ),

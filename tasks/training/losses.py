@@ -14,12 +14,13 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
-from tasks.training.policy_gradient import leave_one_out
+from tasks.training.policy_gradient import Experience, clipped_policy_loss, leave_one_out
 from tasks.training.registry import LOSSES, Registered, loss
 
 Positive = Annotated[float, Field(gt=0)]
 NotNegative = Annotated[float, Field(ge=0)]
 Half = Annotated[float, Field(ge=0, lt=0.5)]
+Share = Annotated[float, Field(ge=0, le=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +38,8 @@ class Logps:
     cringe: Tensor | None = None
     preference: Tensor | None = None  # [groups]: the judge's probability that the first answer is the better one
     batch_length: Tensor | None = None  # [groups]: tokens of a group's answers, mean over the whole batch
+    tokens: Tensor | None = None  # [tokens], where there is but one group: log-probs of its answers' tokens, answer after answer
+    experience: Experience | None = None  # of the same tokens
 
     @cached_property
     def margin(self) -> Tensor:
@@ -165,6 +168,25 @@ def reinforce(logps: Logps, *, beta: NotNegative = 0.05) -> Tensor:
     """[groups]. -mean over answers of A log pi(y); A: r - beta (log pi - log pi_ref) minus the mean of the other answers' same."""
     rewards = logps.ranks - beta * logps.implied_rewards.detach()
     return -(leave_one_out(rewards) * logps.policy).mean(dim=1)
+
+
+@loss("ppo", needs_reference=True, needs_values=True, answers=1, source="PPO, arXiv 1707.06347, eq. 7; as in arXiv 2203.02155")
+def ppo(
+    logps: Logps,
+    *,
+    beta: NotNegative = 0.02,
+    clip: Positive = 0.2,
+    value_clip: Positive = 0.2,
+    gamma: Share = 1.0,
+    lambda_: Share = 0.95,
+    whiten_scores: bool = True,
+) -> Tensor:
+    """[1]. -min(ratio A, clip(ratio) A), ratio = pi / pi_old, mean over tokens. The trainer brings A, from a value model that it trains
+    beside the policy (tasks/training/learner.py), and for which all options but `clip` are.
+    """
+    assert logps.tokens is not None and logps.experience is not None, "registered with needs_values=True, so the trainer brings them"
+    past = logps.experience
+    return clipped_policy_loss(logps.tokens, past.logps, past.advantages, clip).sum()[None] / past.scale
 
 
 def bradley_terry(chosen: Tensor, rejected: Tensor, margin: Tensor | float = 0.0, certain: Tensor | float = 1.0) -> Tensor:

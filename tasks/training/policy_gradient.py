@@ -1,11 +1,29 @@
-"""What PPO needs besides log-probabilities: rewards and advantages of tokens, and the two clipped losses. Pure functions of one answer.
+"""What PPO needs besides log-probabilities: rewards and advantages of tokens, and the two clipped losses. Pure functions of tensors.
 
 Per-token tensors are fp32 [tokens]; `old` values are those of the policy that sampled, kept fixed. Proximal policy optimisation, arXiv
 1707.06347; as for language models, arXiv 1909.08593 and 2203.02155. Test: pytest tests/tasks/training/test_policy_gradient.py
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experience:
+    """What is kept of a group's answers as they were sampled, each fp32 [tokens], answer after answer.
+
+    logps, values: of the policy and the value model then; returns: advantages, before they were whitened, plus values. scale: tokens of a
+    group, the mean over the round: a loss that sums over tokens and divides by it weighs every token of the round alike.
+    """
+
+    logps: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+    scale: float
 
 
 def token_rewards(logps: Tensor, reference: Tensor, score: float, beta: float) -> Tensor:
@@ -50,3 +68,40 @@ def leave_one_out(rewards: Tensor) -> Tensor:
     """Each reward minus the mean of the other answers' to the same prompt, [groups, answers] (RLOO, arXiv 2402.14740, eq. 8)."""
     others = rewards.shape[1] - 1
     return rewards - (rewards.sum(dim=1, keepdim=True) - rewards) / others
+
+
+def experience_of(
+    logps: Sequence[Tensor], reference: Sequence[Tensor], values: Sequence[Tensor], lengths: Sequence[Sequence[int]],
+    scores: Sequence[Sequence[float]], *, beta: float, gamma: float, lambda_: float, whiten_scores: bool,
+) -> list[Experience]:  # fmt: skip
+    """A round's experience, group by group: advantages by GAE of penalised rewards, whitened over all tokens of the round.
+
+    logps, reference, values: [tokens] of each group; lengths, scores: of each of its answers. whiten_scores: over all answers first, so
+    that beta and the value model meet one scale whoever judges (Llama 2, arXiv 2307.09288, section 3.2.3).
+    """
+    given = torch.tensor([score for group in scores for score in group])
+    answers = iter((whiten(given) if whiten_scores else given).tolist())
+    raw: list[Tensor] = []
+    for own, ref, value, sizes in zip(logps, reference, values, lengths, strict=True):
+        parts = zip(own.split(list(sizes)), ref.split(list(sizes)), value.split(list(sizes)), strict=True)
+        raw.append(torch.cat([generalised_advantages(token_rewards(p, q, next(answers), beta), v, gamma, lambda_) for p, q, v in parts]))
+    sizes = [len(group) for group in raw]
+    whitened = whiten(torch.cat(raw)).split(sizes)
+    scale = sum(sizes) / len(sizes)
+    return [
+        Experience(logps=own, values=value, advantages=advantages, returns=before + value, scale=scale)
+        for own, value, advantages, before in zip(logps, values, whitened, raw, strict=True)
+    ]
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> float | None:
+    """1 - Var(returns - values) / Var(returns): 1 for a value model that knows them, 0 for a constant; None where they do not vary."""
+    spread = returns.var(unbiased=False)
+    return None if spread == 0 else (1 - (returns - values).var(unbiased=False) / spread).item()
+
+
+def ratio_figures(logps: Tensor, old: Tensor, clip: float) -> Tensor:
+    """[2], sums over tokens: how many ratios pi / pi_old are beyond the clip, and ratio - 1 - log ratio, which estimates KL(pi_old || pi)."""
+    change = (logps - old).detach()
+    ratio = change.exp()
+    return torch.stack((((ratio - 1).abs() > clip).float().sum(), (ratio - 1 - change).sum()))

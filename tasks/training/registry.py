@@ -22,6 +22,7 @@ class Registered:
     function: LossFunction
     needs_reference: bool
     needs_cringe: bool
+    needs_values: bool  # a value model, and the log-probs and values from when the answers were sampled
     answers: int  # how many answers a group has, at least
     source: str
 
@@ -35,7 +36,9 @@ class Registered:
 LOSSES: dict[str, Registered] = {}
 
 
-def loss(name: str, *, needs_reference: bool, source: str, answers: int = 2, needs_cringe: bool = False) -> Callable[[F], F]:
+def loss(
+    name: str, *, needs_reference: bool, source: str, answers: int = 2, needs_cringe: bool = False, needs_values: bool = False
+) -> Callable[[F], F]:
     """Register `(logps: Logps, *, option=default, ...) -> Tensor [groups]` under `name`; `source` is the paper and its equation.
 
     Every option has a default and an annotation that pydantic can check (`Annotated[float, Field(gt=0)]`, `Literal`).
@@ -43,8 +46,14 @@ def loss(name: str, *, needs_reference: bool, source: str, answers: int = 2, nee
 
     def register(function: F) -> F:
         assert name not in LOSSES, f"two losses are called {name}"
+        assert needs_reference or not needs_values, "rewards of tokens are penalised against a reference"
         LOSSES[name] = Registered(
-            function=function, needs_reference=needs_reference, needs_cringe=needs_cringe, answers=answers, source=source
+            function=function,
+            needs_reference=needs_reference,
+            needs_cringe=needs_cringe,
+            needs_values=needs_values,
+            answers=answers,
+            source=source,
         )
         return function
 

@@ -1,4 +1,4 @@
-"""`Training` and `RewardModel`, the settings of training as frozen values, and what follows from them: learning rates and the dtype.
+"""`Training`, `Rounds` and `RewardModel`, the settings of training as frozen values, and what follows from them: rates and the dtype.
 
 Test: pytest tests/tasks/training/test_settings.py
 """
@@ -70,6 +70,21 @@ class Training(BaseModel):
 
     def torch_dtype(self, device: torch.device) -> torch.dtype:
         return fast_dtype(device) if self.dtype == "auto" else getattr(torch, self.dtype)
+
+
+class Rounds(BaseModel):
+    """How an iteration of rounds goes: each trains on fresh samples, in one optimiser step unless it says otherwise."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    count: int = Field(default=24, ge=1, description="rounds of an iteration: sample, judge, train")
+    prompts: int = Field(default=8, ge=1, description="prompts of a round")
+    epochs: int = Field(default=1, ge=1, description="passes over a round's samples")
+    minibatches: int = Field(default=1, ge=1, description="optimiser steps of a pass, each on its share of the samples")
+
+    @property
+    def steps(self) -> int:
+        """Optimiser steps of a round, at most."""
+        return self.epochs * self.minibatches
 
 
 class RewardModel(BaseModel):

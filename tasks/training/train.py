@@ -32,6 +32,7 @@ from tasks.training.settings import Training
 _SIDES = ("chosen_id", "rejected_id")
 _KEEP_SECONDS = 10  # reference log-probs that a kill may cost
 _CURVES = ("loss", "logp_chosen", "logp_rejected", "reward_chosen", "reward_rejected", "margin", "accuracy", "kl", "entropy")
+_CURVES += ("reward", "value_loss", "explained_variance", "clip_fraction", "approx_kl")
 _CURVES += ("gradient_norm", "learning_rate", "tokens_per_second", "peak_memory_gib")
 
 
@@ -196,6 +197,11 @@ def curve_rows(out: Out, logs: Sequence[dict[str, Any]], ages: Sequence[dict[str
     units = {
         "accuracy": "share of pairs",
         "entropy": "nats per token",
+        "reward": "logits, or the judge's points",
+        "value_loss": "squared whitened reward",
+        "explained_variance": "share of variance",
+        "clip_fraction": "share of tokens",
+        "approx_kl": "nats per token",
         "learning_rate": "",
         "tokens_per_second": "tokens/s",
         "peak_memory_gib": "GiB",

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.changes import origins
+from flows.changes import at, origins
 from flows.own import find_recipe
 from flows.recipes import OAIF, RSO
 from storage import UserError
@@ -27,6 +27,14 @@ def test_a_judge_in_yaml_may_be_an_llm(tmp_path: Path) -> None:
     judge = find_recipe(str(file)).judge
     assert isinstance(judge, LLM)
     assert (judge.endpoint.model, judge.instruction) == ("some-model", "the shorter one")
+
+
+def test_a_yaml_file_may_say_that_later_iterations_differ(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text("base: rso\nthen:\n  iteration: 2\n  changes: {loss: ipo, sampling: {n: 4}}\n")
+    mine = find_recipe(str(file))
+    later = at(mine, 2)
+    assert (at(mine, 1), later.loss, later.sampling) == (mine, Loss.of("ipo"), mine.sampling.model_copy(update={"n": 4}))
 
 
 def test_a_python_file_has_a_recipe_by_that_name(tmp_path: Path) -> None:

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from flows.align import chain, chosen
-from flows.changes import change
+from flows.changes import at, change
 from flows.iteration import iterate
 from flows.recipe import Recipe
-from flows.recipes import RECIPES, RSO, recipe_named
+from flows.recipes import RECIPES, REJECTION_SAMPLING, RSO, recipe_named
 from storage import UserError
 from tasks.step import planning
 from tasks.training.losses import Loss
@@ -26,6 +26,10 @@ from tasks.training.registry import LOSSES
         ("sampling.top_p=0", r"`sampling.top_p` must be greater than 0"),
         ("acceptance.rule=top", r"`acceptance.rule` must be 'rso', 'all', 'best' or 'threshold', not 'top'"),
         ("acceptance.rule=best", r"leaves nothing to pair: set trains_on to answers"),
+        ("loss=ppo", r"the loss ppo needs a value model, so set data to rounds and trains_on to answers"),
+        ("then={iteration: 3, changes: {lose: nll}}", r"then.changes: A recipe has no key `lose`: did you mean `loss`\?"),
+        ("then={iteration: 3, changes: {loss: ppo}}", r"then.changes: .*needs a value model"),
+        ("then={iteration: 1, changes: {}}", r"`then.iteration` must be greater than or equal to 2"),
         ("acceptance.keep=1", r"`acceptance.keep` must be greater than or equal to 2"),
         ("loss=dpo2", r"there is no loss 'dpo2'; choose one of .*sigmoid"),
         ("loss.gamma=1", r"has no option 'gamma'; its options are beta"),
@@ -91,6 +95,24 @@ def test_a_second_iteration_takes_the_reference_of_the_paper_and_a_seed_of_its_o
     learns = [chosen(recipe, [], toy=True).data_of(number) for number in (1, 2)]
     sampled = {call.arguments["seed"] for call in calls if call.step == "sample"}
     assert {arguments["seed"] for arguments, data in zip((one, two), learns, strict=True) if data in ("samples", "gold")} <= sampled
+
+
+def test_from_the_iteration_that_then_names_on_its_changes_apply() -> None:
+    assert at(REJECTION_SAMPLING, 4) is REJECTION_SAMPLING
+    later = at(REJECTION_SAMPLING, 5)
+    assert (later.loss, later.data, later.init) == (Loss.of("ppo", beta=0.01), ("rounds",), "previous")
+    assert (later.sampling.n, later.sampling.max_tokens, later.sweep.temperatures) == (1, REJECTION_SAMPLING.sampling.max_tokens, ())
+    assert (later.then, later.reward, later.prompts) == (None, REJECTION_SAMPLING.reward, REJECTION_SAMPLING.prompts)
+
+
+def test_rejection_sampling_goes_on_by_ppo_from_the_last_policy_it_fine_tuned() -> None:
+    with planning() as calls:
+        list(chain(chosen("rejection-sampling", ["then.iteration=3"], toy=True), 4, iterate.fn))
+    trained = [call for call in calls if call.kind == "models" and "loss" in call.arguments]
+    assert [call.step for call in trained] == ["train_on_answers", "train_on_answers", "train_online", "train_online"]
+    policies = [call.parents["policy"] for call in trained]
+    assert policies[0] == policies[1] == trained[2].parents["reference"]  # fine-tuned from the initial policy, which the penalty is against
+    assert policies[2:] == [trained[1].version, trained[2].version]
 
 
 @pytest.mark.parametrize("file", sorted([*Path("flows").rglob("*.py"), *Path("tasks").rglob("*.py")]))

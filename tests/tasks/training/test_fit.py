@@ -18,6 +18,7 @@ from tasks.training.fit import fit
 from tasks.training.logps import packed_token_logps, reference_logps, sequence_logps
 from tasks.training.logs import StepLog
 from tasks.training.losses import Loss
+from tasks.training.policy_gradient import Experience
 from tasks.training.registry import LOSSES
 from tasks.training.settings import Training
 from tests.tasks.training.toys import toy_groups, toy_model
@@ -28,7 +29,15 @@ DPO = Loss.of("sigmoid_norm", beta=0.1)
 
 def groups_with_reference(count: int = 10, answers: int = 2) -> list[Group]:
     groups = toy_groups(count, answers=answers)
-    return [replace(g, reference=r) for g, r in zip(groups, reference_logps(toy_model(), groups), strict=True)]
+    return [replace(g, reference=r, experience=experience(g)) for g, r in zip(groups, reference_logps(toy_model(), groups), strict=True)]
+
+
+@torch.no_grad()
+def experience(group: Group) -> Experience:
+    """As sampled by the toy model: the first answer's tokens were better than expected, the others' worse."""
+    logps = packed_token_logps(toy_model().eval(), [group]).logps[0]
+    advantages = torch.tensor([1.0 - 2.0 * (place > 0) for place, answer in enumerate(group.answers) for _ in answer])
+    return Experience(logps=logps, values=torch.zeros_like(logps), advantages=advantages, returns=advantages, scale=float(len(logps)))
 
 
 GROUPS = groups_with_reference()

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from tasks.training.losses import Logps, Loss, bradley_terry
+from tasks.training.policy_gradient import Experience
 from tasks.training.registry import LOSSES
 
 
@@ -91,7 +92,16 @@ def test_one_small_step_on_a_violated_pair_raises_its_margin(name: str) -> None:
     # lengths are equal, so that the sum and the mean agree on what is violated
     policy = torch.tensor([[-20.0, -18.0]], requires_grad=True)
     cringe = -0.1 * policy  # as a token-level penalty of what is likely
-    batch = Logps(policy=policy, reference=torch.tensor([[-19.0, -19.0]]), length=torch.full((1, 2), 10.0), cringe=cringe)
+    advantages = torch.tensor([1.0, -1.0])  # of two answers of one token each
+    past = Experience(logps=policy[0].detach(), values=torch.zeros(2), advantages=advantages, returns=advantages, scale=2.0)
+    batch = Logps(
+        policy=policy,
+        reference=torch.tensor([[-19.0, -19.0]]),
+        length=torch.full((1, 2), 10.0),
+        cringe=cringe,
+        tokens=policy[0],
+        experience=past,
+    )
     (gradient,) = torch.autograd.grad(Loss.of(name)(batch).sum(), policy)
     step = -0.01 * gradient[0]
     assert (step[0] - step[1]).item() > 0

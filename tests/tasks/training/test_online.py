@@ -15,17 +15,22 @@ from tasks.policy import register_model
 from tasks.prompts import PROMPTS_FILE, load_prompts
 from tasks.sources import find_source
 from tasks.step import use_lake
-from tasks.training import online
+from tasks.training import learner
 from tasks.training.losses import Loss
-from tasks.training.online import Rounds, train_online
-from tasks.training.settings import Training
+from tasks.training.online import train_online
+from tasks.training.settings import Rounds, Training
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 ROUNDS = 4
 
 
+PPO = Loss.of("ppo")
+REINFORCE = Loss.of("reinforce")
+DPO = Loss.of("sigmoid_norm")
+
+
 @flow
-def train(by: Program, lists: bool = False) -> ModelRef:
+def train(by: Program, loss: Loss = DPO, minibatches: int = 1) -> ModelRef:
     source = find_source("shipped", PROMPTS_FILE)
     policy, prompts = register_model("toy", resolve("toy").digest), load_prompts(source.name, source.digest, "train", 16, 0, 6)
     return train_online(
@@ -35,10 +40,10 @@ def train(by: Program, lists: bool = False) -> ModelRef:
         by=by,
         baseline=None,
         sampling=Sampling(n=4, max_tokens=12),
-        rounds=Rounds(count=ROUNDS, prompts=4),
-        lists=lists,
+        rounds=Rounds(count=ROUNDS, prompts=4, minibatches=minibatches),
+        lists=loss != DPO,
         pairing=Pairing(rule="first-round"),
-        loss=Loss.of("reinforce") if lists else Loss.of("sigmoid_norm"),
+        loss=loss,
         training=Training(learning_rate=2e-5, checkpoint_every_steps=2),
         seed=3,
     )
@@ -49,32 +54,50 @@ def rows_of(lake: Lake, policy: ModelRef, noun: str) -> list[dict[str, Any]]:
     return lake.rows(f"SELECT * FROM {noun} WHERE version = ? {timed} ORDER BY id", [policy.version])
 
 
-@pytest.mark.parametrize("lists", [False, True], ids=["pairs", "rewards"])
-def test_rounds_that_were_stopped_end_with_the_same_weights_and_rows(tmp_path: Path, lists: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("loss", "minibatches"), [(DPO, 1), (REINFORCE, 1), (PPO, 2)], ids=["pairs", "rewards", "values"])
+def test_rounds_that_were_stopped_end_with_the_same_weights_and_rows(
+    tmp_path: Path, loss: Loss, minibatches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole, stopped = Lake(tmp_path / "whole"), Lake(tmp_path / "stopped")
     with use_lake(whole):
-        policy = train(pinned("shorter"), lists)
-    step, taken = online.train_step, list[int]()
+        policy = train(pinned("shorter"), loss, minibatches)
+    step, taken = learner.train_step, list[int]()
 
     def breaks(*arguments: Any) -> Any:
         taken.append(1)
-        if len(taken) == 4:  # the rows of the last round are in the lake, and the last checkpoint is of the second
+        if len(taken) == ROUNDS * minibatches:  # the rows of the last round are in the lake, and the last checkpoint is of the second
             raise RuntimeError("the power is gone")
         return step(*arguments)
 
     with use_lake(stopped):
         with monkeypatch.context() as patched:
-            patched.setattr(online, "train_step", breaks)
+            patched.setattr(learner, "train_step", breaks)
             with pytest.raises(RuntimeError, match="power"):
-                train(pinned("shorter"), lists)
+                train(pinned("shorter"), loss, minibatches)
         assert rows_of(stopped, policy, "models") == []
-        assert train(pinned("shorter"), lists) == policy
-    for noun in ("models", "completions", "verdicts", "acceptances" if lists else "pairs", "metrics"):
+        assert train(pinned("shorter"), loss, minibatches) == policy
+    for noun in ("models", "completions", "verdicts", "pairs" if loss == DPO else "acceptances", "metrics"):
         found = rows_of(whole, policy, noun)
         assert found, noun
         assert found == rows_of(stopped, policy, noun), noun  # models by their digests: equal to the bit
     whole.close()
     stopped.close()
+
+
+def test_ppo_tells_of_each_step_how_it_goes_and_how_old_its_samples_were(lake: Lake) -> None:
+    with use_lake(lake):
+        policy = train(pinned("shorter"), PPO, 2)
+    steps = 2 * ROUNDS
+    rows = rows_of(lake, policy, "metrics")
+    curves = {name: [row["value"] for row in rows if row["name"] == name] for name in {row["name"] for row in rows}}
+    wanted = {"reward", "kl", "value_loss", "explained_variance", "clip_fraction", "approx_kl", "entropy"}
+    assert {name for name in wanted if len(curves.get(name, [])) == steps} == wanted
+    assert curves["approx_kl"][::2] == pytest.approx([0.0] * ROUNDS, abs=1e-6)  # the first step of a round starts from who sampled
+    assert min(curves["approx_kl"][1::2]) > 1e-9
+    assert curves["clip_fraction"][::2] == [0.0] * ROUNDS
+    assert curves["explained_variance"][:2] == pytest.approx([0.0] * 2, abs=1e-6)  # values of zero
+    assert min(curves["value_loss"]) > 0
+    assert (curves["max_lag"], curves["mean_lag"]) == ([1.0], [0.5])
 
 
 def test_a_program_that_compares_judges_rounds_in_both_orders(lake: Lake, tmp_path: Path) -> None:

@@ -1,0 +1,119 @@
+"""What a round is made of: its prompts, completions of the weights as they are now, verdicts on them, and what is trained on.
+
+Rows in, rows out, without ids of their own; tasks/training/online.py makes a step of them. Test: pytest tests/tasks/training/test_online.py
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from storage import DatasetRef
+from tasks.chat import context_length
+from tasks.comparing import asked_of, comparer_for, comparison_row, first_matches, unasked
+from tasks.engines.base import Request, Sampling
+from tasks.engines.sampler import Prompter
+from tasks.engines.transformers import TransformersEngine
+from tasks.judges.base import Comparer
+from tasks.judges.llm import LLM
+from tasks.judges.programs import Program
+from tasks.judging import By, judge_for, question_of
+from tasks.models import Loaded
+from tasks.pairing import Pairing, candidate_of, compared_pair, scored_pairs
+from tasks.seeds import derive_seed, generator
+from tasks.step import Out
+from tasks.training.settings import Rounds
+
+Row = dict[str, Any]
+Judging = Callable[[Sequence[Row]], tuple[list[Row], list[Row]]]
+"""Completions of one round -> (verdicts, pairs or acceptances), without ids."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """How verdicts become what is trained on."""
+
+    lists: bool
+    pairing: Pairing
+
+
+def batch_of(rows: Sequence[Row], rounds: Rounds, number: int, seed: int) -> list[Row]:
+    """The prompts of a round: one permutation of all after the other."""
+    size = min(rounds.prompts, len(rows))
+    places = range(number * size, (number + 1) * size)
+    orders: dict[int, list[int]] = {}
+    for epoch in {place // len(rows) for place in places}:
+        orders[epoch] = list(range(len(rows)))
+        generator(seed, "rounds", epoch).shuffle(orders[epoch])
+    return list({row["id"]: row for row in (rows[orders[place // len(rows)][place % len(rows)]] for place in places)}.values())
+
+
+def sampled(out: Out, loaded: Loaded, prompts: Sequence[Row], sampling: Sampling, rounds: Rounds, number: int, seed: int) -> list[Row]:
+    """Completions of the weights as they are now, prompt by prompt."""
+    prompter = Prompter(sampling=sampling, tokenizer=loaded.tokenizer, context=context_length(loaded.model))
+    requests, seeds = list[Request](), dict[tuple[str, int], int]()
+    for row in prompts:
+        ids, refused = prompter.render(row["prompt"])
+        if refused is None:
+            own = tuple(derive_seed(seed, "round", number, row["digest"], sample) for sample in range(sampling.n))
+            seeds |= {(row["id"], sample): one for sample, one in enumerate(own)}
+            requests.append(Request(prompt_id=row["id"], prompt_token_ids=ids, seeds=own))
+    answers = sorted(TransformersEngine(loaded).generate(requests, sampling), key=lambda one: (one.prompt_id, one.sample))
+    first = number * rounds.prompts * sampling.n
+    return [
+        {"id": out.row_id(first + place), "prompt_id": one.prompt_id, "sample": one.sample, "policy": out.version, "text": one.text}
+        | {"token_ids": one.token_ids, "logprobs": one.logprobs, "finish_reason": one.finish_reason}
+        | {"seed": seeds[one.prompt_id, one.sample], "note": None}
+        for place, one in enumerate(answers)
+    ]
+
+
+@contextmanager
+def judging(out: Out, by: By, baseline: DatasetRef | None, prompts: Mapping[str, Row], labels: Labels, seed: int) -> Iterator[Judging]:
+    """Whoever judges, kept in memory for all rounds. prompts: their rows by id."""
+    if isinstance(by, LLM | Program) and by.compares:
+        with comparer_for(out, by) as judge:
+            yield lambda completions: _compared(judge, prompts, completions, seed)
+        return
+    answers = [] if baseline is None else out.lake.rows_of(baseline)
+    with judge_for(out, by, {prompts[row["prompt_id"]]["prompt"]: row["text"] for row in answers}) as judge:
+
+        def scored(completions: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+            asked = [question_of(prompts[row["prompt_id"]], row) for row in completions]
+            found = zip(completions, judge.judge(asked), strict=True)
+            verdicts = [comparison_row((row, None), verdict, judge.name) for row, verdict in found]
+            return verdicts, _labelled(completions, verdicts, prompts, labels, seed)
+
+        yield scored
+
+
+def _compared(judge: Comparer, prompts: Mapping[str, Row], completions: Sequence[Row], seed: int) -> tuple[list[Row], list[Row]]:
+    """A comparison of each prompt's answers, two at a time, in both orders."""
+    drawn = first_matches(completions, derive_seed(seed, completions[0]["id"])) if completions else []
+    known = [unasked(one, other) for one, other in drawn]
+    found = iter(list(judge.compare(asked_of(prompts, drawn))))
+    verdicts = [comparison_row(match, done or next(found), judge.name) for match, done in zip(drawn, known, strict=True)]
+    pairs = [
+        compared_pair(one, other, verdict, prompts[one["prompt_id"]]["prompt"])
+        for (one, other), verdict in zip(drawn, verdicts, strict=True)
+        if other is not None
+    ]
+    return verdicts, pairs
+
+
+def _labelled(completions: Sequence[Row], verdicts: Sequence[Row], prompts: Mapping[str, Row], labels: Labels, seed: int) -> list[Row]:
+    """Pairs of each prompt's scored answers, or all of them with their rewards."""
+    scores = {row["completion_id"]: row["score"] for row in verdicts}
+    if labels.lists:
+        return [
+            {"prompt_id": row["prompt_id"], "completion_id": row["id"], "reward": scores[row["id"]], "sweep": None}
+            | {"accepted": scores[row["id"]] is not None, "note": None if scores[row["id"]] is not None else "invalid"}
+            for row in completions
+        ]
+    pairs: list[Row] = []
+    for prompt_id in dict.fromkeys(row["prompt_id"] for row in completions):
+        own = [row for row in completions if row["prompt_id"] == prompt_id and scores[row["id"]] is not None]
+        candidates = [candidate_of(row, scores[row["id"]], sum(row["logprobs"])) for row in own]
+        rng = generator(seed, "pair", prompt_id, own[0]["id"] if own else "")
+        pairs += scored_pairs(labels.pairing.rule, candidates, rng, prompt_id, prompts[prompt_id]["prompt"])
+    return pairs

@@ -1,0 +1,67 @@
+"""PPO through the whole flow on the toy model: it raises what a program rewards, and killed with kill -9 it ends with the same weights.
+
+Run: pytest tests/flows/test_ppo.py
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from glob import glob
+from pathlib import Path
+
+import pytest
+
+from flows.align import align
+from flows.environment import end_orphaned_server
+from storage import Lake
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
+LONGER = "def longer(prompt, completion):\n    return float(len(completion.split()))\n"
+
+
+def judges(folder: Path) -> list[str]:
+    """Settings: a program rewards each word, and measures it. (Of a toy that is to be short nothing is left to judge.)"""
+    (folder / "longer.py").write_text(LONGER)
+    return [f"{role}={folder / 'longer.py'}:longer" for role in ("judge", "evaluation.judge")]
+
+
+def test_ppo_raises_the_reward_of_a_program(tmp_path: Path) -> None:
+    settings = ["rounds.count=20", "rounds.prompts=12", "rounds.minibatches=2", "rounds.epochs=2", "training.learning_rate=1e-3"]
+    settings += ["evaluation.sampling.n=4", *judges(tmp_path)]
+    [one] = align("rlhf", 1, settings, True, str(tmp_path / "lake"))["iterations"]
+    gain = {row["name"]: row for row in one["metrics"]}["judge_reward_gain"]
+    assert gain["low"] > 0, gain  # words more; the lower end of its 95 % interval
+    with Lake(tmp_path / "lake") as lake:
+        rows = lake.rows("SELECT name, value FROM metrics WHERE version = ? AND step IS NOT NULL ORDER BY step", [one["policy"]])
+    rewards = [row["value"] for row in rows if row["name"] == "reward"]
+    assert len(rewards) == 20 * 4
+    assert sum(rewards[-20:]) > sum(rewards[:20])
+
+
+def test_a_killed_run_of_ppo_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
+    few = ["prompts.held_out=6", "evaluation.probes=0", "rounds.count=10", "rounds.minibatches=2", "training.checkpoint_every_steps=1"]
+    few += judges(tmp_path)
+    killed, whole = tmp_path / "killed", tmp_path / "whole"
+    command = [sys.executable, "-m", "flows.cli", "run", "rlhf", "--toy", "--json", "--lake", str(killed)]
+    command += [word for setting in few for word in ("--set", setting)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env=environment)
+    until = time.monotonic() + 200
+    while not glob(f"{killed}/checkpoints/*/step-*/state.json") and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    assert process.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
+    end_orphaned_server(killed / "prefect")
+    results = [align("rlhf", 1, few, True, str(lake))["iterations"][0] for lake in (killed, whole)]
+    assert results[0]["policy"] == results[1]["policy"]
+    kept: list[list[dict[str, object]]] = []
+    for address in (killed, whole):
+        with Lake(address) as lake:
+            timed = "('tokens_per_second', 'peak_memory_gib', 'models_in_memory', 'model_bytes')"
+            policy, query = results[0]["policy"], f"SELECT * FROM metrics WHERE version = ? AND name NOT IN {timed} ORDER BY step, name"
+            kept.append([*lake.rows("SELECT digest FROM models WHERE version = ?", [policy]), *lake.rows(query, [policy])])
+    assert kept[0] == kept[1]
+    assert len(kept[0]) > 20
