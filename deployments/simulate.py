@@ -166,7 +166,9 @@ class _Work:
     def _samplers(self, rows: int, tokens: int) -> list[simpy.Process]:
         """A process for each device, with its share of the rows."""
         each, most = divmod(rows, self.machines.samplers), tokens / max(rows, 1)
-        return [self.env.process(self._sampler(each[0] + (place < each[1]), most)) for place in range(self.machines.samplers) if rows > place]
+        return [
+            self.env.process(self._sampler(each[0] + (place < each[1]), most)) for place in range(self.machines.samplers) if rows > place
+        ]
 
     def _sampler(self, rows: int, most: float) -> Process:
         yield from self._busy(self.rates.load)

@@ -17,6 +17,7 @@ from flows import interrupt
 from flows.agreement import agreement
 from flows.deploy import deploy, worker
 from flows.environment import prepare
+from flows.exporter import metrics
 from flows.judge import judge
 from flows.lake import COMMANDS
 from flows.lake.options import Lake
@@ -45,6 +46,7 @@ _OWN = {
     "compare-runs": compare_runs,
     "judge": judge,
     "label": label,
+    "metrics": metrics,
     "report": report,
     "serve": serve,
     "winrate": winrate,

@@ -16,7 +16,7 @@ from typing import Any
 
 os.environ["OMP_NUM_THREADS"] = "1"
 
-from flows.environment import prepare  # noqa: E402
+from flows.environment import prepare
 
 _COMMON = ("sampling.max_tokens=32", "evaluation.sampling.max_tokens=32", "evaluation.probes=4", "evaluation.exact.source=")
 _FIRST = ("prompts.per_iteration=6", "sampling.n=4", "prompts.held_out=8")
@@ -72,13 +72,13 @@ def run(settings: Sequence[str], lake: Path) -> tuple[Clock, dict[str, list[int]
 
 def main() -> None:
     """Calibrate, predict, run, compare."""
-    from deployments.simulate import Machines, Rates, calibrate, simulate
-    from tasks.sources import read_source
-
-    unknown = Rates(decode_step=0.0, decode_row=0.0, scored_token=0.0, trained_token=0.0)
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         prepare(str(root / "home"))
+        from deployments.simulate import Machines, Rates, calibrate, simulate
+        from tasks.sources import read_source
+
+        unknown = Rates(decode_step=0.0, decode_row=0.0, scored_token=0.0, trained_token=0.0)
         records = [dict(one.fields) for one in read_source("shipped", "preferences.jsonl")]
         settings = list[tuple[str, ...]]()
         for number, (sizes, pairs) in enumerate(zip((_FIRST, _SECOND), _PREFERENCES, strict=True)):
