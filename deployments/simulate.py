@@ -33,11 +33,12 @@ class Rates:
     shares: tuple[float, ...] = (1.0,)  # of the tokens that it may have, what answers have taken: lengths are drawn from these
     rows: int = 64  # that decode together
     rows_per_chunk: int | None = 128  # after which a device starts with an empty batch; None: when all its answers are done
-    load: float = 0.0  # of a model, at the start of a step
+    load: float = 0.0  # of a model, at the start of a step that needs one
+    starts: Mapping[str, float] = field(default_factory=dict)  # what a step takes whatever its size, by its function, in place of `load`
+    scored_tokens: Mapping[str, float] = field(default_factory=dict)  # in place of `scored_token`, by the step's function
     call: float = 1.0  # latency of a judge's call, mean
     concurrency: int = 64  # calls under way at once
     written_row: float = 1 / 210_000  # by one writer, whoever made them
-    fixed: Mapping[str, float] = field(default_factory=dict)  # of steps without a model, by the name of their function
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,31 +97,33 @@ def calibrate(
     """Rates at which the simulation takes as long as a real run on one device.
 
     steps: the plan of that run; seconds: what each took, by `KIND@VERSION`; lengths: in tokens, of the answers of each that sampled;
-    rates: what cannot be seen there. Decoding is fitted by least squares over the steps that sampled, none below zero.
+    rates: what cannot be seen there. Lines are fitted by least squares, with nothing below zero: seconds of sampling over decoding steps
+    and rows, those of other steps over their tokens, function by function; of a step that the run had once, all is laid to its tokens.
     """
     ran = [step for step in steps if step["version"] in seconds and not step["cached"]]
-    of = {kind: [step for step in ran if _kind(step) == kind] for kind in ("sample", "score", "train", "other")}
-    shares = [length / (step["tokens"]["sampled"] / step["rows"]) for step in of["sample"] for length in lengths[step["version"]]]
-    share = float(np.mean(shares))
+    sampled = [step for step in ran if _kind(step) == "sample"]
+    shares = [length / (step["tokens"]["sampled"] / step["rows"]) for step in sampled for length in lengths[step["version"]]]
     once, row = replace(rates, decode_step=1.0, decode_row=0.0), replace(rates, decode_step=0.0, decode_row=1.0)
-    counted = [[decode_seconds(lengths[step["version"]], unit) for unit in (once, row)] for step in of["sample"]]
-    (decode_step, decode_row), _ = nnls(np.array(counted), np.array([seconds[step["version"]] for step in of["sample"]]))
+    counted = [[1.0, *(decode_seconds(lengths[step["version"]], unit) for unit in (once, row))] for step in sampled]
+    start, decode_step, decode_row = _fitted(counted, [seconds[step["version"]] for step in sampled])
+    starts, scored, trained = {"sample": start}, dict[str, float](), 0.0
+    for name in dict.fromkeys(step["step"] for step in ran if _kind(step) in ("score", "train", "other")):
+        found = [(sum(one["tokens"].values()) * float(np.mean(shares)), seconds[one["version"]]) for one in ran if one["step"] == name]
+        if not any(tokens for tokens, _ in found):
+            starts[name] = float(np.mean([took for _, took in found]))
+        else:
+            several = len({tokens for tokens, _ in found}) > 1
+            starts[name], scored[name] = _fitted([[float(several), tokens] for tokens, _ in found], [took for _, took in found])
+        trained = (
+            scored.pop(name) if name.startswith("train") and _kind(next(one for one in ran if one["step"] == name)) == "train" else trained
+        )
+    every = {"decode_step": decode_step, "decode_row": decode_row, "shares": tuple(shares), "starts": starts}
+    mean = float(np.mean(list(scored.values()))) if scored else 0.0
+    return replace(rates, **every, scored_token=mean, scored_tokens=scored, trained_token=max(trained - mean, 0.0))
 
-    def per_token(kind: str) -> float:
-        tokens = sum(count for step in of[kind] for count in step["tokens"].values())
-        return sum(seconds[step["version"]] for step in of[kind]) / (tokens * share) if tokens else 0.0
 
-    scored = per_token("score")
-    others = {step["step"]: [seconds[one["version"]] for one in of["other"] if one["step"] == step["step"]] for step in of["other"]}
-    return replace(
-        rates,
-        decode_step=decode_step,
-        decode_row=decode_row,
-        scored_token=scored,
-        trained_token=max(per_token("train") - scored, 0.0),
-        shares=tuple(shares),
-        fixed={name: float(np.mean(values)) for name, values in others.items()},
-    )
+def _fitted(columns: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:
+    return nnls(np.array(columns), np.array(values))[0].tolist()
 
 
 class _Work:
@@ -136,11 +139,12 @@ class _Work:
         tokens = sum(step["tokens"].values())
         works: dict[str, Callable[[], list[simpy.Process]]] = {
             "sample": lambda: self._samplers(step["rows"], tokens),
-            "score": lambda: self._each(self.machines.scorers, tokens * self._share * self.rates.scored_token),
+            "score": lambda: self._scorers(step["step"], tokens * self._share),
             "train": lambda: [self.env.process(self._train(tokens * self._share))],
             "call": lambda: self._callers(step["calls"]),
-            "other": lambda: self._each(1, self.rates.fixed.get(step["step"], 0.0), device=False),
+            "other": list,
         }
+        yield self.env.timeout(self.rates.starts.get(step["step"], 0.0 if kind in ("call", "other") else self.rates.load))
         yield self.env.all_of(works[kind]())
         if kind != "sample":
             yield from self._write(step["rows"])
@@ -154,14 +158,14 @@ class _Work:
             yield turn
             yield self.env.timeout(rows * self.rates.written_row)
 
-    def _busy(self, seconds: float, device: bool = True) -> Process:
-        self.used += seconds if device else 0.0
+    def _busy(self, seconds: float) -> Process:
+        self.used += seconds
         yield self.env.timeout(seconds)
 
-    def _each(self, count: int, seconds: float, device: bool = True) -> list[simpy.Process]:
-        """Work that is shared out evenly."""
-        load = self.rates.load if device else 0.0
-        return [self.env.process(self._busy(load + seconds / count, device)) for _ in range(count)]
+    def _scorers(self, step: str, tokens: float) -> list[simpy.Process]:
+        """Shared out evenly."""
+        each = tokens * self.rates.scored_tokens.get(step, self.rates.scored_token) / self.machines.scorers
+        return [self.env.process(self._busy(each)) for _ in range(self.machines.scorers)]
 
     def _samplers(self, rows: int, tokens: int) -> list[simpy.Process]:
         """A process for each device, with its share of the rows."""
@@ -171,14 +175,14 @@ class _Work:
         ]
 
     def _sampler(self, rows: int, most: float) -> Process:
-        yield from self._busy(self.rates.load)
+        began = self.env.now
         size = self.rates.rows_per_chunk or rows
         followed = min(rows, max(size, _FOLLOWED // size * size))
         for first in range(0, followed, size):
             count = min(size, rows - first)
             yield from self._busy(self._chunk(count, most))
             yield from self._write(count)
-        yield from self._busy((self.env.now - self.rates.load) * (rows / followed - 1))
+        yield from self._busy((self.env.now - began) * (rows / followed - 1))
 
     def _chunk(self, rows: int, most: float) -> float:
         """A chunk of answers; of a long one the first are followed, and the rest pass with a full batch."""
@@ -188,8 +192,8 @@ class _Work:
         return decode_seconds(drawn.tolist(), self.rates) + (rows - followed) * full
 
     def _train(self, tokens: float) -> Process:
-        """The reference's log-probabilities on one device, then optimiser steps that wait for whoever has the longest answers."""
-        yield from self._busy(self.rates.load + tokens * self.rates.scored_token)
+        """The reference's log-probabilities where scores are made, then optimiser steps that wait for whoever has the longest answers."""
+        yield from self._busy(tokens * self.rates.scored_token / self.machines.scorers)
         count, share = math.ceil(tokens / self.machines.batch_tokens), self.machines.batch_tokens / self.machines.trainers
         spread = float(np.std(self.rates.shares) / self._share) * math.sqrt(share)  # as if an answer had sqrt(share) tokens
         drawn = min(count, _DRAWN_STEPS)
