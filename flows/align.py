@@ -24,6 +24,7 @@ from storage.runs import record_run
 from tasks.models import resolve
 from tasks.policy import register_model
 from tasks.step import use_lake
+from tasks.tracking import check_tracker
 
 
 @flow(name="align", flow_run_name="align with {recipe}", persist_result=False)
@@ -62,6 +63,7 @@ def command_of(recipe: str, iterations: int, settings: Sequence[str], toy: bool)
 
 def chosen(name: str, settings: Sequence[str], toy: bool) -> Recipe:
     """The recipe that a name, settings and the toy switch stand for. Raises UserError also for a judge that could not be asked."""
+    check_tracker()
     recipe = find_recipe(name)
     wanted = change(toy_of(recipe) if toy else recipe, settings)
     check_judge(wanted, wanted.judge, labels=True)

@@ -18,6 +18,7 @@ from flows.agreement import agreement
 from flows.compare_command import compare
 from flows.deploy import deploy, worker
 from flows.environment import prepare
+from flows.exporter import metrics
 from flows.judge import judge
 from flows.lake import COMMANDS
 from flows.lake.options import Lake
@@ -47,6 +48,7 @@ _OWN = {
     "compare-runs": compare_runs,
     "judge": judge,
     "label": label,
+    "metrics": metrics,
     "report": report,
     "serve": serve,
     "winrate": winrate,

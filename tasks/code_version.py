@@ -14,7 +14,7 @@ from pathlib import Path
 # How rows are cached, committed and shown does not change what is in them.
 _PLUMBING = frozenset(
     {"tasks.step", "tasks.progress", "tasks.code_version", "tasks.artifacts", "tasks.shards", "tasks.judges.desk.server"}
-    | {"tasks.judges.suspending"}
+    | {"tasks.judges.suspending", "tasks.tracking"}
 )
 
 

@@ -25,10 +25,13 @@ from pydantic import BaseModel
 
 from storage import DatasetRef, Lake, ModelRef, OpenVersion, Ref, UserError, version_digest
 from storage.files import intact
+from storage.logs import log
+from storage.runs import current_run
 from storage.versions import open_version
 from tasks.artifacts import ProgressArtifact, publish_artifacts
 from tasks.code_version import code_version
 from tasks.progress import StepRecord, reporter
+from tasks.tracking import track_version
 
 P = ParamSpec("P")
 Item = TypeVar("Item")
@@ -170,6 +173,7 @@ class Out:
     def say(self, sentence: str) -> None:
         """Tell the user something worth knowing."""
         reporter().said(sentence)
+        log("step.said", run=current_run(), version=self.version, kind=self.kind, note=sentence)
 
     def progress(self, done: float, total: float, unit: str, note: str = "") -> None:
         """Show that `done` of `total` units are through, and, in a few words, how it is going."""
@@ -228,6 +232,23 @@ def step(kind: str, *, title: str, expects: Callable[..., int]) -> Callable[[Cal
 def _run(call: Call, function: Callable[..., None]) -> tuple[Ref, Literal["run", "cached"]]:
     lake, started = current_lake(), time.monotonic()
     reporter().started(call.title)
+    ids = {"run": current_run(), "flow_run": flow_run.id, "task_run": task_run.id}
+    ids |= {"step": call.step, "title": call.title, "kind": call.kind, "version": call.version}
+    log("step.started", **ids)
+    try:
+        ref, state = _complete(lake, call, function)
+    except BaseException as error:
+        log("step.failed", **ids, note=f"{type(error).__name__}: {error}"[:1000], seconds=round(time.monotonic() - started, 3))
+        raise
+    publish_artifacts(lake, ref, call.step, call.code, call.parameters, call.parents)
+    seconds = time.monotonic() - started
+    log("step.cached" if state == "cached" else "step.done", **ids, rows=ref.rows, seconds=round(seconds, 3))
+    reporter().finished(StepRecord(name=call.title, version=call.version, kind=call.kind, state=state, rows=ref.rows, seconds=seconds))
+    return ref, state
+
+
+def _complete(lake: Lake, call: Call, function: Callable[..., None]) -> tuple[Ref, Literal["run", "cached"]]:
+    """The complete version of a call: as the lake has it, or made now."""
     ref, state = lake.find(call.version), "cached"
     if ref is None or not intact(lake, ref):
         with open_version(lake, kind=call.kind, version=call.version, step=call.step, code=call.code, parameters=call.parameters) as opened:
@@ -235,13 +256,11 @@ def _run(call: Call, function: Callable[..., None]) -> tuple[Ref, Literal["run",
                 progress, state = ProgressArtifact(call.title), "run"
                 function(Out(opened, progress), **call.arguments)
                 progress.update(1.0)
-                ref = opened.complete(call.parents, flow_run.id, task_run.id)
+                ref = opened.complete(call.parents, current_run() or flow_run.id, task_run.id)
+                track_version(lake, ref)
             else:
                 ref = opened
     assert state in ("cached", "run")
-    publish_artifacts(lake, ref, call.step, call.code, call.parameters, call.parents)
-    seconds = time.monotonic() - started
-    reporter().finished(StepRecord(name=call.title, version=call.version, kind=call.kind, state=state, rows=ref.rows, seconds=seconds))
     return ref, state
 
 

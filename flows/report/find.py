@@ -55,6 +55,16 @@ def find(lake: Lake, name: str) -> list[Found]:
     return _of_run(lake, matching[0], made) if matching else [find_policy(lake, name)]
 
 
+def iterations(lake: Lake) -> list[Found]:
+    """All that runs have measured and the lake still holds, oldest run first."""
+    catalogue, found = lake.catalogue(), list[Found]()
+    runs = {row["run"]: row for row in lake.rows("SELECT * FROM runs ORDER BY started_at")}
+    for row in lake.rows("SELECT i.* FROM iterations i JOIN runs r USING (run) ORDER BY r.started_at, i.iteration"):
+        if all((info := catalogue.versions.get(row[one])) and info.state == "complete" for one in ("policy", "metrics")):
+            found.append(_found(lake, runs[row["run"]], row["iteration"], row["policy"], row["metrics"]))
+    return found
+
+
 def find_policy(lake: Lake, name: str) -> Found:
     """The iteration that made a policy, in the newest run that has it. Raises UserError when it was not measured."""
     catalogue = lake.catalogue()

@@ -20,6 +20,7 @@ from tasks.chat import render
 from tasks.models import Loaded, end_ids, files_digest, release
 from tasks.policy import load_policy, policy_path
 from tasks.step import Out, step
+from tasks.tracking import track
 from tasks.training.batches import Group
 from tasks.training.freshness import age_figures, largest_lag, require_fresh, sample_ages
 from tasks.training.job import Job
@@ -187,6 +188,7 @@ class _Progress:
     def __call__(self, log: StepLog) -> None:
         for warning in log.warnings:
             self.out.say(f"step {log.step}: {warning}")
+        track(self.out.lake, self.out.version, log.step, {name: getattr(log, name) for name in _CURVES})
         figures = {"loss": log.loss, "margin": log.margin, "accuracy": log.accuracy}
         note = ", ".join(f"{name} {value:.3f}" for name, value in figures.items() if value is not None)
         self.out.progress(min((log.step + 1) * self.batch, self.total), self.total, "pairs", note)
