@@ -24,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
 
 def test_a_suspended_run_gives_its_machine_back_and_goes_on_when_a_person_has_labelled(run: Services) -> None:
     night = run.start_night("night/sft-sample-rank")
-    suspended(run, night)
+    suspended(run, night, times=1)
     before, port = steps(run, night), free_port()
     with Lake(run.lake, read_only=True) as lake:
         assert lake.rows("SELECT state FROM runs") == [{"state": "stopped"}]  # it has not failed
@@ -35,8 +35,7 @@ def test_a_suspended_run_gives_its_machine_back_and_goes_on_when_a_person_has_la
         sitting.wait()
     assert run.state(night)["name"] == "Suspended"
     run.api(f"flow_runs/{night}/resume", {})  # as by the button in the UI, too early: it waits again
-    wait("it has begun again", lambda: run.api(f"flow_runs/{night}")["run_count"] == 2)
-    suspended(run, night)
+    suspended(run, night, times=2)
     with person(port) as second:
         said = run.dapflow("label", "--port", str(port))
     assert "Enough: its run was suspended, and goes on." in said
@@ -54,7 +53,8 @@ def test_a_suspended_run_gives_its_machine_back_and_goes_on_when_a_person_has_la
     assert set(again) == {"Cached"}
 
 
-def suspended(run: Services, night: str) -> None:
-    """Wait until a run is, and holds no process."""
-    run.wait_for(night, "Suspended")
+def suspended(run: Services, night: str, times: int) -> None:
+    """Wait until a run has been so many times, and holds no process."""
+    states = f"flow_run_states/?flow_run_id={night}"
+    wait("it is suspended", lambda: [one["name"] for one in run.api(states)].count("Suspended") == times, lambda: str(run.state(night)))
     wait("its process has ended", lambda: run.process_of(night) is None)

@@ -33,10 +33,10 @@ class Person(threading.Thread):
         self.join()
 
     def _look(self) -> None:
-        question = self._call("GET", "/state")["question"]
-        if len(self.asked) == self._most:
+        state = self._call("GET", "/state")
+        if "question" not in state or len(self.asked) == self._most:  # nothing is shown yet
             time.sleep(0.05)
-        elif question is None:
+        elif (question := state["question"]) is None:
             self._call("POST", "/finish", {})
             time.sleep(0.05)
         else:
