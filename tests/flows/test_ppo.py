@@ -1,6 +1,6 @@
 """PPO through the whole flow on the toy model: it raises what a program rewards, and killed with kill -9 it ends with the same weights.
 
-Run: pytest tests/flows/test_ppo.py
+Run: pytest tests/flows/test_ppo.py, and with -m methods for the one that is killed.
 """
 
 import os
@@ -17,7 +17,7 @@ from flows.align import align
 from flows.environment import end_orphaned_server
 from storage import Lake
 
-pytestmark = pytest.mark.usefixtures("prefect_server")
+pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
 LONGER = "def longer(prompt, completion):\n    return float(len(completion.split()))\n"
 
 
@@ -40,6 +40,7 @@ def test_ppo_raises_the_reward_of_a_program(tmp_path: Path) -> None:
     assert sum(rewards[-20:]) > sum(rewards[:20])
 
 
+@pytest.mark.methods
 def test_a_killed_run_of_ppo_ends_with_the_weights_of_one_that_was_not(tmp_path: Path) -> None:
     few = ["prompts.held_out=6", "evaluation.probes=0", "rounds.count=10", "rounds.minibatches=2", "training.checkpoint_every_steps=1"]
     few += judges(tmp_path)
@@ -49,7 +50,7 @@ def test_a_killed_run_of_ppo_ends_with_the_weights_of_one_that_was_not(tmp_path:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log, env=environment)
-    until = time.monotonic() + 200
+    until = time.monotonic() + 600
     while not glob(f"{killed}/checkpoints/*/step-*/state.json") and process.poll() is None and time.monotonic() < until:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
