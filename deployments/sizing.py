@@ -4,7 +4,7 @@ python -m deployments.sizing --help          # every assumption is an option: --
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,13 +84,12 @@ def cell(told: Sequence[Took]) -> str:
     return f"{in_words(total)} ({most} {kinds[most] / total:.0%}, busy {busy:.0%})"
 
 
-def table(assumed: Assumed, gpus: Sequence[int], completions: Sequence[int], sharded: bool) -> None:
+def table(assumed: Assumed, gpus: Sequence[int], plans: Mapping[int, Sequence[Mapping[str, Any]]], sharded: bool) -> None:
     """A row for each number of completions, a column for each number of GPUs."""
     print("| completions | " + " | ".join(f"{count:,} GPU{'s' if count > 1 else ''}" for count in gpus) + " |")
     print("|---" * (len(gpus) + 1) + "|")
-    for count in completions:
-        steps, rates = plan_of(count), assumed.rates()
-        cells = [cell(simulate(steps, rates, assumed.machines(one, sharded))) for one in gpus]
+    for count, steps in plans.items():
+        cells = [cell(simulate(steps, assumed.rates(), assumed.machines(one, sharded))) for one in gpus]
         print(f"| {count:,} | " + " | ".join(cells) + " |", flush=True)
 
 
@@ -103,16 +102,16 @@ def main() -> None:
     parser.add_argument("--completions", type=int, nargs="+", default=[10**power for power in range(4, 10)])
     given = vars(parser.parse_args())
     gpus, completions = given.pop("gpus"), given.pop("completions")
-    assumed = Assumed(**given)
+    assumed, plans = Assumed(**given), {count: plan_of(count) for count in completions}
     rates = assumed.rates()
     print(
         f"{assumed.weights / 1e9:g} G weights: {assumed.rows / (rates.decode_step + assumed.rows * rates.decode_row):,.0f} tokens/s sampled on a"
         f" GPU with {assumed.rows} rows, {1 / rates.scored_token:,.0f} scored, {1 / rates.trained_token:,.0f} trained\n"
     )
     print("As the code is: scores and reference log-probabilities on one GPU\n")
-    table(assumed, gpus, completions, sharded=False)
+    table(assumed, gpus, plans, sharded=False)
     print("\nIf they were cut into shards too\n")
-    table(assumed, gpus, completions, sharded=True)
+    table(assumed, gpus, plans, sharded=True)
 
 
 if __name__ == "__main__":
