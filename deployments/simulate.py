@@ -106,7 +106,7 @@ def calibrate(
     once, row = replace(rates, decode_step=1.0, decode_row=0.0), replace(rates, decode_step=0.0, decode_row=1.0)
     counted = [[1.0, *(decode_seconds(lengths[step["version"]], unit) for unit in (once, row))] for step in sampled]
     start, decode_step, decode_row = _fitted(counted, [seconds[step["version"]] for step in sampled])
-    starts, scored, trained = {"sample": start}, dict[str, float](), 0.0
+    starts, scored = {"sample": start}, dict[str, float]()
     for name in dict.fromkeys(step["step"] for step in ran if _kind(step) in ("score", "train", "other")):
         found = [(sum(one["tokens"].values()) * float(np.mean(shares)), seconds[one["version"]]) for one in ran if one["step"] == name]
         if not any(tokens for tokens, _ in found):
@@ -114,12 +114,18 @@ def calibrate(
         else:
             several = len({tokens for tokens, _ in found}) > 1
             starts[name], scored[name] = _fitted([[float(several), tokens] for tokens, _ in found], [took for _, took in found])
-        trained = (
-            scored.pop(name) if name.startswith("train") and _kind(next(one for one in ran if one["step"] == name)) == "train" else trained
-        )
-    every = {"decode_step": decode_step, "decode_row": decode_row, "shares": tuple(shares), "starts": starts}
+    trained = scored.pop(next((step["step"] for step in ran if _kind(step) == "train"), ""), 0.0)
     mean = float(np.mean(list(scored.values()))) if scored else 0.0
-    return replace(rates, **every, scored_token=mean, scored_tokens=scored, trained_token=max(trained - mean, 0.0))
+    return replace(
+        rates,
+        decode_step=decode_step,
+        decode_row=decode_row,
+        scored_token=mean,
+        trained_token=max(trained - mean, 0.0),
+        shares=tuple(shares),
+        starts=starts,
+        scored_tokens=scored,
+    )
 
 
 def _fitted(columns: Sequence[Sequence[float]], values: Sequence[float]) -> list[float]:

@@ -11,7 +11,6 @@ from urllib.request import urlopen
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from flows import cli
 from storage import Lake, logs
 from storage.ledger import Cost, Ledger
 from tests.flows.evaluated import run
@@ -35,8 +34,9 @@ def test_counts_are_those_of_the_lake(lake: Lake, capsys: pytest.CaptureFixture[
             call = ledger.sent(f"k{number}", "gpt", {}, 1, Cost(tokens_in=9, tokens_out=9, usd=0.9))
             ledger.ended(call, "A" if error is None else None, error, Cost(tokens_in=100, tokens_out=2, usd=0.25), 0.1)
     lake.close()
-    cli.main(["metrics", "--lake", str(lake.root)])
-    found = read(capsys.readouterr().out)
+    code, out, err = dapflow("metrics", "--lake", str(lake.root), capsys=capsys)
+    assert code == 0, err
+    found = read(out)
     assert found["dapflow_runs"] == {("rso", "done"): 1}
     assert found["dapflow_figure"]["rso", "win_rate"] == 0.75
     # 4 prompts x 4 completions of 3 tokens (tests/storage/lakes.py), and 40 answers of 5 tokens of each side
@@ -47,11 +47,13 @@ def test_counts_are_those_of_the_lake(lake: Lake, capsys: pytest.CaptureFixture[
     assert found["dapflow_lake_bytes"][("completions",)] > 0
 
 
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("prefect_server")
 def test_a_run_can_be_followed_from_outside(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAPFLOW_LOG", str(tmp_path / "log.jsonl"))
     monkeypatch.setenv("DAPFLOW_TRACKER", "tensorboard")
     command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL)
+    command += ("--set", "evaluation.probes=0", "--set", "evaluation.exact.source=")
     for _ in range(2):
         code, out, err = dapflow(*command, capsys=capsys)
         assert code == 0, err
