@@ -33,6 +33,7 @@ def _set_up(where: str | None) -> None:
     for handler in [one for one in _LOGGER.handlers if isinstance(one.formatter, _Json)]:
         _LOGGER.removeHandler(handler)
         handler.close()
+    _LOGGER.propagate = True
     if not where:
         return
     try:

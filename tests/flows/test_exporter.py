@@ -20,10 +20,13 @@ Samples = dict[tuple[str, ...], float]
 
 
 def read(text: str) -> dict[str, Samples]:
-    """Every metric: its values by its labels, in their order."""
+    """Every metric: its values by its labels, in the order of the labels' names."""
     families = list(text_string_to_metric_families(text))
     return {
-        family.name: {tuple(one.labels.values()): one.value for one in family.samples if "_created" not in one.name} for family in families
+        family.name: {
+            tuple(value for _, value in sorted(one.labels.items())): one.value for one in family.samples if "_created" not in one.name
+        }
+        for family in families
     }
 
 
@@ -38,12 +41,12 @@ def test_counts_are_those_of_the_lake(lake: Lake, capsys: pytest.CaptureFixture[
     assert code == 0, err
     found = read(out)
     assert found["dapflow_runs"] == {("rso", "done"): 1}
-    assert found["dapflow_figure"]["rso", "win_rate"] == 0.75
+    assert found["dapflow_figure"]["win_rate", "rso"] == 0.75
     # 4 prompts x 4 completions of 3 tokens (tests/storage/lakes.py), and 40 answers of 5 tokens of each side
     assert sum(found["dapflow_sampled_tokens"].values()) == 4 * 4 * 3 + 2 * 40 * 5
-    assert found["dapflow_judge_calls"] == {("", "judge", "gpt", "answered"): 2, ("", "judge", "gpt", "failed"): 1}
-    assert found["dapflow_judge_tokens"] == {("", "judge", "gpt", "in"): 300, ("", "judge", "gpt", "out"): 6}
-    assert found["dapflow_judge_usd"] == {("", "judge", "gpt"): 0.75}
+    assert found["dapflow_judge_calls"] == {("gpt", "answered", "", "judge"): 2, ("gpt", "failed", "", "judge"): 1}
+    assert found["dapflow_judge_tokens"] == {("in", "gpt", "", "judge"): 300, ("out", "gpt", "", "judge"): 6}
+    assert found["dapflow_judge_usd"] == {("gpt", "", "judge"): 0.75}
     assert found["dapflow_lake_bytes"][("completions",)] > 0
 
 
@@ -84,7 +87,7 @@ def test_a_run_can_be_followed_from_outside(tmp_path: Path, capsys: pytest.Captu
     code, out, err = dapflow("metrics", "--lake", str(tmp_path / "lake"), capsys=capsys)
     assert code == 0, err
     found = read(out)
-    outcomes = {kind: sum(value for key, value in found["dapflow_steps"].items() if key[2] == kind) for kind in ("made", "reused")}
+    outcomes = {kind: sum(value for key, value in found["dapflow_steps"].items() if key[0] == kind) for kind in ("made", "reused")}
     assert outcomes == {"made": made["n"], "reused": made["n"]}  # the second run found all that the first had made
     assert sum(value for key, value in found["dapflow_rows"].items() if key[0] == "rso") == made["rows"]
     assert found["dapflow_runs"] == {("rso", "done"): 2}

@@ -47,10 +47,9 @@ def test_standard_error_is_another_place_and_without_the_variable_nothing_is_wri
 def test_a_program_around_it_gets_the_records_by_the_logger(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv(logs.VARIABLE, raising=False)
     logs._set_up.cache_clear()
-    logging.getLogger("dapflow").propagate = True
     with caplog.at_level(logging.INFO, "dapflow"):
         logs.log("step.cached", version="3f9c01")
-    [record] = caplog.records
+    [record] = [one for one in caplog.records if one.name == "dapflow"]
     assert (record.getMessage(), record.__dict__["dapflow"]) == ("step.cached", {"version": "3f9c01"})
 
 
