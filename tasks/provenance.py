@@ -1,7 +1,7 @@
 """What a policy was made of and what making it took, as figures: found in the lake, not in the recipe.
 
     measure_provenance(policy, start, before, judged)  ->  metrics: people's prompts, own samples, feedback, calls of an API, models
-Test: pytest tests/tasks/test_provenance.py
+Test: pytest tests/flows/test_compare.py
 """
 
 import json
