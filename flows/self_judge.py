@@ -52,7 +52,8 @@ def _measured(recipe: Recipe, who: Asked) -> DatasetRef:
 def _sentence(who: Asked, metrics: Sequence[Mapping[str, Any]]) -> str:
     named = {row["name"]: row for row in metrics}
     share = named[AGREEMENT]
-    decides = f"it decides {named['decided']['value']:.0%} of the labelled pairs"
+    unread = named["unread"]["value"]
+    decides = f"it decides {named['decided']['value']:.0%} of the labelled pairs" + (f" ({unread:.0%} cannot be read)" if unread else "")
     if share["value"] is None:
         return f"The policy {who.policy} is not used as its own judge, since {decides}"
     interval = f"{share['value']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"

@@ -71,8 +71,14 @@ def test_a_policy_that_cannot_judge_is_not_used_and_that_is_said(tmp_path: Path,
     code, out, err = dapflow(*command, capsys=capsys)
     assert code == 0, err
     said = " ".join(out.split())
-    assert "is not used as its own judge, since it decides 0% of the labelled pairs: reward-model judges instead." in said
+    assert (
+        "is not used as its own judge, since it decides 0% of the labelled pairs (100% cannot be read): reward-model judges instead."
+        in said
+    )
     assert "self judge not" in said
     code, _, err = dapflow(*command, "--set", "judge.fallback=stop", capsys=capsys)
     assert code == 2
-    assert "is not used as its own judge, since it decides 0% of the labelled pairs: train it to judge, take another judge" in err
+    assert (
+        "is not used as its own judge, since it decides 0% of the labelled pairs (100% cannot be read): train it to judge, take another judge"
+        in err
+    )
