@@ -57,10 +57,7 @@ def tokens_at_most(recipe: Recipe, iterations: int) -> int:
 
 def _sampled(recipe: Recipe, call: Call) -> int:
     """Tokens of answers that a step samples at most; what a judge writes is none."""
-    if call.step == "train_online":
-        rounds, sampling = call.arguments["rounds"], call.arguments["sampling"]
-        return rounds.count * min(rounds.prompts, call.arguments["prompts"].rows) * sampling.n * sampling.max_tokens
-    return tokens_of(recipe, call).get("sampled", 0) if call.kind == "completions" else 0
+    return tokens_of(recipe, call).get("sampled", 0) if call.kind == "completions" or call.step == "train_online" else 0
 
 
 def _behind(calls: Mapping[str, Call], version: str) -> set[str]:

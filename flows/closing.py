@@ -17,7 +17,8 @@ from flows.report.figures import metric_rows
 from flows.report.find import find_policy
 from storage import Lake
 from tasks.contamination import left_out
-from tasks.contests import by_comparison, by_scores, prompt_wins
+from tasks.contests import NOT_JUDGED, by_comparison, by_scores, prompt_wins
+from tasks.metrics import ONE_PROMPT
 from tasks.statistics import bootstrap_grid, bootstrap_mean, bootstrap_share, wilson
 
 Row = dict[str, Any]
@@ -29,7 +30,6 @@ _SUMMED = ("tokens_sampled", "verdicts", "api_answers", "api_calls", "api_usd")
 _AVERAGED = ("people_share", "own_share", "mean_lag", "renewed_share")
 _MOST = ("models_in_memory", "model_bytes")
 _SEED = 0  # of the bootstrap: the same runs give the same intervals
-_NOT_JUDGED = "no held-out prompt was judged on both sides"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,11 +109,11 @@ def interval_of(values: Wins, shares: bool) -> Row:
     prompts = sorted({prompt for of_seed in values.values() for prompt in of_seed})
     told: Row = {"value": None, "low": None, "high": None, "prompts": len(prompts), "seeds": len(values)}
     if not prompts:
-        return told | {"note": _NOT_JUDGED}
+        return told | {"note": NOT_JUDGED}
     grid = np.array([[values[seed].get(prompt, math.nan) for seed in sorted(values)] for prompt in prompts])
     flat = grid[~np.isnan(grid)]
     if len(prompts) == 1:
-        return told | {"value": float(flat.mean()), "note": "one prompt says nothing about others"}
+        return told | {"value": float(flat.mean()), "note": ONE_PROMPT}
     if len(values) == 1:
         mean, low, high = (bootstrap_share if shares else bootstrap_mean)(flat.tolist(), _SEED)
     else:

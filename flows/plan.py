@@ -163,7 +163,7 @@ def tokens_of(recipe: Recipe, call: Call) -> dict[str, int]:
         return {"trained": arguments["answers"].rows * (recipe.sampling.max_tokens + _PROMPT_TOKENS) * recipe.training.epochs}
     if call.step == "train_online":
         rounds, sampling = arguments["rounds"], arguments["sampling"]
-        answers = rounds.count * rounds.prompts * sampling.n
+        answers = rounds.count * min(rounds.prompts, arguments["prompts"].rows) * sampling.n
         models = 2 if arguments["loss"].registered.needs_values else 1
         trained = answers * (sampling.max_tokens + _PROMPT_TOKENS) * rounds.epochs * models
         return {"sampled": answers * sampling.max_tokens, "trained": trained}

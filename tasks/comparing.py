@@ -12,7 +12,7 @@ from typing import Any
 
 from storage import DatasetRef, Lake
 from tasks.judges.asking import llm_judge
-from tasks.judges.base import EMPTY, Comparer, Match, Verdict
+from tasks.judges.base import EMPTY, IDENTICAL, Comparer, Match, Verdict
 from tasks.judges.human import Human, HumanJudge
 from tasks.judges.llm import LLM
 from tasks.judges.programs import Program, ProgramJudge
@@ -152,7 +152,7 @@ def unasked(one: Row, other: Row | None) -> Verdict | None:
     assert other is not None
     if not (one["text"].strip() and other["text"].strip()):
         return Verdict(outcome="invalid", note=EMPTY)
-    return Verdict(outcome="tie", score=0.5, note="identical") if one["text"] == other["text"] else None
+    return Verdict(outcome="tie", score=0.5, note=IDENTICAL) if one["text"] == other["text"] else None
 
 
 def biases(verdicts: Sequence[Row]) -> Iterator[dict[str, Any]]:

@@ -23,7 +23,7 @@ Rows = Sequence[Mapping[str, Any]]
 _WON = {"win": 1.0, "tie": 0.5, "lose": 0.0}
 _FAILED = ("invalid", "over_budget")
 _ENOUGH = 30  # prompts: of fewer, nobody can tell length from quality
-_NONE = "no held-out prompt was judged on both sides"
+NOT_JUDGED = "no held-out prompt was judged on both sides"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +92,7 @@ def why_undecided(answers: Rows, verdicts: Rows) -> str:
         *([f"{refused} of {len(answers)} answers were refused before sampling"] if refused else []),
         *(f"{count} of {len(verdicts)} verdicts: {note}" for note, count in failed.most_common(1)),
     ]
-    return f"{_NONE} ({'; '.join(told)})" if told else _NONE
+    return f"{NOT_JUDGED} ({'; '.join(told)})" if told else NOT_JUDGED
 
 
 def win_rates_of(

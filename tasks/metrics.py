@@ -16,7 +16,7 @@ from tasks.statistics import bootstrap_mean, bootstrap_share, percentile_interva
 SIDES = ("before", "after")
 _VERSUS = "_vs_"
 _SAMPLES = 2000
-_ONE = "one prompt says nothing about others"
+ONE_PROMPT = "one prompt says nothing about others"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,9 +153,9 @@ def mean(name: str, values: Mapping[str, float], seed: int, why_none: str, bound
         return Figure(name=name, value=None, note=why_none)
     value, low, high = (bootstrap_share if bounded else bootstrap_mean)(_in_order(values), seed)
     if math.isinf(low):
-        return Figure(name=name, value=value, note=_ONE)
+        return Figure(name=name, value=value, note=ONE_PROMPT)
     same = f"the same on all {len(values):,} prompts, so the interval sees no spread" if low == high and len(values) > 1 else None
-    return Figure(name=name, value=value, low=low, high=high, note=_ONE if len(values) == 1 else same)
+    return Figure(name=name, value=value, low=low, high=high, note=ONE_PROMPT if len(values) == 1 else same)
 
 
 def growth(name: str, before: Mapping[str, float], after: Mapping[str, float], seed: int, why_none: str) -> Figure:
@@ -166,7 +166,7 @@ def growth(name: str, before: Mapping[str, float], after: Mapping[str, float], s
         return Figure(name=name, value=None, note=why_none)
     ratio = float(new.sum() / old.sum())
     if len(both) == 1:
-        return Figure(name=name, value=ratio - 1, note=_ONE)
+        return Figure(name=name, value=ratio - 1, note=ONE_PROMPT)
     counts = np.concatenate(list(resamples(len(both), _SAMPLES, seed)))
     lengths = counts @ old
     drawn = (counts @ new)[lengths > 0] / lengths[lengths > 0]

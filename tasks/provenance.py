@@ -11,6 +11,7 @@ from typing import Any
 from storage import DatasetRef, Lake, ModelRef
 from storage.catalogue import Catalogue
 from storage.ledger import spent_on
+from tasks.judges.base import EMPTY, IDENTICAL
 from tasks.metrics import Figure, rows_of
 from tasks.step import Out, step
 
@@ -153,8 +154,8 @@ def _verdicts(lake: Lake, versions: Sequence[str]) -> int:
     """How many somebody was asked for."""
     [row] = lake.rows(
         "SELECT count(*) AS n FROM verdicts WHERE version IN (SELECT unnest(?)) AND outcome NOT IN ('refused', 'over_budget')"
-        " AND coalesce(note, '') NOT IN ('identical', 'empty completion')",
-        [versions],
+        " AND coalesce(note, '') NOT IN (?, ?)",
+        [versions, IDENTICAL, EMPTY],
     )
     return row["n"]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 EMPTY = "empty completion"  # the note of a verdict on one
+IDENTICAL = "identical"  # and on two that are the same: nobody has to be asked
 _EQUAL = 1e-9  # rounding is no preference
 Outcome = Literal["scored", "win", "lose", "tie", "invalid", "refused", "over_budget"]
 

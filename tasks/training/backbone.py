@@ -7,7 +7,6 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -69,7 +68,7 @@ def tune(
             labelled = [some[index] for index in part]
             scores = features(model, [one.group for one in labelled], settings.layers) @ head
             chosen, rejected = scores.view(-1, 2).unbind(dim=1)
-            margin, certain = (scores.new_tensor([value(one) for one in labelled]) for value in (_margin, _certain))
+            margin, certain = scores.new_tensor([(one.margin, one.certain) for one in labelled]).unbind(dim=1)
             (bradley_terry(chosen, rejected, margin, certain).sum() / len(some)).backward()
         optimizer.step(training.learning_rate_at(step, len(batches)))
         late = time.monotonic() - saved > 60 * training.checkpoint_every_minutes
@@ -79,9 +78,6 @@ def tune(
         if on_pairs is not None:
             on_pairs(len(batch))
     return Backbone(model=model.eval(), tokenizer=base.tokenizer)
-
-
-_margin, _certain = attrgetter("margin"), attrgetter("certain")
 
 
 def _resume(folder: Path | None, optimizer: MasterAdamW) -> int:
