@@ -183,8 +183,8 @@ def ui(*, lake: Lake = "lake", port: int = 4200, host: str = "127.0.0.1") -> NoR
     os.environ.setdefault("PREFECT_UI_URL", f"http://{shown}:{port}")  # what notifications link to
     os.environ.setdefault("PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE", "prefect.server.concurrency.lease_storage.filesystem")
     print(f"The runs of {locate(lake).address}: http://{shown}:{port}/runs", flush=True)
-    command = [sys.executable, "-m", "prefect", "server", "start", "--host", host, "--port", str(port)]
-    os.execv(sys.executable, command)
+    pages = str(locate(lake).root.absolute() / "reports")
+    os.execv(sys.executable, [sys.executable, "-m", "flows.served", "--host", host, "--port", str(port), "--reports", pages])
 
 
 def _at_least_one(iterations: int) -> None:

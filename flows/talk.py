@@ -14,8 +14,8 @@ from rich.text import Text
 
 from flows.environment import prepare
 from flows.lake.options import Lake
-from storage.catalogue import PROMOTED
 from storage.errors import LakeError, UserError
+from storage.lake import PROMOTED
 from storage.lake import Lake as OpenLake
 from storage.location import locate
 from storage.refs import ModelRef

@@ -1,6 +1,6 @@
 """What a lake holds, in memory: its versions, the edges between them, and the files of each. One snapshot, never changed.
 
-A query through DuckLake costs 10 to 30 ms, most of it looking up the files; asking here costs the 3 ms of asking whether anything is new.
+A query through DuckLake costs 10 to 30 ms, most of it looking up the files; asking here costs the 4 ms of asking whether anything is new.
 """
 
 from collections import defaultdict
@@ -11,9 +11,9 @@ from datetime import datetime
 from storage.database import Connection
 from storage.errors import LakeError
 from storage.refs import row_id
+from storage.schema import NOUNS
 
 TESTED = "test"  # the role of pairs that a reward model is tested on: it does not learn from them
-PROMOTED = "promoted"  # the name of the newest promoted policy
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,18 +50,12 @@ class Catalogue:
     parents: Mapping[str, Mapping[str, str]]  # child -> role -> parent
     children: Mapping[str, tuple[str, ...]]
     files: Mapping[tuple[str, str], tuple[DataFile, ...]]  # (table, version) -> its files
-    promoted: str | None = None  # the newest promoted policy
 
     def resolve(self, text: str) -> str:
-        """The full id that `text` begins: of a version (`3f9c01`, `pairs@3f9c01`) or of a row (`3f9c01aa-17`); `promoted` is the newest
-        promoted policy.
+        """The full id that `text` begins: of a version (`3f9c01`, `pairs@3f9c01`) or of a row (`3f9c01aa-17`).
 
         Raises LakeError when nothing, or more than one thing, begins so.
         """
-        if text == PROMOTED:
-            if self.promoted is None:
-                raise LakeError("No policy has been promoted yet: `dapflow promote` does it, or a night whose gate is open.")
-            return self.promoted
         kind, _, rest = text.rpartition("@")
         start, dash, ordinal = rest.partition("-")
         found = sorted(one.version for one in self.versions.values() if one.version.startswith(start) and kind in ("", one.kind))
@@ -103,9 +97,13 @@ class Catalogue:
         """The files that hold a version's rows of one noun."""
         return self.files.get((table, version), ())
 
+    def all_files_of(self, version: str) -> tuple[DataFile, ...]:
+        """The files that hold a version's rows, whatever their noun."""
+        return tuple(file for table in NOUNS for file in self.files_of(table, version))
+
     def bytes_of(self, version: str) -> int:
         """Size of a version's Parquet files."""
-        return sum(file.bytes for (_, owner), files in self.files.items() if owner == version for file in files)
+        return sum(file.bytes for file in self.all_files_of(version))
 
 
 def latest_snapshot(cursor: Connection, lake: str) -> int:
@@ -121,14 +119,13 @@ def load_catalogue(cursor: Connection, lake: str, data: str, snapshot: int) -> C
         "SELECT version, kind, step, state, coalesce(rows, 0), coalesce(seconds, 0), opened_at, completed_at FROM versions"
     ).fetchall()
     edges = cursor.execute("SELECT child, role, parent FROM edges").fetchall()
-    promoted = cursor.execute("SELECT policy FROM promotions WHERE action <> 'keep' ORDER BY number DESC LIMIT 1").fetchone()
     parents: dict[str, dict[str, str]] = defaultdict(dict)
     children: dict[str, list[str]] = defaultdict(list)
     for child, role, parent in edges:
         parents[child][role] = parent
         children[parent].append(child)
     files: dict[tuple[str, str], list[DataFile]] = defaultdict(list)
-    for file in _data_files(cursor, lake, data):
+    for file in data_files(cursor, lake, data):
         files[file.table, file.version].append(file)
     return Catalogue(
         snapshot=snapshot,
@@ -136,20 +133,20 @@ def load_catalogue(cursor: Connection, lake: str, data: str, snapshot: int) -> C
         parents=dict(parents),
         children={parent: tuple(dict.fromkeys(ones)) for parent, ones in children.items()},
         files={key: tuple(ones) for key, ones in files.items()},
-        promoted=promoted[0] if promoted else None,
     )
 
 
-def _data_files(cursor: Connection, lake: str, data: str) -> Iterator[DataFile]:
-    meta = f"__ducklake_metadata_{lake}"
+def data_files(cursor: Connection, lake: str, data: str, version: str | None = None) -> Iterator[DataFile]:
+    """The files of a version, or of all."""
+    meta, only = f"__ducklake_metadata_{lake}", " AND p.partition_value = ?" if version else ""
     query = (
         "SELECT t.table_name, p.partition_value, s.path || t.path || f.path, f.file_size_bytes, f.record_count"
         f" FROM {meta}.ducklake_data_file f JOIN {meta}.ducklake_file_partition_value p USING (data_file_id)"
         f" JOIN {meta}.ducklake_table t ON t.table_id = f.table_id JOIN {meta}.ducklake_schema s USING (schema_id)"
-        " WHERE f.end_snapshot IS NULL AND t.end_snapshot IS NULL ORDER BY f.row_id_start"
+        f" WHERE f.end_snapshot IS NULL AND t.end_snapshot IS NULL{only} ORDER BY f.row_id_start"
     )
-    for table, version, path, size, rows in cursor.execute(query).fetchall():
-        yield DataFile(table, version, f"{data.rstrip('/')}/{path}", size, rows)
+    for table, owner, path, size, rows in cursor.execute(query, [version] if version else []).fetchall():
+        yield DataFile(table, owner, f"{data.rstrip('/')}/{path}", size, rows)
 
 
 def _walk(start: str, step: Callable[[str], Iterable[str]]) -> Iterator[str]:

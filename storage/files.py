@@ -13,7 +13,6 @@ from storage.database import attach_catalogue, quoted
 from storage.errors import LakeError, lake_errors
 from storage.lake import Lake
 from storage.refs import ModelRef, Ref
-from storage.schema import NOUNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +48,7 @@ def verify(lake: Lake) -> Iterator[tuple[Ref, list[Damage]]]:
 
 def retire(lake: Lake, versions: Iterable[str], *, whole: bool = False) -> None:
     """Take files that are missing or damaged, or all of them, out of the catalogue, so that what they held can be made again."""
-    damaged = [file.path for version in versions for file in _files_of(lake, version) if whole or _damage(lake, file, None)]
+    damaged = [file.path for version in versions for file in lake.files_of(version) if whole or _damage(lake, file, None)]
     if damaged:
         names = ", ".join(f"'{quoted(path.rsplit('/', 1)[-1])}'" for path in damaged)
         with lake_errors(lake.location.address), closing(attach_catalogue(lake.location)) as connection:
@@ -60,13 +59,8 @@ def retire(lake: Lake, versions: Iterable[str], *, whole: bool = False) -> None:
         lake.refresh()
 
 
-def _files_of(lake: Lake, version: str) -> list[DataFile]:
-    found = lake.catalogue()
-    return [file for table in NOUNS for file in found.files_of(table, version)]
-
-
 def _damages(lake: Lake, ref: Ref, digests: dict[str, str]) -> list[Damage]:
-    files = _files_of(lake, ref.version)
+    files = lake.files_of(ref.version)
     found = [damage for file in files if (damage := _damage(lake, file, digests.get(_relative(lake, file.path))))]
     if not found and sum(file.rows for file in files if file.table == ref.kind) != ref.rows:
         found = [Damage(f"data/main/{ref.kind}/version={ref.version}", "missing")]

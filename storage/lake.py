@@ -14,20 +14,21 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import duckdb
 import pyarrow as pa
 from filelock import FileLock
-from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
-from storage.catalogue import Catalogue, DataFile, latest_snapshot, load_catalogue
+from storage.catalogue import Catalogue, DataFile
 from storage.database import Connection, attach
 from storage.errors import LakeError, lake_errors, require_space, unwritable
+from storage.index import Index
 from storage.location import Location, locate
-from storage.refs import ModelRef, Ref, ref_of
+from storage.patience import patiently
+from storage.refs import ModelRef, Ref
 from storage.schema import MIGRATIONS
 
 if TYPE_CHECKING:
     import datasets
 
 T = TypeVar("T")
-_BUSY = ("database is locked", "conflict", "unable to open database file: locked", "could not serialize access", "deadlock detected")
+PROMOTED = "promoted"  # the name of the newest promoted policy
 
 
 class Lake:
@@ -41,8 +42,6 @@ class Lake:
         self.location = locate(address)
         self.root = self.location.root
         self._closed = False
-        self._catalogue: Catalogue | None = None
-        self._asked: int | None = None  # the snapshot of the last question of `find`
         self._schemas: dict[str, pa.Schema] = {}
         self._empty: dict[str, str] = {}
         self._idle: list[Connection] = []  # cursors, each used by one block at a time: making one takes 2 ms
@@ -53,6 +52,7 @@ class Lake:
             if not read_only:
                 require_space(self.root, self.location.address)
             self._connection, self.name = patiently(lambda: attach(self.location, read_only))
+            self._index = Index(self.location, self.name, self.cursor)
             try:
                 self._migrate(read_only)
             except BaseException:
@@ -135,31 +135,28 @@ class Lake:
 
     def catalogue(self) -> Catalogue:
         """What the lake holds now: versions, edges and files, read again only when somebody has committed something."""
-        return self._catalogue_at(self._snapshot())
-
-    def _catalogue_at(self, snapshot: int) -> Catalogue:
-        if self._catalogue is None or self._catalogue.snapshot != snapshot:
-            with lake_errors(self.location.address), self.cursor() as cursor:
-                self._catalogue = patiently(lambda: load_catalogue(cursor, self.name, self.location.data, snapshot))
-        return self._catalogue
-
-    def _snapshot(self) -> int:
-        with lake_errors(self.location.address), self.cursor() as cursor:
-            return patiently(lambda: latest_snapshot(cursor, self.name))
+        return self._index.catalogue()
 
     def refresh(self) -> None:
         """Read the catalogue again at the next question, although nobody has committed."""
-        self._catalogue = None
+        self._index.refresh()
 
     def find(self, version: str) -> Ref | None:
         """The reference of a complete version, or None: an open version does not exist for readers."""
-        snapshot = self._snapshot()
-        if self._asked != snapshot and (self._catalogue is None or self._catalogue.snapshot != snapshot):
-            self._asked = snapshot  # one question costs 10 ms; whoever asks twice gets the catalogue
-            found = self.rows("SELECT kind, rows FROM versions WHERE version = ? AND state = 'complete'", [version])
-            return ref_of(found[0]["kind"], version, found[0]["rows"]) if found else None
-        info = self._catalogue_at(snapshot).versions.get(version)
-        return None if info is None or info.state != "complete" else ref_of(info.kind, version, info.rows)
+        return self._index.find(version)
+
+    def files_of(self, version: str) -> tuple[DataFile, ...]:
+        """The Parquet files of a version, whatever noun their rows are of."""
+        return self._index.files_of(version)
+
+    def resolve(self, name: str) -> str:
+        """The full id of what a person names: see `Catalogue.resolve`; `promoted` is the newest promoted policy. Raises LakeError."""
+        if name != PROMOTED:
+            return self.catalogue().resolve(name)
+        found = self.rows("SELECT policy FROM promotions WHERE action <> 'keep' ORDER BY number DESC LIMIT 1")
+        if not found or found[0]["policy"] is None:
+            raise LakeError("No policy has been promoted yet: `dapflow promote` does it, or a night whose gate is open.")
+        return found[0]["policy"]
 
     def read(self, ref: Ref | str, table: str | None = None) -> pa.Table:
         """All rows of a version in id order, as an Arrow table; columns as `storage.schema` has them.
@@ -177,7 +174,7 @@ class Lake:
 
     def query_of(self, ref: Ref, table: str | None = None) -> tuple[str, list[Any]]:
         """SQL and parameters for all rows of a version in id order: its own files one after the other, so that nothing has to be sorted."""
-        files = self.catalogue().files_of(table or ref.kind, ref.version)
+        files = [file for file in self.files_of(ref.version) if file.table == (table or ref.kind)]
         if files:
             return f"FROM {self._rows_in(files)}", [sorted(file.path for file in files)]
         return f'FROM "{table or ref.kind}" LIMIT 0', []
@@ -188,7 +185,7 @@ class Lake:
 
     def ref(self, name: Ref | str) -> Ref:
         """The reference of a complete version. Raises LakeError when there is none of that name, or it is not complete."""
-        version = name.version if isinstance(name, Ref) else self.catalogue().resolve(name)
+        version = name.version if isinstance(name, Ref) else self.resolve(name)
         if "-" in version:
             raise LakeError(f"{name} is a row: name its version, {version.partition('-')[0]}, or ask `dapflow lineage` for the row.")
         if (found := self.find(version)) is None:
@@ -256,19 +253,3 @@ def _make(location: Location) -> None:
             (location.root / name).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise unwritable(location.address, error) from error
-
-
-def patiently(attempt: Callable[[], T]) -> T:
-    """The result of `attempt`, made again as long as another writer is in the way."""
-    retrying = Retrying(
-        retry=retry_if_exception(_is_busy),
-        wait=wait_random_exponential(multiplier=0.05, max=2.0),
-        stop=stop_after_delay(120),
-        reraise=True,
-    )
-    return retrying(attempt)
-
-
-def _is_busy(error: BaseException) -> bool:
-    text = str(error).lower()
-    return isinstance(error, duckdb.Error) and any(word in text for word in _BUSY)

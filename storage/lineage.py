@@ -56,8 +56,7 @@ class Node:
 
 def trace(lake: Lake, text: str) -> Node:
     """The tree of what `text` names: up to prompts and seeds, down to models and metrics. Raises LakeError."""
-    catalogue = lake.catalogue()
-    found = catalogue.resolve(text)
+    found, catalogue = lake.resolve(text), lake.catalogue()
     if catalogue.versions[version_of(found)].kind == "models":
         found = version_of(found)  # a model is its one row
     return _Rows(lake, catalogue).tree(found) if "-" in found else _Versions(lake, catalogue).tree(found)

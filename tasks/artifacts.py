@@ -9,9 +9,11 @@ from prefect.context import TaskRunContext
 from prefect.runtime import flow_run
 
 from storage import Lake, Ref
+from storage.refs import row_id
 from tasks.pictures import calibration, training_curves
 
 _SECONDS_BETWEEN_UPDATES = 5.0
+_SHOWN_ROWS = 5
 _SHOWN_COLUMNS = {
     "prompts": ("prompt", "split", "source"),
     "completions": ("prompt_id", "text", "finish_reason"),
@@ -56,11 +58,12 @@ def publish_artifacts(lake: Lake, ref: Ref, step: str, code: str, parameters: Ma
         *((f"from {role}", f"`{version}`") for role, version in parents.items()),
         *((name, f"`{value}`") for name, value in _flat(parameters)),
         ("code version", f"`{code}`"),
+        ("lineage", f"[where it came from and what it led to](/lineage/{ref.version}), once the iteration has ended"),
         ("flow run", f"`{flow_run.name}`"),
     ]
     columns = _SHOWN_COLUMNS[ref.kind]
-    query = f'SELECT {", ".join(columns)} FROM "{ref.kind}" WHERE version = ? ORDER BY id LIMIT 5'
-    rows = [[row[column] for column in columns] for row in lake.rows(query, [ref.version])]
+    files = [file for file in lake.files_of(ref.version) if file.table == ref.kind]
+    rows = [[row[column] for column in columns] for row in lake.pick(files, "id < ?", [row_id(ref.version, _SHOWN_ROWS)])]
     drawn = [training_curves(lake, ref.version), calibration(lake, ref.version)] if ref.kind == "models" else []
     markdown = f"{''.join(drawn)}\n\n{_table(columns, rows)}\n\n{_table(('', ''), facts)}"
     create_markdown_artifact(key=step.replace("_", "-"), markdown=markdown, description=f"{ref.kind}@{ref.version}")

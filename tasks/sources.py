@@ -119,7 +119,7 @@ def _lake_records(name: str) -> Iterator[Record]:
 
 def _of_lake(name: str) -> tuple[Lake, str]:
     lake = current_lake()
-    version = lake.catalogue().resolve(name)
+    version = lake.resolve(name)
     if lake.find(version) is None:
         raise UserError(f"{name} is not a complete version: import it again.")
     return lake, version

@@ -87,7 +87,7 @@ def gc(
     from storage.garbage import collect, find_garbage
 
     with existing(lake) if yes else reading(lake) as opened:
-        found = find_garbage(opened, runs=runs, keep=[opened.catalogue().resolve(one).partition("-")[0] for one in keep])
+        found = find_garbage(opened, runs=runs, keep=[opened.resolve(one).partition("-")[0] for one in keep])
         if yes:
             with bars.waiting("remove"):
                 collect(opened, found)

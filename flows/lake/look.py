@@ -88,7 +88,7 @@ def lineage(
 
     with reading(lake) as opened:
         if rows:
-            for batch in learned_rows(opened, opened.catalogue().resolve(some_id)):
+            for batch in learned_rows(opened, opened.resolve(some_id)):
                 for row in batch.to_pylist():
                     print(json.dumps(row, default=str) if as_json else trees.learned_line(row))
             return

@@ -67,8 +67,7 @@ def iterations(lake: Lake) -> list[Found]:
 
 def find_policy(lake: Lake, name: str) -> Found:
     """The iteration that made a policy, in the newest run that has it. Raises UserError when it was not measured."""
-    catalogue = lake.catalogue()
-    version = catalogue.resolve(name)
+    version, catalogue = lake.resolve(name), lake.catalogue()
     rows = lake.rows(
         "SELECT r.*, i.iteration, i.metrics FROM iterations i JOIN runs r USING (run) WHERE i.policy = ? ORDER BY r.started_at DESC LIMIT 1",
         [version],

@@ -64,8 +64,8 @@ def markdown(one: Row, folder: Path) -> str:
             outcome["sentence"],
             f"Cost: {price(one['cost'])}.",
             *(f"> {said}" for said in one["warnings"]),
-            f"The whole report: [{folder / 'index.html'}]({(folder / 'index.html').as_uri()}), "
-            f"where it came from: [{folder / 'lineage' / 'index.html'}]({(folder / 'lineage' / 'index.html').as_uri()})",
+            f"[The whole report](/reports/{folder.name}/index.html), [where it came from](/reports/{folder.name}/lineage/index.html); "
+            f"as files: `{folder / 'index.html'}`",
             _table(("", "prompt", "before", "after"), examples) if examples else "",
             _table(("metric", "before", "after", "unit"), lines),
         ]

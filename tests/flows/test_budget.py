@@ -6,9 +6,9 @@ from flows.align import chosen
 from flows.budget import tokens_at_most, within
 from flows.changes import change
 from storage import UserError
-from tests.flows.test_run import SMALL
+from tests.flows.toy import SMALL
 
-SETTINGS = SMALL[1::2]  # 4 prompts, 3 answers of at most 6 tokens
+SETTINGS = SMALL  # 4 prompts, 3 answers of at most 6 tokens
 
 
 @pytest.mark.parametrize(

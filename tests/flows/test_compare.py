@@ -10,11 +10,11 @@ from storage import Lake
 from tasks.preferences import PREFERENCES_FILE
 from tasks.sources import SHIPPED
 from tests.flows.test_report import Read
-from tests.flows.test_run import SMALL, dapflow
+from tests.flows.toy import SMALL, dapflow
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 SETTINGS = [
-    *SMALL[1::2],
+    *SMALL,
     "evaluation.judge=shorter",
     "evaluation.probes=4",
     "evaluation.exact.source=",

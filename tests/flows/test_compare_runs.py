@@ -10,7 +10,7 @@ from flows.report.find import find
 from flows.report.page import compare_page
 from storage import Lake
 from tests.flows.test_report import Read
-from tests.flows.test_run import dapflow
+from tests.flows.toy import dapflow
 
 
 def test_the_paired_difference_and_the_flips_are_those_of_the_prompts(measured: Lake) -> None:

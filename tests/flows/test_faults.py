@@ -15,15 +15,16 @@ from flows.align import align
 from flows.environment import end_orphaned_server
 from storage import Lake
 from storage.schema import NOUNS
+from tests.flows.toy import QUICK, words
 
 SECRETS = {name: f"planted-{name.lower()}" for name in ("OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD")}
-SETTINGS = ["prompts.per_iteration=8", "prompts.held_out=6", "sampling.n=4", "training.checkpoint_every_steps=1", "training.epochs=3"]
+SETTINGS = [*QUICK, "prompts.per_iteration=8", "sampling.n=4", "training.checkpoint_every_steps=1", "training.epochs=3"]
 
 
 def stopped_after(line: str, with_signal: signal.Signals, lake: Path) -> tuple[int, str]:
     """Start a run in a process of its own and send the signal once a line of its progress holds `line`. Exit code, standard error."""
-    sets = [word for setting in SETTINGS for word in ("--set", setting)]
-    command = [sys.executable, "-u", "-m", "flows.cli", "run", "rso", "--toy", "--json", "--lake", str(lake), *sets]
+
+    command = [sys.executable, "-u", "-m", "flows.cli", "run", "rso", "--toy", "--json", "--lake", str(lake), *words(*SETTINGS)]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")} | SECRETS
     log = lake.with_suffix(".log")
     with log.open("w") as stderr:

@@ -11,10 +11,10 @@ from flows.changes import change
 from flows.recipes import RSO
 from storage import Lake, UserError
 from tasks import harness
-from tests.flows.test_run import SMALL, dapflow
+from tests.flows.toy import QUICK, dapflow, words
 
 installed = pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm-evaluation-harness: pip install 'dapflow[lm-eval]'")
-QUICK = (*SMALL[1::2], "evaluation.probes=0", "evaluation.exact.source=", "training.epochs=1", "evaluation.judge=shorter")
+SETTINGS = (*QUICK, "training.epochs=1", "evaluation.judge=shorter")
 QUESTIONS = [("Is snow white?", 0), ("Is coal white?", 1), ("Is grass green?", 0), ("Is blood green?", 1), ("Is the sea wet?", 0)]
 
 
@@ -35,8 +35,9 @@ def tasks(tmp_path: Path) -> Path:
 
 
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], *settings: str) -> tuple[int, dict[str, Any], str]:
-    words = [word for one in (*QUICK, *settings) for word in ("--set", one)]
-    code, out, err = dapflow("run", "sft-sample-rank", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words, capsys=capsys)
+    code, out, err = dapflow(
+        "run", "sft-sample-rank", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*SETTINGS, *settings), capsys=capsys
+    )
     return code, json.loads(out.splitlines()[-1])["iterations"][0] if code == 0 else {}, err
 
 

@@ -12,8 +12,8 @@ from flows.changes import change
 from flows.recipes import RSO, SFT_SAMPLE_RANK
 from storage import Lake, UserError
 from tasks.judges.human import Human
-from tests.flows.test_llm_judge import run, words
-from tests.flows.test_run import SMALL, dapflow
+from tests.flows.test_llm_judge import run
+from tests.flows.toy import QUICK, dapflow, words
 from tests.tasks.judges.person import free_port, person
 
 
@@ -52,7 +52,7 @@ def test_a_run_that_is_killed_while_a_person_labels_goes_on_with_exactly_what_is
 ) -> None:
     port, lake = free_port(), tmp_path / "lake"
     settings = ("judge=human", f"judge.port={port}", "evaluation.judge=shorter", "prompts.per_iteration=8")
-    command = [sys.executable, "-m", "flows.cli", "run", "sft-sample-rank", "--toy", "--lake", str(lake), *SMALL, *words(*settings)]
+    command = [sys.executable, "-m", "flows.cli", "run", "sft-sample-rank", "--toy", "--lake", str(lake), *words(*QUICK, *settings)]
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
     with person(port, most=2) as somebody, (tmp_path / "said").open("w") as said:
         process = psutil.Popen(command, env=clean, stdout=said, stderr=said)
@@ -142,5 +142,5 @@ def test_a_page_for_others_needs_a_password_and_a_lake_may_wait_for_nobody(
     code, _, err = dapflow("label", "--lake", str(tmp_path), "--host", "0.0.0.0", capsys=capsys)
     assert (code, "so it needs a password: set DAPFLOW_LABEL_PASSWORD" in err) == (2, True)
     settings = words("judge=human", "judge.host=0.0.0.0")
-    code, _, err = dapflow("run", "sft-sample-rank", "--toy", "--lake", str(tmp_path), *SMALL, *settings, capsys=capsys)
+    code, _, err = dapflow("run", "sft-sample-rank", "--toy", "--lake", str(tmp_path), *words(*QUICK), *settings, capsys=capsys)
     assert (code, "so it needs a password: set DAPFLOW_LABEL_PASSWORD" in err) == (2, True)

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from storage import Lake
-from tests.flows.test_llm_judge import longer, words
-from tests.flows.test_run import SMALL, dapflow
+from tests.flows.test_llm_judge import longer
+from tests.flows.toy import QUICK, dapflow, words
 from tests.tasks.engines.servers import Behaviour, openai_server
 from tests.tasks.judges.person import free_port, person
 
@@ -82,7 +82,7 @@ def test_an_llm_compares_pairs_through_the_ledger_and_winrate_and_agreement_take
 @pytest.mark.usefixtures("prefect_server")
 def test_a_reward_model_of_the_lake_scores_both_sides_of_a_pair(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lake = str(tmp_path / "lake")
-    code, _, err = dapflow("run", "rso", "--toy", "--lake", lake, *SMALL, capsys=capsys)
+    code, _, err = dapflow("run", "rso", "--toy", "--lake", lake, *words(*QUICK), capsys=capsys)
     assert code == 0, err
     with Lake(lake, read_only=True) as opened:
         model = next(row["version"] for row in opened.rows("SELECT version FROM models WHERE role = 'reward'"))

@@ -9,8 +9,8 @@ import pytest
 
 from flows.align import chosen
 from storage import Lake, UserError
-from tests.flows.test_llm_judge import run, words
-from tests.flows.test_run import SMALL, dapflow
+from tests.flows.test_llm_judge import run
+from tests.flows.toy import QUICK, dapflow, words
 
 PROGRAMS = """
 def nearer(prompt, first, second, answer):
@@ -135,7 +135,7 @@ def test_what_is_wrong_with_prompts_or_names_is_said(
     tmp_path: Path, fields: dict[str, Any], judge: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = words(prompts(tmp_path / "prompts.jsonl", **fields), f"judge={judge}")
-    code, _, err = dapflow("run", "rso", "--toy", "--lake", str(tmp_path / "lake"), *SMALL, *settings, capsys=capsys)
+    code, _, err = dapflow("run", "rso", "--toy", "--lake", str(tmp_path / "lake"), *words(*QUICK), *settings, capsys=capsys)
     assert code == 2
     assert message in err
     assert not message.startswith(":") or "prompts.jsonl:" in err  # names the line

@@ -11,7 +11,7 @@ import pytest
 
 from storage import Lake
 from storage.runs import record_run
-from tests.flows.test_run import dapflow
+from tests.flows.toy import dapflow
 from tests.storage.lakes import Made, initial_policy, iteration
 
 

@@ -10,7 +10,7 @@ from flows.report.lineage import write_lineage
 from storage import Lake, UserError
 from tests.flows.evaluated import HOSTILE
 from tests.flows.test_report import Read
-from tests.flows.test_run import dapflow
+from tests.flows.toy import dapflow
 
 
 @pytest.fixture(scope="session")

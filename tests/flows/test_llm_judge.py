@@ -10,7 +10,7 @@ from flows.changes import change
 from flows.recipes import RSO, SFT_SAMPLE_RANK
 from storage import Lake, UserError
 from tasks.judges.llm import LLM
-from tests.flows.test_run import SMALL, dapflow
+from tests.flows.toy import QUICK, dapflow, words
 from tests.tasks.engines.servers import Behaviour, openai_server
 from tests.tasks.judges.judging import responses
 
@@ -22,14 +22,10 @@ def longer(prompt: str) -> str:
     return "1" if len(first) > len(second) else "2"
 
 
-def words(*settings: str) -> list[str]:
-    return [word for setting in settings for word in ("--set", setting)]
-
-
 def run(
     command: str, lake: Path, capsys: pytest.CaptureFixture[str], *settings: str, recipe: str = "sft-sample-rank"
 ) -> tuple[int, dict[str, Any], str]:
-    code, out, err = dapflow(command, recipe, "--toy", "--json", "--lake", str(lake), *SMALL, *words(*settings), capsys=capsys)
+    code, out, err = dapflow(command, recipe, "--toy", "--json", "--lake", str(lake), *words(*QUICK, *settings), capsys=capsys)
     return code, json.loads(out.splitlines()[-1]) if code == 0 else {}, err
 
 

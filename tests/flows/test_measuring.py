@@ -10,12 +10,11 @@ from storage import Lake
 from tasks.metrics import METRICS, base_name
 from tasks.prompts import PROMPTS_FILE, split_prompts
 from tasks.sources import read_source
-from tests.flows.test_run import SMALL, dapflow
+from tests.flows.toy import SMALL, dapflow, words
 
 
 def run(lake: Path, capsys: pytest.CaptureFixture[str], *settings: str, recipe: str = "rso") -> tuple[int, dict[str, Any], str]:
-    words = [word for setting in settings for word in ("--set", setting)]
-    code, out, err = dapflow("run", recipe, "--toy", "--json", "--lake", str(lake), *SMALL, *words, capsys=capsys)
+    code, out, err = dapflow("run", recipe, "--toy", "--json", "--lake", str(lake), *words(*SMALL, *settings), capsys=capsys)
     return code, json.loads(out.splitlines()[-1])["iterations"][-1] if code == 0 else {}, err
 
 

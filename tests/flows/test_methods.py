@@ -11,10 +11,10 @@ from flows.align import align
 from flows.recipes import RECIPES
 from storage import Lake
 from tasks.progress import StepRecord, report_to
-from tests.flows.test_run import SMALL
+from tests.flows.toy import QUICK
 
 pytestmark = pytest.mark.methods
-SETTINGS = [*SMALL[1::2], "prompts.per_iteration=5", "evaluation.judge=shorter", "training.epochs=1"]
+SETTINGS = [*QUICK, "prompts.per_iteration=5", "evaluation.judge=shorter", "training.epochs=1"]
 ONLINE = [name for name in RECIPES if name not in ("rso", "rso-hinge", "sft-sample-rank")]  # those three: test_run.py
 
 

@@ -7,10 +7,9 @@ import pytest
 
 from flows.night import RecipeName, night
 from storage import Lake
-from tests.flows.test_run import dapflow
+from tests.flows.toy import QUICK, dapflow
 from tests.storage.lakes import initial_policy, iteration
 
-SMALL = ("prompts.per_iteration=4", "prompts.held_out=6", "sampling.n=3", "sampling.max_tokens=6")
 OPEN = ("gate.win_rate_low=0", "gate.invalid_rate=1", "gate.length_growth=100")
 
 
@@ -39,7 +38,7 @@ def test_promote_and_roll_back(tmp_path: Path, capsys: pytest.CaptureFixture[str
 def test_each_night_starts_from_the_promoted_policy_and_takes_the_next_prompts(tmp_path: Path) -> None:
     where = str(tmp_path / "lake")
     closed, passed, on_top = (
-        night(RecipeName("rso"), (*SMALL, *gate), True, where) for gate in (("gate.kl=0.0", "gate.most={x: 0}"), OPEN, OPEN)
+        night(RecipeName("rso"), (*QUICK, *gate), True, where) for gate in (("gate.kl=0.0", "gate.most={x: 0}"), OPEN, OPEN)
     )
     assert (closed["action"], closed["policy"]) == ("keep", None)
     assert "x was not measured, at most 0 is asked" in closed["reason"]

@@ -6,27 +6,14 @@ from typing import Any
 
 import pytest
 
-from flows import cli
 from storage import Lake
-
-SMALL = ("--set", "prompts.per_iteration=4", "--set", "prompts.held_out=6", "--set", "sampling.n=3", "--set", "sampling.max_tokens=6")
-
-
-def dapflow(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
-    """Exit code, standard output and standard error of the command line."""
-    try:
-        cli.main(arguments)
-        code = 0
-    except SystemExit as end:
-        code = int(end.code or 0)
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
+from tests.flows.toy import QUICK, SMALL, dapflow, words
 
 
 @pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize("recipe", ["rso", "rso-hinge", "sft-sample-rank"])  # the others: test_methods.py
 def test_a_recipe_runs_and_the_second_time_all_is_cached(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ("run", recipe, "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL)
+    command = ("run", recipe, "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*SMALL))
     results: list[dict[str, Any]] = []
     for _ in range(2):
         code, out, err = dapflow(*command, capsys=capsys)
@@ -47,8 +34,8 @@ def test_a_recipe_runs_and_the_second_time_all_is_cached(recipe: str, tmp_path: 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_pairwise_ranker_judges_against_one_answer_of_the_initial_policy(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ranker = [f"reward.{key}" for key in ("kind=pairwise", "parameters=lora", "layers=0", "learning_rate=0.01")]
-    settings = [word for setting in ranker for word in ("--set", setting)]
-    code, out, err = dapflow("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL, *settings, capsys=capsys)
+    settings = words(*ranker)
+    code, out, err = dapflow("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*QUICK), *settings, capsys=capsys)
     assert code == 0, err
     titles = [step["name"] for step in json.loads(out.splitlines()[-1])["steps"]]
     assert any(title.startswith("sample 4 x 1 ") for title in titles)  # the baselines
@@ -68,7 +55,7 @@ def test_a_pairwise_ranker_judges_against_one_answer_of_the_initial_policy(tmp_p
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_sweep_chooses_the_temperature_and_too_old_samples_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL, "--set", "sweep.temperatures=[0.5, 1.5]")
+    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*QUICK), "--set", "sweep.temperatures=[0.5, 1.5]")
     code, out, err = dapflow(*command, "--set", "training.batch_size=1", "--set", "training.max_lag=0", capsys=capsys)
     assert code == 2
     assert "training.max_lag=0 allows samples that are 0 optimiser steps old, but the oldest would be" in err
@@ -87,7 +74,7 @@ def test_a_sweep_chooses_the_temperature_and_too_old_samples_are_refused(tmp_pat
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_second_iteration_goes_on_top_of_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL)
+    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*SMALL))
     _, out, _ = dapflow(*command, capsys=capsys)
     [alone] = json.loads(out.splitlines()[-1])["iterations"]
     code, out, _ = dapflow(*command, "--iterations", "2", capsys=capsys)
@@ -144,7 +131,7 @@ def test_a_malformed_line_is_named_and_the_next_run_goes_on(tmp_path: Path, caps
     file = tmp_path / "mine.jsonl"
     lines = [json.dumps({"prompt": f"Tell me about the number {n}."}) for n in range(12)]
     file.write_text("\n".join([*lines[:6], '{"prompt": "unfinished', *lines[6:]]))
-    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL, "--set", f"prompts.source={file}")
+    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*QUICK), "--set", f"prompts.source={file}")
     code, _, err = dapflow(*command, capsys=capsys)
     assert (code, "mine.jsonl:7: not valid JSON" in err) == (2, True)
     file.write_text("\n".join(lines))
@@ -158,16 +145,7 @@ def test_a_prompt_longer_than_the_context_is_refused_and_counted(tmp_path: Path,
     file = tmp_path / "mine.jsonl"
     prompts = [f"Tell me about the number {n}." for n in range(12)] + ["word " * 2000]
     file.write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in prompts))
-    settings = (
-        "--set",
-        "prompts.per_iteration=9",
-        "--set",
-        "prompts.held_out=4",
-        "--set",
-        "sampling.n=3",
-        "--set",
-        "sampling.max_tokens=6",
-    )
+    settings = words(*QUICK, "prompts.per_iteration=9", "prompts.held_out=4")
     command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *settings, "--set", f"prompts.source={file}")
     code, out, err = dapflow(*command, capsys=capsys)
     assert code == 0, err
@@ -180,7 +158,7 @@ def test_a_prompt_longer_than_the_context_is_refused_and_counted(tmp_path: Path,
 
 
 def test_a_plan_runs_nothing_and_counts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, _ = dapflow("plan", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *SMALL, capsys=capsys)
+    code, out, _ = dapflow("plan", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*SMALL), capsys=capsys)
     assert code == 0
     plan = json.loads(out)
     assert (

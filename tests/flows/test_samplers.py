@@ -9,15 +9,15 @@ from typing import Any
 import pytest
 
 from storage import Lake
-from tests.flows.test_run import SMALL, dapflow
+from tests.flows.toy import QUICK, dapflow, words
 from tests.tasks.engines.servers import Behaviour, openai_server
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def run(lake: Path, capsys: pytest.CaptureFixture[str], **settings: object) -> tuple[int, dict[str, Any], str]:
-    words = [word for name, value in settings.items() for word in ("--set", f"sampler.{name.replace('__', '.')}={value}")]
-    code, out, err = dapflow("run", "rso", "--toy", "--json", "--lake", str(lake), *SMALL, *words, capsys=capsys)
+    chosen = (f"sampler.{name.replace('__', '.')}={value}" for name, value in settings.items())
+    code, out, err = dapflow("run", "rso", "--toy", "--json", "--lake", str(lake), *words(*QUICK, *chosen), capsys=capsys)
     return code, json.loads(out.splitlines()[-1]) if code == 0 else {}, err
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from storage import Lake
-from tests.flows.test_llm_judge import run, words
-from tests.flows.test_run import SMALL, dapflow
+from tests.flows.test_llm_judge import run
+from tests.flows.toy import QUICK, dapflow, words
 
 ROOT = Path(__file__).parents[2]
 
@@ -67,7 +67,7 @@ def test_a_policy_that_judges_as_people_do_labels_its_own_pairs(mode: str, tmp_p
 @pytest.mark.usefixtures("prefect_server")
 def test_a_policy_that_cannot_judge_is_not_used_and_that_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = words("judge=policy", "judge.labelled=4", "judge.max_tokens=8")
-    command = ("run", "rso", "--toy", "--lake", str(tmp_path / "lake"), *SMALL, *settings)
+    command = ("run", "rso", "--toy", "--lake", str(tmp_path / "lake"), *words(*QUICK), *settings)
     code, out, err = dapflow(*command, capsys=capsys)
     assert code == 0, err
     said = " ".join(out.split())

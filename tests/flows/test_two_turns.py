@@ -9,10 +9,10 @@ import pytest
 from storage import Lake
 from tasks.sources import read_source
 from tasks.two_turns import TURNS_FILE
-from tests.flows.test_run import SMALL, dapflow
+from tests.flows.toy import QUICK, dapflow, words
 
 TASKS = [{"prompt": f"Name a thing that is {word}.", "follow_up": f"And one that is not {word}?"} for word in ("red", "tall", "new", "wet")]
-QUICK = ("evaluation.probes=0", "evaluation.exact.source=", "training.epochs=1")
+SETTINGS = (*QUICK, "training.epochs=1")
 
 
 def run(
@@ -20,7 +20,7 @@ def run(
 ) -> tuple[int, dict[str, Any], str]:
     file = tmp_path / "turns.jsonl"
     file.write_text("\n".join(map(json.dumps, tasks)))
-    chosen = [word for one in (*SMALL[1::2], *QUICK, f"evaluation.two_turns.source={file}", *settings) for word in ("--set", one)]
+    chosen = words(*SETTINGS, f"evaluation.two_turns.source={file}", *settings)
     code, out, err = dapflow("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *chosen, capsys=capsys)
     return code, json.loads(out.splitlines()[-1])["iterations"][0] if code == 0 else {}, err
 

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from flows.night import RecipeName, night
-from tests.flows.test_run import SMALL, dapflow
+from tests.flows.toy import QUICK, dapflow, words
 
-SETTINGS = (*SMALL[1::2], "evaluation.probes=0", "evaluation.exact.source=", "training.epochs=1")
+SETTINGS = (*QUICK, "training.epochs=1")
 NONE = "no held-out prompt was judged on both sides ("
 
 
@@ -29,7 +29,7 @@ def failing(tmp_path: Path, arguments: str) -> str:
 @pytest.mark.parametrize("arguments", ["prompt, completion", "prompt, first, second"])
 def test_no_win_rate_is_a_figure_with_its_reason_everywhere(arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lake = ("--lake", str(tmp_path / "lake"))
-    settings = [word for one in (*SETTINGS, failing(tmp_path, arguments)) for word in ("--set", one)]
+    settings = words(*SETTINGS, failing(tmp_path, arguments))
     code, out, err = dapflow("run", "rso", "--toy", *lake, *settings, capsys=capsys)
     assert code == 0, err
     assert f"cannot tell: {NONE}" in flat(out)

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from tasks.sources import SHIPPED
-from tests.flows.test_run import dapflow
+from tests.flows.toy import dapflow
 
 Row = dict[str, Any]
 FIELDS = ("win_rate", "win_rate_low", "win_rate_high", "length_controlled_win_rate", "length_controlled_low", "length_controlled_high")
