@@ -69,14 +69,17 @@ class Lake:
             )
         if done < len(MIGRATIONS) and read_only:
             raise LakeError(f"The lake at {self.location.address} has an older schema: any `dapflow run` on it brings it up to date.")
-        for number in range(done, len(MIGRATIONS)):
-            self.commit(lambda cursor, number=number: self._migrate_to(cursor, number), f"migrate to schema {number + 1}")
+        while done < len(MIGRATIONS):
+            done = self.commit(self._migrate_some, f"migrate from schema {done}")
 
-    def _migrate_to(self, cursor: Connection, number: int) -> None:
+    def _migrate_some(self, cursor: Connection) -> int:
+        """As many migrations as one transaction takes: a table that it has made takes no options. Returns the schema's number now."""
         cursor.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER, applied_at TIMESTAMPTZ)")
-        if self._schema_number(cursor) == number:  # else another process was faster
-            cursor.execute(MIGRATIONS[number].format(lake=self.name))
-            cursor.execute("INSERT INTO migrations VALUES (?, now())", [number + 1])
+        begin = end = self._schema_number(cursor)  # not what it was before, where another process was faster
+        while end < len(MIGRATIONS) and (end == begin or "set_option" not in MIGRATIONS[end]):
+            cursor.execute(MIGRATIONS[end].format(lake=self.name))
+            cursor.execute("INSERT INTO migrations VALUES (?, now())", [end := end + 1])
+        return end
 
     def _schema_number(self, cursor: Connection) -> int:
         try:
