@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import torch
 from prefect import flow
 from prefect.runtime import flow_run
 
@@ -37,6 +38,8 @@ def align(
     prints about the iterations. Raises UserError for what the user can put right.
     """
     remember_server()
+    if toy:
+        torch.set_num_threads(1)  # its products are so small that a second thread only waits for the first
     wanted = chosen(recipe, settings, toy)
     done: list[Iteration] = []
     reports: list[str] = []

@@ -15,6 +15,7 @@ from rich.console import Console
 
 from flows import interrupt
 from flows.agreement import agreement
+from flows.ahead import server_ahead
 from flows.compare_command import compare
 from flows.deploy import deploy, worker
 from flows.environment import prepare
@@ -87,11 +88,12 @@ def run(
     console = Console(stderr=as_json)
     prepare(lake)
     console.print(f"[bold]dapflow run {recipe}[/bold]  lake {locate(lake).address}  (loading, starting Prefect ...)", highlight=False)
-    from flows.align import align, chosen
-    from flows.console import ConsoleReporter, print_summary
-    from tasks.progress import report_to
+    with server_ahead():
+        from flows.align import align, chosen
+        from flows.console import ConsoleReporter, print_summary
+        from tasks.progress import report_to
 
-    chosen(recipe, list(settings), toy)  # says what is wrong with the recipe before anything is started
+        chosen(recipe, list(settings), toy)  # says what is wrong with the recipe before anything is run
     reporter = ConsoleReporter(console)
     with reporter, report_to(reporter):
         result = align(recipe, iterations, settings, toy, lake)

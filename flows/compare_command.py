@@ -9,6 +9,7 @@ from typing import Annotated
 from cyclopts import Parameter, validators
 from rich.console import Console
 
+from flows.ahead import server_ahead
 from flows.environment import prepare
 from flows.lake.options import Json, Lake
 from flows.report.command import Html
@@ -53,23 +54,20 @@ def compare(
     console = Console(stderr=as_json)
     prepare(lake)
     console.print(f"[bold]dapflow compare[/bold]  lake {locate(lake).address}  (loading, starting Prefect ...)", highlight=False)
-    from flows.compare import Entrant, entrants_of
-    from flows.compare import compare as run
-    from flows.console import ConsoleReporter
-    from flows.report.closing import print_closing
-    from flows.report.page import write
-    from storage import Lake as OpenLake
-    from tasks.progress import report_to
-    from tasks.step import use_lake
+    with server_ahead():
+        from flows.compare import compare as run
+        from flows.compare import entrants_of
+        from flows.console import ConsoleReporter
+        from flows.report.closing import print_closing
+        from flows.report.page import write
+        from storage import Lake as OpenLake
+        from tasks.progress import report_to
+        from tasks.step import use_lake
 
-    def said(one: Entrant) -> str:
-        return f"{one.label}: samples {one.tokens:,} tokens for training at most" + (
-            f", with {', '.join(one.fitted)}" if one.fitted else ""
-        )
-
-    with OpenLake(lake) as opened, use_lake(opened):  # says what is wrong before anything is started
-        for one in entrants_of(names, iterations, budget_tokens, changes, toy):
-            console.print(said(one), highlight=False)
+        with OpenLake(lake) as opened, use_lake(opened):  # says what is wrong before anything is run
+            for one in entrants_of(names, iterations, budget_tokens, changes, toy):
+                fitted = f", with {', '.join(one.fitted)}" if one.fitted else ""
+                console.print(f"{one.label}: samples {one.tokens:,} tokens for training at most{fitted}", highlight=False)
     reporter = ConsoleReporter(console)
     with reporter, report_to(reporter):
         told = run(names, iterations, budget_tokens, seeds, changes, toy, lake)

@@ -11,6 +11,7 @@ from cyclopts import Parameter
 from rich.console import Console
 from rich.text import Text
 
+from flows.ahead import server_ahead
 from flows.lake.cells import table_of
 from flows.lake.options import Json, Lake, print_json
 from storage.errors import UserError
@@ -56,18 +57,19 @@ def judge(
         raise UserError(f"{output} is neither .parquet nor .jsonl.")
     console = Console(stderr=True)
     prepare(lake)
-    from flows.console import ConsoleReporter
-    from flows.judge_file import columns_of, judge_file, who_judges
-    from storage import Lake as OpenLake
-    from tasks.progress import report_to
-    from tasks.sheets import sheet_of
-    from tasks.step import use_lake
+    with server_ahead():
+        from flows.console import ConsoleReporter
+        from flows.judge_file import columns_of, judge_file, who_judges
+        from storage import Lake as OpenLake
+        from tasks.progress import report_to
+        from tasks.sheets import sheet_of
+        from tasks.step import use_lake
 
-    wanted = [*([f"judge={judge}"] if judge is not None else []), *settings]
-    sheet = sheet_of(file)
-    columns_of(sheet, column)  # says what is wrong before anything is started
-    with OpenLake(lake) as opened, use_lake(opened):
-        who_judges(sheet, wanted)
+        wanted = [*([f"judge={judge}"] if judge is not None else []), *settings]
+        sheet = sheet_of(file)
+        columns_of(sheet, column)  # says what is wrong before anything is run
+        with OpenLake(lake) as opened, use_lake(opened):
+            who_judges(sheet, wanted)
     reporter = ConsoleReporter(console)
     with reporter, report_to(reporter):
         found = judge_file(str(file), wanted, lake, column)

@@ -6,10 +6,13 @@ Test: pytest tests/tasks/engines/test_openai.py
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping
-from typing import Any
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING, Any
 
-import openai
+if TYPE_CHECKING:
+    import openai  # takes a second, and most processes ask no server
 
 
 class CallError(Exception):
@@ -35,6 +38,8 @@ class Wire:
     """The connections to one server. timeout_seconds: for a whole answer, however slowly it comes."""
 
     def __init__(self, base_url: str | None, timeout_seconds: float) -> None:
+        import openai
+
         self._timeout = timeout_seconds
         self._client = openai.AsyncOpenAI(
             base_url=base_url,
@@ -46,19 +51,20 @@ class Wire:
 
     async def post(self, path: str, body: Mapping[str, Any]) -> str:
         """The text of the answer. Raises CallError."""
+        import openai
+
         try:
             async with asyncio.timeout(self._timeout):
                 return await self._client.post(f"/{path}", cast_to=str, body=dict(body))
         except (openai.APITimeoutError, TimeoutError) as error:
             raise OverloadError("no answer in time") from error
         except openai.APIStatusError as error:
-            asked = error.response.headers.get("retry-after", "")
             kind = OverloadError if error.status_code == 429 else CallError
             raise kind(
                 f"status {error.status_code}",
                 status=error.status_code,
                 said=_said(error),
-                retry_after=float(asked) if asked.replace(".", "", 1).isdigit() else 0.0,
+                retry_after=_seconds(error.response.headers.get("retry-after", "")),
             ) from error
         except openai.APIConnectionError as error:
             raise CallError("no connection") from error
@@ -68,7 +74,17 @@ class Wire:
         await self._client.close()
 
 
-def _said(error: openai.APIStatusError) -> str:
+def _seconds(asked: str) -> float:
+    """How long a Retry-After asks to wait: seconds, or a date (RFC 9110, 10.2.3); 0 for anything else."""
+    if asked.replace(".", "", 1).isdigit():
+        return float(asked)
+    try:
+        return max(0.0, parsedate_to_datetime(asked).timestamp() - time.time())
+    except ValueError:
+        return 0.0
+
+
+def _said(error: "openai.APIStatusError") -> str:
     """The server's own words about what went wrong."""
     body = error.body
     return str(body.get("message", body) if isinstance(body, dict) else error.message)[:300]

@@ -9,20 +9,22 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from storage import Lake, UserError
 from storage.ledger import Ledger
 from tasks.engines.endpoint import Client, Refusal, Unaffordable
 from tasks.events import BUDGET_REACHED, tell
 from tasks.judges.base import Match, Question, Verdict, weigh
-from tasks.judges.batches import BatchClient
 from tasks.judges.budget import LedgerMeter
 from tasks.judges.llm import LLM
 from tasks.judges.parsing import parse_criteria, parse_score
 from tasks.judges.prompted import Prompted
 from tasks.judges.replies import Reply, first_is_better, reply_of
 from tasks.judges.templates import fill
+
+if TYPE_CHECKING:
+    from tasks.judges.batches import BatchClient
 
 Item = TypeVar("Item", Match, Question)
 Body = dict[str, Any]
@@ -37,7 +39,7 @@ class LLMJudge:
 
     together = True
 
-    def __init__(self, version: str, by: LLM, ledger: Ledger, meter: LedgerMeter, client: Client[str] | BatchClient) -> None:
+    def __init__(self, version: str, by: LLM, ledger: Ledger, meter: LedgerMeter, client: "Client[str] | BatchClient") -> None:
         self._version = version
         self.name = f"{by} {by.template_name}"
         self._by = by
@@ -120,13 +122,23 @@ class LLMJudge:
         return f"{spent.calls:,} calls, {spent.tokens:,} tokens, ${spent.usd:.4f}"
 
 
+def _client(
+    lake: Lake, version: str, by: LLM, meter: LedgerMeter, ledger: Ledger, say: Callable[[str], None]
+) -> "Client[str] | BatchClient":
+    if not by.batch:
+        return Client(by.endpoint, meter)
+    from tasks.judges.batches import BatchClient  # with the openai package, which takes a second
+
+    return BatchClient(by.endpoint, lake, version, meter, ledger, say)
+
+
 @contextmanager
 def llm_judge(lake: Lake, version: str, by: LLM, say: Callable[[str], None] = lambda sentence: None) -> Iterator[LLMJudge]:
     """The judge for one version of verdicts, whose calls are charged to it."""
     priced = by.priced()
     with Ledger(lake, version) as ledger:
         meter = LedgerMeter(by.endpoint.model, by.budget, priced.price, ledger)
-        client = BatchClient(by.endpoint, lake, version, meter, ledger, say) if by.batch else Client(by.endpoint, meter)
+        client = _client(lake, version, by, meter, ledger, say)
         try:
             yield LLMJudge(version, by, ledger, meter, client)
         finally:

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel
 
@@ -93,6 +92,8 @@ def _resume(folder: Path | None, optimizer: MasterAdamW) -> int:
 def save_backbone(directory: Path, backbone: Backbone, parameters: str) -> None:
     """Write what was trained of the backbone beside the head."""
     if parameters == "lora":
+        from peft import get_peft_model_state_dict
+
         save_file({name: tensor.contiguous() for name, tensor in get_peft_model_state_dict(backbone.model).items()}, directory / _ADAPTER)
     elif parameters == "full":
         decoder = backbone.model.get_decoder()
@@ -105,6 +106,8 @@ def load_backbone(directory: Path, base: Loaded, parameters: str) -> Backbone:
         return Backbone(model=base.model, tokenizer=base.tokenizer)
     model = copy.deepcopy(base.model).float()
     if parameters == "lora":
+        from peft import set_peft_model_state_dict
+
         state = load_file(directory / _ADAPTER)
         rank = next(tensor.shape[0] for name, tensor in state.items() if "lora_A" in name)
         model = trainable(model, "lora", rank, seed=0)

@@ -3,6 +3,7 @@
 Test: pytest tests/tasks/training/test_parameters.py
 """
 
+import sys
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
 from safetensors.torch import save_file
 from torch.utils.checkpoint import checkpoint
 from transformers import PreTrainedModel
@@ -34,6 +34,8 @@ def trainable(model: PreTrainedModel, parameters: Parameters, lora_rank: int, se
         head: Any = model.get_output_embeddings()
         head.requires_grad_(True)
         return model
+    from peft import LoraConfig, get_peft_model  # two seconds, and most processes train no adapter
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)  # peft draws the adapter's first matrices from the global stream
         adapter = LoraConfig(r=lora_rank, lora_alpha=2 * lora_rank, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -46,7 +48,7 @@ def trainable(model: PreTrainedModel, parameters: Parameters, lora_rank: int, se
 def merge(model: PreTrainedModel) -> PreTrainedModel:
     """The model with its adapter added to its weights; without one, as it is."""
     wrapped: Any = model
-    return wrapped.merge_and_unload() if isinstance(wrapped, PeftModel) else model
+    return wrapped.merge_and_unload() if _is_wrapped(model) else model
 
 
 def save_adapter(model: PreTrainedModel, directory: Path, base: str) -> None:
@@ -55,8 +57,10 @@ def save_adapter(model: PreTrainedModel, directory: Path, base: str) -> None:
     base: digest of the model that it was trained on, and is right on top of alone. See `adapter_base`.
     """
     wrapped: Any = model
-    if not isinstance(wrapped, PeftModel):
+    if not _is_wrapped(model):
         return
+    from peft import get_peft_model_state_dict
+
     directory.mkdir()
     (directory / _BASE).write_text(base)
     state = get_peft_model_state_dict(wrapped)
@@ -64,6 +68,11 @@ def save_adapter(model: PreTrainedModel, directory: Path, base: str) -> None:
     config = wrapped.peft_config["default"]
     config.base_model_name_or_path = None  # a path of this machine
     config.save_pretrained(str(directory))
+
+
+def _is_wrapped(model: PreTrainedModel) -> bool:
+    peft = sys.modules.get("peft")  # which has made the wrapper, if there is one
+    return peft is not None and isinstance(model, peft.PeftModel)
 
 
 def adapter_base(model: Path) -> str | None:

@@ -3,6 +3,9 @@
 import asyncio
 import threading
 import time
+from email.utils import formatdate
+
+import pytest
 
 from tasks.engines.limits import Gate, Rate, shared_limits
 from tests.tasks.engines.servers import Behaviour
@@ -95,4 +98,19 @@ def test_a_server_that_asks_to_be_left_alone_is() -> None:
     behaviour, began = Behaviour(misdeeds=["429"], retry_after="1.5"), time.monotonic()
     sample(behaviour, requests(1, samples=1))
     assert time.monotonic() - began > 1.5  # without it, half a second at most
+    assert len(behaviour.answered) == 1
+
+
+def test_a_server_that_names_the_time_to_come_back_is_left_alone_until_then() -> None:
+    until = time.time() + 3  # a date tells whole seconds
+    behaviour = Behaviour(misdeeds=["429"], retry_after=formatdate(until, usegmt=True))
+    sample(behaviour, requests(1, samples=1))
+    assert time.time() > until - 1
+    assert len(behaviour.answered) == 1
+
+
+@pytest.mark.parametrize("asked", ["soon", "-5", "Mon, 99 Foo 2026", "Wed, 21 Oct 2015 07:28:00 GMT"])
+def test_what_says_no_time_to_come_is_no_reason_to_wait(asked: str) -> None:
+    behaviour = Behaviour(misdeeds=["429"], retry_after=asked)
+    sample(behaviour, requests(1, samples=1))
     assert len(behaviour.answered) == 1
