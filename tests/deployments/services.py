@@ -50,11 +50,18 @@ class Services:
         return done.stdout
 
     def api(self, path: str, body: Any = None) -> Any:
-        """What the server's API says; a body is posted."""
+        """What the server's API says; a body is posted. A server whose SQLite is locked says 503, and is asked again, as by Prefect's clients."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/{path}", data, {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return json.load(answer)
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
 
     def start_night(self, deployment: str = "night/rso") -> str:
         """Ask for a night, as the UI's form does. Returns the id of its run."""

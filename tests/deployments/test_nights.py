@@ -20,11 +20,11 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         yield found
 
 
-def steps(run: Services, flow_run: str) -> list[tuple[str, str]]:
-    """Name and state of the steps that a night's iterations have begun, in all its attempts."""
+def steps(run: Services, flow_run: str) -> list[tuple[str, str | None]]:
+    """Name and state of the steps that a night's iterations have begun, in all its attempts; None until the server has noted it down."""
     children = run.api("flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [flow_run]}}})
     body = {"flow_runs": {"id": {"any_": [child["id"] for child in children]}}, "sort": "EXPECTED_START_TIME_ASC"}
-    return [(one["name"], one["state"]["name"]) for one in run.api(STEP, body)] if children else []
+    return [(one["name"], one["state_name"]) for one in run.api(STEP, body)] if children else []
 
 
 def begun(run: Services, flow_run: str, step: str) -> bool:
