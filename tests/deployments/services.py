@@ -10,8 +10,10 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +52,18 @@ class Services:
         return done.stdout
 
     def api(self, path: str, body: Any = None) -> Any:
-        """What the server's API says; a body is posted."""
+        """What the server's API says; a body is posted. A server whose SQLite is locked says 503, and is asked again, as by Prefect's clients."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/{path}", data, {"content-type": "application/json"})
-        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-            return json.load(answer)
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+                    return json.load(answer)
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
 
     def start_night(self, deployment: str = "night/rso") -> str:
         """Ask for a night, as the UI's form does. Returns the id of its run."""
@@ -69,6 +78,24 @@ class Services:
         """The state of a run once its name is one of these."""
         wait(f"{run} is {' or '.join(names)}", lambda: self.state(run)["name"] in names, lambda: str(self.state(run)))
         return self.state(run)
+
+    def tasks(self, run: str) -> list[dict[str, Any]]:
+        """The task runs of a night's iteration, of all its attempts, in the order in which they were begun."""
+        children = self.api("flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}})
+        body = {"flow_runs": {"id": {"any_": [child["id"] for child in children]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        return self.api("task_runs/filter", body) if children else []
+
+    def attempts(self, run: str) -> list[list[tuple[str, str | None]]]:
+        """Name and state of the steps that a night's iteration has begun, attempt by attempt; None: the server has noted none down yet."""
+        found = defaultdict[tuple[str, int], list[tuple[str, str | None]]](list)
+        for one in self.tasks(run):  # an iteration that was set to Crashed is not tried again: the night begins another
+            if not one["name"].startswith("shard "):
+                found[one["flow_run_id"], one["flow_run_run_count"]].append((one["name"], one["state_name"]))
+        return list(found.values())
+
+    def begun(self, run: str, step: str) -> bool:
+        """Whether a night has begun a step, in whichever attempt."""
+        return any(one["name"].startswith(step) for one in self.tasks(run))
 
     def process_of(self, run: str | None = None) -> psutil.Process | None:
         """The process that works on a run (None: on any)."""
@@ -178,3 +205,13 @@ def wait(what: str, happened: Callable[[], Any], instead: Callable[[], str] = la
 def settings(*all_of: Sequence[str]) -> list[str]:
     """As options of a command."""
     return [word for some in all_of for setting in some for word in ("--set", setting)]
+
+
+def check_resumed(attempts: Sequence[Sequence[tuple[str, str | None]]]) -> None:
+    """Each attempt walks the same steps, and has found done what the one before it had done."""
+    assert len(attempts) > 1
+    for earlier, later in pairwise(attempts):
+        assert [name for name, _ in later[: len(earlier)]] == [name for name, _ in earlier]
+        done = [place for place, (_, state) in enumerate(earlier) if state in ("Completed", "Cached")]
+        assert done, "nothing had been done"
+        assert [later[place][1] for place in done] == ["Cached"] * len(done), (earlier, later)

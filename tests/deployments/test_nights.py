@@ -6,11 +6,10 @@ import pytest
 
 from storage import Lake
 from storage.promotions import decided_by
-from tests.deployments.services import SMALL, Services, services, settings, wait, webhook
+from tests.deployments.services import SMALL, Services, check_resumed, services, settings, wait, webhook
 
 pytestmark = [pytest.mark.nights, pytest.mark.timeout(0)]
 KEYS = {name: f"planted-{name.lower()}" for name in ("OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD")}
-STEP = "task_runs/filter"
 
 
 @pytest.fixture(scope="module")
@@ -18,17 +17,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
     with services(tmp_path_factory.mktemp("nights"), KEYS) as found:
         found.dapflow("deploy", "--toy", "--dead-after", "60", *settings(SMALL))
         yield found
-
-
-def steps(run: Services, flow_run: str) -> list[tuple[str, str]]:
-    """Name and state of the steps that a night's iterations have begun, in all its attempts."""
-    children = run.api("flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [flow_run]}}})
-    body = {"flow_runs": {"id": {"any_": [child["id"] for child in children]}}, "sort": "EXPECTED_START_TIME_ASC"}
-    return [(one["name"], one["state"]["name"]) for one in run.api(STEP, body)] if children else []
-
-
-def begun(run: Services, flow_run: str, step: str) -> bool:
-    return any(name.startswith(step) for name, _ in steps(run, flow_run))
 
 
 def test_deploying_again_changes_nothing_and_tells_people_what_happens(run: Services) -> None:
@@ -61,24 +49,21 @@ def test_deploying_again_changes_nothing_and_tells_people_what_happens(run: Serv
 @pytest.mark.parametrize("step", ["sample", "train with", "evaluate"])
 def test_a_night_whose_process_was_killed_is_resumed_from_the_lake(run: Services, step: str) -> None:
     night = run.start_night()
-    wait(f"{step} begins", lambda: begun(run, night, step), lambda: str(steps(run, night)))
+    wait(f"{step} begins", lambda: run.begun(night, step), lambda: str(run.state(night)))
     process = run.process_of(night)
     assert process is not None
     process.kill()
     run.wait_for(night, "Crashed")  # the worker has seen it
-    before = steps(run, night)
     assert "is scheduled again" in run.dapflow("resume", night)
     run.wait_for(night, "GateClosed", "Promoted")
-    again = steps(run, night)[len(before) :]
-    done = [name for name, state in before if state in ("Completed", "Cached")]
-    assert [state for name, state in again if name in done] == ["Cached"] * len([name for name, _ in again if name in done])
+    check_resumed(run.attempts(night))
     with Lake(run.lake, read_only=True) as lake:
         assert decided_by(lake, night) is not None
 
 
 def test_a_night_whose_worker_died_with_it_is_found_and_its_slot_is_free_again(run: Services) -> None:
     night = run.start_night()
-    wait("it samples", lambda: begun(run, night, "sample"))
+    wait("it samples", lambda: run.begun(night, "sample"))
     run.kill("worker")
     process = run.process_of(night)
     assert process is not None  # it outlives its worker
@@ -94,7 +79,7 @@ def test_a_night_whose_worker_died_with_it_is_found_and_its_slot_is_free_again(r
 
 def test_without_anybody_doing_anything_a_dead_run_is_crashed_for_want_of_a_heartbeat(run: Services) -> None:
     night = run.start_night()
-    wait("it samples", lambda: begun(run, night, "sample"))
+    wait("it samples", lambda: run.begun(night, "sample"))
     run.kill("worker")
     process = run.process_of(night)
     assert process is not None
@@ -106,7 +91,7 @@ def test_without_anybody_doing_anything_a_dead_run_is_crashed_for_want_of_a_hear
 
 def test_a_server_that_was_killed_comes_back_and_the_next_night_goes_on(run: Services) -> None:
     night = run.start_night()
-    wait("it samples", lambda: begun(run, night, "sample"))
+    wait("it samples", lambda: run.begun(night, "sample"))
     run.kill("server")
     run.start_server()
     wait("the process ends", lambda: run.process_of(night) is None)

@@ -7,8 +7,7 @@ import pytest
 
 from storage import Lake
 from storage.promotions import decided_by
-from tests.deployments.services import SMALL, Services, services, settings, wait
-from tests.deployments.test_nights import steps
+from tests.deployments.services import SMALL, Services, check_resumed, services, settings, wait
 from tests.tasks.judges.person import free_port, person
 
 pytestmark = [pytest.mark.nights, pytest.mark.timeout(0)]
@@ -25,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
 def test_a_suspended_run_gives_its_machine_back_and_goes_on_when_a_person_has_labelled(run: Services) -> None:
     night = run.start_night("night/sft-sample-rank")
     suspended(run, night, times=1)
-    before, port = steps(run, night), free_port()
+    port = free_port()
     with Lake(run.lake, read_only=True) as lake:
         assert lake.rows("SELECT state FROM runs") == [{"state": "stopped"}]  # it has not failed
     with person(port, most=2) as first:  # whose sitting is cut off after two labels
@@ -47,11 +46,10 @@ def test_a_suspended_run_gives_its_machine_back_and_goes_on_when_a_person_has_la
         assert {row["key"] for row in lake.rows("SELECT key FROM questions")} == set(keys)
         assert decided_by(lake, night) is not None
         assert lake.rows("SELECT state FROM runs") == [{"state": "done"}]
-    done = {name for name, state in before if state in ("Completed", "Cached")}
-    assert any(name.startswith("sample") for name in done)
-    states = steps(run, night)
-    for name in done:  # in the first attempt, and in the two that followed found done
-        assert [state for other, state in states if other == name][:3] == ["Completed", "Cached", "Cached"]
+    attempts = run.attempts(night)
+    assert len(attempts) == 3
+    check_resumed(attempts)
+    assert any(name.startswith("sample") for name, state in attempts[0] if state == "Completed")
 
 
 def suspended(run: Services, night: str, times: int) -> None:
