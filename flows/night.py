@@ -1,6 +1,7 @@
 """`night`: the promoted policy and the next slice of prompts -> a new policy, promoted if the gate lets it pass. What the schedules start.
 
 night(recipe="rso", lake="./lake")
+A night whose prompts teach nothing (no pair is left after judging) keeps the policy, says so, and leaves the next prompts to the next night.
 A night that was killed has decided nothing, so the next one, or a retry, takes the same policy and the same prompts and goes on from
 what the lake holds. Test: pytest tests/flows/test_policies.py; with a real server and worker: make test-nights
 """
@@ -24,6 +25,7 @@ from flows.recipes import RECIPES
 from flows.report.publish import publish_report
 from flows.zombies import bury
 from storage import DatasetRef, Lake, ModelRef
+from storage.errors import NothingToLearnError
 from storage.promotions import Decision, Line, decide, decided_by, line_of
 from storage.runs import record_run
 from tasks.events import GATE_CLOSED, tell
@@ -58,7 +60,10 @@ def night(recipe: RecipeName = _FIRST, settings: tuple[str, ...] = (), toy: bool
             digest = resolve(wanted.policy).digest
             initial, line = register_model(wanted.policy, digest), line_of(opened, digest)
             policy = initial if line.policy is None else ModelRef("models", line.policy, 1)
-            done = iterate(wanted, line.slice, policy, initial, [{"pairs": pairs} for pairs in earlier_pairs(opened, policy)])
+            try:
+                done = iterate(wanted, line.slice, policy, initial, [{"pairs": pairs} for pairs in earlier_pairs(opened, policy)])
+            except NothingToLearnError as error:
+                return _ended(pass_over(opened, line, wanted, str(error)))
             record.made(line.slice, done.policy, done.parts["metrics"])
             decided = gate(wanted, line, done.policy, done.parts["metrics"])
             publish_report(done.policy, done.parts["metrics"])
@@ -88,6 +93,13 @@ def gate(recipe: Recipe, line: Line, candidate: ModelRef, metrics: DatasetRef) -
     return row
 
 
+def pass_over(lake: Lake, line: Line, recipe: Recipe, reason: str) -> dict[str, Any]:
+    """Keep the policy and go on to the next prompts, where these have taught nothing: they would not tomorrow either. Returns the row."""
+    row = decide(lake, line, Decision(action="keep", candidate="", reason=reason, recipe=recipe.name, run=str(flow_run.id)))
+    tell(GATE_CLOSED, row["policy"] or line.name, in_words(row))
+    return row
+
+
 def earlier_pairs(lake: Lake, policy: ModelRef) -> list[DatasetRef]:
     """The pairs that a policy has learned from, for a recipe that trains on all so far."""
     parents = lake.catalogue().parents.get(policy.version, {})
@@ -101,9 +113,14 @@ def _place(edge: tuple[str, str]) -> int:
 
 
 def _ended(row: dict[str, Any]) -> State[dict[str, Any]]:
-    promoted = row["action"] == "promote"
-    sentence = f"models@{row['candidate']} {'is promoted' if promoted else 'is not promoted'}: {row['reason']}"
-    return Completed(name="Promoted" if promoted else "GateClosed", message=sentence, data=row)
+    return Completed(name="Promoted" if row["action"] == "promote" else "GateClosed", message=in_words(row), data=row)
+
+
+def in_words(row: dict[str, Any]) -> str:
+    """What a night has come to, in a sentence."""
+    if not row["candidate"]:
+        return f"No policy was made: {row['reason']}"
+    return f"models@{row['candidate']} {'is promoted' if row['action'] == 'promote' else 'is not promoted'}: {row['reason']}"
 
 
 def _card(row: dict[str, Any], checks: list[Check]) -> str:

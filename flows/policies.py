@@ -34,7 +34,7 @@ def policies(*, lake: Lake = "lake", as_json: Json = False) -> None:
             own = [row for row in rows if row["line"] == line]
             Console().print(_table(line, own))
             for row in own:
-                said = f"{row['candidate'][:8] or 'the first'} {row['action']}: {row['reason']}"
+                said = f"{_candidate(row)} {row['action']}: {row['reason']}"
                 Console().print(Text(said, style="dim" if row["action"] == "keep" else ""))
 
 
@@ -98,9 +98,12 @@ def _table(line: str, rows: list[dict[str, Any]]) -> Table:
     for row in rows:
         mark = "*" if row is _head(rows) else ""
         figures = [_figure(row["figures"].get(name)) if row["figures"] else "" for name in shown]
-        candidate = row["candidate"][:8] or "the first"
-        table.add_row(mark, f"{row['decided_at']:%Y-%m-%d %H:%M}", row["recipe"] or "", candidate, *figures)
+        table.add_row(mark, f"{row['decided_at']:%Y-%m-%d %H:%M}", row["recipe"] or "", _candidate(row), *figures)
     return table
+
+
+def _candidate(row: dict[str, Any]) -> str:
+    return row["candidate"][:8] or ("none" if row["action"] == "keep" else "the first")
 
 
 def _head(rows: list[dict[str, Any]]) -> dict[str, Any] | None:

@@ -98,7 +98,7 @@ def _find(client: Any, name: str | None) -> Any:
 def _again(parameters: dict[str, Any]) -> None:
     from flows.align import align
     from flows.console import ConsoleReporter, print_summary
-    from flows.night import night
+    from flows.night import in_words, night
     from tasks.progress import report_to
 
     reporter = ConsoleReporter(Console())
@@ -106,8 +106,7 @@ def _again(parameters: dict[str, Any]) -> None:
         if "iterations" in parameters:
             result: Any = align(**parameters)
         else:
-            row = night(**parameters)
-            print(f"{row['action']} models@{row['candidate']}: {row['reason']}")
+            print(in_words(night(**parameters)))
             return
     print_summary(Console(), result, reporter.records)
 

@@ -15,6 +15,10 @@ class UserError(ValueError):
     """Something the user can put right. The message is one sentence that says what is wrong and what to do."""
 
 
+class NothingToLearnError(UserError):
+    """Judging left nothing of what an iteration has sampled that could be trained on. The same again ends the same; other prompts need not."""
+
+
 class LakeError(UserError):
     """The lake cannot do what was asked: not writable, full, damaged, or made by a newer version."""
 

@@ -36,7 +36,7 @@ class Decision:
     """What is to be written down about a candidate. See storage/schema.py."""
 
     action: Action
-    candidate: str  # empty to roll back to the model that the line began with
+    candidate: str  # empty to roll back to the model that the line began with, or to keep the policy because none was made
     reason: str
     recipe: str | None = None
     run: str | None = None

@@ -242,7 +242,7 @@ CREATE TABLE promotions (
     line VARCHAR,                -- digest of the model that the line began with
     action VARCHAR,              -- 'promote' or 'keep' as the gate decided, or 'promote by hand', 'roll back'
     policy VARCHAR,              -- model version that the line has from here on; of 'keep' the one before
-    candidate VARCHAR,           -- model version that was put to the gate, or chosen by hand
+    candidate VARCHAR,           -- model version that was put to the gate, or chosen by hand; of 'keep' empty where none was made
     previous VARCHAR,            -- model version before; null where it was the model that the line began with
     slice BIGINT,                -- iteration whose prompts it took; null by hand
     recipe VARCHAR,

@@ -8,7 +8,8 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from storage import DatasetRef, Lake, ModelRef, UserError
+from storage import DatasetRef, Lake, ModelRef
+from storage.errors import NothingToLearnError
 from tasks.chat import render
 from tasks.models import Loaded, end_ids
 from tasks.step import Out, step
@@ -41,7 +42,7 @@ def train_on_answers(
     least = loss.registered.answers
     lists = [[row] for row in rows] if least == 1 else lists_of(rows, prompts, least)
     if not lists:
-        raise UserError(
+        raise NothingToLearnError(
             "No answer is left to train on: none was accepted, or no prompt has enough of them for this loss (`dapflow show acceptances`)."
         )
     sampled = completions_by_id(out.lake, [row["completion_id"] for row in rows])

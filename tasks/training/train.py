@@ -14,7 +14,8 @@ from typing import Any
 
 import torch
 
-from storage import DatasetRef, Lake, ModelRef, UserError
+from storage import DatasetRef, Lake, ModelRef
+from storage.errors import NothingToLearnError
 from storage.logps import KeptLogps
 from tasks.chat import render
 from tasks.models import Loaded, end_ids, files_digest, release
@@ -54,7 +55,9 @@ def train(
         return
     rows = [row for ref in pairs for row in out.lake.rows_of(ref) if row["dropped"] is None]
     if not rows:
-        raise UserError("No pair is left to train on: every one was a tie, identical, truncated or not judged (`dapflow run` lists why).")
+        raise NothingToLearnError(
+            "No pair is left to train on: every one was a tie, identical, truncated or not judged (`dapflow run` lists why)."
+        )
     sampled = sampled_of(out.lake, rows)
     learn(
         out,

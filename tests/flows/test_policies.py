@@ -35,6 +35,22 @@ def test_promote_and_roll_back(tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 
 @pytest.mark.usefixtures("prefect_server")
+def test_a_night_whose_prompts_teach_nothing_keeps_the_policy_and_leaves_the_next_prompts_to_the_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    where = str(tmp_path / "lake")
+    taught = [
+        night(RecipeName("sft-sample-rank"), (*QUICK, *OPEN, *judge), True, where) for judge in (("judge=keywords:nowhere-to-be-read",), ())
+    ]
+    assert (taught[0]["action"], taught[0]["policy"], taught[0]["candidate"], taught[0]["slice"]) == ("keep", None, "", 1)
+    assert taught[0]["reason"].startswith("No pair is left to train on: every one was a tie")
+    assert (taught[1]["action"], taught[1]["previous"], taught[1]["slice"]) == ("promote", None, 2)
+    with Lake(where, read_only=True) as lake:
+        assert lake.rows("SELECT state FROM runs") == [{"state": "done"}] * 2
+    assert "none keep: No pair is left" in dapflow("policies", "--lake", where, capsys=capsys)[1]
+
+
+@pytest.mark.usefixtures("prefect_server")
 def test_each_night_starts_from_the_promoted_policy_and_takes_the_next_prompts(tmp_path: Path) -> None:
     where = str(tmp_path / "lake")
     closed, passed, on_top = (
