@@ -1,8 +1,9 @@
 """What the lake no longer needs: found first, removed when asked.
 
 Kept are the policies of the newest runs of each recipe, the promoted ones, what was named, what was made since the newest finished run
-began, and imported data; all with whatever they were made from and measured by. Nothing is removed while a run is going on. The record
-of a removed version, its parameters and its edges stay.
+began, and imported data; all with whatever they were made from and measured by. Figures that compare one of these with a model that
+is not kept go with that model. Nothing is removed while a run is going on. The record of a removed version, its parameters and its
+edges stay.
 """
 
 import shutil
@@ -96,10 +97,13 @@ def _kept(lake: Lake, runs: int, keep: Iterable[str], since: datetime | None) ->
         for one in catalogue.versions.values()
         if one.step == IMPORTED or one.state == "open" or (since and one.completed_at and one.completed_at >= since)
     }
+    needed = front | {one for root in front for one in catalogue.ancestors(root)}
+    dropped = {one.version for one in catalogue.versions.values() if one.kind == "models"} - needed
     while front:
         above = front | {one for root in front for one in catalogue.ancestors(root)}
         kept |= above
-        front = {child for one in above for child in catalogue.children.get(one, ()) if _kind(catalogue, child) == "metrics"} - kept
+        measured = {child for one in above for child in catalogue.children.get(one, ()) if _kind(catalogue, child) == "metrics"} - kept
+        front = {one for one in measured if dropped.isdisjoint(catalogue.ancestors(one))}
     return kept
 
 

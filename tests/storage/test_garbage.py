@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from filelock import FileLock
 
@@ -16,7 +17,7 @@ from storage.lineage import trace
 from storage.runs import record_run
 from storage.versions import forget, open_version
 from tasks.preferences import import_preferences
-from tests.storage.lakes import Made, initial_policy, iteration, named, numbered
+from tests.storage.lakes import Made, ids, initial_policy, iteration, named, numbered, write
 
 
 def run(lake: Lake, name: str, made: Made) -> None:
@@ -62,6 +63,15 @@ def test_what_kept_policies_came_from_stays_and_the_rest_goes(lake: Lake, nights
     assert find_garbage(lake, runs=1) == []
     again = iteration(lake, 1, nights[0]["trained"])  # and it can be made again under its name
     assert lake.rows_of(again["pairs"]) != [] and lake.find(again["trained"].version)
+
+
+def test_what_compares_a_kept_model_with_another_does_not_keep_the_other(lake: Lake, nights: list[Made]) -> None:
+    initial, worse = nights[0]["policy"], nights[1]["trained"]
+    rows = pa.table({"id": ids(named("against"), 1), "subject": [worse.version], "name": ["win_rate"], "value": [0.4]})
+    against = write(lake, "metrics", named("against"), "evaluate_against", rows, {"policy": worse, "initial": initial})
+    run(lake, "a night on the first one's policy", iteration(lake, 3, nights[0]["trained"]))
+    found = {one.info.version for one in find_garbage(lake, runs=1)}
+    assert found == versions(nights[1]) | versions(nights[2]) | {against.version}
 
 
 def test_open_versions_of_dead_writers_go_and_those_of_living_ones_stay(lake: Lake) -> None:
