@@ -2,13 +2,16 @@
 
 /reports/<policy>/index.html   the report of an iteration, and the lineage pages beside it
 /lineage/<version>             the newest lineage page of a dataset version, whatever policy it led to
-Pages are written when an iteration ends. Where the server asks for a password, the pages do too.
+Pages are written when an iteration ends. Where the server asks for a password, the pages do too. What a locked database refuses is asked
+again here: of a browser's requests nobody else does.
 """
 
 import argparse
+import asyncio
 import base64
 import hmac
 import os
+import random
 from pathlib import Path
 
 import uvicorn
@@ -17,7 +20,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 REPORTS, LINEAGE = "/reports", "/lineage"
 _NOT_YET = "There is no page of {version} yet: it is written when the iteration ends, on the machine that ran it. Until then: dapflow lineage {version}\n"
@@ -37,6 +40,49 @@ class Guarded:
         else:
             asked = PlainTextResponse("A password is wanted.", 401, {"WWW-Authenticate": 'Basic realm="dapflow", charset="UTF-8"'})
             await asked(scope, receive, send)
+
+
+class Patient:
+    """An application whose 503 is repeated instead of passed on, after 0.1 to 0.5 seconds and up to `tries` times.
+
+    Prefect says 503 when another transaction has written between a request's reading and its writing (SQLite, which then does not wait). Its
+    own clients ask again; its UI loses what a person has filled in.
+    """
+
+    def __init__(self, app: ASGIApp, tries: int = 60) -> None:
+        self._app, self._tries = app, tries
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        asked = [await receive()]
+        while asked[-1].get("more_body"):
+            asked.append(await receive())
+        for left in reversed(range(self._tries)):
+            if await self._answered(scope, asked, receive, send, last=left == 0):
+                break
+            await asyncio.sleep(random.uniform(0.1, 0.5))
+
+    async def _answered(self, scope: Scope, asked: list[Message], receive: Receive, send: Send, last: bool) -> bool:
+        """Whether one more try was answered, and the answer sent; the last one's is, whatever it says."""
+        messages, refused = iter(asked), False
+
+        async def repeat() -> Message:
+            return next(messages, None) or await receive()
+
+        async def answer(message: Message) -> None:
+            nonlocal refused
+            refused = refused or (message["type"] == "http.response.start" and message["status"] == 503 and not last)
+            if not refused:
+                await send(message)
+
+        try:
+            await self._app(dict(scope), repeat, answer)
+        except Exception:  # Starlette raises it anew once it has answered
+            if not refused:
+                raise
+        return not refused
 
 
 def pages(reports: Path, password: str | None) -> list[Mount]:
@@ -67,7 +113,7 @@ def main() -> None:
     app = create_app(final=True)
     app.router.routes[:0] = pages(arguments.reports, os.environ.get("PREFECT_SERVER_API_AUTH_STRING"))
     level = os.environ.get("PREFECT_SERVER_LOGGING_LEVEL", "WARNING").lower()
-    uvicorn.run(app, host=arguments.host, port=arguments.port, log_level=level)
+    uvicorn.run(Patient(app), host=arguments.host, port=arguments.port, log_level=level)
 
 
 if __name__ == "__main__":

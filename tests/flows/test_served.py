@@ -1,14 +1,21 @@
-"""The lake's pages on the Prefect server: reports, the newest lineage page of a version, and nothing else; behind the server's password."""
+"""The lake's pages on the Prefect server: reports, the newest lineage page of a version, and nothing else; behind the server's password.
+
+And what a locked database refuses is asked again, body and all, until it is answered.
+"""
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
 
-from flows.served import pages
+from flows.served import Patient, pages
 
 
 def write(file: Path, text: str, age: float) -> None:
@@ -54,3 +61,48 @@ def test_where_the_server_asks_for_a_password_the_pages_do(auth: tuple[str, str]
     for found in answers(tmp_path, ["/reports/aa/lineage/c0ffee.html", "/lineage/c0ffee"], "ada:lovelace", auth):
         assert found.status_code == status
         assert ("the page" in found.text) == (status == 200)
+
+
+@pytest.mark.parametrize(("locked", "status", "calls"), [(0, 200, 1), (2, 200, 3), (9, 503, 4)])
+def test_what_a_locked_database_refuses_is_asked_again_whole(locked: int, status: int, calls: int) -> None:
+    seen: list[bytes] = []
+
+    async def create(request: Request) -> Response:
+        seen.append(await request.body())
+        if len(seen) <= locked:
+            raise RuntimeError("database is locked")
+        return PlainTextResponse("created")
+
+    async def refuse(request: Request, error: Exception) -> Response:
+        return PlainTextResponse(str(error), 503)
+
+    async def ask() -> httpx.Response:
+        async def parts() -> AsyncIterator[bytes]:
+            yield b"a long "
+            yield b"form"
+
+        app = Patient(Starlette(routes=[Route("/runs", create, methods=["POST"])], exception_handlers={Exception: refuse}), tries=4)
+        transport = httpx.ASGITransport(app=app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return await client.post("/runs", content=parts())
+
+    answer = asyncio.run(ask())
+    assert (answer.status_code, answer.text) == (status, "created" if status == 200 else "database is locked")
+    assert seen == [b"a long form"] * calls
+
+
+def test_other_failures_are_passed_on_as_they_are() -> None:
+    calls: list[str] = []
+
+    async def fail(request: Request) -> Response:
+        calls.append(request.url.path)
+        raise ValueError("another fault")
+
+    async def ask() -> httpx.Response:
+        transport = httpx.ASGITransport(app=Patient(Starlette(routes=[Route("/", fail)])))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+            return await client.get("/")
+
+    with pytest.raises(ValueError, match="another fault"):
+        asyncio.run(ask())
+    assert calls == ["/"]
