@@ -10,7 +10,7 @@ import gzip
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -66,6 +66,8 @@ def read_comparisons(path: Path, names: Names) -> Comparisons:
     """All rows of the file. Raises UserError for what cannot be read, is not there, or cannot be."""
     if not path.is_file():
         raise UserError(f"There is no file {path}: give {_FORMS}.")
+    if twice := [name for name, times in Counter(names.needed()).items() if times > 1]:
+        raise UserError(f"Two of the options name the column {twice[0]}: each is another one.")
     rows, left_out = list[Comparison](), Counter[str]()
     for number, fields in enumerate(_records(path, names), start=1):
         read = _comparison(fields, names, f"{path.name}, row {number}")
@@ -175,7 +177,8 @@ def _json(text: IO[str], file: str, names: Names) -> Iterator[Mapping[str, Any]]
         rows.append(row)
     if rows:
         _require(columns, file, names)
-    yield from rows
+    several = {_GENERATOR: None} if names.generator is None and _GENERATOR in columns else {}
+    yield from ({**several, **row} for row in rows)  # where some rows name their system, one that does not lacks it
 
 
 def _array(content: str, file: str) -> list[Any]:
@@ -206,7 +209,9 @@ def _parquet(path: Path, names: Names) -> Iterator[Mapping[str, Any]]:
         raise UserError(f"{path} is not a readable Parquet file: {str(error).splitlines()[0]}") from error
 
 
-def _require(there: Iterable[str], file: str, names: Names) -> None:
+def _require(there: Collection[str], file: str, names: Names) -> None:
+    if twice := [name for name, times in Counter(there).items() if times > 1 and name in (*names.needed(), _GENERATOR)]:
+        raise UserError(f"{file} has the column {twice[0]} more than once: which one counts?")
     missing = [name for name in names.needed() if name not in there]
     if missing:
         [options] = [[f"--{option} NAME" for option, name in vars(names).items() if name in missing]]

@@ -12,6 +12,7 @@ from scipy.special import stdtrit
 Floats = NDArray[np.float64]
 _Z = 1.959963984540054  # two-sided 95 %
 _CELLS = 2**22  # of one block of resamples: 32 MB
+_FEW = 8  # prompts; of fewer, samples of samples cannot tell how far out the truth may be
 
 
 def wilson(successes: float, trials: int) -> tuple[float, float]:
@@ -40,6 +41,7 @@ def percentile_interval(estimates: ArrayLike, prompts: int, influence: ArrayLike
     (the expanded percentile interval: Hesterberg, American Statistician 69, 2015). Of a skewed mean one end is too far in: BCa moves
     both (Efron and Tibshirani, An Introduction to the Bootstrap, chapter 14), by the skew of the prompts' `influence` on the estimate.
     `cell`: how far apart the estimates can be; each is spread over its cell, or the ends would jump from one to the next.
+    Of two or three prompts no sample lies outside what they have: fewer than eight have Student's t where it is wider.
     """
     assert prompts > 1, "one prompt says nothing about others"
     values = np.sort(np.round(np.asarray(estimates, dtype=np.float64), 9))
@@ -51,6 +53,8 @@ def percentile_interval(estimates: ArrayLike, prompts: int, influence: ArrayLike
     out = math.sqrt(prompts / (prompts - 1)) * float(stdtrit(prompts - 1, 0.975))
     places = [NormalDist().cdf(skew + (skew + z) / (1 - skew * (skew + z))) for z in (-out, out)]
     low, high = np.quantile(values, places)
+    if prompts < _FEW:
+        low, high = min(low, values.mean() - out * values.std()), max(high, values.mean() + out * values.std())
     return float(low), float(high)
 
 
@@ -77,9 +81,21 @@ def bootstrap_mean(values: Sequence[float], seed: int, count: int = 2000) -> tup
 
 
 def bootstrap_share(values: Sequence[float], seed: int, count: int = 2000) -> tuple[float, float, float]:
-    """The same for values between 0 and 1, such as wins. All won, or all lost: the bootstrap sees no spread, so Wilson's interval."""
+    """The same for values between 0 and 1, such as wins (`share_interval`)."""
     mean, low, high = bootstrap_mean(values, seed, count)
-    return (mean, *wilson(sum(values), len(values))) if mean in (0.0, 1.0) else (mean, max(low, 0.0), min(high, 1.0))
+    return mean, *share_interval(mean, low, high, len(values))
+
+
+def share_interval(mean: float, low: float, high: float, prompts: int) -> tuple[float, float]:
+    """The bootstrap's interval of a mean of values from 0 to 1, within them. Where all are 0 or all are 1 it is Wilson's, and of fewer than
+    eight prompts it is no narrower than Wilson's: such values spread as far as wins and losses at most.
+    """
+    if mean in (0.0, 1.0):
+        return wilson(mean * prompts, prompts)
+    if prompts < _FEW:
+        least, most = wilson(mean * prompts, prompts)
+        low, high = min(low, least), max(high, most)
+    return max(low, 0.0), min(high, 1.0)
 
 
 def bootstrap_grid(values: ArrayLike, seed: int, count: int = 2000) -> tuple[float, float, float]:

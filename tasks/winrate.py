@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from tasks.comparisons import Comparison, Comparisons
 from tasks.length_control import FOLDS, Ints, Model, Rows, fit
-from tasks.statistics import Floats, cell_of, half_width, percentile_interval, prompts_for, resamples, wilson
+from tasks.statistics import Floats, cell_of, half_width, percentile_interval, prompts_for, resamples, share_interval
 
 SAMPLES = 1000
 _ONE_SIDED = 0.95  # of the answers longer than the baseline's, or shorter: few show what equal lengths would do
@@ -81,11 +81,11 @@ def win_rates(
             notes = [*_notes(mine, same_answer[number], prompts), *([reason] if reason else _one_sided(mine))]
             systems[name] = _result(_raw(mine, counts), controlled, mine, same_answer[number], notes)
             advance(number + 1)
-    widest = max((one.win_rate_high - one.win_rate_low) / 2 for one in systems.values())
+    widest, own = max(((one.win_rate_high - one.win_rate_low) / 2, one.prompts) for one in systems.values())
     notes = _left_out(found) + [f"{name}: {note}" if len(names) > 1 else note for name, one in systems.items() for note in one.notes]
     if len(names) == 1 and model is not None:
         notes.append(_ALONE)
-    return Result(n=len(rows.prompt), prompts=prompts, half_width=widest, advice=advice(prompts, widest), notes=notes, systems=systems)
+    return Result(n=len(rows.prompt), prompts=prompts, half_width=widest, advice=advice(own, widest), notes=notes, systems=systems)
 
 
 def _columns(found: Sequence[Comparison]) -> tuple[list[str], Rows, list[float]]:
@@ -130,20 +130,19 @@ def _raw(rows: Rows, counts: list[Floats]) -> tuple[float, float, float]:
     mean, own = float(rows.preference.mean()), len(np.unique(rows.prompt))
     if own == 1:
         return mean, 0.0, 1.0
-    if mean in (0.0, 1.0):  # the bootstrap sees no spread
-        return mean, *wilson(mean * own, own)
     wins, judged = np.bincount(rows.prompt, rows.preference, len(counts[0][0])), np.bincount(rows.prompt, minlength=len(counts[0][0]))
     drawn = np.concatenate([np.stack([block @ wins, block @ judged]) for block in counts], axis=1)
     there = drawn[1] > 0
     cell = cell_of(rows.preference) / len(rows.prompt)
     low, high = percentile_interval(drawn[0][there] / drawn[1][there], own, wins - mean * judged, cell)
-    return mean, max(low, 0.0), min(high, 1.0)
+    return mean, *share_interval(mean, low, high, own)
 
 
 def _controlled(model: Model, rows: Rows, place: int, counts: list[Floats], seed: int) -> tuple[float, float, float]:
     mine = Rows(prompt=rows.prompt, system=np.full_like(rows.system, place), delta=rows.delta, preference=rows.preference)
     drawn = [model.resampled(mine, block, [seed, place, number]) for number, block in enumerate(counts)]
-    return model.win_rate(mine), *percentile_interval(np.concatenate(drawn), len(np.unique(rows.prompt)))
+    rate, own = model.win_rate(mine), len(np.unique(rows.prompt))
+    return rate, *share_interval(rate, *percentile_interval(np.concatenate(drawn), own), own)
 
 
 def _result(

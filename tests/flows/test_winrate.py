@@ -128,6 +128,7 @@ def test_a_single_row_has_no_length_controlled_rate_and_says_why(said: Any, tmp_
         ("instruction,output,baseline,preference\na,b,c,-1\n", "row 1: `preference` is -1"),
         ("instruction,output,baseline,preference\na,b,c,inf\n", "`preference` is inf"),
         ("instruction,output,baseline,preference\na,b,c,better\n", "must be a number from 0 to 1, not 'better'"),
+        ("instruction,output,baseline,preference,preference\na,b,c,0.2,0.9\n", "has the column preference more than once"),
         ('instruction,output,baseline,preference\na,"b\x00",c,1\n', None),
     ],
 )
@@ -163,6 +164,18 @@ def test_what_is_wrong_with_a_file_is_said_in_a_sentence(
         (tmp_path / name).write_bytes(content)
     assert sentence in said(tmp_path / name, code=2)
     said(tmp_path, code=2)  # a directory
+
+
+def test_two_options_may_not_name_one_column(said: Any, tmp_path: Path) -> None:
+    path = written(tmp_path / "rows.csv", judged(10))
+    assert "Two of the options name the column output" in said(path, "--baseline", "output", code=2)
+
+
+@pytest.mark.parametrize("form", ["parquet", "jsonl"])
+def test_a_row_that_does_not_say_its_system_is_left_out_where_others_do(said: Any, tmp_path: Path, form: str) -> None:
+    rows = [*judged(30, generator="a"), *({key: value for key, value in row.items() if key != "generator"} for row in judged(4))]
+    found = json.loads(said(written(tmp_path / f"rows.{form}", rows), "--json"))
+    assert (found["n"], list(found["systems"]), found["notes"][0]) == (30, ["a"], "4 rows have no `generator`: left out.")
 
 
 def test_a_generator_that_is_asked_for_must_be_there(said: Any, tmp_path: Path) -> None:

@@ -140,6 +140,18 @@ def test_one_odd_system_does_not_spoil_the_others() -> None:
     assert "few: judged on 3 of the 120 prompts." in found.notes
 
 
+def test_advice_is_about_the_prompts_of_the_system_that_is_least_sure() -> None:
+    few = [replace(row, system="few", instruction=f"of few {n}") for n, row in enumerate(judged(10))]
+    found = rates(judged(400), few)
+    assert found.half_width == pytest.approx((found.systems["few"].win_rate_high - found.systems["few"].win_rate_low) / 2)
+    assert found.advice.startswith("10 prompts give ±")
+
+
+def test_two_prompts_that_agree_are_not_a_result() -> None:
+    rows = [replace(row, preference=preference) for row, preference in zip(judged(2), (0.89, 0.96), strict=True)]
+    assert figures(rates(rows))[1] < 50  # the bootstrap alone says 89 to 96
+
+
 @pytest.mark.parametrize("prompts", [5, 6, 10])
 @pytest.mark.parametrize("losses", [1, 4])
 def test_few_and_nearly_one_sided_rows_give_numbers_within_bounds(prompts: int, losses: int) -> None:
