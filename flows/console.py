@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from flows import interrupt
-from flows.figures import lines_of, warnings_of
+from flows.figures import lines_of, steps_old, warnings_of
 from tasks.progress import StepRecord
 
 
@@ -117,7 +117,7 @@ def _outcome(number: int, one: dict[str, Any]) -> Panel:
         _fact("accepted candidates", "none, pairs as they came" if one["acceptance_rate"] is None else f"{one['acceptance_rate']:.1%}"),
         _fact("answers trained on", one["answers"]) if one["answers"] else _fact("pairs trained on", one["pairs"]),
         _fact("left out", dropped),
-        _fact("oldest sample", "not the policy's own" if one["max_lag"] is None else f"{one['max_lag']} optimiser steps old"),
+        _fact("oldest sample", "not the policy's own" if one["max_lag"] is None else steps_old(one["max_lag"])),
         _fact("new policy", f"models@{one['policy']}"),
         "(in brackets: 95 % intervals)",
     ]

@@ -113,6 +113,11 @@ def value_of(row: Row, key: str = "value") -> str:
     return f"{value:,.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.3g}"
 
 
+def steps_old(steps: float) -> str:
+    """The age of a sample."""
+    return f"{steps:.0f} optimiser step{'' if steps == 1 else 's'} old"
+
+
 def interval_of(row: Row) -> str:
     """Its 95 % interval in brackets, after a space; empty where it has none."""
     return "" if row["low"] is None or row["high"] is None else f" [{value_of(row, 'low')}, {value_of(row, 'high')}]"

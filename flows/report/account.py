@@ -4,33 +4,52 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+from flows.figures import steps_old
 from flows.report.find import Found, own_versions
 from flows.report.making import made_of
+from flows.report.outcome import known_from_training
 from storage import Lake
 from tasks.calibration import reliability_of
 
 Row = dict[str, Any]
-# part -> (what its rows are called, SQL for why a row went no further; null for one that did)
-_STAGES = {
-    "prompts": ("prompts", "NULL"),
-    "completions": ("completions", "CASE WHEN finish_reason = 'refused' THEN 'refused at sampling' END"),
-    "verdicts": ("verdicts", "CASE WHEN outcome IN ('invalid', 'refused', 'over_budget') THEN replace(outcome, '_', ' ') END"),
-    "acceptances": ("accepted", "CASE WHEN NOT accepted THEN coalesce(replace(note, '_', ' '), 'not accepted') END"),
-    "pairs": ("pairs to train on", "replace(dropped, '_', ' ')"),
+# noun -> SQL for why a row went no further; null for one that did
+_WHY = {
+    "prompts": "NULL",
+    "completions": "CASE WHEN finish_reason = 'refused' THEN 'refused at sampling' END",
+    "verdicts": "CASE WHEN outcome IN ('invalid', 'refused', 'over_budget') THEN replace(outcome, '_', ' ') END",
+    "acceptances": "CASE WHEN NOT accepted THEN coalesce(replace(note, '_', ' '), 'not accepted') END",
+    "pairs": "replace(dropped, '_', ' ')",
 }
+# part -> (its noun, what its rows are called): of the training, then of the evaluation
+_STAGES = {
+    "prompts": ("prompts", "prompts"),
+    "completions": ("completions", "completions"),
+    "verdicts": ("verdicts", "verdicts"),
+    "acceptances": ("acceptances", "accepted"),
+    "pairs": ("pairs", "pairs to train on"),
+    "held_out": ("prompts", "held-out prompts"),
+    "before": ("completions", "answers before"),
+    "after": ("completions", "answers after"),
+    "judged_before": ("verdicts", "verdicts on the answers before"),
+    "judged_after": ("verdicts", "verdicts on the answers after"),
+    "compared": ("verdicts", "verdicts on both answers"),
+}
+_KNOWN = "known from training"
 _NOTED = ("completions", "verdicts")  # nouns whose rows say more about why
 
 
 def stages(lake: Lake, found: Found) -> list[Row]:
     """Stage by stage: how many rows there were, how many went on, and what was left out by reason, with what one of them says."""
     made = []
-    for part, (title, why) in _STAGES.items():
+    for part, (noun, title) in _STAGES.items():
         if part not in found.parts:
             continue
-        note = "any_value(note)" if part in _NOTED else "NULL"
+        note = "any_value(note)" if noun in _NOTED else "NULL"
+        known = known_from_training(lake, found) if part == "held_out" else []
         rows = lake.rows(
-            f"SELECT {why} AS why, count(*) AS n, {note} AS note FROM {part} WHERE version = ? GROUP BY ALL ORDER BY n DESC, why",
-            [found.parts[part]],
+            f"SELECT CASE WHEN id IN (SELECT unnest(?)) THEN '{_KNOWN}' ELSE {_WHY[noun]} END AS why, count(*) AS n, {note} AS note"
+            f" FROM {noun} WHERE version = ? GROUP BY ALL ORDER BY n DESC, why",
+            [known, found.parts[part]],
         )
         dropped = [{"why": row["why"], "rows": row["n"], "note": row["note"]} for row in rows if row["why"]]
         total = sum(row["n"] for row in rows)
@@ -99,8 +118,9 @@ def judges(lake: Lake, found: Found) -> list[Row]:
     return told
 
 
-def warnings(found: Found, told: list[Row], metrics: Mapping[str, Row], judged: int, held_out: int) -> list[str]:
-    """What a reader should know before believing the outcome."""
+def warnings(found: Found, told: list[Row], metrics: Mapping[str, Row], judged: int, held_out: int, known: int) -> list[str]:
+    """What a reader should know before believing the outcome. judged, known: of the held-out prompts, those that were judged on both sides and
+    those that training knows."""
     who = {one["role"]: {other["judge"] for other in told if other["role"] == one["role"]} for one in told}
     labelled, measured = who.get("labelled the training pairs", set()), who.get("measured the result", set())
     said = []
@@ -108,8 +128,11 @@ def warnings(found: Found, told: list[Row], metrics: Mapping[str, Row], judged: 
         said.append(
             "The judge that measured this result also labelled the training pairs: the policy was taught to please it, so the win rate is too high."
         )
-    if 0 < judged < held_out:  # where none were, the outcome says why
-        said.append(f"{held_out - judged:,} of {held_out:,} held-out prompts were not judged on both sides and are not in the win rate.")
+    if known:
+        said.append(f"{known:,} of {held_out:,} held-out prompts are too like training prompts to count: they are left out.")
+    if 0 < judged < held_out - known:  # where none were, the outcome says why
+        missing = held_out - known - judged
+        said.append(f"{missing:,} of {held_out:,} held-out prompts were not judged on both sides and are not in the win rate.")
     before, after = (metrics.get(f"length_{side}", {}).get("value") for side in ("before", "after"))
     if before and after and after > 1.25 * before:
         said.append(f"Answers have grown by {after / before - 1:.0%}: judges tend to prefer length, so look at the win rate by length.")
@@ -130,7 +153,7 @@ def semantics(lake: Lake, found: Found, metrics: Mapping[str, Row]) -> list[tupl
         ("training prompts", schedule.get(asked.get("schedule", ""), asked.get("schedule"))),
         (
             "oldest sample",
-            f"{lag[0]['value']:.0f} optimiser steps old when it was learned from" if lag else "not all sampled by the policy itself",
+            f"{steps_old(lag[0]['value'])} when it was learned from" if lag else "not all sampled by the policy itself",
         ),
         *(made_of({name: row["value"] for name, row in metrics.items()}).items() if "people_prompts" in metrics else ()),
         ("loss", _spelled(settings.get("loss"))),

@@ -34,7 +34,7 @@ def report_of(lake: Lake, found: Found, shown: int = 12) -> Row:
         "measured": found.metrics,
         "outcome": _outcome(by_name, held_out),
         "cost": account.cost(made),
-        "warnings": account.warnings(found, judges, by_name, len(judged), held_out),
+        "warnings": account.warnings(found, judges, by_name, len(judged), held_out, len(outcome.known_from_training(lake, found))),
         "judges": judges,
         "examples": outcome.examples(lake, found, judged, shown),
         "metrics": metrics,

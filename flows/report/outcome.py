@@ -22,7 +22,7 @@ WITH b AS ({answers}), a AS ({answers}),
 SELECT p.digest, p.id AS prompt_id, avg(sign(after_score - before_score) / 2 + 0.5) AS win, avg(after_score - before_score) AS change,
     avg(before_score) AS before_score, avg(after_score) AS after_score,
     avg(before_tokens) AS before_tokens, avg(after_tokens) AS after_tokens, arg_min(before_id, place) AS before_id, arg_min(after_id, place) AS after_id
-FROM met m JOIN prompts p ON p.id = m.prompt_id WHERE p.version = ? GROUP BY p.digest, p.id ORDER BY p.id"""
+FROM met m JOIN prompts p ON p.id = m.prompt_id WHERE p.version = ? AND p.id NOT IN (SELECT unnest(?)) GROUP BY p.digest, p.id ORDER BY p.id"""
 _COMPARED = """
 WITH b AS ({answers}), a AS ({answers}),
     met AS (SELECT v.prompt_id, b.id AS before_id, a.id AS after_id, b.tokens AS before_tokens, a.tokens AS after_tokens, v.score,
@@ -31,18 +31,25 @@ WITH b AS ({answers}), a AS ({answers}),
         WHERE v.version = ? AND v.outcome IN ('win', 'tie', 'lose'))
 SELECT p.digest, p.id AS prompt_id, avg(won) AS win, avg(2 * score - 1) AS change, NULL AS before_score, NULL AS after_score,
     avg(before_tokens) AS before_tokens, avg(after_tokens) AS after_tokens, arg_min(before_id, place) AS before_id, arg_min(after_id, place) AS after_id
-FROM met m JOIN prompts p ON p.id = m.prompt_id WHERE p.version = ? GROUP BY p.digest, p.id ORDER BY p.id"""
+FROM met m JOIN prompts p ON p.id = m.prompt_id WHERE p.version = ? AND p.id NOT IN (SELECT unnest(?)) GROUP BY p.digest, p.id ORDER BY p.id"""
 
 
 def prompt_rows(lake: Lake, found: Found) -> list[Row]:
-    """One row per prompt judged on both sides, in the order of the prompts; empty where the lake no longer has what was judged."""
+    """One row per prompt judged on both sides that training does not know, in the order of the prompts; empty where the lake no longer has
+    what was judged."""
     parts = found.parts
     compared = "compared" in parts
     needed = ("before", "after", *(("compared",) if compared else ("judged_before", "judged_after")), "held_out")
     if not set(needed) <= parts.keys():
         return []
     query = (_COMPARED if compared else _SCORED).format(answers=_ANSWERS)
-    return lake.rows(query, [parts[part] for part in needed])
+    return lake.rows(query, [*(parts[part] for part in needed), known_from_training(lake, found)])
+
+
+def known_from_training(lake: Lake, found: Found) -> list[str]:
+    """The held-out prompts, by id, that were left out because they are too like training prompts (tasks/contamination.py)."""
+    query = "SELECT DISTINCT subject FROM metrics WHERE version = ? AND starts_with(name, 'overlap_') ORDER BY subject"
+    return [row["subject"] for row in lake.rows(query, [found.parts["overlap"]])] if "overlap" in found.parts else []
 
 
 def verdict_of(low: float, high: float, even: float = 0.5) -> str:

@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from flows.figures import interval_of, laid_out, value_of
+from flows.figures import Line, interval_of, laid_out, value_of
 from flows.lake.cells import span
 from flows.report import svg, words
 from storage import UserError
@@ -31,6 +31,12 @@ _PANELS = (
     ("KL to the reference", ("kl",)),
     ("gradient norm", ("gradient_norm",)),
 )
+_TILES = (
+    "judge_reward_before",
+    "reward_before",
+    "length_before",
+    "kl_to_initial",
+)  # figures beside the outcome, by the name of their first row
 _QUIET = ("entropy", "learning_rate", "tokens_per_second", "peak_memory_gib")
 
 
@@ -47,7 +53,7 @@ def environment() -> Environment:
     made.filters |= {"span": span, "percent": lambda value: f"{100 * value:.1f}%", "marked": words.marked, "usd": usd}
     made.filters |= {"json": lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str), "points": _points}
     made.globals |= {"forest_of": lambda one: forest([one])}
-    made.globals |= {"laid_out": laid_out, "value_of": value_of, "interval_of": interval_of, "label_of": label_of}
+    made.globals |= {"laid_out": laid_out, "tiles": tiles, "value_of": value_of, "interval_of": interval_of, "label_of": label_of}
     return made
 
 
@@ -136,6 +142,12 @@ def pictures(one: Row) -> list[tuple[str, Markup]]:
     for name in curves.keys() - used:
         drawn.append((label_of(name), _curves({name: curves[name]}, curves[name][0][2] or label_of(name))))
     return drawn
+
+
+def tiles(metrics: Sequence[Row]) -> list[Line]:
+    """What stands beside the outcome: rewards of both judges, length, drift; those that were measured."""
+    lines = {line.rows[0]["name"]: line for line in laid_out(metrics)}
+    return [lines[name] for name in _TILES if name in lines and all(row["value"] is not None for row in lines[name].rows)]
 
 
 def usd(value: float | None) -> str:

@@ -12,6 +12,8 @@ from tasks.statistics import Confidence
 
 _WIDTH, _HEIGHT = 360, 220
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 12, 26, 42
+_STYLES = 8  # of series, in templates/style.css
+_ROW = 16  # of the legend
 Points = Sequence[tuple[float, float]]
 
 
@@ -39,12 +41,14 @@ def lines(
     whole = all(x == round(x) for x in xs) and not filled
     axes = _Axes(_range(xs), _range([*ys, floor] if floor is not None else ys, 0.05), whole=whole)
     body = [axes.frame(x_label, y_label)]
-    for place, points in enumerate(series.values()):
+    for number, points in enumerate(series.values()):
+        place = number % _STYLES
         path = "M" + "L".join(f"{axes.x(x):.1f},{axes.y(y):.1f}" for x, y in points)
         body.append(f'<path class="line s{place}{" filled" if filled else ""}" d="{path}"/>')
         if dots or len(points) == 1:
             body += [f'<circle class="dot s{place}" cx="{axes.x(x):.1f}" cy="{axes.y(y):.1f}" r="3.5"/>' for x, y in points]
-    return _svg(body + _legend(list(series)), f"{y_label} against {x_label}: {', '.join(series)}")
+    named, rows = _legend(list(series))
+    return _svg(body + named, f"{y_label} against {x_label}: {', '.join(series)}", above=_ROW * max(0, rows - 1))
 
 
 def intervals(rows: Sequence[tuple[str, float, float, float]], x_label: str, even: float | None = 0.5, percent: bool = True) -> Markup:
@@ -144,20 +148,31 @@ class _Axes:
         return "".join(body)
 
 
-def _legend(names: Sequence[str]) -> list[str]:
+def _legend(names: Sequence[str]) -> tuple[list[str], int]:
+    """The names beside a piece of their line, in as many rows as they take, upwards from the frame; and how many rows these are."""
     if len(names) < 2:
-        return []
-    body, x = [], float(_LEFT)
-    for place, name in enumerate(names):
-        body.append(f'<line class="line s{place}" x1="{x:.0f}" x2="{x + 22:.0f}" y1="12" y2="12"/>')
-        body.append(f'<text class="name" x="{x + 27:.0f}" y="16">{escape(name)}</text>')
-        x += 42 + 6.4 * len(name)
-    return body
+        return [], 0
+    rows: list[list[tuple[int, float, str]]] = [[]]
+    x = float(_LEFT)
+    for number, name in enumerate(_short(one, 30) for one in names):
+        width = 42 + 6.4 * len(name)
+        if rows[-1] and x + width > _WIDTH:
+            rows, x = [*rows, []], float(_LEFT)
+        rows[-1].append((number % _STYLES, x, name))
+        x += width
+    body = list[str]()
+    for up, row in enumerate(reversed(rows)):
+        for place, x, name in row:
+            body.append(f'<line class="line s{place}" x1="{x:.0f}" x2="{x + 22:.0f}" y1="{12 - _ROW * up}" y2="{12 - _ROW * up}"/>')
+            body.append(f'<text class="name" x="{x + 27:.0f}" y="{16 - _ROW * up}">{escape(name)}</text>')
+    return body, len(rows)
 
 
-def _svg(body: Sequence[str], title: str, height: int = _HEIGHT) -> Markup:
+def _svg(body: Sequence[str], title: str, height: int = _HEIGHT, above: int = 0) -> Markup:
+    """above: how far it reaches over its upper edge."""
     return Markup(
-        f'<svg class="picture" viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="{escape(title)}"><title>{escape(title)}</title>{"".join(body)}</svg>'
+        f'<svg class="picture" viewBox="0 {-above} {_WIDTH} {height + above}" role="img" aria-label="{escape(title)}">'
+        f"<title>{escape(title)}</title>{''.join(body)}</svg>"
     )
 
 

@@ -2,14 +2,18 @@
 
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from flows.report import svg
+from flows.report.compare import compare
 from flows.report.find import find
 from flows.report.gather import by_length, gather, report_of
 from flows.report.page import page
@@ -17,6 +21,7 @@ from flows.report.words import marked
 from storage import Lake, UserError
 from tests.flows.evaluated import HOSTILE, run
 from tests.flows.toy import QUICK, dapflow, words
+from tests.storage.lakes import ids, named, write
 
 
 class Read(HTMLParser):
@@ -91,10 +96,41 @@ def test_a_judge_that_compares_both_answers_is_read_as_well(lake: Lake) -> None:
 
 def test_what_was_left_out_is_counted_with_its_reason(measured: Lake) -> None:
     stages = {stage["part"]: stage for stage in told(measured, "level")["stages"]}
-    assert list(stages) == ["prompts", "completions", "verdicts", "acceptances", "pairs"]
+    training = ["prompts", "completions", "verdicts", "acceptances", "pairs"]
+    assert list(stages) == [*training, "held_out", "before", "after", "judged_before", "judged_after"]
     assert (stages["completions"]["rows"], stages["completions"]["kept"]) == (16, 16)
     assert stages["pairs"]["dropped"] == [{"why": "tie", "rows": 1, "note": None}]
     assert stages["pairs"]["kept"] == 3
+
+
+def test_what_the_evaluation_left_out_is_counted_and_no_part_of_the_report(lake: Lake) -> None:
+    made = run(lake, "night", prompts=40, wins=0.5)
+    [found] = find(lake, "night")
+    known = ids(found.parts["held_out"], 40)[:5]  # five of the prompts that were won are in training
+    version = named("overlap")
+    rows = pa.table({"id": ids(version, 5), "subject": known, "name": ["overlap_13gram"] * 5, "value": [1.0] * 5})
+    write(lake, "metrics", version, "find_overlap", rows, {"held_out": made["held_out"]})
+    found = replace(found, parts={**found.parts, "overlap": version})
+    one = report_of(lake, found)
+    stages = {stage["part"]: stage for stage in one["stages"]}
+    assert (stages["held_out"]["rows"], stages["held_out"]["kept"]) == (40, 35)
+    assert stages["held_out"]["dropped"] == [{"why": "known from training", "rows": 5, "note": None}]
+    assert one["warnings"] == ["5 of 40 held-out prompts are too like training prompts to count: they are left out."]
+    assert len(one["scores"]["after"]) == 35
+    assert {example["prompt_id"] for example in report_of(lake, found, shown=40)["examples"]}.isdisjoint(known)
+    both = compare(lake, found, found)["outcome"]
+    assert (both["prompts_both"], both["win_rate_a"]) == (35, pytest.approx(15 / 35))
+
+
+def test_a_curve_of_any_number_has_a_style_and_a_name_within_the_picture() -> None:
+    names = [f"recipe number {n}" for n in range(11)]
+    drawn = str(svg.lines({name: [(0.0, n), (1.0, n + 1)] for n, name in enumerate(names)}, "x", "y", dots=True))
+    css = (Path(svg.__file__).parent / "templates" / "style.css").read_text("utf-8")
+    assert all(f"svg .{one} {{ stroke:" in css for one in set(re.findall(r"\bs\d+\b", drawn)))
+    top = int(re.findall(r'viewBox="0 (-?\d+)', drawn)[0])
+    places = [(float(x), float(y)) for x, y in re.findall(r'class="name" x="([\d.]+)" y="(-?[\d.]+)"', drawn)]
+    assert len(places) == 11 and len(set(places)) == 11
+    assert all(x + 6.4 * 16 <= 360 and y - 12 >= top for x, y in places)
 
 
 def test_a_metric_nobody_has_heard_of_is_shown(measured: Lake) -> None:
