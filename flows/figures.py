@@ -113,6 +113,12 @@ def value_of(row: Row, key: str = "value") -> str:
     return f"{value:,.0f}" if value == round(value) or abs(value) >= 1000 else f"{value:.3g}"
 
 
+def label_on_its_side(name: str) -> str:
+    """A figure's label, with whether it is that of before or of after, for where the two do not stand side by side."""
+    side = next((one for one in SIDES if name.endswith(f"_{one}")), None)
+    return label_of(name) if side is None else f"{label_of(name.removesuffix(f'_{side}'))}, {side}"
+
+
 def steps_old(steps: float) -> str:
     """The age of a sample."""
     return f"{steps:.0f} optimiser step{'' if steps == 1 else 's'} old"

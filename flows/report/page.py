@@ -14,7 +14,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from flows.figures import Line, interval_of, laid_out, value_of
+from flows.figures import Line, interval_of, label_on_its_side, laid_out, value_of
 from flows.lake.cells import span
 from flows.report import svg, words
 from storage import UserError
@@ -53,7 +53,8 @@ def environment() -> Environment:
     made.filters |= {"span": span, "percent": lambda value: f"{100 * value:.1f}%", "marked": words.marked, "usd": usd}
     made.filters |= {"json": lambda value: json.dumps(value, indent=2, ensure_ascii=False, default=str), "points": _points}
     made.globals |= {"forest_of": lambda one: forest([one])}
-    made.globals |= {"laid_out": laid_out, "tiles": tiles, "value_of": value_of, "interval_of": interval_of, "label_of": label_of}
+    made.globals |= {"laid_out": laid_out, "tiles": tiles, "value_of": value_of, "interval_of": interval_of}
+    made.globals |= {"label_of": label_of, "label_on_its_side": label_on_its_side}
     return made
 
 

@@ -8,10 +8,9 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from flows.figures import laid_out, value_of
+from flows.figures import label_on_its_side, laid_out, value_of
 from flows.lake.cells import cell, span, table_of
 from flows.report.words import Marked, marked
-from tasks.metrics import label_of
 
 Row = Mapping[str, Any]
 _EXAMPLES = 3
@@ -38,6 +37,8 @@ def print_comparison(console: Console, found: Row) -> None:
         told += f" [{100 * outcome['difference_low']:+.1f}, {100 * outcome['difference_high']:+.1f}], paired"
         lines.append(Text(told + ("" if outcome["same_opponent"] else "; each against the policy before it, and these differ")))
         lines.append(Text(f"winner flipped on {outcome['flipped_to_win']} prompts for B, {outcome['flipped_to_loss']} against it"))
+    if "meeting_note" in outcome:
+        lines.append(Text(outcome["meeting_note"]))
     title = Text(f"A {found['a']['label']} ({found['a']['policy'][:8]})   B {found['b']['label']} ({found['b']['policy'][:8]})")
     console.print(Panel(Text("\n").join(lines), title=title, title_align="left"))
     for one in found["flipped"][:_EXAMPLES]:
@@ -50,7 +51,7 @@ def print_comparison(console: Console, found: Row) -> None:
     console.print(table if table.row_count else "nothing differs in parameters, inputs, code or software")
     table = table_of("metric", ">A", ">B", "unit")
     for row in found["metrics"]:
-        table.add_row(label_of(row["name"]), value_of(row, "a"), value_of(row, "b"), row["unit"] or "")
+        table.add_row(label_on_its_side(row["name"]), value_of(row, "a"), value_of(row, "b"), row["unit"] or "")
     console.print(table)
 
 

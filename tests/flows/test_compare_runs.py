@@ -9,6 +9,7 @@ from flows.report.compare import compare
 from flows.report.find import find
 from flows.report.page import compare_page
 from storage import Lake
+from tests.flows.evaluated import run
 from tests.flows.test_report import Read
 from tests.flows.toy import dapflow
 
@@ -52,6 +53,20 @@ def test_what_differs_is_named(measured: Lake) -> None:
     assert {row["part"]: row["same"] for row in found["inputs"]} == {
         "prompts": False, "held_out": True, "init": True, "completions": False, "pairs": False
     }  # fmt: skip
+
+
+def test_a_figure_of_before_is_told_from_that_of_after(measured: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = dapflow("compare-runs", "better", "better", "--lake", str(measured.root), capsys=capsys)
+    assert code == 0, err
+    seen = " ".join(Read(compare_page(compare(measured, *(find(measured, "better")[0] for _ in "ab")))).seen)
+    assert "novelty, before" in seen and "novelty, after" in seen
+    assert out.count("novelty,") == 2  # the rest may stand on a line of its own
+
+
+def test_two_that_different_judges_measured_are_told_why_no_answer_meets_another(lake: Lake, capsys: pytest.CaptureFixture[str]) -> None:
+    run(lake, "one", compared=True)
+    _, out, _ = dapflow("compare-runs", "one", "one", "--lake", str(lake.root), capsys=capsys)
+    assert "there is no score of both" in " ".join(out.replace("│", "").split())
 
 
 def test_runs_without_a_prompt_in_common_cannot_be_told_apart(measured: Lake) -> None:
