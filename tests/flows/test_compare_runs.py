@@ -58,7 +58,8 @@ def test_what_differs_is_named(measured: Lake) -> None:
 def test_a_figure_of_before_is_told_from_that_of_after(measured: Lake, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = dapflow("compare-runs", "better", "better", "--lake", str(measured.root), capsys=capsys)
     assert code == 0, err
-    seen = " ".join(Read(compare_page(compare(measured, *(find(measured, "better")[0] for _ in "ab")))).seen)
+    [found] = find(measured, "better")
+    seen = " ".join(Read(compare_page(compare(measured, found, found))).seen)
     assert "novelty, before" in seen and "novelty, after" in seen
     assert out.count("novelty,") == 2  # the rest may stand on a line of its own
 

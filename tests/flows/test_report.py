@@ -133,6 +133,14 @@ def test_a_curve_of_any_number_has_a_style_and_a_name_within_the_picture() -> No
     assert all(x + 6.4 * 16 <= 360 and y - 12 >= top for x, y in places)
 
 
+def test_spans_of_lengths_stand_beside_each_other() -> None:
+    drawn = str(svg.columns([(f"+{n}00 to +{n}99", 0.5, 0.4, 0.6) for n in range(1, 6)], "tokens", "win rate"))
+    ticks = re.findall(r'class="tick" x="([\d.]+)" y="\d+" text-anchor="middle">([^<]+)<', drawn)
+    assert [text for _, text in ticks[:2]] == ["+100", "to +199"]
+    places = sorted({float(x) for x, _ in ticks})
+    assert min(b - a for a, b in zip(places, places[1:], strict=False)) > 5.5 * max(len(text) for _, text in ticks)
+
+
 def test_a_metric_nobody_has_heard_of_is_shown(measured: Lake) -> None:
     seen = " ".join(Read(page(gather(measured, ["better"]))).seen)
     assert re.search(r"novelty\s+0\.25\s+0\.5\s", seen)
