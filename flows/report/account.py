@@ -79,7 +79,12 @@ def steps(lake: Lake, found: Found) -> list[Row]:
     free = {"calls": 0, "tokens": 0, "usd": 0.0}
     ordered = sorted((catalogue.versions[one] for one in own), key=lambda one: (one.completed_at or one.opened_at, one.opened_at))
     return [
-        {"step": info.step, "part": parts.get(info.version, "").partition("[")[0].replace("_", " "), "kind": info.kind, "version": info.version}
+        {
+            "step": info.step,
+            "part": parts.get(info.version, "").partition("[")[0].replace("_", " "),
+            "kind": info.kind,
+            "version": info.version,
+        }
         | {"rows": info.rows, "seconds": info.seconds, "state": info.state, "code": details[info.version]["code"]}
         | {"cached": bool(began and info.completed_at and info.completed_at < began)}
         | {key: paid.get(info.version, free)[key] for key in free}

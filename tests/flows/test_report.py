@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +139,7 @@ def test_spans_of_lengths_stand_beside_each_other() -> None:
     ticks = re.findall(r'class="tick" x="([\d.]+)" y="\d+" text-anchor="middle">([^<]+)<', drawn)
     assert [text for _, text in ticks[:2]] == ["+100", "to +199"]
     places = sorted({float(x) for x, _ in ticks})
-    assert min(b - a for a, b in zip(places, places[1:], strict=False)) > 5.5 * max(len(text) for _, text in ticks)
+    assert min(b - a for a, b in pairwise(places)) > 5.5 * max(len(text) for _, text in ticks)
 
 
 def test_a_metric_nobody_has_heard_of_is_shown(measured: Lake) -> None:
