@@ -15,8 +15,8 @@ import numpy as np
 
 from flows.report.figures import metric_rows
 from flows.report.find import find_policy
+from flows.report.outcome import known_from_training
 from storage import Lake
-from tasks.contamination import left_out
 from tasks.contests import NOT_JUDGED, by_comparison, by_scores, prompt_wins
 from tasks.metrics import ONE_PROMPT
 from tasks.statistics import bootstrap_grid, bootstrap_mean, bootstrap_share, wilson
@@ -95,7 +95,7 @@ def wins_over_initial(lake: Lake, policy: str) -> dict[str, float]:
     if against is None:
         return {}
     judged = catalogue.parents[against]
-    aside = left_out(lake.rows_of(judged["overlap"])) if "overlap" in judged else set[str]()
+    aside = known_from_training(lake, judged)
     sides = [
         [row for row in lake.rows_of(judged[role]) if row["prompt_id"] not in aside] if role in judged else []
         for role in ("contest", "judged_theirs", "judged_ours")

@@ -1,13 +1,12 @@
 """What an iteration did and what it took: counts at each stage, what was left out and why, steps with time and cost, judges, versions."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import asdict
 from typing import Any
 
 from flows.figures import steps_old
 from flows.report.find import Found, own_versions
 from flows.report.making import made_of
-from flows.report.outcome import known_from_training
 from storage import Lake
 from tasks.calibration import reliability_of
 
@@ -38,18 +37,18 @@ _KNOWN = "known from training"
 _NOTED = ("completions", "verdicts")  # nouns whose rows say more about why
 
 
-def stages(lake: Lake, found: Found) -> list[Row]:
-    """Stage by stage: how many rows there were, how many went on, and what was left out by reason, with what one of them says."""
+def stages(lake: Lake, found: Found, known: Set[str]) -> list[Row]:
+    """Stage by stage: how many rows there were, how many went on, and what was left out by reason, with what one of them says. known: the
+    held-out prompts that training knows."""
     made = []
     for part, (noun, title) in _STAGES.items():
         if part not in found.parts:
             continue
         note = "any_value(note)" if noun in _NOTED else "NULL"
-        known = known_from_training(lake, found) if part == "held_out" else []
         rows = lake.rows(
             f"SELECT CASE WHEN id IN (SELECT unnest(?)) THEN '{_KNOWN}' ELSE {_WHY[noun]} END AS why, count(*) AS n, {note} AS note"
             f" FROM {noun} WHERE version = ? GROUP BY ALL ORDER BY n DESC, why",
-            [known, found.parts[part]],
+            [sorted(known), found.parts[part]],
         )
         dropped = [{"why": row["why"], "rows": row["n"], "note": row["note"]} for row in rows if row["why"]]
         total = sum(row["n"] for row in rows)

@@ -76,7 +76,7 @@ def _metrics(lake: Lake, a: Found, b: Found) -> list[Row]:
 
 def _outcomes(lake: Lake, a: Found, b: Found, shown: int) -> tuple[Row, list[Row]]:
     """How much more b wins, how often its answers beat those of a, and the prompts whose winner flipped."""
-    sides = [{row["digest"]: row for row in outcome.prompt_rows(lake, one)} for one in (a, b)]
+    sides = [{row["digest"]: row for row in outcome.prompt_rows(lake, one, outcome.known_from_training(lake, one.parts))} for one in (a, b)]
     both = sorted(sides[0].keys() & sides[1].keys())
     told: Row = {"prompts_both": len(both), "prompts_only_a": len(sides[0]) - len(both), "prompts_only_b": len(sides[1]) - len(both)}
     told["same_opponent"] = a.parts.get("before") == b.parts.get("before")

@@ -21,7 +21,8 @@ def report_of(lake: Lake, found: Found, shown: int = 12) -> Row:
     """All about one iteration. shown: how many examples."""
     metrics = figures.metric_rows(lake, found)
     by_name = {row["name"]: row for row in metrics}
-    judged = outcome.prompt_rows(lake, found)
+    known = outcome.known_from_training(lake, found.parts)
+    judged = outcome.prompt_rows(lake, found, known)
     made = account.steps(lake, found)
     judges = account.judges(lake, found)
     held_out = lake.ref(found.parts["held_out"]).rows if "held_out" in found.parts else 0
@@ -34,7 +35,7 @@ def report_of(lake: Lake, found: Found, shown: int = 12) -> Row:
         "measured": found.metrics,
         "outcome": _outcome(by_name, held_out),
         "cost": account.cost(made),
-        "warnings": account.warnings(found, judges, by_name, len(judged), held_out, len(outcome.known_from_training(lake, found))),
+        "warnings": account.warnings(found, judges, by_name, len(judged), held_out, len(known)),
         "judges": judges,
         "examples": outcome.examples(lake, found, judged, shown),
         "metrics": metrics,
@@ -42,7 +43,7 @@ def report_of(lake: Lake, found: Found, shown: int = 12) -> Row:
         "scores": {side: [row[f"{side}_score"] for row in judged if row[f"{side}_score"] is not None] for side in ("before", "after")},
         "by_length": by_length(judged),
         "semantics": account.semantics(lake, found, by_name),
-        "stages": account.stages(lake, found),
+        "stages": account.stages(lake, found, known),
         "steps": made,
         "parts": dict(found.parts),
     }

@@ -1,13 +1,14 @@
 """What came of an iteration: who won each held-out prompt, the verdict in words, the examples a person looks at. Read with SQL, texts last.
 
-prompt_rows(lake, found)  ->  a row per judged prompt: digest, win (0 to 1), scores and lengths of both answers
+prompt_rows(lake, found, known)  ->  a row per judged prompt: digest, win (0 to 1), scores and lengths of both answers
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 from flows.report.find import Found
 from storage import Lake
+from tasks.contamination import left_out
 from tasks.statistics import prompts_for
 
 Row = dict[str, Any]
@@ -34,22 +35,21 @@ SELECT p.digest, p.id AS prompt_id, avg(won) AS win, avg(2 * score - 1) AS chang
 FROM met m JOIN prompts p ON p.id = m.prompt_id WHERE p.version = ? AND p.id NOT IN (SELECT unnest(?)) GROUP BY p.digest, p.id ORDER BY p.id"""
 
 
-def prompt_rows(lake: Lake, found: Found) -> list[Row]:
-    """One row per prompt judged on both sides that training does not know, in the order of the prompts; empty where the lake no longer has
-    what was judged."""
+def prompt_rows(lake: Lake, found: Found, known: Set[str]) -> list[Row]:
+    """One row per prompt judged on both sides, less those `known_from_training`, in the order of the prompts; empty where the lake no longer
+    has what was judged."""
     parts = found.parts
     compared = "compared" in parts
     needed = ("before", "after", *(("compared",) if compared else ("judged_before", "judged_after")), "held_out")
     if not set(needed) <= parts.keys():
         return []
     query = (_COMPARED if compared else _SCORED).format(answers=_ANSWERS)
-    return lake.rows(query, [*(parts[part] for part in needed), known_from_training(lake, found)])
+    return lake.rows(query, [*(parts[part] for part in needed), sorted(known)])
 
 
-def known_from_training(lake: Lake, found: Found) -> list[str]:
-    """The held-out prompts, by id, that were left out because they are too like training prompts (tasks/contamination.py)."""
-    query = "SELECT DISTINCT subject FROM metrics WHERE version = ? AND starts_with(name, 'overlap_') ORDER BY subject"
-    return [row["subject"] for row in lake.rows(query, [found.parts["overlap"]])] if "overlap" in found.parts else []
+def known_from_training(lake: Lake, parts: Mapping[str, str]) -> set[str]:
+    """The held-out prompts, by id, that do not count because they are too like training prompts. parts: role -> version of an evaluation."""
+    return left_out(lake.rows_of(parts["overlap"])) if "overlap" in parts else set()
 
 
 def verdict_of(low: float, high: float, even: float = 0.5) -> str:

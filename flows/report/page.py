@@ -31,12 +31,8 @@ _PANELS = (
     ("KL to the reference", ("kl",)),
     ("gradient norm", ("gradient_norm",)),
 )
-_TILES = (
-    "judge_reward_before",
-    "reward_before",
-    "length_before",
-    "kl_to_initial",
-)  # figures beside the outcome, by the name of their first row
+# figures beside the outcome, by the name of their first row
+_TILES = ("judge_reward_before", "reward_before", "length_before", "kl_to_initial")
 _QUIET = ("entropy", "learning_rate", "tokens_per_second", "peak_memory_gib")
 
 

@@ -52,18 +52,11 @@ class Services:
         return done.stdout
 
     def api(self, path: str, body: Any = None) -> Any:
-        """What the server's API says; a body is posted. A server whose SQLite is locked says 503, and is asked again, as by Prefect's clients."""
+        """What the server's API says; a body is posted. Asked once, as by a browser: what a locked SQLite refuses, the server itself repeats."""
         data = None if body is None else json.dumps(body).encode()
         request = urllib.request.Request(f"{self.url}/{path}", data, {"content-type": "application/json"})
-        until = time.monotonic() + PATIENCE
-        while True:
-            try:
-                with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
-                    return json.load(answer)
-            except urllib.error.HTTPError as error:
-                if error.code != 503 or time.monotonic() > until:
-                    raise
-                time.sleep(0.2)
+        with urllib.request.urlopen(request, timeout=PATIENCE) as answer:
+            return json.load(answer)
 
     def start_night(self, deployment: str = "night/rso") -> str:
         """Ask for a night, as the UI's form does. Returns the id of its run."""
@@ -79,10 +72,15 @@ class Services:
         wait(f"{run} is {' or '.join(names)}", lambda: self.state(run)["name"] in names, lambda: str(self.state(run)))
         return self.state(run)
 
+    def iterations(self, run: str) -> list[str]:
+        """The iterations of a night, the one begun last at the end."""
+        body = {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}, "sort": "START_TIME_ASC"}
+        return [one["id"] for one in self.api("flow_runs/filter", body)]
+
     def tasks(self, run: str) -> list[dict[str, Any]]:
         """The task runs of a night's iteration, of all its attempts, in the order in which they were begun."""
-        children = self.api("flow_runs/filter", {"flow_runs": {"parent_flow_run_id": {"any_": [run]}}})
-        body = {"flow_runs": {"id": {"any_": [child["id"] for child in children]}}, "sort": "EXPECTED_START_TIME_ASC"}
+        children = self.iterations(run)
+        body = {"flow_runs": {"id": {"any_": children}}, "sort": "EXPECTED_START_TIME_ASC"}
         return self.api("task_runs/filter", body) if children else []
 
     def attempts(self, run: str) -> list[list[tuple[str, str | None]]]:

@@ -39,7 +39,7 @@ def shown(browser: "Browser") -> "Iterator[Page]":
 def test_a_night_is_asked_for_tried_again_and_looked_into_in_the_ui(run: Services, shown: "Page") -> None:
     night = fill_in_the_form(run, shown)
     kill_and_retry(run, night, shown)
-    iteration = iterations(run, night)[-1]
+    iteration = run.iterations(night)[-1]
     look_at_the_graph(run, iteration, shown)
     click_down_to_a_prompt(run, iteration, shown)
 
@@ -74,7 +74,7 @@ def kill_and_retry(run: Services, night: str, shown: "Page") -> None:
     run.wait_for(night, "Crashed")
     shown.goto(f"{site(run)}/runs/flow-run/{night}")
     shown.get_by_role("button", name="Retry").click()
-    shown.get_by_role("dialog").get_by_role("button", name="Retry").or_(shown.locator(".p-modal button", has_text="Retry")).first.click()
+    shown.locator(".p-modal").get_by_role("button", name="Retry").click()
     run.wait_for(night, "GateClosed", "Promoted")
     check_resumed(run.attempts(night))
     shown.reload()
@@ -131,23 +131,18 @@ def click_down_to_a_prompt(run: Services, iteration: str, shown: "Page") -> None
 
 
 def site(run: Services) -> str:
+    """Where the UI is."""
     return run.url.removesuffix("/api")
 
 
 def started(run: Services) -> set[str]:
     """The nights that somebody has asked for: those of the schedule lie ahead."""
-    return {
-        one["id"] for one in run.api("flow_runs/filter", {"flow_runs": {"deployment_id": {"is_null_": False}}}) if not one["auto_scheduled"]
-    }
-
-
-def iterations(run: Services, night: str) -> list[str]:
-    """The iterations of a night, the last attempt's last."""
-    body = {"flow_runs": {"parent_flow_run_id": {"any_": [night]}}, "sort": "START_TIME_ASC"}
-    return [one["id"] for one in run.api("flow_runs/filter", body)]
+    of_deployments = run.api("flow_runs/filter", {"flow_runs": {"deployment_id": {"is_null_": False}}})
+    return {one["id"] for one in of_deployments if not one["auto_scheduled"]}
 
 
 def artifacts(run: Services) -> list[dict[str, str]]:
+    """Of all runs, the newest first."""
     return run.api("artifacts/filter", {"sort": "CREATED_DESC"})
 
 
