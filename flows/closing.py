@@ -19,7 +19,7 @@ from flows.report.outcome import known_from_training
 from storage import Lake
 from tasks.contests import NOT_JUDGED, by_comparison, by_scores, prompt_wins
 from tasks.metrics import ONE_PROMPT
-from tasks.statistics import bootstrap_grid, bootstrap_mean, bootstrap_share, wilson
+from tasks.statistics import bootstrap_grid, bootstrap_mean, bootstrap_share, share_interval
 
 Row = dict[str, Any]
 Wins = Mapping[int, Mapping[str, float]]
@@ -118,10 +118,9 @@ def interval_of(values: Wins, shares: bool) -> Row:
         mean, low, high = (bootstrap_share if shares else bootstrap_mean)(flat.tolist(), _SEED)
     else:
         mean, low, high = bootstrap_grid(grid, _SEED)
-    if shares and mean in (0.0, 1.0):  # no spread to be seen: as of one seed
-        low, high = wilson(mean * len(prompts), len(prompts))
-    least = 0.0 if shares else -1.0
-    return told | {"value": mean, "low": max(low, least), "high": min(high, 1.0), "note": None}
+        if shares:
+            low, high = share_interval(mean, low, high, len(prompts))
+    return told | {"value": mean, "low": max(low, -1.0), "high": min(high, 1.0), "note": None}
 
 
 def _less(ones: Wins, others: Wins) -> Wins:

@@ -6,6 +6,7 @@ import pytest
 from flows.closing import _less, _means, interval_of
 from flows.report.closing import making_rows, markdown, outcome_rows
 from flows.report.making import made_of
+from tasks.statistics import wilson
 
 
 def test_the_mean_is_that_of_all_judged_prompts_and_seeds_spread_the_interval() -> None:
@@ -42,6 +43,13 @@ def test_differences_are_taken_prompt_by_prompt_under_the_same_seed() -> None:
     assert _less(ones, others) == {0: {"a": 1.0, "b": 0.0}}
     same = interval_of(_less(ones, ones), shares=False)
     assert (same["value"], same["low"], same["high"]) == (0.0, 0.0, 0.0)
+
+
+def test_five_prompts_under_several_seeds_are_as_little_sure_as_under_one() -> None:
+    few = dict(zip("abcde", (0.89, 0.91, 0.93, 0.95, 0.97), strict=True))
+    one, three = interval_of({0: few}, shares=True), interval_of({0: few, 1: few, 2: few}, shares=True)
+    least, most = wilson(0.93 * 5, 5)
+    assert one["low"] <= least and three["low"] <= least and most <= three["high"] <= 1
 
 
 def test_a_mean_over_seeds_is_of_those_that_have_the_figure() -> None:
