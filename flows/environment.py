@@ -36,10 +36,10 @@ def prepare(lake: str | None) -> None:
         os.environ.setdefault(name, value)
     if lake is not None:
         Lake(lake).close()
-    home = user_cache_path("dapflow") / "prefect" if lake is None else locate(lake).root / "prefect"
+    beside = user_cache_path("dapflow") if lake is None else locate(lake).root
+    home = Path(os.environ.setdefault("PREFECT_HOME", str(beside / "prefect")))
     home.mkdir(parents=True, exist_ok=True)
     end_orphaned_server(home)
-    os.environ.setdefault("PREFECT_HOME", str(home))
 
 
 def remember_server() -> None:
