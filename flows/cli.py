@@ -29,7 +29,7 @@ from flows.report.command import compare_runs, report
 from flows.resume import doctor, resume
 from flows.talk import chat, serve
 from flows.winrate import winrate
-from storage.errors import UserError
+from storage.errors import UserError, interrupted
 from storage.location import locate
 
 app = App(
@@ -205,7 +205,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, Exception) as error:
+        if not interrupted(error):
+            raise
         print("\ndapflow: stopped. Nothing is lost: the same command goes on from here.", file=sys.stderr)
         sys.exit(130)
 

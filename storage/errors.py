@@ -97,3 +97,8 @@ def _full(address: str) -> str:
 
 def _first_line(text: str) -> str:
     return text.strip().splitlines()[0] if text.strip() else "no message"
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Whether it is a Ctrl-C, or what a library has made of one that it was handling."""
+    return error is not None and (isinstance(error, KeyboardInterrupt) or interrupted(error.__context__))

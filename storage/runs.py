@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 
 from storage.database import Connection
-from storage.errors import LakeError
+from storage.errors import LakeError, interrupted
 from storage.lake import Lake
 from storage.logs import log
 from storage.refs import Ref
@@ -56,7 +56,7 @@ def record_run(lake: Lake, run: str, recipe: str, settings: Mapping[str, Any], c
     try:
         yield Run(lake, run)
     except BaseException as error:
-        stopped = not isinstance(error, Exception)  # a signal: Ctrl-C, or Prefect's that suspends a run
+        stopped = interrupted(error) or not isinstance(error, Exception)  # Prefect's signal that suspends a run
         state, note = ("stopped", None) if stopped else ("failed", f"{type(error).__name__}: {error}"[:1000])
         log(f"run.{state}", run=run, recipe=recipe, note=note)
         with suppress(LakeError):  # the lake may be why it failed

@@ -11,11 +11,12 @@ from pathlib import Path
 import psutil
 import pytest
 
+from flows import interrupt
 from flows.align import align
 from flows.environment import end_orphaned_server
 from storage import Lake
 from storage.schema import NOUNS
-from tests.flows.toy import QUICK, words
+from tests.flows.toy import QUICK, dapflow, words
 
 SECRETS = {name: f"planted-{name.lower()}" for name in ("OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD")}
 SETTINGS = [*QUICK, "prompts.per_iteration=8", "sampling.n=4", "training.checkpoint_every_steps=1", "training.epochs=3"]
@@ -34,6 +35,20 @@ def stopped_after(line: str, with_signal: signal.Signals, lake: Path) -> tuple[i
         time.sleep(0.02)
     process.send_signal(with_signal)
     return process.wait(60), log.read_text()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_ctrl_c_that_prefect_turns_into_an_error_of_its_own_stops_the_run_as_any_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # It comes while Prefect begins a task run, whose crash it then cannot note down: ValueError, "Task run is not set".
+    monkeypatch.setattr(interrupt, "_asked", False)
+    monkeypatch.setattr("prefect.task_engine._create_task_run_locally", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+    code, _, said = dapflow("run", "rso", "--toy", "--lake", str(tmp_path / "lake"), *words(*QUICK), capsys=capsys)
+    assert code == 130, said
+    assert "Nothing is lost" in said
+    with Lake(tmp_path / "lake", read_only=True) as lake:
+        assert lake.rows("SELECT state, note FROM runs") == [{"state": "stopped", "note": None}]
 
 
 @pytest.mark.usefixtures("prefect_server")
