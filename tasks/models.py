@@ -124,6 +124,9 @@ def _kinds_of(model: type) -> Iterator[type]:
 
 
 def _read(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
+    if device.type != "cpu":  # the same to the bit again, as on a CPU; attention obeys only where what cannot be repeated is an error
+        torch.use_deterministic_algorithms(True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
     try:
         # trust_remote_code unset would ask on the terminal whether to run the code
         tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)

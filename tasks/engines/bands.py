@@ -68,9 +68,10 @@ AttentionMaskInterface.register(NAME, sdpa_mask)
 
 @contextmanager
 def banded(model: Any) -> Iterator[bool]:
-    """While it lasts the model's forward takes `bands=`. Gives whether it does: not where an architecture has an attention of its own."""
+    """While it lasts the model's forward takes `bands=`. Gives whether it does: not where an architecture has an attention of its own, and
+    not on a GPU, to which one more call costs more than padding."""
     before = model.config._attn_implementation
-    if before != "sdpa" or not model._supports_attention_backend:
+    if model.device.type != "cpu" or before != "sdpa" or not model._supports_attention_backend:
         yield False
         return
     model.set_attn_implementation(NAME)

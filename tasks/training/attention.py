@@ -1,7 +1,8 @@
-"""Attention over a packed row without a mask of the whole row: each prompt attends to itself, each answer to its prompt and itself.
+"""Attention over a packed row: each prompt attends to itself, each answer to its prompt and itself.
 
-Registered with transformers' AttentionInterface, so it serves every architecture that uses that interface. No tokens are padded and no
-score between two groups, or two answers, is ever computed. Test: pytest tests/tasks/training/test_logps.py
+Registered with transformers' AttentionInterface, so it serves every architecture that uses that interface. No tokens are padded. A CPU
+computes no score between two groups, or two answers; a GPU, to which a call costs more than a score, masks them in one call for the
+row, as long as the row is not long. Test: pytest tests/tasks/training/test_logps.py
 """
 
 from collections.abc import Iterator
@@ -16,6 +17,11 @@ from transformers import AttentionInterface, PreTrainedModel
 from tasks.training.batches import Segments
 
 NAME = "dapflow_shared_prefix"
+_WHOLE_ROW = 4096  # tokens: the mask of a longer row, and the scores that it hides, cost more than the calls
+
+Parts = tuple[Segments, ...]
+Masks = dict[tuple[int, int, int | None], Tensor]
+"""By queries, keys and window; of a whole row, 0 queries."""
 
 
 def shared_prefix_attention(
@@ -25,8 +31,8 @@ def shared_prefix_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    segments: tuple[Segments, ...],
-    masks: dict[tuple[int, int, int | None], Tensor],
+    segments: Parts,
+    masks: Masks,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
@@ -34,13 +40,29 @@ def shared_prefix_attention(
 ) -> tuple[Tensor, None]:
     """query [1, heads, L, dim], key and value [1, key-value heads, L, dim] -> [1, L, heads, dim]; `masks` is shared between layers."""
     assert attention_mask is None
+    whole = query.device.type != "cpu" and query.shape[2] <= _WHOLE_ROW
+    attended = (whole_row if whole else by_segment)(query, key, value, segments, masks, scaling, sliding_window, softcap)
+    return attended.transpose(1, 2), None
+
+
+def by_segment(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: Parts,
+    masks: Masks,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """A call for each prompt and each answer, [1, heads, L, dim]."""
     sizes = [end - begin for group in segments for begin, end in ((group.start, group.prompt_end), *group.answers)]
     # One split, not a slice for each segment: the gradient of a slice is a whole row of zeros.
     parts = zip(query.split(sizes, dim=2), key.split(sizes, dim=2), value.split(sizes, dim=2), strict=True)
     outputs = list[Tensor]()
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> None:
-        shape = (query.shape[2], key.shape[2], sliding_window)
+        shape = (query.shape[2], key.shape[2], window)
         if shape not in masks:
             masks[shape] = _causal(*shape, query)
         outputs.append(_attention(query, key, value, masks[shape], scaling, softcap))
@@ -51,7 +73,43 @@ def shared_prefix_attention(
         for own_query, own_key, own_value in islice(parts, len(group.ends)):
             if own_query.shape[2]:
                 attend(own_query, torch.cat((prompt_key, own_key), dim=2), torch.cat((prompt_value, own_value), dim=2))
-    return torch.cat(outputs, dim=2).transpose(1, 2), None
+    return torch.cat(outputs, dim=2)
+
+
+def whole_row(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    segments: Parts,
+    masks: Masks,
+    scaling: float | None,
+    window: int | None,
+    softcap: float | None,
+) -> Tensor:
+    """The same in one call under a mask."""
+    length = query.shape[2]
+    shape = (0, length, window)
+    if shape not in masks:
+        masks[shape] = _row_mask(segments, length, window, query)
+    repeats = query.shape[1] // key.shape[1]  # with a mask, heads that share keys and values have no fast kernel
+    key, value = (states.repeat_interleave(repeats, dim=1) for states in (key, value))
+    return _attention(query, key, value, masks[shape], scaling, softcap)
+
+
+def _row_mask(segments: Parts, length: int, window: int | None, like: Tensor) -> Tensor:
+    """[length, length], 0 where a token of the row may look (back to `window` positions), else -inf."""
+    position, group, answer = torch.zeros(3, length, dtype=torch.long)
+    for number, one in enumerate(segments):
+        group[one.start : one.ends[-1]] = number
+        for place, (begin, end) in enumerate([(one.start, one.prompt_end), *one.answers]):
+            answer[begin:end] = place
+            first = one.prompt_end - one.start if place else 0
+            position[begin:end] = torch.arange(first, first + end - begin)
+    position, group, answer = (values.to(like.device) for values in (position, group, answer))
+    distance = position[:, None] - position
+    seen = (distance >= 0) & (distance < (window or length))
+    seen &= (group[:, None] == group) & ((answer == 0) | (answer[:, None] == answer))
+    return torch.zeros(length, length, dtype=like.dtype, device=like.device).masked_fill_(~seen, -torch.inf)
 
 
 def _causal(queries: int, keys: int, window: int | None, like: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """AdamW with fp32 arithmetic, whatever the model's dtype. Its state goes to and from plain tensors by name.
 
     MasterAdamW     fp32 master weights beside weights of lower precision: 16 bytes a parameter in bf16, exact (10 with 8-bit moments)
-    RoundedAdamW    no masters, bf16 weights rounded stochastically: 12 bytes a parameter, unbiased
+    RoundedAdamW    no masters, bf16 weights rounded stochastically: 12 bytes a parameter, unbiased (rounded.py)
 Both add gradients up in fp32 as they come. Test: pytest tests/tasks/training/test_optimizer.py
 """
 
@@ -14,11 +14,10 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 
 from storage.errors import UserError
-from tasks.seeds import derive_seed
+from tasks.training.gradients import EPSILON, clip, collect, trained_parameters
 from tasks.training.ranks import ALONE, Ranks
+from tasks.training.rounded import RoundedAdamW
 from tasks.training.settings import Training
-
-EPSILON = 1e-8
 
 
 class Optimizer(Protocol):
@@ -46,7 +45,7 @@ def pick_optimizer(model: torch.nn.Module, settings: Training, seed: int, ranks:
     Steps of 1e-5 and less are a tenth of what bf16 weights can tell apart: rounded to the nearest, all of them stay for some steps
     and then move together, though masters know better (tests/benchmarks/precision.py measures both against fp32).
     """
-    halves = any(parameter.dtype != torch.float32 for parameter in _trained(model).values())
+    halves = any(parameter.dtype != torch.float32 for parameter in trained_parameters(model).values())
     possible = halves and not ranks.sharded and settings.moments == "float32"
     stochastic = settings.weights == "stochastic" or (settings.weights == "auto" and possible)
     return RoundedAdamW(model, settings, seed, ranks) if stochastic else MasterAdamW(model, settings, ranks)
@@ -61,8 +60,9 @@ class MasterAdamW:
 
     def __init__(self, model: torch.nn.Module, settings: Training, ranks: Ranks = ALONE) -> None:
         self.ranks = ranks
-        self.parameters = _trained(model)
+        self.parameters = trained_parameters(model)
         self.masters = {name: _master(parameter) for name, parameter in self.parameters.items()}
+        collect({name: parameter for name, parameter in self.parameters.items() if self.masters[name] is not parameter}, self)
         held = [m for m in self.masters.values() if m.numel()]  # a small parameter's shard may be empty
         matrices, vectors = [m for m in held if m.ndim >= 2], [m for m in held if m.ndim < 2]
         self.max_grad_norm = settings.max_grad_norm
@@ -73,8 +73,12 @@ class MasterAdamW:
             weight_decay=settings.weight_decay,
         )
 
+    def add(self, name: str, gradient: Tensor) -> None:
+        master = self.masters[name]
+        master.grad = gradient if master.grad is None else master.grad.add_(gradient)
+
     def step(self, learning_rate: float) -> float:
-        norm = _clip([m.grad for m in self.masters.values() if m.grad is not None], self.max_grad_norm, self.ranks)
+        norm = clip([m.grad for m in self.masters.values() if m.grad is not None], self.max_grad_norm, self.ranks)
         if norm < float("inf"):
             for group in self.adamw.param_groups:
                 group["lr"] = learning_rate
@@ -103,69 +107,10 @@ class MasterAdamW:
 
     @torch.no_grad()
     def _publish(self) -> None:
-        for name, master in self.masters.items():
-            if master.dtype != self.parameters[name].dtype:
-                self.parameters[name].copy_(master)
-
-
-class RoundedAdamW:
-    """AdamW without master weights: each new value is computed in fp32 and rounded up or down by chance, so that it is right on average.
-
-    Small steps are lost in bf16 when each is rounded to the nearest value (arXiv 2010.06192, section 4).
-    """
-
-    def __init__(self, model: torch.nn.Module, settings: Training, seed: int, ranks: Ranks = ALONE) -> None:
-        assert not ranks.sharded, "`Training` refuses it: shards are fp32"
-        self.ranks = ranks
-        self.parameters = _trained(model)
-        self.settings = settings
-        self.seed = seed
-        self.steps = 0
-        self.sums: dict[str, Tensor] = {}
-        self.moments = {name: tuple(torch.zeros_like(p, dtype=torch.float32) for _ in range(2)) for name, p in self.parameters.items()}
-        for name, parameter in self.parameters.items():
-            _collect(parameter, lambda gradient, name=name: self._add(name, gradient))
-
-    def _add(self, name: str, gradient: Tensor) -> None:
-        self.sums[name] = self.sums[name].add_(gradient) if name in self.sums else gradient
-
-    @torch.no_grad()
-    def step(self, learning_rate: float) -> float:
-        norm = _clip([self.sums[name] for name in self.parameters if name in self.sums], self.settings.max_grad_norm, self.ranks)
-        if norm < float("inf"):
-            self.steps += 1
-            for name, gradient in self.sums.items():
-                self._update(name, gradient, learning_rate)
-        self.sums.clear()
-        return norm
-
-    def _update(self, name: str, gradient: Tensor, learning_rate: float) -> None:
-        parameter, (first, second) = self.parameters[name], self.moments[name]
-        beta1, beta2 = self.settings.betas
-        first.lerp_(gradient, 1 - beta1)
-        second.mul_(beta2).addcmul_(gradient, gradient, value=1 - beta2)
-        scale = (second / (1 - beta2**self.steps)).sqrt_().add_(EPSILON)
-        fresh = parameter.float()
-        if parameter.ndim >= 2:
-            fresh = fresh * (1 - learning_rate * self.settings.weight_decay)
-        fresh = fresh.addcdiv(first, scale, value=-learning_rate / (1 - beta1**self.steps))
-        random = torch.Generator(parameter.device).manual_seed(derive_seed(self.seed, "rounding", self.steps, name))
-        parameter.copy_(fresh if parameter.dtype == torch.float32 else round_stochastically(fresh, random))
-
-    def state(self) -> dict[str, Tensor]:
-        tensors = {"step": torch.tensor(self.steps)}
-        for name, parameter in self.parameters.items():
-            first, second = self.moments[name]
-            tensors |= {f"weight/{name}": parameter.detach(), f"exp_avg/{name}": first, f"exp_avg_sq/{name}": second}
-        return tensors
-
-    @torch.no_grad()
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        self.steps = int(tensors["step"])
-        for name, parameter in self.parameters.items():
-            parameter.copy_(tensors[f"weight/{name}"])
-            for moment, key in zip(self.moments[name], ("exp_avg", "exp_avg_sq"), strict=True):
-                moment.copy_(tensors[f"{key}/{name}"])
+        stale = [name for name, master in self.masters.items() if master.dtype != self.parameters[name].dtype]
+        if stale:
+            weights: list[Tensor] = [self.parameters[name] for name in stale]
+            torch._foreach_copy_(weights, [self.masters[name] for name in stale])  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _adamw(moments: str) -> Callable[..., torch.optim.Optimizer]:
@@ -185,54 +130,7 @@ def _tensor(key: str, value: Any) -> Tensor:
     return torch.tensor(value)
 
 
-def round_stochastically(values: Tensor, random: torch.Generator) -> Tensor:
-    """fp32 -> bf16, up or down with the probability that keeps the mean."""
-    noise = torch.randint(0, 1 << 16, values.shape, generator=random, device=values.device, dtype=torch.int32)
-    bits = (values.contiguous().view(torch.int32) + noise) & -(1 << 16)
-    return bits.view(torch.float32).to(torch.bfloat16)
-
-
-def _trained(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
-
-
-def _clip(gradients: list[Tensor], max_norm: float, ranks: Ranks) -> float:
-    """Sum the gradients over all processes (those of shards are sums already), in the same order everywhere, and clip them."""
-    if not ranks.sharded:
-        ranks.add_up(gradients)
-    total = torch.nn.utils.get_total_norm(gradients)
-    if ranks.sharded:
-        squared = total.square()
-        ranks.add_up([squared])
-        total = squared.sqrt()
-    norm = total.item()
-    if norm > max_norm:
-        for gradient in gradients:
-            gradient.mul_(max_norm / (norm + 1e-6))
-    return norm
-
-
 def _master(parameter: torch.nn.Parameter) -> torch.nn.Parameter:
     if isinstance(parameter, DTensor):
-        master = torch.nn.Parameter(parameter.to_local().detach())  # the same memory
-    elif parameter.dtype == torch.float32:
-        return parameter
-    else:
-        master = torch.nn.Parameter(parameter.detach().float())
-
-    def add(gradient: Tensor) -> None:
-        master.grad = gradient if master.grad is None else master.grad.add_(gradient)
-
-    _collect(parameter, add)
-    return master
-
-
-def _collect(parameter: torch.nn.Parameter, add: Callable[[Tensor], None]) -> None:
-    """Hand each gradient on in fp32 as it comes, and free it: those of a whole model never exist at once."""
-
-    def hand_on(parameter: Tensor) -> None:
-        assert parameter.grad is not None
-        gradient, parameter.grad = parameter.grad, None
-        add(gradient.to_local() if isinstance(gradient, DTensor) else gradient.float())
-
-    parameter.register_post_accumulate_grad_hook(hand_on)
+        return torch.nn.Parameter(parameter.to_local().detach())  # the same memory
+    return parameter if parameter.dtype == torch.float32 else torch.nn.Parameter(parameter.detach().float())

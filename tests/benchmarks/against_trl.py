@@ -4,7 +4,9 @@
     python -m tests.benchmarks.against_trl                    # pairs/s and peak memory, medians of 3
     python -m tests.benchmarks.against_trl --dtype checkpoint # TRL in the checkpoint's bf16, this engine in what the machine is fast in
     python -m tests.benchmarks.against_trl --curves           # the loss of 20 steps of both, in fp32
-TRL runs with its defaults, gradient checkpointing off. Our time includes the reference's forward passes; TRL's are in its steps.
+On a GPU where there is one, and then the peak is of its memory. TRL runs with its defaults, gradient checkpointing off and, with a
+checkpoint in bf16, weights and moments in bf16. The first step of both, which loads and allocates, is left out of the time. Our time
+includes the reference's forward passes; TRL's are in its steps.
 """
 
 import argparse
@@ -29,11 +31,13 @@ from tasks.seeds import generator
 from tasks.training.batches import Group
 from tasks.training.fit import fit
 from tasks.training.logps import reference_logps
+from tasks.training.logs import StepLog
 from tasks.training.losses import Loss
 from tasks.training.settings import Training, fast_dtype
 
 MODEL = "embedded:smollm2-135m"
-BATCH, BETA, RATE, SEED = 4, 0.1, 1e-6, 0
+BETA, RATE, SEED = 0.1, 1e-6, 0
+GPU = torch.cuda.is_available()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,18 +54,18 @@ SHAPES = {"short prompts": Shape(prompt=66, answer=128), "long prompts": Shape(p
 
 def texts(tokenizer: Any, shape: Shape, pairs: int) -> list[dict[str, str]]:
     """Pairs of words that are one token each, so that both trainers see the same tokens. In the order of training."""
-    words = [text for text, _ in tokenizer.get_vocab().items() if text.startswith("Ġ") and text[1:].isascii() and text[1:].isalpha()]
+    words = sorted(text for text in tokenizer.get_vocab() if text.startswith("Ġ") and text[1:].isascii() and text[1:].isalpha())
     draw = random.Random(SEED)
 
     def text(count: int) -> str:
-        return "".join(" " + draw.choice(sorted(words))[1:] for _ in range(count))
+        return "".join(" " + draw.choice(words)[1:] for _ in range(count))
 
     return [{"prompt": text(shape.prompt), "chosen": text(shape.answer - 1), "rejected": text(shape.answer - 1)} for _ in range(pairs)]
 
 
-def ours(pairs: int, shape: Shape, dtype: torch.dtype) -> dict[str, Any]:
+def ours(model: str, pairs: int, batch: int, shape: Shape, dtype: torch.dtype) -> dict[str, Any]:
     """Train with this engine."""
-    loaded = load(resolve(MODEL).path, dtype=dtype)
+    loaded = load(resolve(model).path, dtype=dtype)
     rows = texts(loaded.tokenizer, shape, pairs)
 
     def ids(text: str) -> tuple[int, ...]:
@@ -79,49 +83,76 @@ def ours(pairs: int, shape: Shape, dtype: torch.dtype) -> dict[str, Any]:
     placed = [groups[0]] * pairs
     for place, index in enumerate(order):
         placed[index] = groups[place]
-    started = time.perf_counter()
+    list(reference_logps(loaded.model, groups[:2]))  # loads and allocates
+    ends = [time.perf_counter()]
     referenced = [replace(group, reference=value) for group, value in zip(placed, reference_logps(loaded.model, placed), strict=True)]
-    settings = Training(batch_size=BATCH, learning_rate=RATE, dtype=str(dtype).removeprefix("torch."))  # type: ignore[arg-type]
-    logs = fit(loaded.model, referenced, Loss.of("sigmoid_norm", beta=BETA), settings, seed=SEED)
-    return {"seconds": time.perf_counter() - started, "losses": [log.loss for log in logs]}
+    referencing = time.perf_counter() - ends[0]
+    settings = Training(batch_size=batch, learning_rate=RATE, dtype=str(dtype).removeprefix("torch."))  # type: ignore[arg-type]
+
+    def on_step(log: StepLog) -> None:
+        ends.append(time.perf_counter())
+
+    logs = fit(loaded.model, referenced, Loss.of("sigmoid_norm", beta=BETA), settings, seed=SEED, on_step=on_step)
+    return {"seconds": referencing + _all_steps(ends[1:]), "losses": [log.loss for log in logs]}
 
 
-def theirs(pairs: int, shape: Shape, dtype: torch.dtype) -> dict[str, Any]:
+def _all_steps(ends: list[float]) -> float:
+    """Seconds of all steps by when each ended, the first as long as the others."""
+    return (ends[-1] - ends[0]) * len(ends) / (len(ends) - 1)
+
+
+def theirs(model: str, pairs: int, batch: int, shape: Shape, dtype: torch.dtype) -> dict[str, Any]:
     """Train with TRL."""
     warnings.simplefilter("ignore")
+    loaded = load(resolve(model).path, dtype=dtype)
     import datasets
+    from transformers import TrainerCallback
     from trl import DPOConfig, DPOTrainer  # pyright: ignore[reportMissingImports]
 
-    loaded = load(resolve(MODEL).path, dtype=dtype)
+    torch.use_deterministic_algorithms(False)  # `load` asks for them on a GPU
+    ends = list[float]()
+
+    class Clock(TrainerCallback):
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            torch.cuda.synchronize() if GPU else None
+            ends.append(time.perf_counter())
+
     with tempfile.TemporaryDirectory() as folder:
         settings = DPOConfig(
-            output_dir=folder, per_device_train_batch_size=BATCH, learning_rate=RATE, beta=BETA, num_train_epochs=1, use_cpu=True,
+            output_dir=folder, per_device_train_batch_size=batch, learning_rate=RATE, beta=BETA, num_train_epochs=1, use_cpu=not GPU,
             bf16=False, gradient_checkpointing=False, lr_scheduler_type="constant", report_to="none", logging_steps=1, save_strategy="no",
             train_sampling_strategy="sequential", disable_tqdm=True, max_length=None, seed=SEED,
         )  # fmt: skip
         rows = datasets.Dataset.from_list(texts(loaded.tokenizer, shape, pairs))
-        trainer = DPOTrainer(model=loaded.model, args=settings, train_dataset=rows, processing_class=loaded.tokenizer)
-        started = time.perf_counter()
+        trainer = DPOTrainer(model=loaded.model, args=settings, train_dataset=rows, processing_class=loaded.tokenizer, callbacks=[Clock()])
         trainer.train()
-        seconds = time.perf_counter() - started
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
-    return {"seconds": seconds, "losses": losses}
+    return {"seconds": _all_steps(ends), "losses": losses}
 
 
-def run(trainer: str, pairs: int, shape: str, dtype: str) -> dict[str, Any]:
+def peak_gib() -> float:
+    """Of this process: GPU memory, or all its memory where there is none."""
+    used = torch.cuda.max_memory_allocated() if GPU else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    return used / 2**30
+
+
+def run(trainer: str, shape: str, pairs: int, arguments: argparse.Namespace, dtype: str) -> dict[str, Any]:
     """What a trainer measures in a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.against_trl", "--trainer", trainer, "--pairs", str(pairs), "--shape", shape]
+    command += ["--dtype", dtype, "--model", arguments.model, "--batch", str(arguments.batch)]
     defaults = os.environ | ({"THP_MEM_ALLOC_ENABLE": "0"} if trainer == "trl" else {})  # huge pages are ours: tasks/__init__.py
-    found = subprocess.run([*command, "--dtype", dtype], capture_output=True, text=True, check=False, env=defaults)
+    found = subprocess.run(command, capture_output=True, text=True, check=False, env=defaults)
     assert found.returncode == 0, found.stderr[-2000:]
     return json.loads(found.stdout.splitlines()[-1])
 
 
-def compare(pairs: int, dtype: str, repeats: int) -> None:
+def compare(arguments: argparse.Namespace) -> None:
     """Pairs/s and peak memory of both, in turns."""
+    pairs, repeats = arguments.pairs, arguments.repeats
     for name, shape in SHAPES.items():
-        found = [{trainer: run(trainer, pairs, name, dtype) for trainer in ("ours", "trl")} for _ in range(repeats)]
-        print(f"{name}: {pairs} pairs of {shape.prompt} + 2 x {shape.answer} tokens, {BATCH} a step, {dtype}, medians of {repeats}")
+        found = [{trainer: run(trainer, name, pairs, arguments, arguments.dtype) for trainer in ("ours", "trl")} for _ in range(repeats)]
+        tokens = f"{pairs} pairs of {shape.prompt} + 2 x {shape.answer} tokens"
+        print(f"{name}: {tokens}, {arguments.batch} a step, {arguments.dtype}, medians of {repeats}")
         for trainer in ("trl", "ours"):
             speed = median(pairs / one[trainer]["seconds"] for one in found)
             memory = median(one[trainer]["peak_gib"] for one in found)
@@ -131,9 +162,10 @@ def compare(pairs: int, dtype: str, repeats: int) -> None:
         print(f"  ratio {speed:.2f} x the speed, {memory:.2f} x the memory", flush=True)
 
 
-def curves(steps: int) -> None:
+def curves(steps: int, arguments: argparse.Namespace) -> None:
     """The losses of both, step by step."""
-    found = {trainer: run(trainer, steps * BATCH, "tiny", "float32")["losses"] for trainer in ("ours", "trl")}
+    pairs = steps * arguments.batch
+    found = {trainer: run(trainer, "tiny", pairs, arguments, "float32")["losses"] for trainer in ("ours", "trl")}
     for step, (own, other) in enumerate(zip(found["ours"], found["trl"], strict=True)):
         print(f"step {step:>3}  ours {own:.5f}  trl {other:.5f}  difference {abs(own - other):.5f}")
     print(f"largest difference {max(abs(a - b) for a, b in zip(found['ours'], found['trl'], strict=True)):.5f}")
@@ -141,7 +173,9 @@ def curves(steps: int) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default=MODEL)
     parser.add_argument("--pairs", type=int, default=16)
+    parser.add_argument("--batch", type=int, default=4, help="pairs of a step")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--dtype", choices=["float32", "bfloat16", "checkpoint"], default="float32")
     parser.add_argument("--curves", action="store_true")
@@ -150,15 +184,15 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.trainer:
         train = ours if arguments.trainer == "ours" else theirs
-        chosen = {"ours": fast_dtype(torch.device("cpu")), "trl": torch.bfloat16}[arguments.trainer]
+        chosen = {"ours": fast_dtype(torch.device("cuda" if GPU else "cpu")), "trl": torch.bfloat16}[arguments.trainer]
         dtype = chosen if arguments.dtype == "checkpoint" else getattr(torch, arguments.dtype)
-        found = train(arguments.pairs, (SHAPES | TINY)[arguments.shape], dtype)
+        found = train(arguments.model, arguments.pairs, arguments.batch, (SHAPES | TINY)[arguments.shape], dtype)
         assert all(math.isfinite(loss) for loss in found["losses"])
-        print(json.dumps(found | {"peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20}))
+        print(json.dumps(found | {"peak_gib": peak_gib()}))
     elif arguments.curves:
-        curves(20)
+        curves(20, arguments)
     else:
-        compare(arguments.pairs, arguments.dtype, arguments.repeats)
+        compare(arguments)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The in-process engine against `model.generate`: same prompts, same 64 rows, one process, medians of alternating runs.
 
-Run: python -m tests.benchmarks.sampling [--threads 1]   (minutes; one thread where other work shares the cores). The limit is what
+Run: python -m tests.benchmarks.sampling [--threads 1] [--model DIRECTORY]   (minutes; one thread where other work shares the cores). The limit is what
 the model's matrix products alone would take for these prompts and 64 rows, measured between the runs.
 """
 
@@ -25,14 +25,16 @@ PROMPTS, SAMPLES, MAX_TOKENS, RUNS = 8, 8, 32, 3
 SETTINGS = {"plain": Sampling(n=SAMPLES, max_tokens=MAX_TOKENS), "top_p 0.95": Sampling(n=SAMPLES, max_tokens=MAX_TOKENS, top_p=0.95)}
 
 
-def main(threads: int | None) -> None:
+def main(model: str, threads: int | None) -> None:
     """Print one line for each setting."""
     torch.set_num_threads(threads or torch.get_num_threads())
-    loaded = load(resolve("embedded:smollm2-135m", print).path)
+    loaded = load(resolve(model, print).path)
     lines = (Path(tasks.__file__).parent / "data" / "prompts.jsonl").read_text("utf-8").splitlines()[:PROMPTS]
     prompts = [tuple(render(loaded.tokenizer, json.loads(line)["prompt"])) for line in lines]
-    print(f"{loaded.model.dtype}, {torch.get_num_threads()} threads, prompts of {sorted(map(len, prompts))} tokens")
+    print(f"{loaded.model.device}, {loaded.model.dtype}, {torch.get_num_threads()} threads, prompts of {sorted(map(len, prompts))} tokens")
     for name, sampling in SETTINGS.items():
+        _by_engine(loaded, prompts, sampling, RUNS)  # both load and allocate
+        _by_generate(loaded, prompts, sampling)
         ours, theirs, limits = list[float](), list[float](), list[float]()
         for run in range(RUNS):
             ours.append(_rate(lambda run=run, sampling=sampling: _by_engine(loaded, prompts, sampling, run)))
@@ -65,8 +67,8 @@ def _by_generate(loaded: Loaded, prompts: list[tuple[int, ...]], sampling: Sampl
     ids = torch.tensor([[end] * (width - len(prompt)) + list(prompt) for prompt in prompts])
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
     output = model.generate(
-        ids,
-        attention_mask=mask,
+        ids.to(model.device),
+        attention_mask=mask.to(model.device),
         do_sample=True,
         temperature=1.0,
         top_p=sampling.top_p,
@@ -84,18 +86,22 @@ def _limit(loaded: Loaded, prompt_tokens: int) -> float:
     """Tokens a second if matrix products were all there is to do: of the prompts' tokens, and of a full batch at each step after the first."""
     layers = [module for module in loaded.model.modules() if isinstance(module, torch.nn.Linear)]
     rows = PROMPTS * SAMPLES
-    inputs = {layer.in_features: torch.randn(rows, layer.in_features, dtype=layer.weight.dtype) for layer in layers}
+    weights = {layer.in_features: layer.weight for layer in layers}
+    inputs = {width: torch.randn(rows, width, dtype=weight.dtype, device=weight.device) for width, weight in weights.items()}
     steps = list[float]()
     with PackedLinears(loaded.model, rows).used():
         for _ in range(4):
             begin = time.perf_counter()
             for layer in layers:
                 layer(inputs[layer.in_features])
+            if loaded.model.device.type == "cuda":
+                torch.cuda.synchronize()
             steps.append(time.perf_counter() - begin)
     return rows * MAX_TOKENS / (statistics.median(steps) * (MAX_TOKENS - 1 + prompt_tokens / rows))
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
+    parser.add_argument("--model", default="embedded:smollm2-135m")
     parser.add_argument("--threads", type=int)
-    main(parser.parse_args().threads)
+    main(**vars(parser.parse_args()))

@@ -1,13 +1,17 @@
 """Master weights: plain AdamW for fp32, small steps that bf16 alone would lose, and state that goes out and in."""
 
+import gc
 import math
+import weakref
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tasks.training.optimizer import MasterAdamW, Optimizer, RoundedAdamW, pick_optimizer, round_stochastically
+from tasks.training import rounded
+from tasks.training.optimizer import MasterAdamW, Optimizer, pick_optimizer
+from tasks.training.rounded import RoundedAdamW, round_stochastically
 from tasks.training.settings import Training
 
 
@@ -140,6 +144,34 @@ def test_moments_of_8_bits_take_a_quarter_and_step_nearly_as_well() -> None:
     assert (small.weight - exact.weight).abs().mean() < 0.1 * moved
     sizes = [sum(t.nbytes for name, t in o.state().items() if not name.startswith("master")) for o in optimizers]
     assert sizes[1] < 0.35 * sizes[0]
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_what_was_trained_is_freed_and_its_gradients_are_its_own_again(name: str) -> None:
+    layer = wide(torch.bfloat16)
+    optimizer = pick_optimizer(layer, SETTINGS[name], seed=0)
+    trained(layer, optimizer, range(2))
+    seen = weakref.ref(optimizer)
+    del optimizer
+    gc.collect()
+    assert seen() is None
+    layer(torch.ones(1, layer.in_features, dtype=torch.bfloat16)).sum().backward()
+    assert layer.weight.grad is not None
+
+
+def test_parameters_that_are_stepped_together_are_as_those_that_are_stepped_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for together in (1, 1 << 24):
+        monkeypatch.setattr(rounded, "_AT_ONCE", together)
+        torch.manual_seed(0)
+        model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Linear(4, 2), torch.nn.Linear(2, 2))
+        model[1].weight.requires_grad_(False)
+        optimizer = RoundedAdamW(model, Training(weight_decay=0.1), seed=0)
+        for _ in range(2):
+            model[:2](torch.ones(1, 4)).square().sum().backward()  # the last has no gradients, and stays as it is
+            optimizer.step(0.1)
+        found.append((model.state_dict(), optimizer.state()))
+    torch.testing.assert_close(found[0], found[1])
 
 
 def wide(dtype: torch.dtype) -> torch.nn.Linear:
