@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from tasks.training.settings import fast_dtype
+
 _MOST_BYTES = 4 << 30  # of weights: they are held twice
 
 
@@ -22,7 +24,8 @@ class PackedLinears:
         """rows: how many are multiplied at once."""
         layers = [module for module in model.modules() if type(module) is torch.nn.Linear]
         size = sum(layer.weight.nbytes for layer in layers)
-        useful = all(layer.weight.device.type == "cpu" and layer.weight.dtype == torch.float32 for layer in layers)
+        fast = (torch.float32, fast_dtype(torch.device("cpu")))
+        useful = all(layer.weight.device.type == "cpu" and layer.weight.dtype in fast for layer in layers)
         possible = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_reorder_linear_weight")
         self._packed: list[tuple[Any, Tensor]] = []
         if useful and possible and size <= _MOST_BYTES:

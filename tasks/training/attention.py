@@ -20,8 +20,8 @@ NAME = "dapflow_shared_prefix"
 _WHOLE_ROW = 4096  # tokens: the mask of a longer row, and the scores that it hides, cost more than the calls
 
 Parts = tuple[Segments, ...]
-Masks = dict[tuple[int, int, int | None], Tensor]
-"""By queries, keys and window; of a whole row, 0 queries."""
+Masks = dict[tuple[int, int, int | None, int], Tensor]
+"""By queries, keys, window and how many heads share keys; of a whole row, 0 queries."""
 
 
 def shared_prefix_attention(
@@ -56,15 +56,16 @@ def by_segment(
     softcap: float | None,
 ) -> Tensor:
     """A call for each prompt and each answer, [1, heads, L, dim]."""
+    repeats = query.shape[1] // key.shape[1]
     sizes = [end - begin for group in segments for begin, end in ((group.start, group.prompt_end), *group.answers)]
     # One split, not a slice for each segment: the gradient of a slice is a whole row of zeros.
     parts = zip(query.split(sizes, dim=2), key.split(sizes, dim=2), value.split(sizes, dim=2), strict=True)
     outputs = list[Tensor]()
 
     def attend(query: Tensor, key: Tensor, value: Tensor) -> None:
-        shape = (query.shape[2], key.shape[2], window)
+        shape = (query.shape[2], key.shape[2], window, repeats)
         if shape not in masks:
-            masks[shape] = _causal(*shape, query)
+            masks[shape] = _causal(query.shape[2], key.shape[2], window, query).repeat(repeats, 1)
         outputs.append(_attention(query, key, value, masks[shape], scaling, softcap))
 
     for group in segments:
@@ -87,12 +88,10 @@ def whole_row(
     softcap: float | None,
 ) -> Tensor:
     """The same in one call under a mask."""
-    length = query.shape[2]
-    shape = (0, length, window)
+    length, repeats = query.shape[2], query.shape[1] // key.shape[1]
+    shape = (0, length, window, repeats)
     if shape not in masks:
-        masks[shape] = _row_mask(segments, length, window, query)
-    repeats = query.shape[1] // key.shape[1]  # with a mask, heads that share keys and values have no fast kernel
-    key, value = (states.repeat_interleave(repeats, dim=1) for states in (key, value))
+        masks[shape] = _row_mask(segments, length, window, query).repeat(repeats, 1)
     return _attention(query, key, value, masks[shape], scaling, softcap)
 
 
@@ -120,12 +119,14 @@ def _causal(queries: int, keys: int, window: int | None, like: Tensor) -> Tensor
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None, softcap: float | None) -> Tensor:
+    """mask: [queries, keys] once for each of the heads that share keys, one below the other. Their queries are one row, so that no key
+    is copied for any of them."""
+    shared = query.reshape(1, key.shape[1], -1, query.shape[-1])
     if softcap is None:
-        return scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
-    repeats = query.shape[1] // key.shape[1]
-    scores = query @ key.repeat_interleave(repeats, dim=1).mT * (scale or query.shape[-1] ** -0.5)
+        return scaled_dot_product_attention(shared, key, value, attn_mask=mask, scale=scale).view(query.shape)
+    scores = shared @ key.mT * (scale or query.shape[-1] ** -0.5)
     weights = (softcap * torch.tanh(scores / softcap) + mask).softmax(dim=-1, dtype=torch.float32)  # Gemma 2
-    return weights.to(value.dtype) @ value.repeat_interleave(repeats, dim=1)
+    return (weights.to(value.dtype) @ value).view(query.shape)
 
 
 AttentionInterface.register(NAME, shared_prefix_attention)

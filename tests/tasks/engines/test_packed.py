@@ -1,20 +1,24 @@
 """Packed weights give what the layers give, are gone afterwards, and keep out of the way of gradients."""
 
+import pytest
 import torch
 
 from tasks.engines.packed import PackedLinears
+from tasks.training.settings import fast_dtype
 from tests.tasks.training.toys import CONFIGS, toy_model
 
 
-def test_a_model_gives_the_same_with_packed_weights_and_is_itself_again_after() -> None:
-    model = toy_model(CONFIGS["qwen2"]).eval()  # with biases
+@pytest.mark.parametrize("dtype", sorted({torch.float32, fast_dtype(torch.device("cpu"))}, key=str))
+def test_a_model_gives_the_same_with_packed_weights_and_is_itself_again_after(dtype: torch.dtype) -> None:
+    model = torch.nn.Module.to(toy_model(CONFIGS["qwen2"], scale=1.0), dtype).eval()  # with biases
+    close = {"atol": 1e-4, "rtol": 1e-4} if dtype == torch.float32 else {"atol": 2e-2, "rtol": 2e-2}
     ids = torch.arange(24).view(2, 12)
     packed = PackedLinears(model, 2)
     before = dict(model.named_modules())
     with torch.inference_mode():
         plain = model(input_ids=ids).logits
         with packed.used():
-            torch.testing.assert_close(model(input_ids=ids).logits, plain, atol=1e-4, rtol=1e-4)
+            torch.testing.assert_close(model(input_ids=ids).logits, plain, **close)
             assert all("forward" in vars(module) for module in before.values() if type(module) is torch.nn.Linear)
     assert not any("forward" in vars(module) for module in model.modules())
     with packed.used():
@@ -23,6 +27,6 @@ def test_a_model_gives_the_same_with_packed_weights_and_is_itself_again_after() 
 
 
 def test_what_it_is_of_no_use_for_is_left_alone() -> None:
-    model = toy_model().to(torch.bfloat16)
+    model = torch.nn.Module.to(toy_model(), torch.float16)
     with PackedLinears(model, 2).used():
         assert not any("forward" in vars(module) for module in model.modules())
