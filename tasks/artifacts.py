@@ -1,7 +1,8 @@
 """What a step shows on its page in the Prefect UI: where its rows came from, a few of them, and how far it is while it runs."""
 
+import re
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
@@ -19,7 +20,7 @@ _SHOWN_COLUMNS = {
     "completions": ("prompt_id", "text", "finish_reason"),
     "verdicts": ("completion_id", "outcome", "score", "note"),
     "acceptances": ("completion_id", "reward", "accepted", "note"),
-    "pairs": ("prompt", "chosen", "rejected", "margin", "dropped"),
+    "pairs": ("prompt", "chosen", "rejected", "margin", "probability", "source", "dropped"),
     "models": ("name", "role", "parent", "digest"),
     "metrics": ("name", "value", "low", "high", "unit"),
 }
@@ -65,7 +66,8 @@ def publish_artifacts(lake: Lake, ref: Ref, step: str, code: str, parameters: Ma
     files = [file for file in lake.files_of(ref.version) if file.table == ref.kind]
     rows = [[row[column] for column in columns] for row in lake.pick(files, "id < ?", [row_id(ref.version, _SHOWN_ROWS)])]
     drawn = [training_curves(lake, ref.version), calibration(lake, ref.version)] if ref.kind == "models" else []
-    markdown = f"{''.join(drawn)}\n\n{_table(columns, rows)}\n\n{_table(('', ''), facts)}"
+    shown = "\n\n".join(_pair(*row) for row in rows) if ref.kind == "pairs" else _table(columns, [map(_cell, row) for row in rows])
+    markdown = f"{''.join(drawn)}\n\n{shown}\n\n{_table(('', ''), [(name, value.replace('|', chr(92) + '|')) for name, value in facts])}"
     create_markdown_artifact(key=step.replace("_", "-"), markdown=markdown, description=f"{ref.kind}@{ref.version}")
 
 
@@ -78,12 +80,35 @@ def _flat(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield prefix + name, value
 
 
-def _table(header: tuple[str, ...], rows: Any) -> str:
+def _pair(
+    prompt: str, chosen: str | None, rejected: str | None, margin: float | None, probability: float | None, source: str, dropped: str | None
+) -> str:
+    """A pair as one reads it, its answers one below the other: in a table a long prompt would push them out of sight."""
+    found = [] if margin is None else [f"margin {margin:.3g}"]
+    found += [] if probability is None else [f"better with probability {probability:.2f}"]
+    verdict = f"left out: {_plain(dropped)}" if dropped else ", ".join(found)
+    texts = (("prompt", prompt), (f"chosen ({_plain(source)}{': ' * bool(verdict)}{verdict})", chosen), ("rejected", rejected))
+    return "\n\n".join(f"**{name}**\n\n{_quoted(text or '')}" for name, text in texts) + "\n\n---"
+
+
+def _quoted(text: str) -> str:
+    return "> " + _plain(_cut(text, 1_000)).replace("\n", "\n> ")
+
+
+def _table(header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:
     lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    return "\n".join([*lines, *("| " + " | ".join(_cell(value) for value in row) + " |" for row in rows)])
+    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
 
 
 def _cell(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value if value is not None else "")
-    text = text.replace("|", "\\|").replace("\n", " ")
-    return text if len(text) <= 300 else text[:297] + "..."
+    return _plain(_cut(text, 300)).replace("\n", " ")
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
+
+
+def _plain(text: str) -> str:
+    """So that Markdown shows the text as it is, whatever a model has written: no picture of it is fetched, no link of it is made."""
+    return re.sub(r"([\\`*_{}\[\]()<>#+!|~.-])", r"\\\1", text)
