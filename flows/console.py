@@ -48,6 +48,7 @@ class ConsoleReporter:
 
     def started(self, name: str) -> None:
         """A step begins: its bar appears."""
+        interrupt.listen()
         interrupt.check()
         for left in self._bars.task_ids:  # of a step that failed
             self._bars.remove_task(left)

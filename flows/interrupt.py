@@ -1,19 +1,21 @@
 """A Ctrl-C that cannot get lost.
 
-Python raises KeyboardInterrupt wherever the main thread happens to be. In a callback of a library that swallows exceptions it would be
-gone, so it is also remembered, and raised again at the next sign of life of a step.
+Python raises KeyboardInterrupt wherever the main thread happens to be. In a callback whose exceptions nobody sees (of a weak reference, of
+a library) it would be gone, so it is also remembered, and raised again at the next sign of life of a step.
 """
 
 import signal
+import threading
 from typing import NoReturn
 
 _asked = False
 
 
 def listen() -> None:
-    """From now on, SIGINT and SIGTERM stop the run."""
-    for name in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(name, _stop)
+    """From now on, SIGINT and SIGTERM stop the run. Prefect's flows take SIGTERM for themselves and remember nothing: inside one, listen again."""
+    if threading.current_thread() is threading.main_thread():  # no other can
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, _stop)
 
 
 def check() -> None:

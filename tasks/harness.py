@@ -11,6 +11,9 @@ import copy
 import hashlib
 import importlib.metadata
 import io
+import os
+import re
+import threading
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -28,6 +31,7 @@ from tasks.step import Out, step
 _PACKAGE = "lm-eval"
 _INSTALL = f"evaluation.harness.tasks needs lm-evaluation-harness: pip install 'dapflow[{_PACKAGE}]'."
 _BATCH = 8
+_DONE = re.compile(r"^\s*(.*?):? *\d+%.*?(\d+)/(\d+) \[")  # of a bar of tqdm: what is done, how much of it, of how much
 _ROWS_PER_CHUNK = 10_000
 
 
@@ -88,7 +92,8 @@ def _evaluated(out: Out, policy: ModelRef, harness: Harness) -> Mapping[str, Any
     if unknown := [name for name in harness.tasks if name not in manager.all_tasks]:
         raise UserError(f"lm-evaluation-harness has no task {' or '.join(unknown)}: `lm_eval ls tasks` prints their names.")
     loaded = load_policy(out.lake, policy)
-    with contextlib.redirect_stderr(io.StringIO()):  # its bars would run through ours
+    os.environ["DISABLE_MULTIPROC"] = "1"  # it forks this process, threads and all, for one chunk of resamples
+    with contextlib.redirect_stderr(_Bars(out)):
         model = models.HFLM(
             pretrained=loaded.model,
             tokenizer=copy.deepcopy(loaded.tokenizer),  # it may give it another padding token
@@ -113,6 +118,19 @@ def _evaluated(out: Out, policy: ModelRef, harness: Harness) -> Mapping[str, Any
         )
     assert found is not None, "only processes after the first have no results"
     return found
+
+
+class _Bars(io.TextIOBase):
+    """What the harness writes while it works: its bars become the progress of the step, so that a Ctrl-C is noticed; the rest is dropped."""
+
+    def __init__(self, out: Out) -> None:
+        self._out = out
+
+    def write(self, text: str) -> int:
+        """A bar is written as often as it moves, now and then by a thread of its own, which has no step."""
+        if (bar := _DONE.match(text.strip("\r\n"))) and threading.current_thread() is threading.main_thread():
+            self._out.progress(int(bar[2]), int(bar[3]), "requests", bar[1])
+        return len(text)
 
 
 def _module(name: str) -> Any:

@@ -2,11 +2,13 @@
 
 import importlib.util
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flows import interrupt
 from flows.changes import change
 from flows.recipes import RSO
 from storage import Lake, UserError
@@ -14,6 +16,16 @@ from tasks import harness
 from tests.flows.toy import QUICK, dapflow, words
 
 installed = pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm-evaluation-harness: pip install 'dapflow[lm-eval]'")
+LOST = """import signal
+
+class Callback:
+    def __del__(self):  # whose exceptions Python writes to standard error and forgets
+        signal.raise_signal(signal.{name})
+
+def text(doc):
+    Callback()
+    return doc["question"]
+"""
 SETTINGS = (*QUICK, "training.epochs=1", "evaluation.judge=shorter")
 QUESTIONS = [("Is snow white?", 0), ("Is coal white?", 1), ("Is grass green?", 0), ("Is blood green?", 1), ("Is the sea wet?", 0)]
 
@@ -76,6 +88,28 @@ def test_a_task_that_is_not_there_costs_no_training(tmp_path: Path, capsys: pyte
     assert (code, "lm-evaluation-harness has no task no_such_task" in err) == (2, True)
     with Lake(tmp_path / "lake", read_only=True) as lake:
         assert not lake.rows("SELECT version FROM versions WHERE step IN ('train', 'train_reward_model')")
+
+
+@installed
+@pytest.mark.filterwarnings("ignore")  # what Python says of the signal that is lost
+@pytest.mark.parametrize("name", [signal.SIGTERM.name, signal.SIGINT.name])
+@pytest.mark.usefixtures("prefect_server")
+def test_a_signal_that_gets_lost_while_the_harness_works_ends_the_run(
+    name: str, tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # As weak references lose it when templates are compiled; Prefect's own handler of SIGTERM does not remember it.
+    monkeypatch.setattr(interrupt, "_asked", False)
+    (tasks / "lost.py").write_text(LOST.format(name=name))
+    task = json.loads((tasks / "yes_or_no.yaml").read_text())
+    del task["doc_to_text"]
+    (tasks / "yes_or_no.yaml").write_text(
+        "\n".join([*(f"{key}: {json.dumps(one)}" for key, one in task.items()), "doc_to_text: !function lost.text"])
+    )
+    code, _, err = run(tmp_path, capsys, "evaluation.harness.tasks=[yes_or_no]", f"evaluation.harness.include={tasks}")
+    assert (code, "Nothing is lost" in err) == (130, True), err
+    with Lake(tmp_path / "lake", read_only=True) as lake:
+        assert lake.rows("SELECT state FROM runs") == [{"state": "stopped"}]
+        assert not lake.rows("SELECT version FROM versions WHERE step = 'run_harness' AND state = 'complete'")
 
 
 def test_without_the_package_the_sentence_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
