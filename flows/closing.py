@@ -19,7 +19,7 @@ from flows.report.outcome import known_from_training
 from storage import Lake
 from tasks.contests import NOT_JUDGED, by_comparison, by_scores, prompt_wins
 from tasks.metrics import ONE_PROMPT
-from tasks.statistics import bootstrap_grid, bootstrap_mean, bootstrap_share, share_interval
+from tasks.statistics import bootstrap_mean, bootstrap_share, grid_mean
 
 Row = dict[str, Any]
 Wins = Mapping[int, Mapping[str, float]]
@@ -104,22 +104,20 @@ def wins_over_initial(lake: Lake, policy: str) -> dict[str, float]:
 
 
 def interval_of(values: Wins, shares: bool) -> Row:
-    """The mean with its 95 % interval. Of several seeds both prompts and seeds are drawn again, for another comparison would have others of
-    both. shares: the values are wins, 0 to 1, and not differences of them."""
+    """The mean with its 95 % interval, of several seeds over prompts and seeds, for another comparison would have others of both. shares: the values are wins, 0 to 1, and not differences of them."""
     prompts = sorted({prompt for of_seed in values.values() for prompt in of_seed})
     told: Row = {"value": None, "low": None, "high": None, "prompts": len(prompts), "seeds": len(values)}
     if not prompts:
         return told | {"note": NOT_JUDGED}
-    grid = np.array([[values[seed].get(prompt, math.nan) for seed in sorted(values)] for prompt in prompts])
+    judged = sorted(seed for seed, wins in values.items() if wins)
+    grid = np.array([[values[seed].get(prompt, math.nan) for seed in judged] for prompt in prompts])
     flat = grid[~np.isnan(grid)]
     if len(prompts) == 1:
         return told | {"value": float(flat.mean()), "note": ONE_PROMPT}
-    if len(values) == 1:
+    if len(judged) == 1:
         mean, low, high = (bootstrap_share if shares else bootstrap_mean)(flat.tolist(), _SEED)
     else:
-        mean, low, high = bootstrap_grid(grid, _SEED)
-        if shares:
-            low, high = share_interval(mean, low, high, len(prompts))
+        mean, low, high = grid_mean(grid, shares)
     return told | {"value": mean, "low": max(low, -1.0), "high": min(high, 1.0), "note": None}
 
 

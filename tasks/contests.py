@@ -112,14 +112,12 @@ def win_rates_of(
         return versus(name, baseline) if baseline else name
 
     rate = mean(named("win_rate"), wins, seed, why_none, bounded=True)
-    yield rate if rate.note or rate.low is None or rate.high is None else replace(rate, note=_worth(len(wins), rate.low, rate.high))
+    if rate.note is None and rate.low is not None and rate.high is not None:
+        rate = replace(rate, note=advice(len(wins), 50 * (rate.high - rate.low), float(np.std(list(wins.values()), ddof=1))) or None)
+    yield rate
     yield Figure(name=named("judged_prompts"), value=float(len(wins)))
     controlled = named("length_controlled_win_rate")
     yield _length_controlled(controlled, decisions, texts, seed, len(wins)) if wins else Figure(name=controlled, value=None, note=why_none)
-
-
-def _worth(prompts: int, low: float, high: float) -> str | None:
-    return advice(prompts, 100 * (high - low) / 2) or None
 
 
 def _length_controlled(name: str, decisions: Sequence[Decision], texts: Mapping[str, str], seed: int, prompts: int) -> Figure:

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 # One panel each: what it is, its curves, and the unit.
 _PANELS = (
-    ("loss", ("loss",), "nats"),
+    ("loss", ("loss",), ""),
     ("implied reward", ("reward_chosen", "reward_rejected", "margin"), "nats"),
     ("log-probability of an answer", ("logp_chosen", "logp_rejected"), "nats"),
     ("accuracy", ("accuracy",), "share of pairs"),
     ("KL to the reference", ("kl",), "nats"),
-    ("reward", ("reward",), ""),
+    ("reward", ("reward",), "judge's score"),
     ("value model", ("value_loss", "explained_variance"), ""),
     ("gradient norm", ("gradient_norm",), ""),
 )

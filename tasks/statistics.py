@@ -13,15 +13,20 @@ Floats = NDArray[np.float64]
 _Z = 1.959963984540054  # two-sided 95 %
 _CELLS = 2**22  # of one block of resamples: 32 MB
 _FEW = 8  # prompts; of fewer, samples of samples cannot tell how far out the truth may be
+_ENOUGH = 30  # prompts; of fewer, a share's interval is Wilson's: percentiles of so few are coarse and too wide
+_STEADIEST = 3  # wins and losses that a prompt counts for at most: as many as one does whose values are spread evenly from 0 to 1
 
 
 def wilson(successes: float, trials: int) -> tuple[float, float]:
     """Wilson's 95 % interval of a share; (0, 1) when nothing was tried."""
     if trials == 0:
         return 0.0, 1.0
-    share = successes / trials
-    centre = (share + _Z**2 / (2 * trials)) / (1 + _Z**2 / trials)
-    half = _Z / (1 + _Z**2 / trials) * math.sqrt(share * (1 - share) / trials + _Z**2 / (4 * trials**2))
+    return _wilson(successes / trials, trials, _Z)
+
+
+def _wilson(share: float, trials: float, z: float) -> tuple[float, float]:
+    centre = (share + z**2 / (2 * trials)) / (1 + z**2 / trials)
+    half = z / (1 + z**2 / trials) * math.sqrt(share * (1 - share) / trials + z**2 / (4 * trials**2))
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
@@ -72,50 +77,80 @@ def bootstrap_mean(values: Sequence[float], seed: int, count: int = 2000) -> tup
     """
     if not values:
         raise ValueError("there is nothing to average: no prompt was judged")
+    if len(values) == 1:
+        return float(values[0]), -math.inf, math.inf
     data = np.asarray(values, dtype=np.float64)
-    mean = float(data.mean())
-    if len(data) == 1:
-        return mean, -math.inf, math.inf
-    means = np.concatenate([block @ data for block in resamples(len(data), count, seed)]) / len(data)
+    mean, means = _means(data, seed, count)
     return mean, *percentile_interval(means, len(data), data - mean, cell_of(data) / len(data))
+
+
+def _means(data: Floats, seed: int, count: int) -> tuple[float, Floats]:
+    """The mean, and those of `count` bootstrap samples."""
+    return float(data.mean()), np.concatenate([block @ data for block in resamples(len(data), count, seed)]) / len(data)
 
 
 def bootstrap_share(values: Sequence[float], seed: int, count: int = 2000) -> tuple[float, float, float]:
     """The same for values between 0 and 1, such as wins (`share_interval`)."""
-    mean, low, high = bootstrap_mean(values, seed, count)
-    return mean, *share_interval(mean, low, high, len(values))
+    if len(values) < 2:
+        mean, low, high = bootstrap_mean(values, seed, count)
+        return mean, *(wilson(mean, 1) if mean in (0.0, 1.0) else (max(low, 0.0), min(high, 1.0)))
+    data = np.asarray(values, dtype=np.float64)
+    mean, means = _means(data, seed, count)
+    return mean, *share_interval(mean, means, len(data), data - mean, cell_of(data) / len(data))
 
 
-def share_interval(mean: float, low: float, high: float, prompts: int) -> tuple[float, float]:
-    """The bootstrap's interval of a mean of values from 0 to 1, within them. Where all are 0 or all are 1 it is Wilson's, and of fewer than
-    eight prompts it is no narrower than Wilson's: such values spread as far as wins and losses at most.
+def share_interval(
+    mean: float, estimates: ArrayLike, prompts: int, influence: ArrayLike = (0.0,), cell: float = 0.0
+) -> tuple[float, float]:
+    """The 95 % interval of a mean of values from 0 to 1 on two prompts or more, from its bootstrap samples, as `percentile_interval` has it.
+
+    Where all are 0 or all are 1 it is Wilson's, of fewer than 30 prompts `effective_share`; tests/benchmarks/coverage.py has them all.
     """
     if mean in (0.0, 1.0):
         return wilson(mean * prompts, prompts)
-    if prompts < _FEW:
-        least, most = wilson(mean * prompts, prompts)
-        low, high = min(low, least), max(high, most)
+    if prompts < _ENOUGH:
+        return effective_share(mean, float(np.var(estimates)) * prompts / (prompts - 1), prompts - 1, prompts)
+    low, high = percentile_interval(estimates, prompts, influence, cell)
     return max(low, 0.0), min(high, 1.0)
 
 
-def bootstrap_grid(values: ArrayLike, seed: int, count: int = 2000) -> tuple[float, float, float]:
-    """The mean and its 95 % interval of (prompts, seeds): both are drawn again, for another run would have other seeds too.
+def effective_share(mean: float, variance: float, degrees: float, prompts: int) -> tuple[float, float]:
+    """Wilson's interval of as many wins and losses as would make the mean vary like this (the effective sample size), with Student's t of
+    so many degrees of freedom: Franco, Little, Louis and Slud, Journal of Survey Statistics and Methodology 7, 2019.
 
-    A prompt that was not judged under a seed is NaN (the pigeonhole bootstrap: Owen, Annals of Applied Statistics 1, 2007). Raises ValueError when all are.
+    Of fewer than 30 prompts these are three for each prompt at most: where they show less spread, they may have missed some.
+    """
+    most = float(_STEADIEST * prompts) if prompts < _ENOUGH else math.inf
+    trials = min(mean * (1 - mean) / variance, most) if variance else most
+    return _wilson(mean, trials, float(stdtrit(degrees, 0.975))) if trials < math.inf else (mean, mean)
+
+
+def grid_mean(values: ArrayLike, shares: bool = False) -> tuple[float, float, float]:
+    """The mean and its 95 % interval of (prompts, seeds), two or more of each: other prompts and another run's seeds would differ from these.
+
+    Both effects are random: the variance of the mean is that of prompts, of seeds and of what is left, by their mean squares, with
+    Student's t of as many degrees of freedom as Satterthwaite gives it (Searle, Casella and McCulloch, Variance Components, chapters 4 and 5).
+    A cell that was not judged is NaN, and stands at what its prompt and its seed have on average. shares: the values are from 0 to 1.
+    Raises ValueError when all are NaN.
     """
     data = np.asarray(values, dtype=np.float64)
-    judged = ~np.isnan(data)
-    if not judged.any():
+    prompts, seeds = data.shape
+    if np.isnan(data).all():
         raise ValueError("there is nothing to average: no prompt was judged")
-    data = np.where(judged, data, 0.0)
-    seeds = np.concatenate(list(resamples(data.shape[1], count, seed + 1)))
-    sums, first = list[Floats](), 0
-    for block in resamples(len(data), count, seed):
-        drawn = seeds[first : first + len(block)]
-        sums.append(np.stack([((block @ part) * drawn).sum(axis=1) for part in (data, judged.astype(np.float64))]))
-        first += len(block)
-    total, cells = np.concatenate(sums, axis=1)
-    return float(data.sum() / judged.sum()), *percentile_interval(total[cells > 0] / cells[cells > 0], len(data))
+    mean, rows, columns = (np.nanmean(data, axis=axis, keepdims=True) for axis in (None, 1, 0))
+    data = np.where(np.isnan(data), rows + columns - mean, data)
+    middle, rows, columns = (data.mean(axis=axis, keepdims=True) for axis in (None, 1, 0))
+    of_prompts = seeds * float(((rows - middle) ** 2).sum()) / (prompts - 1)
+    of_seeds = prompts * float(((columns - middle) ** 2).sum()) / (seeds - 1)
+    rest = float(((data - rows - columns + middle) ** 2).sum()) / ((prompts - 1) * (seeds - 1))
+    parts = [(of_prompts, prompts - 1), (of_seeds, seeds - 1), (-rest, (prompts - 1) * (seeds - 1))]
+    parts = parts if of_seeds > rest else parts[:1]  # seeds that differ no more than chance has it
+    total, squares = sum(part for part, _ in parts), sum(part**2 / degrees for part, degrees in parts)
+    variance, degrees, value = total / data.size, total**2 / squares if squares else 1.0, float(mean.item())
+    if not shares:
+        half = float(stdtrit(degrees, 0.975)) * math.sqrt(variance)
+        return value, value - half, value + half
+    return value, *(wilson(value * prompts, prompts) if value in (0.0, 1.0) else effective_share(value, variance, degrees, prompts))
 
 
 def paired_difference(a: Mapping[str, float], b: Mapping[str, float], seed: int) -> tuple[float, float, float]:

@@ -14,7 +14,7 @@ from threadpoolctl import threadpool_limits
 
 from tasks.comparisons import Comparison, Comparisons
 from tasks.length_control import FOLDS, Ints, Model, Rows, fit
-from tasks.statistics import Floats, cell_of, half_width, percentile_interval, prompts_for, resamples, share_interval
+from tasks.statistics import Floats, cell_of, prompts_for, resamples, share_interval
 
 SAMPLES = 1000
 _ONE_SIDED = 0.95  # of the answers longer than the baseline's, or shorter: few show what equal lengths would do
@@ -81,11 +81,12 @@ def win_rates(
             notes = [*_notes(mine, same_answer[number], prompts), *([reason] if reason else _one_sided(mine))]
             systems[name] = _result(_raw(mine, counts), controlled, mine, same_answer[number], notes)
             advance(number + 1)
-    widest, own = max(((one.win_rate_high - one.win_rate_low) / 2, one.prompts) for one in systems.values())
+    widest, least_sure = max(((one.win_rate_high - one.win_rate_low) / 2, number) for number, one in enumerate(systems.values()))
+    told = advice(systems[names[least_sure]].prompts, widest, _spread(of_system[least_sure]))
     notes = _left_out(found) + [f"{name}: {note}" if len(names) > 1 else note for name, one in systems.items() for note in one.notes]
     if len(names) == 1 and model is not None:
         notes.append(_ALONE)
-    return Result(n=len(rows.prompt), prompts=prompts, half_width=widest, advice=advice(own, widest), notes=notes, systems=systems)
+    return Result(n=len(rows.prompt), prompts=prompts, half_width=widest, advice=told, notes=notes, systems=systems)
 
 
 def _columns(found: Sequence[Comparison]) -> tuple[list[str], Rows, list[float]]:
@@ -134,15 +135,14 @@ def _raw(rows: Rows, counts: list[Floats]) -> tuple[float, float, float]:
     drawn = np.concatenate([np.stack([block @ wins, block @ judged]) for block in counts], axis=1)
     there = drawn[1] > 0
     cell = cell_of(rows.preference) / len(rows.prompt)
-    low, high = percentile_interval(drawn[0][there] / drawn[1][there], own, wins - mean * judged, cell)
-    return mean, *share_interval(mean, low, high, own)
+    return mean, *share_interval(mean, drawn[0][there] / drawn[1][there], own, wins - mean * judged, cell)
 
 
 def _controlled(model: Model, rows: Rows, place: int, counts: list[Floats], seed: int) -> tuple[float, float, float]:
     mine = Rows(prompt=rows.prompt, system=np.full_like(rows.system, place), delta=rows.delta, preference=rows.preference)
     drawn = [model.resampled(mine, block, [seed, place, number]) for number, block in enumerate(counts)]
     rate, own = model.win_rate(mine), len(np.unique(rows.prompt))
-    return rate, *share_interval(rate, *percentile_interval(np.concatenate(drawn), own), own)
+    return rate, *share_interval(rate, np.concatenate(drawn), own)
 
 
 def _result(
@@ -203,13 +203,22 @@ def _left_out(found: Comparisons) -> list[str]:
     ]
 
 
-def advice(prompts: int, widest: float) -> str:
-    """How sure so many prompts make us, and how many would make it surer. widest: half the interval, in points."""
-    if prompts == 1 or not widest:
+def advice(prompts: int, half: float, spread: float) -> str:
+    """How sure so many prompts make us, and how many would make it surer. half: of the interval, in points; spread: standard deviation of what
+    one prompt came to, 0 to 1."""
+    if prompts == 1 or not half:
         return ""
-    target = next((one for one in (5.0, 2.0, 1.0, 0.5) if one < 0.8 * widest), widest / 2)
-    needed = prompts_for(target, widest / half_width(prompts, 1.0))
-    return f"{prompts:,} prompts give ±{widest:.1f} points; ±{target:.1f} would take about {needed:,}."
+    target = next((one for one in (5.0, 2.0, 1.0, 0.5) if one < 0.8 * half), half / 2)
+    needed = prompts_for(target / 100, spread)
+    more = f"; ±{target:.1f} would take about {needed:,} that spread like these" if needed > prompts else ""
+    return f"{prompts:,} prompts give ±{half:.1f} points{more}."
+
+
+def _spread(rows: Rows) -> float:
+    """The standard deviation of what a prompt comes to, with all its rows."""
+    _, place, times = np.unique(rows.prompt, return_inverse=True, return_counts=True)
+    away = np.bincount(place, rows.preference - rows.preference.mean()) * len(times) / len(place)
+    return float(np.sqrt((away**2).sum() / max(1, len(times) - 1)))
 
 
 def _are(count: int) -> str:

@@ -6,6 +6,7 @@ report_of(lake, found)  ->  {"outcome": ..., "examples": [...], "metrics": [...]
 import json
 import math
 from collections.abc import Mapping, Sequence
+from statistics import stdev
 from typing import Any
 
 from flows.report import account, figures, outcome
@@ -33,7 +34,7 @@ def report_of(lake: Lake, found: Found, shown: int = 12) -> Row:
         "policy": found.policy,
         "policy_before": lake.catalogue().parents.get(found.parts.get("before", ""), {}).get("policy"),
         "measured": found.metrics,
-        "outcome": _outcome(by_name, held_out),
+        "outcome": _outcome(by_name, held_out, [row["win"] for row in judged]),
         "cost": account.cost(made),
         "warnings": account.warnings(found, judges, by_name, len(judged), held_out, len(known)),
         "judges": judges,
@@ -75,7 +76,7 @@ def run_of(found: Found) -> Row:
     }
 
 
-def _outcome(metrics: Mapping[str, Row], held_out: int) -> Row:
+def _outcome(metrics: Mapping[str, Row], held_out: int, wins: Sequence[float]) -> Row:
     won = metrics.get("win_rate")
     if won is None:
         sentence = "There is no win rate among the metrics of this iteration."
@@ -90,7 +91,8 @@ def _outcome(metrics: Mapping[str, Row], held_out: int) -> Row:
     verdict = outcome.verdict_of(low, high)
     told = {"verdict": verdict, "win_rate": value, "win_rate_low": low, "win_rate_high": high}
     told |= {"judged_prompts": prompts, "held_out_prompts": held_out}
-    return told | {"sentence": outcome.sentence_of(verdict, prompts, value, low, high)}
+    spread = stdev(wins) if len(wins) > 1 else None
+    return told | {"sentence": outcome.sentence_of(verdict, prompts, value, low, high, spread)}
 
 
 def by_length(judged: Sequence[Mapping[str, Any]]) -> list[Row]:

@@ -57,16 +57,24 @@ def verdict_of(low: float, high: float, even: float = 0.5) -> str:
     return "better" if low > even else "worse" if high < even else "cannot tell"
 
 
-def sentence_of(outcome: str, prompts: int, win_rate: float, low: float, high: float) -> str:
-    """What the outcome means, in a sentence; where it is open, how many prompts would settle a difference as large as the one seen."""
+def sentence_of(outcome: str, prompts: int, win_rate: float, low: float, high: float, spread: float | None) -> str:
+    """What the outcome means, in a sentence; where it is open, how many prompts would settle a difference as large as the one seen.
+
+    spread: standard deviation of the prompts' wins; None where they are not known: they are spread as wins and losses at most.
+    """
     if outcome != "cannot tell":
         return f"The new policy's answers are {outcome} than the old one's: the 95 % interval lies {'above' if outcome == 'better' else 'below'} one half."
     seen = abs(win_rate - 0.5)
     if seen < 0.005:
         return f"The two policies are level on these {prompts:,} prompts; one half lies inside the 95 % interval."
+    open_half = f"One half lies inside the 95 % interval [{low:.1%}, {high:.1%}]."
+    if prompts < 2:
+        return f"{open_half} One prompt says nothing about others."
+    needed = prompts_for(seen, 0.5 if spread is None else spread)
+    about = f"{'at most' if spread is None else 'about'} {max(needed, prompts + 1):,} prompts{'' if spread is None else ' that spread like these'}"
     return (
-        f"One half lies inside the 95 % interval [{low:.1%}, {high:.1%}]. To settle a difference as large as the one seen "
-        f"({100 * (win_rate - 0.5):+.1f} points) would take about {prompts_for(seen):,} prompts; there were {prompts:,}."
+        f"{open_half} To settle a difference as large as the one seen ({100 * (win_rate - 0.5):+.1f} points) would take {about}; "
+        f"there were {prompts:,}."
     )
 
 

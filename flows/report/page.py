@@ -33,6 +33,8 @@ _PANELS = (
 )
 # figures beside the outcome, by the name of their first row
 _TILES = ("judge_reward_before", "reward_before", "length_before", "kl_to_initial")
+# rewards of the answers after, each with the role of the judge that gave it
+_REWARDS = {"judge_reward_after": "measured the result", "reward_after": "labelled the training pairs"}
 _QUIET = ("entropy", "learning_rate", "tokens_per_second", "peak_memory_gib")
 
 
@@ -64,7 +66,7 @@ def page(runs: Sequence[Row], lineage: Mapping[str, str] | None = None) -> str:
             runs=runs,
             iterations=iterations,
             forest=forest(iterations),
-            frontier=frontier(iterations),
+            frontiers=frontiers(iterations),
             pictures={one["policy"]: pictures(one) for one in iterations},
             lineage=lineage or {},
             now=now(),
@@ -99,20 +101,27 @@ def forest(iterations: Sequence[Row]) -> Markup | None:
     return svg.intervals(rows, "win rate against the policy before, % (95 % interval)") if rows else None
 
 
-def frontier(iterations: Sequence[Row]) -> Markup | None:
-    """Reward against the square root of the KL to the initial policy, a curve per recipe; None where that was not measured twice."""
-    series: dict[str, list[tuple[float, float]]] = {}
+def frontiers(iterations: Sequence[Row]) -> list[tuple[str, Markup]]:
+    """Reward against the square root of the KL to the initial policy, a curve per recipe, with its title: a picture for each judge that has
+    scored two or more, for their scores do not compare. The evaluation's, or where it gives no scores, the one that labelled."""
+    found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for one in iterations:
         metrics = {row["name"]: row["value"] for row in one["metrics"]}
         kl = next((metrics[name] for name in ("kl_to_initial_after", "kl_to_initial") if metrics.get(name) is not None), None)
-        reward = next((metrics[name] for name in ("judge_reward_after", "reward_after") if metrics.get(name) is not None), None)
-        if kl is not None and reward is not None:
-            series.setdefault(one["recipe"], []).append((math.sqrt(max(kl, 0.0)), reward))
-    if sum(map(len, series.values())) < 2:
-        return None
-    return svg.lines(
-        {name: sorted(points) for name, points in series.items()}, "√KL to the initial policy, √nats", "reward, after", dots=True
-    )
+        name, role = next(((name, role) for name, role in _REWARDS.items() if metrics.get(name) is not None), (None, None))
+        if kl is not None and name is not None:
+            judge = ", ".join(judge["name"] for judge in one["judges"] if judge["role"] == role)
+            series = found.setdefault(judge or label_of(name), {})
+            series.setdefault(one["recipe"], []).append((math.sqrt(max(kl, 0.0)), metrics[name]))
+    return [
+        (f"Reward by {judge} against drift", _drift({name: sorted(points) for name, points in series.items()}))
+        for judge, series in found.items()
+        if sum(map(len, series.values())) > 1
+    ]
+
+
+def _drift(series: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
+    return svg.lines(series, "√KL to the initial policy, √nats", "reward after, judge's score", dots=True)
 
 
 def pictures(one: Row) -> list[tuple[str, Markup]]:

@@ -202,7 +202,9 @@ def curve_rows(out: Out, logs: Sequence[dict[str, Any]], ages: Sequence[dict[str
     units = {
         "accuracy": "share of pairs",
         "entropy": "nats per token",
-        "reward": "logits, or the judge's points",
+        "reward": "judge's score",
+        "loss": "",  # each has its own
+        "gradient_norm": "",
         "value_loss": "squared whitened reward",
         "explained_variance": "share of variance",
         "clip_fraction": "share of tokens",

@@ -1,22 +1,18 @@
-"""Win rates against the figures that AlpacaEval 2 has published, and how often the 95 % intervals hold the truth.
+"""Win rates against the figures that AlpacaEval 2 has published.
 
-python -m tests.benchmarks.winrate published RATED BASELINE     the judged outputs and the baseline's, as Parquet:
+python -m tests.benchmarks.winrate RATED BASELINE     the judged outputs and the baseline's, as Parquet:
     RATED has instruction, generator, output, p_beats_baseline; BASELINE has instruction, baseline
-python -m tests.benchmarks.winrate coverage [--trials 300]      minutes; no data needed
 """
 
 import argparse
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from scipy.special import expit
 from scipy.stats import spearmanr
 
 from tasks.comparisons import Comparison, Comparisons
-from tasks.statistics import bootstrap_share
 from tasks.winrate import Result, win_rates
 
 # Raw and length-controlled win rate: docs/data_AlpacaEval_2/weighted_alpaca_eval_gpt4_turbo_leaderboard.csv of tatsu-lab/alpaca_eval.
@@ -80,58 +76,12 @@ def _agreement(what: str, *results: Result) -> None:
     )
 
 
-def coverage(trials: int) -> None:
-    """The share of 95 % intervals that hold the true rate, in worlds whose true rate is known."""
-    for prompts in (30, 100, 400):
-        for rate in (0.5, 0.8, 0.95):
-            for name, draw in _judges(rate).items():
-                rng = np.random.default_rng(0)
-                intervals = [bootstrap_share(draw(rng, prompts).tolist(), seed=n, count=500)[1:] for n in range(4 * trials)]
-                _covered(f"raw, {prompts} prompts, {name}, true rate {rate:.0%}", [low <= rate <= high for low, high in intervals])
-    for systems, prompts, quality in ((1, 100, 0.0), (1, 400, -1.5), (3, 200, 0.0), (3, 200, -1.5), (8, 200, -1.5)):
-        rng, held = np.random.default_rng(0), list[bool]()
-        for _ in range(trials if systems == 1 else trials // 3):
-            rows, truth = _world(rng, systems, prompts, quality)
-            one = win_rates(Comparisons(rows=rows), samples=400).systems["0"]
-            held.append((one.length_controlled_low or 0) <= 100 * truth <= (one.length_controlled_high or 0))
-        _covered(f"length-controlled, {systems} systems, {prompts} prompts, quality {quality}", held)
-
-
-def _judges(rate: float) -> dict[str, Callable[[np.random.Generator, int], np.ndarray]]:
-    return {
-        "wins and losses": lambda rng, n: (rng.random(n) < rate).astype(float),
-        "probabilities": lambda rng, n: rng.beta(rate, 1 - rate, n),
-    }
-
-
-def _world(rng: np.random.Generator, systems: int, prompts: int, quality: float) -> tuple[list[Comparison], float]:
-    """Rows of systems that a judge with a love of length compared, the first of them of this quality; and its true rate at equal lengths."""
-    hardness = rng.normal(0, 1, prompts) * (systems > 1)
-    rows = list[Comparison]()
-    for system in range(systems):
-        theta = quality + (rng.normal(0, 0.5) if system else 0.0)
-        delta = np.round(rng.normal(400, 800, prompts)).astype(int)
-        chance = expit(theta + rng.normal(1.5, 0.3) * np.tanh(delta / 800) + hardness)
-        for n, won in enumerate(rng.random(prompts) < chance):
-            rows.append(Comparison(system=str(system), instruction=str(n), answer=n, delta=int(delta[n]), preference=float(won)))
-    return rows, float(expit(quality + np.random.default_rng(1).normal(0, 1, 100_000) * (systems > 1)).mean())
-
-
-def _covered(what: str, held: list[bool]) -> None:
-    share = float(np.mean(held))
-    print(f"{what}: {share:.1%} of {len(held)} (+-{1.96 * (share * (1 - share) / len(held)) ** 0.5:.1%})", flush=True)
-
-
 def main() -> None:
-    """Run one of the measurements."""
+    """Compare, where there is what it takes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["published", "coverage"])
     parser.add_argument("files", nargs="*", type=Path)
-    parser.add_argument("--trials", type=int, default=300)
     arguments = parser.parse_args()
-    if arguments.what == "coverage":
-        coverage(arguments.trials)
-    elif len(arguments.files) == 2 and all(file.is_file() for file in arguments.files):
+    if len(arguments.files) == 2 and all(file.is_file() for file in arguments.files):
         published(*arguments.files)
     else:
         print("Skipped: give the judged outputs (RATED) and the baseline's answers (BASELINE), two Parquet files that are there.")

@@ -6,7 +6,6 @@ import pytest
 from flows.closing import _less, _means, interval_of
 from flows.report.closing import making_rows, markdown, outcome_rows
 from flows.report.making import made_of
-from tasks.statistics import wilson
 
 
 def test_the_mean_is_that_of_all_judged_prompts_and_seeds_spread_the_interval() -> None:
@@ -48,8 +47,16 @@ def test_differences_are_taken_prompt_by_prompt_under_the_same_seed() -> None:
 def test_five_prompts_under_several_seeds_are_as_little_sure_as_under_one() -> None:
     few = dict(zip("abcde", (0.89, 0.91, 0.93, 0.95, 0.97), strict=True))
     one, three = interval_of({0: few}, shares=True), interval_of({0: few, 1: few, 2: few}, shares=True)
-    least, most = wilson(0.93 * 5, 5)
-    assert one["low"] <= least and three["low"] <= least and most <= three["high"] <= 1
+    # They count as 15 wins and losses, t of 4 degrees is 2.776: (0.93 + 7.708 / 30) / (1 + 7.708 / 15) = 0.7840, less 2.776 / 1.5139 *
+    # sqrt(0.0651 / 15 + 7.708 / 900) = 0.2083
+    for found in (one, three):
+        assert (found["low"], found["high"]) == pytest.approx((0.5757, 0.9923), abs=1e-3)
+
+
+def test_a_seed_under_which_nothing_was_judged_says_nothing() -> None:
+    one = {f"p{n}": float(n % 3 > 0) for n in range(40)}
+    alone, beside = (interval_of(values, shares=True) for values in ({0: one}, {0: one, 1: {}}))
+    assert (beside["value"], beside["low"], beside["high"]) == (alone["value"], alone["low"], alone["high"])
 
 
 def test_a_mean_over_seeds_is_of_those_that_have_the_figure() -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import pyarrow as pa
@@ -17,7 +18,8 @@ from flows.report import svg
 from flows.report.compare import compare
 from flows.report.find import find
 from flows.report.gather import by_length, gather, report_of
-from flows.report.page import page
+from flows.report.outcome import sentence_of
+from flows.report.page import frontiers, page
 from flows.report.words import marked
 from storage import Lake, UserError
 from tests.flows.evaluated import HOSTILE, run
@@ -72,8 +74,13 @@ def test_the_verdict_follows_the_interval(measured: Lake, name: str, verdict: st
 
 
 def test_an_open_outcome_says_how_many_prompts_would_settle_it(measured: Lake) -> None:
-    # half the 95 % interval is 1.96 * 0.5 / sqrt(n): 0.05 at n = (0.98 / 0.05) ** 2 = 384.1...
-    assert "about 385 prompts; there were 40" in told(measured, "level")["outcome"]["sentence"]
+    # of 22 wins in 40 the variance is 40 / 39 * 0.55 * 0.45; half the 95 % interval 1.96 * 0.5038 / sqrt(n), 0.05 at n = 390.03
+    assert "about 391 prompts that spread like these; there were 40" in told(measured, "level")["outcome"]["sentence"]
+    # a quarter of the prompts tie: that is how much less they spread
+    wins = [1.0] * 16 + [0.5] * 10 + [0.0] * 14
+    spread = sentence_of("cannot tell", 40, 0.525, 0.39, 0.66, stdev(wins))
+    assert "about 1,179 prompts that spread like these" in spread  # 1.96 * 0.43789 / 0.025, squared
+    assert "at most 1,537 prompts; there were 40" in sentence_of("cannot tell", 40, 0.525, 0.39, 0.66, None)
 
 
 def test_examples_gained_lost_and_middle_with_both_answers(measured: Lake) -> None:
@@ -173,8 +180,21 @@ def test_equally_long_answers_stand_in_one_group() -> None:
 def test_two_runs_stand_side_by_side(measured: Lake) -> None:
     seen = " ".join(Read(page(gather(measured, ["better", "level"]))).seen)
     assert "Side by side" in seen
-    assert "Reward against drift" in seen
+    assert re.search(r"Reward by \S+ \(policy model \w{8}\) against drift", seen)  # which labelled: the evaluation gave no reward
     assert "75.0%" in seen and "55.0%" in seen
+
+
+def test_rewards_stand_in_one_picture_where_one_judge_gave_them(measured: Lake) -> None:
+    ones = [one for night in gather(measured, ["better", "level"]) for one in night["iterations"]]
+    [(title, picture)] = frontiers(ones)
+    assert "reward after, judge&#39;s score" in picture
+    for number, one in enumerate(ones):
+        one["metrics"].append({"name": "judge_reward_after", "value": 0.5 + number})
+    [(told, _)] = frontiers(ones)
+    assert told != title and told.startswith("Reward by independent (reward model")  # the evaluation's judge, where it scores
+    for judge in ones[0]["judges"]:
+        judge["name"] = "another"
+    assert frontiers(ones) == []
 
 
 def test_a_run_is_named_by_newest_its_beginning_or_its_policy(measured: Lake) -> None:

@@ -147,6 +147,16 @@ def test_advice_is_about_the_prompts_of_the_system_that_is_least_sure() -> None:
     assert found.advice.startswith("10 prompts give ±")
 
 
+def test_advice_goes_by_how_much_the_prompts_spread() -> None:
+    # 60 wins, 20 losses: variance 80 / 79 * 0.75 * 0.25 = 0.18987; ±5 points take 1.96^2 * 0.18987 / 0.05^2 = 291.7 prompts
+    whole = [replace(row, preference=float(n < 60)) for n, row in enumerate(judged(80))]
+    assert "±5.0 would take about 292 that spread like these." in rates(whole).advice
+    assert "about 292 that" in rates([row for row in whole for _ in range(3)]).advice  # more rows of a prompt say nothing more
+    # between 0.625 and 0.875: as sure with a sixteenth of the variance, and 80 give ±2.8
+    soft = [replace(row, preference=0.625 + row.preference / 4) for row in whole]
+    assert rates(soft).advice.startswith("80 prompts give ±2.") and "±2.0 would take about 114 that" in rates(soft).advice
+
+
 def test_two_prompts_that_agree_are_not_a_result() -> None:
     rows = [replace(row, preference=preference) for row, preference in zip(judged(2), (0.89, 0.96), strict=True)]
     assert figures(rates(rows))[1] < 50  # the bootstrap alone says 89 to 96
