@@ -22,6 +22,7 @@ from storage.errors import UserError
 
 ONLY_SYSTEM = "output"
 _GENERATOR = "generator"
+_GZIP = ".gz"
 _FORMS = ".parquet, .csv, .json or .jsonl (the last three also as .gz)"
 
 
@@ -131,8 +132,9 @@ def _probability(value: Any, name: str, place: str) -> float | None:
 
 
 def _records(path: Path, names: Names) -> Iterator[Mapping[str, Any]]:
-    form = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
-    if path.suffix == ".parquet":
+    *_, before, last = ("", "", *(suffix.lower() for suffix in path.suffixes))
+    form = before if last == _GZIP else last
+    if last == ".parquet":
         return _parquet(path, names)
     if form not in (".csv", ".json", ".jsonl", ".ndjson"):
         raise UserError(f"{path.name} is of no form that is known here: give {_FORMS}.")
@@ -144,7 +146,7 @@ def _decoded(path: Path, form: str, names: Names) -> Iterator[Mapping[str, Any]]
     try:
         with (
             gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-            if path.suffix == ".gz"
+            if path.suffix.lower() == _GZIP
             else path.open(encoding="utf-8-sig", newline="") as text
         ):
             yield from _csv(text, path.name, names) if form == ".csv" else _json(text, path.name, names)

@@ -109,7 +109,7 @@ def share_interval(
     if mean in (0.0, 1.0):
         return wilson(mean * prompts, prompts)
     if prompts < _ENOUGH:
-        return effective_share(mean, float(np.var(estimates)) * prompts / (prompts - 1), prompts - 1, prompts)
+        return effective_share(mean, float(np.var(np.asarray(estimates))) * prompts / (prompts - 1), prompts - 1, prompts)
     low, high = percentile_interval(estimates, prompts, influence, cell)
     return max(low, 0.0), min(high, 1.0)
 

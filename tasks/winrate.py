@@ -83,7 +83,11 @@ def win_rates(
             advance(number + 1)
     widest, least_sure = max(((one.win_rate_high - one.win_rate_low) / 2, number) for number, one in enumerate(systems.values()))
     told = advice(systems[names[least_sure]].prompts, widest, _spread(of_system[least_sure]))
-    notes = _left_out(found) + [f"{name}: {note}" if len(names) > 1 else note for name, one in systems.items() for note in one.notes]
+    notes = (
+        _left_out(found)
+        + _repeated(found.rows)
+        + [f"{name}: {note}" if len(names) > 1 else note for name, one in systems.items() for note in one.notes]
+    )
     if len(names) == 1 and model is not None:
         notes.append(_ALONE)
     return Result(n=len(rows.prompt), prompts=prompts, half_width=widest, advice=told, notes=notes, systems=systems)
@@ -201,6 +205,20 @@ def _left_out(found: Comparisons) -> list[str]:
     return [
         f"{count:,} {'row has' if count == 1 else 'rows have'} no `{name}`: left out." for name, count in sorted(found.left_out.items())
     ]
+
+
+def _repeated(rows: Sequence[Comparison]) -> list[str]:
+    """Rows of an instruction that the same system has one of already: several answers are meant to be there, a part of the file twice is not."""
+    again, same = len(rows) - len({(one.system, one.instruction) for one in rows}), len(rows) - len(set(rows))
+    if not again:
+        return []
+    alike = (
+        f" {same:,} of them {'is' if same == 1 else 'are'} the same again in every column: is a part of the file in it twice?"
+        if same
+        else ""
+    )
+    what = "1 row has an instruction that its system" if again == 1 else f"{again:,} rows have an instruction that their system"
+    return [f"{what} was judged on before: kept, so that instructions with more rows count for more.{alike}"]
 
 
 def advice(prompts: int, half: float, spread: float) -> str:

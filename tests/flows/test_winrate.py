@@ -35,8 +35,8 @@ def judged(count: int = 60, **more: Any) -> list[Row]:
 
 def written(path: Path, rows: list[Row]) -> Path:
     """The rows in the form that the path's suffix says."""
-    form = path.name.removesuffix(".gz").rsplit(".", 1)[1]
-    opened: Any = gzip.open if path.suffix == ".gz" else open
+    form = path.name.lower().removesuffix(".gz").rsplit(".", 1)[1]
+    opened: Any = gzip.open if path.suffix.lower() == ".gz" else open
     if form == "parquet":
         pq.write_table(pa.Table.from_pylist(rows), path)
         return path
@@ -65,7 +65,22 @@ def said(capsys: pytest.CaptureFixture[str]) -> Any:
     return run
 
 
-@pytest.mark.parametrize("name", ["rows.parquet", "rows.csv", "rows.json", "rows.jsonl", "rows.csv.gz", "rows.json.gz", "rows.jsonl.gz"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "rows.parquet",
+        "rows.csv",
+        "rows.json",
+        "rows.jsonl",
+        "rows.csv.gz",
+        "rows.json.gz",
+        "rows.jsonl.gz",
+        "r.PARQUET",
+        "r.CSV",
+        "r.Json",
+        "r.CSV.GZ",
+    ],
+)
 def test_every_form_of_file_gives_the_same_figures(said: Any, tmp_path: Path, name: str) -> None:
     found = json.loads(said(written(tmp_path / name, judged(24)), "--json"))
     assert found == json.loads(said(written(tmp_path / "again.jsonl", judged(24)), "--json"))
@@ -103,6 +118,18 @@ def test_rows_without_a_value_are_left_out_and_counted(said: Any, tmp_path: Path
         assert found["n"] == 27
         assert found["notes"][:2] == ["1 row has no `output`: left out.", "2 rows have no `preference`: left out."]
     assert "2 rows have no `preference`" in said(tmp_path / "rows.jsonl")
+
+
+def test_an_instruction_that_is_there_again_counts_and_is_said(said: Any, tmp_path: Path) -> None:
+    rows = judged(30)
+    again = [*rows, rows[0], rows[2], rows[4] | {"output": "another answer", "preference": 1.0}]
+    found = json.loads(said(written(tmp_path / "rows.csv", again), "--json"))
+    assert (found["n"], found["prompts"]) == (33, 30)
+    assert found["systems"]["output"]["win_rate"] == pytest.approx(100 * (15 * (0.9 + 0.2) + 2 * 0.9 + 1.0) / 33)
+    told = "3 rows have an instruction that their system was judged on before: kept, so that instructions with more rows count for more."
+    assert found["notes"][0] == told + " 2 of them are the same again in every column: is a part of the file in it twice?"
+    several = [row | {"generator": name} for row in rows for name in "ab"]  # one row each of two systems is no repetition
+    assert not [note for note in json.loads(said(written(tmp_path / "two.csv", several), "--json"))["notes"] if "before" in note]
 
 
 def test_a_single_row_has_no_length_controlled_rate_and_says_why(said: Any, tmp_path: Path) -> None:
