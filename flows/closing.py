@@ -19,7 +19,7 @@ from flows.report.outcome import known_from_training
 from storage import Lake
 from tasks.contests import NOT_JUDGED, by_comparison, by_scores, prompt_wins
 from tasks.metrics import ONE_PROMPT
-from tasks.statistics import bootstrap_mean, bootstrap_share, grid_mean
+from tasks.statistics import bootstrap_share, grid_share
 
 Row = dict[str, Any]
 Wins = Mapping[int, Mapping[str, float]]
@@ -104,21 +104,20 @@ def wins_over_initial(lake: Lake, policy: str) -> dict[str, float]:
 
 
 def interval_of(values: Wins, shares: bool) -> Row:
-    """The mean with its 95 % interval, of several seeds over prompts and seeds, for another comparison would have others of both. shares: the values are wins, 0 to 1, and not differences of them."""
+    """The mean with its 95 % interval, of several seeds over prompts and seeds, for another comparison would have others of both. shares: the
+    values are wins, 0 to 1, and not differences of them."""
     prompts = sorted({prompt for of_seed in values.values() for prompt in of_seed})
     told: Row = {"value": None, "low": None, "high": None, "prompts": len(prompts), "seeds": len(values)}
     if not prompts:
         return told | {"note": NOT_JUDGED}
     judged = sorted(seed for seed, wins in values.items() if wins)
     grid = np.array([[values[seed].get(prompt, math.nan) for seed in judged] for prompt in prompts])
-    flat = grid[~np.isnan(grid)]
     if len(prompts) == 1:
-        return told | {"value": float(flat.mean()), "note": ONE_PROMPT}
-    if len(judged) == 1:
-        mean, low, high = (bootstrap_share if shares else bootstrap_mean)(flat.tolist(), _SEED)
-    else:
-        mean, low, high = grid_mean(grid, shares)
-    return told | {"value": mean, "low": max(low, -1.0), "high": min(high, 1.0), "note": None}
+        return told | {"value": float(np.nanmean(grid)), "note": ONE_PROMPT}
+    grid = grid if shares else (1 + grid) / 2  # which is a share as well
+    found = bootstrap_share(grid[:, 0].tolist(), _SEED) if len(judged) == 1 else grid_share(grid)
+    mean, low, high = found if shares else (2 * one - 1 for one in found)
+    return told | {"value": mean, "low": low, "high": high, "note": None}
 
 
 def _less(ones: Wins, others: Wins) -> Wins:

@@ -125,7 +125,7 @@ def _probability(value: Any, name: str, place: str) -> float | None:
         return None
     if not 0 <= number <= 1:
         raise UserError(
-            f"{place}: `{name}` is {number:g}, but must be the probability, from 0 to 1, that the output beats the baseline"
+            f"{place}: `{name}` is {number}, but must be the probability, from 0 to 1, that the output beats the baseline"
             " (from AlpacaEval's 1 to 2, subtract 1)."
         )
     return number

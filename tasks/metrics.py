@@ -154,8 +154,8 @@ def mean(name: str, values: Mapping[str, float], seed: int, why_none: str, bound
     value, low, high = (bootstrap_share if bounded else bootstrap_mean)(_in_order(values), seed)
     if math.isinf(low):
         return Figure(name=name, value=value, note=ONE_PROMPT)
-    same = f"the same on all {len(values):,} prompts, so the interval sees no spread" if low == high and len(values) > 1 else None
-    return Figure(name=name, value=value, low=low, high=high, note=ONE_PROMPT if len(values) == 1 else same)
+    note = ONE_PROMPT if len(values) == 1 else f"the same on all {len(values):,} prompts" if len(set(values.values())) == 1 else None
+    return Figure(name=name, value=value, low=low, high=high, note=f"{note}, so the interval sees no spread" if low == high else note)
 
 
 def growth(name: str, before: Mapping[str, float], after: Mapping[str, float], seed: int, why_none: str) -> Figure:

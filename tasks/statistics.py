@@ -14,7 +14,6 @@ _Z = 1.959963984540054  # two-sided 95 %
 _CELLS = 2**22  # of one block of resamples: 32 MB
 _FEW = 8  # prompts; of fewer, samples of samples cannot tell how far out the truth may be
 _ENOUGH = 30  # prompts; of fewer, a share's interval is Wilson's: percentiles of so few are coarse and too wide
-_STEADIEST = 3  # wins and losses that a prompt counts for at most: as many as one does whose values are spread evenly from 0 to 1
 
 
 def wilson(successes: float, trials: int) -> tuple[float, float]:
@@ -92,8 +91,7 @@ def _means(data: Floats, seed: int, count: int) -> tuple[float, Floats]:
 def bootstrap_share(values: Sequence[float], seed: int, count: int = 2000) -> tuple[float, float, float]:
     """The same for values between 0 and 1, such as wins (`share_interval`)."""
     if len(values) < 2:
-        mean, low, high = bootstrap_mean(values, seed, count)
-        return mean, *(wilson(mean, 1) if mean in (0.0, 1.0) else (max(low, 0.0), min(high, 1.0)))
+        return bootstrap_mean(values, seed, count)[0], 0.0, 1.0
     data = np.asarray(values, dtype=np.float64)
     mean, means = _means(data, seed, count)
     return mean, *share_interval(mean, means, len(data), data - mean, cell_of(data) / len(data))
@@ -104,34 +102,37 @@ def share_interval(
 ) -> tuple[float, float]:
     """The 95 % interval of a mean of values from 0 to 1 on two prompts or more, from its bootstrap samples, as `percentile_interval` has it.
 
-    Where all are 0 or all are 1 it is Wilson's, of fewer than 30 prompts `effective_share`; tests/benchmarks/coverage.py has them all.
+    Of fewer than 30 prompts it is `effective_share`. tests/benchmarks/coverage.py has how often both hold the truth.
     """
-    if mean in (0.0, 1.0):
-        return wilson(mean * prompts, prompts)
     if prompts < _ENOUGH:
         return effective_share(mean, float(np.var(np.asarray(estimates))) * prompts / (prompts - 1), prompts - 1, prompts)
-    low, high = percentile_interval(estimates, prompts, influence, cell)
-    return max(low, 0.0), min(high, 1.0)
+    return _with_unseen(mean, *percentile_interval(estimates, prompts, influence, cell), prompts)
 
 
 def effective_share(mean: float, variance: float, degrees: float, prompts: int) -> tuple[float, float]:
     """Wilson's interval of as many wins and losses as would make the mean vary like this (the effective sample size), with Student's t of
-    so many degrees of freedom: Franco, Little, Louis and Slud, Journal of Survey Statistics and Methodology 7, 2019.
-
-    Of fewer than 30 prompts these are three for each prompt at most: where they show less spread, they may have missed some.
-    """
-    most = float(_STEADIEST * prompts) if prompts < _ENOUGH else math.inf
-    trials = min(mean * (1 - mean) / variance, most) if variance else most
-    return _wilson(mean, trials, float(stdtrit(degrees, 0.975))) if trials < math.inf else (mean, mean)
+    so many degrees of freedom: Franco, Little, Louis and Slud, Journal of Survey Statistics and Methodology 7, 2019."""
+    spread = mean * (1 - mean)
+    sure = spread * variance <= 1e-12
+    low, high = (mean, mean) if sure else _wilson(mean, spread / variance, float(stdtrit(degrees, 0.975)))
+    return _with_unseen(mean, low, high, prompts)
 
 
-def grid_mean(values: ArrayLike, shares: bool = False) -> tuple[float, float, float]:
-    """The mean and its 95 % interval of (prompts, seeds), two or more of each: other prompts and another run's seeds would differ from these.
+def _with_unseen(mean: float, low: float, high: float, prompts: int) -> tuple[float, float]:
+    """The interval, with room for kinds of prompts that none of these was of. So many prompts would have shown one, with 97.5 % probability,
+    if it were more than a share 1 - 0.025^(1 / prompts); on that share everything may be lost, or won. Where all were won (or all lost)
+    this is the interval of Clopper and Pearson (Biometrika 26, 1934)."""
+    seen = 0.025 ** (1 / prompts)
+    return max(0.0, min(low, mean * seen)), min(1.0, max(high, 1 - (1 - mean) * seen))
+
+
+def grid_share(values: ArrayLike) -> tuple[float, float, float]:
+    """The mean and its 95 % interval of values from 0 to 1 of (prompts, seeds), two or more of each: other prompts and another run's seeds
+    would differ from these.
 
     Both effects are random: the variance of the mean is that of prompts, of seeds and of what is left, by their mean squares, with
     Student's t of as many degrees of freedom as Satterthwaite gives it (Searle, Casella and McCulloch, Variance Components, chapters 4 and 5).
-    A cell that was not judged is NaN, and stands at what its prompt and its seed have on average. shares: the values are from 0 to 1.
-    Raises ValueError when all are NaN.
+    A cell that was not judged is NaN, and stands at what its prompt and its seed have on average. Raises ValueError when all are NaN.
     """
     data = np.asarray(values, dtype=np.float64)
     prompts, seeds = data.shape
@@ -146,16 +147,16 @@ def grid_mean(values: ArrayLike, shares: bool = False) -> tuple[float, float, fl
     parts = [(of_prompts, prompts - 1), (of_seeds, seeds - 1), (-rest, (prompts - 1) * (seeds - 1))]
     parts = parts if of_seeds > rest else parts[:1]  # seeds that differ no more than chance has it
     total, squares = sum(part for part, _ in parts), sum(part**2 / degrees for part, degrees in parts)
-    variance, degrees, value = total / data.size, total**2 / squares if squares else 1.0, float(mean.item())
-    if not shares:
-        half = float(stdtrit(degrees, 0.975)) * math.sqrt(variance)
-        return value, value - half, value + half
-    return value, *(wilson(value * prompts, prompts) if value in (0.0, 1.0) else effective_share(value, variance, degrees, prompts))
+    value = float(mean.item())
+    return value, *effective_share(value, total / data.size, total**2 / squares if squares else 1.0, prompts)
 
 
 def paired_difference(a: Mapping[str, float], b: Mapping[str, float], seed: int) -> tuple[float, float, float]:
-    """By how much `b` is above `a` on the prompts that both have, with its 95 % interval: what prompts have in common drops out."""
-    return bootstrap_mean([b[prompt] - a[prompt] for prompt in sorted(a.keys() & b.keys())], seed)
+    """By how much `b` is above `a` on the prompts that both have, with its 95 % interval: what prompts have in common drops out. Both are shares,
+    from 0 to 1, so that half of what 1 and a difference come to is one as well."""
+    told = bootstrap_share([(1 + b[prompt] - a[prompt]) / 2 for prompt in sorted(a.keys() & b.keys())], seed)
+    mean, low, high = (2 * one - 1 for one in told)
+    return mean, low, high
 
 
 def half_width(prompts: int, spread: float = 0.5) -> float:

@@ -87,7 +87,7 @@ def _outcomes(lake: Lake, a: Found, b: Found, shown: int) -> tuple[Row, list[Row
     wins = [{digest: side[digest]["win"] for digest in both} for side in sides]
     change, low, high = paired_difference(wins[0], wins[1], _SEED)
     told |= {"win_rate_a": sum(wins[0].values()) / len(both), "win_rate_b": sum(wins[1].values()) / len(both)}
-    told |= {"difference": change, "difference_low": max(low, -1.0), "difference_high": min(high, 1.0)}
+    told |= {"difference": change, "difference_low": low, "difference_high": high}
     told |= _meeting(lake, a, b, sides, both)
     decided = "meeting_low" in told
     low, high, even = (told["meeting_low"], told["meeting_high"], 0.5) if decided else (low, high, 0.0)

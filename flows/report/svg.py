@@ -39,7 +39,7 @@ def lines(
     """Curves over one pair of axes, named beside a piece of their line above the picture."""
     xs, ys = [x for one in series.values() for x, _ in one], [y for one in series.values() for _, y in one]
     whole = all(x == round(x) for x in xs) and not filled
-    axes = _Axes(_range(xs), _range([*ys, floor] if floor is not None else ys, 0.05), whole=whole)
+    axes = _Axes(_range(xs, 0.05 if dots else 0.0), _range([*ys, floor] if floor is not None else ys, 0.05), whole=whole)
     body = [axes.frame(x_label, y_label)]
     for number, points in enumerate(series.values()):
         place = number % _STYLES

@@ -11,7 +11,7 @@ import numpy as np
 from scipy.special import expit
 
 from tasks.comparisons import Comparison, Comparisons
-from tasks.statistics import Floats, bootstrap_share, grid_mean
+from tasks.statistics import Floats, bootstrap_share, grid_share
 from tasks.winrate import win_rates
 
 PROMPTS = (5, 10, 20, 30, 50, 100, 300, 805)
@@ -33,6 +33,7 @@ def judges(rate: float) -> dict[str, Draw]:
         "three seeds": own(3),
         "three seeds, two orders": own(6),
         "probabilities": lambda rng, n: rng.beta(rate, 1 - rate, n),
+        "probabilities, all near 0 or 1": lambda rng, n: np.where(rng.random(n) < rate, 0.999, 0.001) + (rate - 0.5) / 500,
     }
 
 
@@ -59,7 +60,7 @@ def over_seeds(trials: int) -> None:
                 rng, held = np.random.default_rng(prompts), list[bool]()
                 for _ in range(trials):
                     chances = rng.beta(3, 3, (prompts, 1)) + rng.normal(0, apart, (1, seeds))
-                    _, low, high = grid_mean((rng.random((prompts, seeds)) < chances).astype(float), shares=True)
+                    _, low, high = grid_share((rng.random((prompts, seeds)) < chances).astype(float))
                     held.append(low <= 0.5 <= high)
                 print(f"{100 * np.mean(held):7.1f}", end="", flush=True)
             print()

@@ -41,16 +41,15 @@ def test_differences_are_taken_prompt_by_prompt_under_the_same_seed() -> None:
     ones, others = {0: {"a": 1.0, "b": 0.5, "c": 0.0}, 2: {"a": 1.0}}, {0: {"a": 0.0, "b": 0.5}, 1: {"a": 1.0}}
     assert _less(ones, others) == {0: {"a": 1.0, "b": 0.0}}
     same = interval_of(_less(ones, ones), shares=False)
-    assert (same["value"], same["low"], same["high"]) == (0.0, 0.0, 0.0)
+    assert same["value"] == 0.0 and -1 < same["low"] < 0 and same["high"] == pytest.approx(-same["low"])
 
 
 def test_five_prompts_under_several_seeds_are_as_little_sure_as_under_one() -> None:
     few = dict(zip("abcde", (0.89, 0.91, 0.93, 0.95, 0.97), strict=True))
     one, three = interval_of({0: few}, shares=True), interval_of({0: few, 1: few, 2: few}, shares=True)
-    # They count as 15 wins and losses, t of 4 degrees is 2.776: (0.93 + 7.708 / 30) / (1 + 7.708 / 15) = 0.7840, less 2.776 / 1.5139 *
-    # sqrt(0.0651 / 15 + 7.708 / 900) = 0.2083
+    # of five prompts that all spread little: 0.93 * 0.025^(1/5), and 1 - 0.07 * 0.025^(1/5)
     for found in (one, three):
-        assert (found["low"], found["high"]) == pytest.approx((0.5757, 0.9923), abs=1e-3)
+        assert (found["low"], found["high"]) == pytest.approx((0.4447, 0.9665), abs=1e-3)
 
 
 def test_a_seed_under_which_nothing_was_judged_says_nothing() -> None:

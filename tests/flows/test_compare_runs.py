@@ -31,7 +31,7 @@ def test_the_paired_difference_and_the_flips_are_those_of_the_prompts(measured: 
 def test_swapping_the_runs_swaps_the_outcome(measured: Lake) -> None:
     level, high = find(measured, "level")[0], find(measured, "high")[0]
     one, two = (compare(measured, *sides)["outcome"] for sides in ((level, high), (high, level)))
-    assert one["difference"] == -two["difference"]
+    assert one["difference"] == pytest.approx(-two["difference"])
     assert one["meeting"] == pytest.approx(1 - two["meeting"])
     assert (one["verdict"], two["verdict"]) == ("better", "worse")
     assert one["flipped_to_win"] == two["flipped_to_loss"]
