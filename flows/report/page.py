@@ -129,7 +129,7 @@ def pictures(one: Row) -> list[tuple[str, Markup]]:
     are, curves of the training."""
     drawn: list[tuple[str, Markup]] = []
     if all(one["scores"].values()):
-        drawn.append(("Scores by the evaluation judge", svg.histogram(one["scores"], "score, in the judge's unit")))
+        drawn.append(("Scores by the evaluation judge", svg.histogram(one["scores"], "judge's score")))
     if one["by_length"]:
         bands = [(_span(band["least"], band["most"]), band["win_rate"], band["low"], band["high"]) for band in one["by_length"]]
         drawn.append(("Win rate by length", svg.columns(bands, "how much longer the new answer is, tokens", "win rate, % of prompts")))

@@ -81,6 +81,7 @@ def test_an_open_outcome_says_how_many_prompts_would_settle_it(measured: Lake) -
     spread = sentence_of("cannot tell", 40, 0.525, 0.39, 0.66, stdev(wins))
     assert "about 1,179 prompts that spread like these" in spread  # 1.96 * 0.43789 / 0.025, squared
     assert "at most 1,537 prompts; there were 40" in sentence_of("cannot tell", 40, 0.525, 0.39, 0.66, None)
+    assert sentence_of("cannot tell", 1, 1.0, 0.0, 1.0, None).endswith("One prompt says nothing about others.")
 
 
 def test_examples_gained_lost_and_middle_with_both_answers(measured: Lake) -> None:
