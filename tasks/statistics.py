@@ -169,6 +169,11 @@ def prompts_for(half: float, spread: float = 0.5) -> int:
     return math.ceil((_Z * spread / half) ** 2)
 
 
+def prompts_to_tell(seen: float, spread: float) -> int:
+    """How many prompts leave one half outside the 95 % interval of a share that is `seen` away from it (more than 0)."""
+    return max(prompts_for(seen, spread), math.ceil(math.log(0.025) / math.log(0.5 / (0.5 + seen))))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Confidence:
     """Judgements of which a judge is about equally sure. confidence: the mean probability of the answer it prefers; right: how often that is

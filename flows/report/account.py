@@ -130,7 +130,7 @@ def warnings(found: Found, told: list[Row], metrics: Mapping[str, Row], judged: 
     said = []
     if labelled & measured:
         said.append(
-            "The judge that measured this result also labelled the training pairs: the policy was taught to please it, so the win rate is too high."
+            "The judge that measured this result also labelled the training pairs: the policy was taught to please it, so the win rate is likely too high."
         )
     if known:
         said.append(f"{known:,} of {held_out:,} held-out prompts are too like training prompts to count: they are left out.")

@@ -9,7 +9,7 @@ from typing import Any
 from flows.report.find import Found
 from storage import Lake
 from tasks.contamination import left_out
-from tasks.statistics import prompts_for
+from tasks.statistics import prompts_to_tell
 
 Row = dict[str, Any]
 _ANSWERS = """SELECT c.prompt_id, c.id, c.sample, c.finish_reason, len(c.token_ids) AS tokens FROM completions c WHERE c.version = ?"""
@@ -70,7 +70,7 @@ def sentence_of(outcome: str, prompts: int, win_rate: float, low: float, high: f
     open_half = f"One half lies inside the 95 % interval [{low:.1%}, {high:.1%}]."
     if prompts < 2:
         return f"{open_half} One prompt says nothing about others."
-    needed = prompts_for(seen, 0.5 if spread is None else spread)
+    needed = prompts_to_tell(seen, 0.5 if spread is None else spread)
     about = f"{'at most' if spread is None else 'about'} {max(needed, prompts + 1):,} prompts{'' if spread is None else ' that spread like these'}"
     return (
         f"{open_half} To settle a difference as large as the one seen ({100 * (win_rate - 0.5):+.1f} points) would take {about}; "

@@ -12,6 +12,7 @@ from tasks.statistics import (
     half_width,
     paired_difference,
     prompts_for,
+    prompts_to_tell,
     wilson,
 )
 
@@ -41,6 +42,8 @@ def test_how_sure_805_prompts_make_us() -> None:
     assert half_width(805) == pytest.approx(0.03454, abs=1e-5)
     assert prompts_for(0.03454) == pytest.approx(805, abs=1)
     assert prompts_for(0.01727) == pytest.approx(4 * 805, abs=4)
+    assert prompts_to_tell(0.05, 0.5) == prompts_for(0.05)
+    assert prompts_to_tell(0.5, 0.0) == 6  # all won: five of five happen to a coin once in sixteen times, six of six once in 32
 
 
 @pytest.mark.parametrize(("prompts", "most"), [(20, 0.99), (100, 0.97)])  # of 20 wins and losses there are 21 rates
