@@ -1,5 +1,8 @@
 """The in-process engine against `model.generate`: same prompts, same 64 rows, one process, medians of alternating runs.
 
+With 32 tokens hardly an answer comes to its end: what is compared is a step. With 160 they end when they end: `generate` waits for the
+last of each batch, the engine puts the next one in its place.
+
 Run: python -m tests.benchmarks.sampling [--threads 1] [--model DIRECTORY]   (minutes; one thread where other work shares the cores). The limit is what
 the model's matrix products alone would take for these prompts and 64 rows, measured between the runs.
 """
@@ -21,25 +24,33 @@ from tasks.engines.packed import PackedLinears
 from tasks.engines.transformers import TransformersEngine
 from tasks.models import Loaded, load, resolve
 
-PROMPTS, SAMPLES, MAX_TOKENS, RUNS = 8, 8, 32, 3
-SETTINGS = {"plain": Sampling(n=SAMPLES, max_tokens=MAX_TOKENS), "top_p 0.95": Sampling(n=SAMPLES, max_tokens=MAX_TOKENS, top_p=0.95)}
+ROWS, SAMPLES, RUNS = 64, 8, 3
+AT_ONCE = ROWS // SAMPLES  # prompts
+SETTINGS = {  # of how many prompts
+    "32 tokens": (AT_ONCE, Sampling(n=SAMPLES, max_tokens=32)),
+    "32 tokens, top_p 0.95": (AT_ONCE, Sampling(n=SAMPLES, max_tokens=32, top_p=0.95)),
+    "to their end, 160 tokens at most": (3 * AT_ONCE, Sampling(n=SAMPLES, max_tokens=160)),
+}
 
 
 def main(model: str, threads: int | None) -> None:
     """Print one line for each setting."""
     torch.set_num_threads(threads or torch.get_num_threads())
     loaded = load(resolve(model, print).path)
-    lines = (Path(tasks.__file__).parent / "data" / "prompts.jsonl").read_text("utf-8").splitlines()[:PROMPTS]
+    lines = (Path(tasks.__file__).parent / "data" / "prompts.jsonl").read_text("utf-8").splitlines()[: 3 * AT_ONCE]
     prompts = [tuple(render(loaded.tokenizer, json.loads(line)["prompt"])) for line in lines]
     print(f"{loaded.model.device}, {loaded.model.dtype}, {torch.get_num_threads()} threads, prompts of {sorted(map(len, prompts))} tokens")
-    for name, sampling in SETTINGS.items():
-        _by_engine(loaded, prompts, sampling, RUNS)  # both load and allocate
-        _by_generate(loaded, prompts, sampling)
+    for name, (count, sampling) in SETTINGS.items():
+        some = prompts[:count]
+        _by_engine(loaded, some[:1], sampling, RUNS)  # both load and allocate
+        _by_generate(loaded, some[:1], sampling)
         ours, theirs, limits = list[float](), list[float](), list[float]()
         for run in range(RUNS):
-            ours.append(_rate(lambda run=run, sampling=sampling: _by_engine(loaded, prompts, sampling, run)))
-            theirs.append(_rate(lambda sampling=sampling: _by_generate(loaded, prompts, sampling)))
-            limits.append(_limit(loaded, sum(map(len, prompts))))
+            seconds, tokens = _timed(lambda run=run, some=some, sampling=sampling: _by_engine(loaded, some, sampling, run))
+            ours.append(tokens / seconds)
+            limits.append(tokens / _least_seconds(loaded, sum(map(len, some)) + tokens - SAMPLES * count))
+            seconds, tokens = _timed(lambda some=some, sampling=sampling: _by_generate(loaded, some, sampling))
+            theirs.append(tokens / seconds)
         ratio = statistics.median(own / other for own, other in zip(ours, theirs, strict=True))
         share = statistics.median(own / limit for own, limit in zip(ours, limits, strict=True))
         engine, generate, limit = map(statistics.median, (ours, theirs, limits))
@@ -47,11 +58,11 @@ def main(model: str, threads: int | None) -> None:
         print(f"{name}: {speeds}; engine / generate {ratio:.2f}, engine / limit {share:.0%}", flush=True)
 
 
-def _rate(sample: Callable[[], int]) -> float:
-    """Sampled tokens a second, prompts included in the time."""
+def _timed(sample: Callable[[], int]) -> tuple[float, int]:
+    """Seconds, prompts included, and sampled tokens."""
     begin = time.perf_counter()
     tokens = sample()
-    return tokens / (time.perf_counter() - begin)
+    return time.perf_counter() - begin, tokens
 
 
 def _by_engine(loaded: Loaded, prompts: list[tuple[int, ...]], sampling: Sampling, run: int) -> int:
@@ -62,34 +73,36 @@ def _by_engine(loaded: Loaded, prompts: list[tuple[int, ...]], sampling: Samplin
 
 def _by_generate(loaded: Loaded, prompts: list[tuple[int, ...]], sampling: Sampling) -> int:
     model: Any = loaded.model
-    end = loaded.tokenizer.eos_token_id
-    width = max(map(len, prompts))
-    ids = torch.tensor([[end] * (width - len(prompt)) + list(prompt) for prompt in prompts])
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts])
-    output = model.generate(
-        ids.to(model.device),
-        attention_mask=mask.to(model.device),
-        do_sample=True,
-        temperature=1.0,
-        top_p=sampling.top_p,
-        top_k=0,
-        max_new_tokens=MAX_TOKENS,
-        num_return_sequences=SAMPLES,
-        pad_token_id=end,
-    )[:, width:]
-    ended_before = (output == end).cumsum(dim=1) - (output == end).long()
-    return int((ended_before == 0).sum())
+    end, tokens = loaded.tokenizer.eos_token_id, 0
+    for first in range(0, len(prompts), AT_ONCE):
+        some = prompts[first : first + AT_ONCE]
+        width = max(map(len, some))
+        ids = torch.tensor([[end] * (width - len(prompt)) + list(prompt) for prompt in some])
+        mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in some])
+        output = model.generate(
+            ids.to(model.device),
+            attention_mask=mask.to(model.device),
+            do_sample=True,
+            temperature=1.0,
+            top_p=sampling.top_p,
+            top_k=0,
+            max_new_tokens=sampling.max_tokens,
+            num_return_sequences=SAMPLES,
+            pad_token_id=end,
+        )[:, width:]
+        ended_before = (output == end).cumsum(dim=1) - (output == end).long()
+        tokens += int((ended_before == 0).sum())
+    return tokens
 
 
 @torch.inference_mode()
-def _limit(loaded: Loaded, prompt_tokens: int) -> float:
-    """Tokens a second if matrix products were all there is to do: of the prompts' tokens, and of a full batch at each step after the first."""
+def _least_seconds(loaded: Loaded, tokens: int) -> float:
+    """What so many tokens take if matrix products of full batches are all there is to do. The last token of a row is drawn, not computed."""
     layers = [module for module in loaded.model.modules() if isinstance(module, torch.nn.Linear)]
-    rows = PROMPTS * SAMPLES
     weights = {layer.in_features: layer.weight for layer in layers}
-    inputs = {width: torch.randn(rows, width, dtype=weight.dtype, device=weight.device) for width, weight in weights.items()}
+    inputs = {width: torch.randn(ROWS, width, dtype=weight.dtype, device=weight.device) for width, weight in weights.items()}
     steps = list[float]()
-    with PackedLinears(loaded.model, rows).used():
+    with PackedLinears(loaded.model, ROWS).used():
         for _ in range(4):
             begin = time.perf_counter()
             for layer in layers:
@@ -97,7 +110,7 @@ def _limit(loaded: Loaded, prompt_tokens: int) -> float:
             if loaded.model.device.type == "cuda":
                 torch.cuda.synchronize()
             steps.append(time.perf_counter() - begin)
-    return rows * MAX_TOKENS / (statistics.median(steps) * (MAX_TOKENS - 1 + prompt_tokens / rows))
+    return statistics.median(steps) * tokens / ROWS
 
 
 if __name__ == "__main__":
