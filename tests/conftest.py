@@ -1,6 +1,7 @@
 """What all tests share: an empty lake in a directory of its own, one real Prefect server, and no network."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,13 +13,25 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # toy models: a second thread only waits for busy cores
 prepare(None)
 
-from storage import Lake  # noqa: E402
+from storage import Lake, database  # noqa: E402
 from tests.browser import browser  # noqa: E402, F401
+
+# A run asks DuckDB a thousand small questions, and at each its other threads wake and spin: a third of the processor's time. Tests of the
+# lake itself (tests/storage/conftest.py), and runs in processes of their own, have as many threads as users have.
+database._CONFIG["threads"] = "1"
+
+
+@pytest.fixture(scope="session")
+def _empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """To be copied: that is a thirtieth of the time that making its tables takes."""
+    root = tmp_path_factory.mktemp("empty") / "lake"
+    Lake(root).close()
+    return root
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Iterator[Lake]:
-    lake = Lake(tmp_path / "lake")
+def lake(tmp_path: Path, _empty_lake: Path) -> Iterator[Lake]:
+    lake = Lake(shutil.copytree(_empty_lake, tmp_path / "lake"))
     yield lake
     lake.close()
 
