@@ -10,17 +10,10 @@ from storage import Lake
 from tasks.preferences import PREFERENCES_FILE
 from tasks.sources import SHIPPED
 from tests.flows.test_report import Read
-from tests.flows.toy import SMALL, dapflow
+from tests.flows.toy import QUICK, dapflow
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-SETTINGS = [
-    *SMALL,
-    "evaluation.judge=shorter",
-    "evaluation.probes=4",
-    "evaluation.exact.source=",
-    "rounds.count=3",
-    "rounds.prompts=2",
-]
+SETTINGS = [*QUICK, "rounds.count=3", "rounds.prompts=2"]
 
 
 def compare(lake: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, dict[str, Any], str]:

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from storage import Lake, logs
 from storage.ledger import Cost, Ledger
 from tests.flows.evaluated import run
-from tests.flows.toy import QUICK, dapflow, words
+from tests.flows.toy import BY_LENGTH, dapflow, words
 
 Samples = dict[tuple[str, ...], float]
 
@@ -55,8 +55,7 @@ def test_counts_are_those_of_the_lake(lake: Lake, capsys: pytest.CaptureFixture[
 def test_a_run_can_be_followed_from_outside(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DAPFLOW_LOG", str(tmp_path / "log.jsonl"))
     monkeypatch.setenv("DAPFLOW_TRACKER", "tensorboard")
-    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*QUICK))
-    command += ("--set", "evaluation.probes=0", "--set", "evaluation.exact.source=")
+    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*BY_LENGTH))
     for _ in range(2):
         code, out, err = dapflow(*command, capsys=capsys)
         assert code == 0, err

@@ -16,7 +16,7 @@ from flows.align import align
 from flows.environment import end_orphaned_server
 from storage import Lake
 from storage.schema import NOUNS
-from tests.flows.toy import QUICK, dapflow, words
+from tests.flows.toy import BY_LENGTH, QUICK, dapflow, words
 
 SECRETS = {name: f"planted-{name.lower()}" for name in ("OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD")}
 SETTINGS = [*QUICK, "prompts.per_iteration=8", "sampling.n=4", "training.checkpoint_every_steps=1", "training.epochs=3"]
@@ -44,7 +44,7 @@ def test_a_ctrl_c_that_prefect_turns_into_an_error_of_its_own_stops_the_run_as_a
     # It comes while Prefect begins a task run, whose crash it then cannot note down: ValueError, "Task run is not set".
     monkeypatch.setattr(interrupt, "_asked", False)
     monkeypatch.setattr("prefect.task_engine._create_task_run_locally", lambda *_, **__: signal.raise_signal(signal.SIGINT))
-    code, _, said = dapflow("run", "rso", "--toy", "--lake", str(tmp_path / "lake"), *words(*QUICK), capsys=capsys)
+    code, _, said = dapflow("run", "rso", "--toy", "--lake", str(tmp_path / "lake"), *words(*BY_LENGTH), capsys=capsys)
     assert code == 130, said
     assert "Nothing is lost" in said
     with Lake(tmp_path / "lake", read_only=True) as lake:

@@ -13,7 +13,7 @@ from flows.changes import change
 from flows.recipes import RSO
 from storage import Lake, UserError
 from tasks import harness
-from tests.flows.toy import QUICK, dapflow, words
+from tests.flows.toy import BY_LENGTH, dapflow, words
 
 installed = pytest.mark.skipif(importlib.util.find_spec("lm_eval") is None, reason="lm-evaluation-harness: pip install 'dapflow[lm-eval]'")
 LOST = """import signal
@@ -26,7 +26,6 @@ def text(doc):
     Callback()
     return doc["question"]
 """
-SETTINGS = (*QUICK, "training.epochs=1", "evaluation.judge=shorter")
 QUESTIONS = [("Is snow white?", 0), ("Is coal white?", 1), ("Is grass green?", 0), ("Is blood green?", 1), ("Is the sea wet?", 0)]
 
 
@@ -48,7 +47,7 @@ def tasks(tmp_path: Path) -> Path:
 
 def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], *settings: str) -> tuple[int, dict[str, Any], str]:
     code, out, err = dapflow(
-        "run", "sft-sample-rank", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*SETTINGS, *settings), capsys=capsys
+        "run", "sft-sample-rank", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*BY_LENGTH, *settings), capsys=capsys
     )
     return code, json.loads(out.splitlines()[-1])["iterations"][0] if code == 0 else {}, err
 

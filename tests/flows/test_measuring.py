@@ -10,7 +10,7 @@ from storage import Lake
 from tasks.metrics import METRICS, base_name
 from tasks.prompts import PROMPTS_FILE, split_prompts
 from tasks.sources import read_source
-from tests.flows.toy import SMALL, dapflow, words
+from tests.flows.toy import BY_LENGTH, SMALL, dapflow, words
 
 
 def run(lake: Path, capsys: pytest.CaptureFixture[str], *settings: str, recipe: str = "rso") -> tuple[int, dict[str, Any], str]:
@@ -50,8 +50,7 @@ def test_every_figure_has_a_value_or_a_reason_and_the_policy_meets_every_baselin
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_judge_that_measures_what_it_has_taught_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    settings = ("judge=shorter", "evaluation.judge=shorter", "evaluation.probes=0", "evaluation.exact.source=")
-    code, one, err = run(tmp_path, capsys, *settings, recipe="sft-sample-rank")
+    code, one, err = run(tmp_path, capsys, *BY_LENGTH, recipe="sft-sample-rank")
     assert code == 0, err
     [row] = [row for row in one["metrics"] if row["name"] == "same_judge"]
     assert row["value"] == 1.0
@@ -64,7 +63,7 @@ def test_held_out_prompts_that_training_knows_are_left_out_and_counted(tmp_path:
     prompts = [f"Tell me what a curious child would like to know about {topic}{mark}" for topic in topics for mark in (".", "!")]
     file = tmp_path / "mine.jsonl"
     file.write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in prompts))
-    settings = (f"prompts.source={file}", "prompts.per_iteration=18", "evaluation.probes=0", "evaluation.exact.source=")
+    settings = (*BY_LENGTH, f"prompts.source={file}", "prompts.per_iteration=18")
     code, one, err = run(tmp_path / "lake", capsys, *settings)
     assert code == 0, err
     figures = {row["name"]: row for row in one["metrics"]}
@@ -87,6 +86,6 @@ def test_held_out_prompts_that_training_knows_are_left_out_and_counted(tmp_path:
 def test_a_baseline_that_is_not_there_is_one_sentence(
     setting: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, _, err = run(tmp_path, capsys, setting, "evaluation.probes=0", "evaluation.exact.source=")
+    code, _, err = run(tmp_path, capsys, *BY_LENGTH, setting)
     assert code == 2
     assert message in err and "Traceback" not in err

@@ -14,7 +14,7 @@ from tasks.progress import StepRecord, report_to
 from tests.flows.toy import QUICK
 
 pytestmark = pytest.mark.methods
-SETTINGS = [*QUICK, "prompts.per_iteration=5", "evaluation.judge=shorter", "training.epochs=1"]
+SETTINGS = [*QUICK, "prompts.per_iteration=5"]
 ONLINE = [name for name in RECIPES if name not in ("rso", "rso-hinge", "sft-sample-rank")]  # those three: test_run.py
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from flows.night import RecipeName, night
 from storage import Lake
-from tests.flows.toy import QUICK, dapflow
+from tests.flows.toy import BY_LENGTH, dapflow
 from tests.storage.lakes import initial_policy, iteration
 
 OPEN = ("gate.win_rate_low=0", "gate.invalid_rate=1", "gate.length_growth=100")
@@ -40,7 +40,8 @@ def test_a_night_whose_prompts_teach_nothing_keeps_the_policy_and_leaves_the_nex
 ) -> None:
     where = str(tmp_path / "lake")
     taught = [
-        night(RecipeName("sft-sample-rank"), (*QUICK, *OPEN, *judge), True, where) for judge in (("judge=keywords:nowhere-to-be-read",), ())
+        night(RecipeName("sft-sample-rank"), (*BY_LENGTH, *OPEN, *judge), True, where)
+        for judge in (("judge=keywords:nowhere-to-be-read",), ())
     ]
     assert (taught[0]["action"], taught[0]["policy"], taught[0]["candidate"], taught[0]["slice"]) == ("keep", None, "", 1)
     assert taught[0]["reason"].startswith("No pair is left to train on: every one was a tie")
@@ -54,7 +55,7 @@ def test_a_night_whose_prompts_teach_nothing_keeps_the_policy_and_leaves_the_nex
 def test_each_night_starts_from_the_promoted_policy_and_takes_the_next_prompts(tmp_path: Path) -> None:
     where = str(tmp_path / "lake")
     closed, passed, on_top = (
-        night(RecipeName("rso"), (*QUICK, *gate), True, where) for gate in (("gate.kl=0.0", "gate.most={x: 0}"), OPEN, OPEN)
+        night(RecipeName("rso"), (*BY_LENGTH, *gate), True, where) for gate in (("gate.kl=0.0", "gate.most={x: 0}"), OPEN, OPEN)
     )
     assert (closed["action"], closed["policy"]) == ("keep", None)
     assert "x was not measured, at most 0 is asked" in closed["reason"]

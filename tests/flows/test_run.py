@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 from storage import Lake
-from tests.flows.toy import QUICK, SMALL, dapflow, words
+from tests.flows.toy import BY_LENGTH, QUICK, SMALL, dapflow, words
 
 
 @pytest.mark.usefixtures("prefect_server")
-@pytest.mark.parametrize("recipe", ["rso", "rso-hinge", "sft-sample-rank"])  # the others: test_methods.py
+@pytest.mark.parametrize("recipe", ["rso", "sft-sample-rank", "rso-hinge"])  # others: test_methods
 def test_a_recipe_runs_and_the_second_time_all_is_cached(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ("run", recipe, "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*SMALL))
+    settings = SMALL if recipe == "rso" else QUICK  # all figures once
+    command = ("run", recipe, "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*settings))
     results: list[dict[str, Any]] = []
     for _ in range(2):
         code, out, err = dapflow(*command, capsys=capsys)
@@ -55,7 +56,7 @@ def test_a_pairwise_ranker_judges_against_one_answer_of_the_initial_policy(tmp_p
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_sweep_chooses_the_temperature_and_too_old_samples_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*QUICK), "--set", "sweep.temperatures=[0.5, 1.5]")
+    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*BY_LENGTH, "sweep.temperatures=[0.5, 1.5]"))
     code, out, err = dapflow(*command, "--set", "training.batch_size=1", "--set", "training.max_lag=0", capsys=capsys)
     assert code == 2
     assert "training.max_lag=0 allows samples that are 0 optimiser steps old, but the oldest would be" in err
@@ -74,7 +75,8 @@ def test_a_sweep_chooses_the_temperature_and_too_old_samples_are_refused(tmp_pat
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_second_iteration_goes_on_top_of_the_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*SMALL))
+    settings = (*BY_LENGTH, "evaluation.probes=6")
+    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*settings))
     _, out, _ = dapflow(*command, capsys=capsys)
     [alone] = json.loads(out.splitlines()[-1])["iterations"]
     code, out, _ = dapflow(*command, "--iterations", "2", capsys=capsys)
@@ -131,7 +133,7 @@ def test_a_malformed_line_is_named_and_the_next_run_goes_on(tmp_path: Path, caps
     file = tmp_path / "mine.jsonl"
     lines = [json.dumps({"prompt": f"Tell me about the number {n}."}) for n in range(12)]
     file.write_text("\n".join([*lines[:6], '{"prompt": "unfinished', *lines[6:]]))
-    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*QUICK), "--set", f"prompts.source={file}")
+    command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*BY_LENGTH), "--set", f"prompts.source={file}")
     code, _, err = dapflow(*command, capsys=capsys)
     assert (code, "mine.jsonl:7: not valid JSON" in err) == (2, True)
     file.write_text("\n".join(lines))
@@ -145,7 +147,7 @@ def test_a_prompt_longer_than_the_context_is_refused_and_counted(tmp_path: Path,
     file = tmp_path / "mine.jsonl"
     prompts = [f"Tell me about the number {n}." for n in range(12)] + ["word " * 2000]
     file.write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in prompts))
-    settings = words(*QUICK, "prompts.per_iteration=9", "prompts.held_out=4")
+    settings = words(*BY_LENGTH, "prompts.per_iteration=9", "prompts.held_out=4")
     command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *settings, "--set", f"prompts.source={file}")
     code, out, err = dapflow(*command, capsys=capsys)
     assert code == 0, err

@@ -9,10 +9,9 @@ import pytest
 from storage import Lake
 from tasks.sources import read_source
 from tasks.two_turns import TURNS_FILE
-from tests.flows.toy import QUICK, dapflow, words
+from tests.flows.toy import BY_LENGTH, dapflow, words
 
 TASKS = [{"prompt": f"Name a thing that is {word}.", "follow_up": f"And one that is not {word}?"} for word in ("red", "tall", "new", "wet")]
-SETTINGS = (*QUICK, "training.epochs=1")
 
 
 def run(
@@ -20,7 +19,7 @@ def run(
 ) -> tuple[int, dict[str, Any], str]:
     file = tmp_path / "turns.jsonl"
     file.write_text("\n".join(map(json.dumps, tasks)))
-    chosen = words(*SETTINGS, f"evaluation.two_turns.source={file}", *settings)
+    chosen = words(*BY_LENGTH, f"evaluation.two_turns.source={file}", *settings)
     code, out, err = dapflow("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *chosen, capsys=capsys)
     return code, json.loads(out.splitlines()[-1])["iterations"][0] if code == 0 else {}, err
 

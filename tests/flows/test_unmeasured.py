@@ -7,9 +7,8 @@ from typing import Any
 import pytest
 
 from flows.night import RecipeName, night
-from tests.flows.toy import QUICK, dapflow, words
+from tests.flows.toy import BY_LENGTH, dapflow, words
 
-SETTINGS = (*QUICK, "training.epochs=1")
 NONE = "no held-out prompt was judged on both sides ("
 
 
@@ -29,7 +28,7 @@ def failing(tmp_path: Path, arguments: str) -> str:
 @pytest.mark.parametrize("arguments", ["prompt, completion", "prompt, first, second"])
 def test_no_win_rate_is_a_figure_with_its_reason_everywhere(arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lake = ("--lake", str(tmp_path / "lake"))
-    settings = words(*SETTINGS, failing(tmp_path, arguments))
+    settings = words(*BY_LENGTH, failing(tmp_path, arguments))
     code, out, err = dapflow("run", "rso", "--toy", *lake, *settings, capsys=capsys)
     assert code == 0, err
     assert f"cannot tell: {NONE}" in flat(out)
@@ -56,7 +55,7 @@ def test_no_win_rate_is_a_figure_with_its_reason_everywhere(arguments: str, tmp_
 @pytest.mark.usefixtures("prefect_server")
 def test_a_night_without_a_win_rate_closes_the_gate_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     judge = failing(tmp_path, "prompt, completion")
-    row = night(RecipeName("rso"), (*SETTINGS, judge, "gate.invalid_rate="), True, str(tmp_path / "lake"))
+    row = night(RecipeName("rso"), (*BY_LENGTH, judge, "gate.invalid_rate="), True, str(tmp_path / "lake"))
     assert row["action"] == "keep"
     assert row["reason"].startswith(f"win_rate (low end of its interval) was not measured, for {NONE}")
     code, out, err = dapflow("policies", "--lake", str(tmp_path / "lake"), capsys=capsys)

@@ -5,8 +5,10 @@ import pytest
 from flows import cli
 
 SMALL = ("prompts.per_iteration=4", "prompts.held_out=6", "sampling.n=3", "sampling.max_tokens=6")
-QUICK = (*SMALL, "evaluation.probes=0", "evaluation.exact.source=")
-"""Nothing measured but who wins: two thirds of the steps. For tests of something else than the figures."""
+QUICK = (*SMALL, "training.epochs=1", "evaluation.judge=shorter", "evaluation.probes=0", "evaluation.exact.source=")
+"""Nothing measured but who wins, and that by a program: two thirds of the steps. For tests of something else than the figures."""
+BY_LENGTH = (*QUICK, "judge=shorter")
+"""No reward model either: half the steps. For tests of something else than the judge."""
 
 
 def words(*settings: str) -> list[str]:
