@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PORT ?= 4200
 LAKE ?= lake
 
-.PHONY: run test test-browser test-clusters test-methods test-nights test-vllm server worker setup lint format types check stress clean
+.PHONY: run test test-slow test-browser test-clusters test-methods test-nights test-vllm server worker setup lint format types check stress clean
 
 run: setup
 	$(BIN)/dapflow run rso
@@ -29,6 +29,10 @@ stress: $(VENV)/.test-ready
 	$(BIN)/python -m tests.storage.test_kill
 	$(BIN)/python -m tests.storage.test_many_writers
 	$(BIN)/python -m tests.tasks.judges.test_kill
+
+# What takes more than about twenty seconds a test, and that `make test` has in a shorter form.
+test-slow: $(VENV)/.test-ready
+	$(BIN)/python -m pytest --numprocesses auto -m 'slow and not clusters and not methods and not nights'
 
 # Pages in a real browser. Debian: apt-get install chromium; elsewhere DAPFLOW_CHROMIUM=/path/to/chrome
 test-browser: $(VENV)/.test-ready

@@ -31,6 +31,7 @@ def steps(lake: Path, step: str) -> list[dict[str, Any]]:
     return [json.loads(row["parameters"]) | {"version": row["version"]} for row in rows]
 
 
+@pytest.mark.slow
 def test_three_methods_two_of_which_share_their_samples_and_the_second_time_all_is_cached(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -88,6 +89,7 @@ def test_three_methods_two_of_which_share_their_samples_and_the_second_time_all_
     assert (again["methods"], again["initial"]) == (told["methods"], told["initial"])
 
 
+@pytest.mark.slow
 def test_a_method_of_one_s_own_under_two_seeds_within_a_budget_beside_one_that_fails(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

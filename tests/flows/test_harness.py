@@ -52,6 +52,7 @@ def run(tmp_path: Path, capsys: pytest.CaptureFixture[str], *settings: str) -> t
     return code, json.loads(out.splitlines()[-1])["iterations"][0] if code == 0 else {}, err
 
 
+@pytest.mark.slow
 @installed
 @pytest.mark.filterwarnings("ignore")  # the harness's own
 @pytest.mark.usefixtures("prefect_server")

@@ -45,6 +45,7 @@ def test_people_label_and_measure(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (one["judging"]["calls"], one["judging"]["usd"]) == (0, 0.0)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)
 @pytest.mark.usefixtures("prefect_server")
 def test_a_run_that_is_killed_while_a_person_labels_goes_on_with_exactly_what_is_missing(

@@ -59,6 +59,7 @@ def verdicts_of(lake: Lake, judge: str) -> list[dict[str, Any]]:
     return lake.rows("SELECT * FROM verdicts WHERE judge = ? ORDER BY version, id", [judge])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_a_weighted_sum_is_a_step_over_its_members_and_another_weight_judges_nothing_again(
     tmp_path: Path, programs: str, capsys: pytest.CaptureFixture[str]

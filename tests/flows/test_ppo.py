@@ -27,6 +27,7 @@ def judges(folder: Path) -> list[str]:
     return [f"{role}={folder / 'longer.py'}:longer" for role in ("judge", "evaluation.judge")]
 
 
+@pytest.mark.slow
 def test_ppo_raises_the_reward_of_a_program(tmp_path: Path) -> None:
     settings = ["rounds.count=20", "rounds.prompts=12", "rounds.minibatches=2", "rounds.epochs=2", "training.learning_rate=1e-3"]
     settings += ["evaluation.sampling.n=4", *judges(tmp_path)]

@@ -11,7 +11,7 @@ from tests.flows.toy import BY_LENGTH, QUICK, SMALL, dapflow, words
 
 
 @pytest.mark.usefixtures("prefect_server")
-@pytest.mark.parametrize("recipe", ["rso", "sft-sample-rank", "rso-hinge"])  # others: test_methods
+@pytest.mark.parametrize("recipe", ["rso", "sft-sample-rank", pytest.param("rso-hinge", marks=pytest.mark.slow)])  # others: test_methods
 def test_a_recipe_runs_and_the_second_time_all_is_cached(recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = SMALL if recipe == "rso" else QUICK  # all figures once
     command = ("run", recipe, "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*settings))

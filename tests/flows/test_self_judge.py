@@ -43,7 +43,7 @@ def served(tmp_path: Path) -> tuple[str, ...]:
 
 
 @pytest.mark.usefixtures("prefect_server")
-@pytest.mark.parametrize("mode", ["pairwise", "additive"])
+@pytest.mark.parametrize("mode", ["pairwise", pytest.param("additive", marks=pytest.mark.slow)])
 def test_a_policy_that_judges_as_people_do_labels_its_own_pairs(mode: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     settings = ("judge=policy", f"judge.mode={mode}", "judge.labelled=12", "evaluation.judge=shorter", *served(tmp_path))
     code, plan, err = run("plan", tmp_path / "lake", capsys, *settings)

@@ -25,7 +25,7 @@ def failing(tmp_path: Path, arguments: str) -> str:
 
 
 @pytest.mark.usefixtures("prefect_server")
-@pytest.mark.parametrize("arguments", ["prompt, completion", "prompt, first, second"])
+@pytest.mark.parametrize("arguments", ["prompt, completion", pytest.param("prompt, first, second", marks=pytest.mark.slow)])
 def test_no_win_rate_is_a_figure_with_its_reason_everywhere(arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     lake = ("--lake", str(tmp_path / "lake"))
     settings = words(*BY_LENGTH, failing(tmp_path, arguments))

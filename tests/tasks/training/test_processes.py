@@ -47,7 +47,14 @@ def in_processes(job: Job, **settings: object) -> Job:
     return replace(job, training=job.training.model_copy(update={"processes": 2} | settings))
 
 
-@pytest.mark.parametrize("settings", [{}, {"sharding": "full"}, {"sharding": "full", "parameters": "lora", "gradient_checkpointing": True}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        pytest.param({"sharding": "full"}, marks=pytest.mark.slow),
+        pytest.param({"sharding": "full", "parameters": "lora", "gradient_checkpointing": True}, marks=pytest.mark.slow),
+    ],
+)
 def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path, job: Job, settings: dict[str, object]) -> None:
     (tmp_path / "one").mkdir()
     (tmp_path / "two").mkdir()
@@ -65,6 +72,7 @@ def test_two_processes_have_the_loss_curve_of_one(tmp_path: Path, job: Job, sett
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_killed_processes_go_on_from_their_checkpoint(tmp_path: Path, job: Job) -> None:
     """The starting process dies by kill -9 after the fourth step: its children end too, and the next launch ends with the same curve."""
     two = in_processes(job, sharding="full")
