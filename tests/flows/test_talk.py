@@ -10,6 +10,7 @@ from tasks.engines.base import Request, Sampling
 from tasks.engines.endpoint import Endpoint
 from tasks.engines.openai import OpenAIEngine
 from tasks.engines.serve import served
+from tests.flows.toy import dapflow
 
 ROOT = Path(__file__).parents[2]
 
@@ -37,11 +38,13 @@ def test_two_models_answer_side_by_side_and_a_long_talk_forgets_its_beginning(tm
         (["toy", "--max-tokens", "0"], "--max-tokens"),
     ],
 )
-def test_what_is_not_there_is_said_in_a_sentence(tmp_path: Path, arguments: list[str], message: str) -> None:
-    found = chat(tmp_path, *arguments)
-    assert found.returncode == 2
-    assert message in found.stderr
-    assert "Traceback" not in found.stderr
+def test_what_is_not_there_is_said_in_a_sentence(
+    tmp_path: Path, arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, _, err = dapflow("chat", *arguments, "--lake", str(tmp_path / "lake"), capsys=capsys)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
 
 
 def test_a_served_model_answers_through_the_openai_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
