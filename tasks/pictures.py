@@ -18,7 +18,7 @@ _PANELS = (
     ("implied reward", ("reward_chosen", "reward_rejected", "margin"), "nats"),
     ("log-probability of an answer", ("logp_chosen", "logp_rejected"), "nats"),
     ("accuracy", ("accuracy",), "share of pairs"),
-    ("KL to the reference", ("kl",), "nats"),
+    ("log-ratio to the reference (the KL where answers are fresh)", ("kl",), "nats"),
     ("reward", ("reward",), "judge's score"),
     ("value model", ("value_loss", "explained_variance"), ""),
     ("gradient norm", ("gradient_norm",), ""),

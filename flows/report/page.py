@@ -28,7 +28,7 @@ _PANELS = (
     ("implied reward", ("reward_chosen", "reward_rejected", "margin")),
     ("log-probability of an answer", ("logp_chosen", "logp_rejected")),
     ("accuracy on the pairs", ("accuracy",)),
-    ("KL to the reference", ("kl",)),
+    ("log-ratio to the reference (the KL where answers are fresh)", ("kl",)),
     ("gradient norm", ("gradient_norm",)),
 )
 # figures beside the outcome, by the name of their first row
