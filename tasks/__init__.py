@@ -2,7 +2,5 @@
 
 import os
 
-# Both must stand before torch is imported. Matrix products of a GPU that are the same to the bit again:
+# Matrix products of a GPU that are the same to the bit again. It must stand before torch is imported.
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-# Large tensors in huge pages, on Linux: training takes a twentieth less time.
-os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")

@@ -12,7 +12,6 @@ includes the reference's forward passes; TRL's are in its steps.
 import argparse
 import json
 import math
-import os
 import random
 import resource
 import subprocess
@@ -140,8 +139,7 @@ def run(trainer: str, shape: str, pairs: int, arguments: argparse.Namespace, dty
     """What a trainer measures in a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.against_trl", "--trainer", trainer, "--pairs", str(pairs), "--shape", shape]
     command += ["--dtype", dtype, "--model", arguments.model, "--batch", str(arguments.batch)]
-    defaults = os.environ | ({"THP_MEM_ALLOC_ENABLE": "0"} if trainer == "trl" else {})  # huge pages are ours: tasks/__init__.py
-    found = subprocess.run(command, capture_output=True, text=True, check=False, env=defaults)
+    found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr[-2000:]
     return json.loads(found.stdout.splitlines()[-1])
 
