@@ -81,13 +81,20 @@ def _flat(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
 
 
 def _pair(
-    prompt: str, chosen: str | None, rejected: str | None, margin: float | None, probability: float | None, source: str, dropped: str | None
+    prompt: str | None,
+    chosen: str | None,
+    rejected: str | None,
+    margin: float | None,
+    probability: float | None,
+    source: str | None,
+    dropped: str | None,
 ) -> str:
     """A pair as one reads it, its answers one below the other: in a table a long prompt would push them out of sight."""
     found = [] if margin is None else [f"margin {margin:.3g}"]
     found += [] if probability is None else [f"better with probability {probability:.2f}"]
-    verdict = f"left out: {_plain(dropped)}" if dropped else ", ".join(found)
-    texts = (("prompt", prompt), (f"chosen ({_plain(source)}{': ' * bool(verdict)}{verdict})", chosen), ("rejected", rejected))
+    why = [_plain(source)] if source else []
+    why += [f"left out: {_plain(dropped)}"] if dropped else found
+    texts = (("prompt", prompt), (f"chosen ({', '.join(why)})" if why else "chosen", chosen), ("rejected", rejected))
     return "\n\n".join(f"**{name}**\n\n{_quoted(text or '')}" for name, text in texts) + "\n\n---"
 
 
@@ -111,4 +118,5 @@ def _cut(text: str, most: int) -> str:
 
 def _plain(text: str) -> str:
     """So that Markdown shows the text as it is, whatever a model has written: no picture of it is fetched, no link of it is made."""
-    return re.sub(r"([\\`*_{}\[\]()<>#+!|~.-])", r"\\\1", text)
+    inline = re.sub(r"([\\`*_{}\[\]<>&!|~])", r"\\\1", text)
+    return re.sub(r"(?m)^(\s*\d*)([-+#=.)])", r"\1\\\2", inline)
