@@ -16,7 +16,7 @@ import numpy as np
 from tasks.agreement import Judgement, agreement_of
 from tasks.comparisons import ONLY_SYSTEM, Comparison, Comparisons
 from tasks.judges.base import EMPTY
-from tasks.metrics import Figure, mean, share, versus
+from tasks.metrics import Figure, mean, paired, share, versus
 from tasks.winrate import advice, win_rates
 
 Rows = Sequence[Mapping[str, Any]]
@@ -148,7 +148,7 @@ def between_judges(training: Sequence[Decision], evaluation: Sequence[Decision],
     why = "both judges decided on none of the held-out answers" if training else "the training judge gave no scores on the held-out answers"
     own, independent = prompt_wins(training), prompt_wins(evaluation)
     yield mean("training_win_rate", own, seed, why, bounded=True)
-    yield mean("win_rate_gap", {one: own[one] - independent[one] for one in own.keys() & independent.keys()}, seed, why)
+    yield paired("win_rate_gap", independent, own, seed, why, bounded=True)
     others = {(one.new_id, one.old_id): one.won for one in evaluation}
     both = [
         Judgement(one=one.won, other=others[one.new_id, one.old_id], longer=len(texts[one.new_id]) - len(texts[one.old_id]))

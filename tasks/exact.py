@@ -64,7 +64,7 @@ def check_answers(
     figures = [
         mean("exact_answers_before", old, seed, _NONE, bounded=True),
         mean("exact_answers_after", new, seed, _NONE, bounded=True),
-        paired("exact_answers_change", old, new, seed, _NONE),
+        paired("exact_answers_change", old, new, seed, _NONE, bounded=True),
     ]
     out.write(0, list(rows_of(figures, policy.version, out.row_id)))
 

@@ -174,9 +174,20 @@ def growth(name: str, before: Mapping[str, float], after: Mapping[str, float], s
     return Figure(name=name, value=ratio - 1, low=low - 1, high=high - 1)
 
 
-def paired(name: str, before: Mapping[str, float], after: Mapping[str, float], seed: int, why_none: str) -> Figure:
-    """By how much `after` is above `before`, mean over the prompts that both have: what prompts have in common drops out."""
-    return mean(name, {prompt: after[prompt] - before[prompt] for prompt in before.keys() & after.keys()}, seed, why_none)
+def paired(
+    name: str, before: Mapping[str, float], after: Mapping[str, float], seed: int, why_none: str, bounded: bool = False
+) -> Figure:
+    """By how much `after` is above `before`, mean over the prompts that both have: what prompts have in common drops out.
+
+    bounded: both are between 0 and 1, so that half of what 1 and a difference come to is as well, and no difference on so few prompts is
+    not taken for certainty.
+    """
+    gained = {prompt: after[prompt] - before[prompt] for prompt in before.keys() & after.keys()}
+    if not bounded or not gained:
+        return mean(name, gained, seed, why_none)
+    half = mean(name, {prompt: (1 + one) / 2 for prompt, one in gained.items()}, seed, why_none, bounded=True)
+    value, low, high = (None if one is None else 2 * one - 1 for one in (half.value, half.low, half.high))
+    return Figure(name=name, value=value, low=low, high=high, note=half.note)
 
 
 def _in_order(values: Mapping[str, float]) -> list[float]:

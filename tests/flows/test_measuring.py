@@ -32,6 +32,7 @@ def test_every_figure_has_a_value_or_a_reason_and_the_policy_meets_every_baselin
     assert all(row["low"] <= row["value"] <= row["high"] for row in figures.values() if row["low"] is not None)
     assert figures["win_rate_vs_initial"] == figures["win_rate"] | {"name": "win_rate_vs_initial"}  # the first iteration's previous policy
     assert figures["same_judge"]["value"] == 0.0
+    assert figures["exact_answers_change"]["low"] < 0 < figures["exact_answers_change"]["high"]  # the toy solves none: 40 tasks are not all
     held_out = split_prompts(read_source("shipped", PROMPTS_FILE), 6)["held_out"]
     file = tmp_path / "theirs.jsonl"
     file.write_text("\n".join(json.dumps({"prompt": record.text("prompt"), "answer": "No."}) for record in held_out[:4]))

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.contests import Decision, between_judges, by_comparison, by_scores, prompt_wins, why_undecided, win_rates_of
-from tasks.metrics import Figure, mean
+from tasks.metrics import Figure, mean, paired
 
 Scores = list[list[float | None]]
 
@@ -128,6 +128,19 @@ def test_a_single_prompt_and_all_ties_are_said_in_a_sentence() -> None:
     assert "length makes no difference that could be seen" in str(all_won["length_controlled_win_rate"].note)
 
 
+def test_few_tasks_of_which_hardly_any_changed_do_not_make_for_certainty() -> None:
+    rng = np.random.default_rng(2)
+    held = []
+    for trial in range(300):
+        lost = rng.random(40) < 0.03
+        before, after = ({f"t{n}": float(not (side and gone)) for n, gone in enumerate(lost)} for side in (False, True))
+        change = paired("exact_answers_change", before, after, trial, "none", bounded=True)
+        assert change.low is not None and change.high is not None
+        held.append(change.low <= -0.03 <= change.high)
+    assert np.mean(held) >= 0.93  # plain percentiles: 0.71, for nothing changes in three of ten sets of tasks
+    assert paired("exact_answers_change", {"t": 0.0}, {"t": 1.0}, 0, "none", bounded=True).low == -1.0
+
+
 def test_why_nothing_was_decided_names_the_answers_first_and_then_the_commonest_failure() -> None:
     answers = [{"finish_reason": "stop", "text": text} for text in ("", " ", "yes")] + [{"finish_reason": "refused", "text": ""}]
     failed = [{"outcome": "invalid", "note": note} for note in ("empty completion", "empty completion", "no reply", "no reply", "a colon")]
@@ -165,6 +178,9 @@ def test_the_gap_between_two_judges_is_what_only_the_training_judge_sees() -> No
     gap = found["win_rate_gap"]
     assert gap.low is not None and gap.low > 0.3
     assert found["judge_kappa"].value is None and found["judge_kappa"].note
+    same = {figure.name: figure for figure in between_judges(training, training, texts, seed=0)}["win_rate_gap"]
+    # 50 prompts would have shown a kind of prompt that is more than 1 - 0.025^(1/50) = 7.1 % of all; on that share one judge may win all
+    assert (same.value, same.low, same.high) == pytest.approx((0.0, -0.071, 0.071), abs=1e-3)
     none = {figure.name: figure for figure in between_judges([], independent, texts, seed=0)}
     assert {figure.value for figure in none.values()} == {None}
     assert all("the training judge gave no scores" in str(figure.note) for figure in none.values())
