@@ -6,6 +6,7 @@ from typing import Any
 from flows.iteration import Iteration
 from flows.judged import cost_figures, judge_figures
 from storage import Lake, ModelRef
+from tasks.contamination import left_out
 
 
 def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
@@ -54,7 +55,7 @@ def _value(metrics: dict[str, Any], name: str) -> float | None:
 
 
 def _examples(lake: Lake, iteration: Iteration) -> list[dict[str, str]]:
-    """The held-out prompts whose answers' judged score rose most, in the middle, and fell most."""
+    """The held-out prompts whose answers' judged score rose most, in the middle, and fell most, of those that training does not know."""
     if "compared" in iteration.parts:
         judged = "JOIN verdicts v ON v.version = ? AND v.completion_id = a.id AND v.other_id = b.id"
         change, parts = "2 * v.score - 1", ("before", "after", "compared", "held_out")
@@ -70,8 +71,8 @@ def _examples(lake: Lake, iteration: Iteration) -> list[dict[str, str]]:
         JOIN completions b ON b.version = ? AND b.prompt_id = p.id AND b.sample = 0
         JOIN completions a ON a.version = ? AND a.prompt_id = p.id AND a.sample = 0
         {judged}
-        WHERE p.version = ? AND change IS NOT NULL AND a.text <> b.text ORDER BY change DESC, p.id
+        WHERE p.version = ? AND p.id NOT IN (SELECT unnest(?)) AND change IS NOT NULL AND a.text <> b.text ORDER BY change DESC, p.id
         """,
-        [iteration.parts[part].version for part in parts],
+        [*(iteration.parts[part].version for part in parts), sorted(left_out(lake.rows_of(iteration.parts["overlap"])))],
     )
     return [rows[place] for place in sorted({0, len(rows) // 2, len(rows) - 1})] if rows else []

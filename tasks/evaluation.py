@@ -6,6 +6,7 @@ Test: pytest tests/flows/test_measuring.py tests/tasks/test_contests.py
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -54,13 +55,16 @@ def evaluate(
     texts = {row["id"]: row["text"] for rows in sides for row in rows}
     verdicts = read(compared) if compared is not None else [*judged[0], *judged[1]]
     decisions = by_comparison(verdicts) if compared is not None else by_scores(*judged)
-    figures = [
+    of_answers = [
         *win_rates_of(decisions, texts, seed, read.why(*sides, verdicts)),
         *between_judges(by_scores(*rewards), decisions, texts, seed),
         *_rewards("reward", *rewards, seed),
         *_rewards("judge_reward", *judged, seed),
         *described(*sides, seed),
         _invalid(verdicts),
+    ]
+    figures = [
+        *(replace(one, note=read.why_nothing(*sides) or one.note) if one.value is None else one for one in of_answers),
         *_about_judges(out.lake, labelled_by, judged_by, same_judge, compared),
         *read.overlaps(),
         *(figure for ref in measured for figure in _taken_over(out.lake, ref, policy)),
@@ -113,8 +117,12 @@ class _Reader:
 
     def why(self, before: Rows, after: Rows, verdicts: Rows) -> str:
         """Why there is no decision, where there is none."""
+        return self.why_nothing(before, after) or why_undecided([*before, *after], verdicts)
+
+    def why_nothing(self, before: Rows, after: Rows) -> str | None:
+        """Why there is no answer at all, where every held-out prompt was left out."""
         if before or after or not self._left_out:
-            return why_undecided([*before, *after], verdicts)
+            return None
         return f"all {len(self._left_out)} held-out prompts were left out, for they repeat training prompts: hold out others"
 
 

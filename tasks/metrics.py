@@ -174,9 +174,7 @@ def growth(name: str, before: Mapping[str, float], after: Mapping[str, float], s
     return Figure(name=name, value=ratio - 1, low=low - 1, high=high - 1)
 
 
-def paired(
-    name: str, before: Mapping[str, float], after: Mapping[str, float], seed: int, why_none: str, bounded: bool = False
-) -> Figure:
+def paired(name: str, before: Mapping[str, float], after: Mapping[str, float], seed: int, why_none: str, bounded: bool = False) -> Figure:
     """By how much `after` is above `before`, mean over the prompts that both have: what prompts have in common drops out.
 
     bounded: both are between 0 and 1, so that half of what 1 and a difference come to is as well, and no difference on so few prompts is

@@ -128,7 +128,8 @@ def warnings(found: Found, told: list[Row], metrics: Mapping[str, Row], judged: 
     who = {one["role"]: {other["judge"] for other in told if other["role"] == one["role"]} for one in told}
     labelled, measured = who.get("labelled the training pairs", set()), who.get("measured the result", set())
     said = []
-    if labelled & measured:
+    # the figure also knows members of a panel, one model asked in two ways, and judges that label in rounds
+    if labelled & measured or metrics.get("same_judge", {}).get("value"):
         said.append(
             "The judge that measured this result also labelled the training pairs: the policy was taught to please it, so the win rate is likely too high."
         )

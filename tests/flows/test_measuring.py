@@ -59,9 +59,14 @@ def test_a_judge_that_measures_what_it_has_taught_is_told(tmp_path: Path, capsys
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_held_out_prompts_that_training_knows_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("words_in_common", ["", "and has asked for a week or more and nobody could say, "])
+def test_held_out_prompts_that_training_knows_are_left_out_and_counted(
+    words_in_common: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     topics = ("rivers", "bread", "chess", "clouds", "bees", "glass", "wool", "trains", "salt", "maps", "drums", "ice")
-    prompts = [f"Tell me what a curious child would like to know about {topic}{mark}" for topic in topics for mark in (".", "!")]
+    prompts = [
+        f"Tell me what a curious child would like to know {words_in_common}about {topic}{mark}" for topic in topics for mark in (".", "!")
+    ]
     file = tmp_path / "mine.jsonl"
     file.write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in prompts))
     settings = (*BY_LENGTH, f"prompts.source={file}", "prompts.per_iteration=18")
@@ -69,10 +74,15 @@ def test_held_out_prompts_that_training_knows_are_left_out_and_counted(tmp_path:
     assert code == 0, err
     figures = {row["name"]: row for row in one["metrics"]}
     left_out = figures["contaminated_prompts"]["value"]
-    assert left_out > 0
+    assert left_out == 6 if words_in_common else left_out > 0
     assert figures["judged_prompts"]["value"] <= 6 - left_out
-    if left_out == 6:  # where all six have their like in training, there is nothing left to measure
-        assert figures["win_rate"]["note"] == "all 6 held-out prompts were left out, for they repeat training prompts: hold out others"
+    assert len(one["examples"]) <= 6 - left_out
+    if left_out == 6:  # where all six have their like in training, there is nothing left to measure, and that is why
+        notes = {
+            figures[name]["note"]
+            for name in ("win_rate", "win_rate_gap", "reward_after", "judge_reward_gain", "length_after", "invalid_rate")
+        }
+        assert notes == {"all 6 held-out prompts were left out, for they repeat training prompts: hold out others"}
 
 
 @pytest.mark.usefixtures("prefect_server")

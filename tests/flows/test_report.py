@@ -161,6 +161,13 @@ def test_longer_answers_are_a_warning(measured: Lake) -> None:
     assert not told(measured, "level")["warnings"]
 
 
+def test_a_judge_that_measures_what_it_has_taught_is_a_warning_also_where_no_verdicts_are_left_to_show_it(lake: Lake) -> None:
+    run(lake, "rounds", more={"same_judge": 1.0})  # such as of a method that labels before each of its steps, or of a panel's member
+    run(lake, "apart", more={"same_judge": 0.0})
+    assert any("also labelled the training pairs" in said for said in told(lake, "rounds")["warnings"])
+    assert not told(lake, "apart")["warnings"]
+
+
 def test_a_page_loads_nothing_and_runs_nothing_that_it_shows(measured: Lake) -> None:
     text = page(gather(measured, ["worse"]))
     read = Read(text)
