@@ -5,6 +5,7 @@ report_of(lake, found)  ->  {"outcome": ..., "examples": [...], "metrics": [...]
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from statistics import stdev
 from typing import Any
@@ -31,6 +32,7 @@ def report_of(lake: Lake, found: Found, shown: int = 12) -> Row:
         "recipe": found.recipe,
         "iteration": found.iteration,
         "label": found.label,
+        "series": found.recipe,
         "policy": found.policy,
         "policy_before": lake.catalogue().parents.get(found.parts.get("before", ""), {}).get("policy"),
         "measured": found.metrics,
@@ -53,7 +55,23 @@ def report_of(lake: Lake, found: Found, shown: int = 12) -> Row:
 def gather(lake: Lake, names: Sequence[str], shown: int = 12) -> list[Row]:
     """The runs of these names, each with its `iterations`. Raises UserError for a name that stands for nothing measured."""
     runs = [find(lake, name) for name in names]
-    return [run_of(found[-1]) | {"iterations": [report_of(lake, one, shown) for one in found]} for found in runs]
+    made = [run_of(found[-1]) | {"iterations": [report_of(lake, one, shown) for one in found]} for found in runs]
+    _tell_apart(made)
+    return made
+
+
+def _tell_apart(runs: Sequence[Row]) -> None:
+    """Iterations of one name get that of their run as well, and so do the curves of one recipe with other settings: they are no continuation."""
+    labels = Counter(one["label"] for run in runs for one in run["iterations"])
+    choices: dict[str, list[Any]] = {}
+    for run in runs:
+        if run["settings"] not in (same := choices.setdefault(run["recipe"], [])):
+            same.append(run["settings"])
+    for run in runs:
+        for one in run["iterations"]:
+            said = f"{{}} ({run['run'][:8]})" if run["run"] else "{}"
+            one["label"] = said.format(one["label"]) if labels[one["label"]] > 1 else one["label"]
+            one["series"] = said.format(one["series"]) if len(choices[run["recipe"]]) > 1 else one["series"]
 
 
 def run_of(found: Found) -> Row:

@@ -102,8 +102,8 @@ def forest(iterations: Sequence[Row]) -> Markup | None:
 
 
 def frontiers(iterations: Sequence[Row]) -> list[tuple[str, Markup]]:
-    """Reward against the square root of the KL to the initial policy, a curve per recipe, with its title: a picture for each judge that has
-    scored two or more, for their scores do not compare. The evaluation's, or where it gives no scores, the one that labelled."""
+    """Reward against the square root of the KL to the initial policy, a curve per recipe and settings, with its title: a picture for each judge
+    that has scored two or more, for their scores do not compare. The evaluation's, or where it gives no scores, the one that labelled."""
     found: dict[str, dict[str, list[tuple[float, float]]]] = {}
     for one in iterations:
         metrics = {row["name"]: row["value"] for row in one["metrics"]}
@@ -112,7 +112,7 @@ def frontiers(iterations: Sequence[Row]) -> list[tuple[str, Markup]]:
         if kl is not None and name is not None:
             judge = ", ".join(judge["name"] for judge in one["judges"] if judge["role"] == role)
             series = found.setdefault(judge or label_of(name), {})
-            series.setdefault(one["recipe"], []).append((math.sqrt(max(kl, 0.0)), metrics[name]))
+            series.setdefault(one["series"], []).append((math.sqrt(max(kl, 0.0)), metrics[name]))
     return [
         (f"Reward by {judge} against drift", _drift({name: sorted(points) for name, points in series.items()}))
         for judge, series in found.items()

@@ -19,7 +19,7 @@ from flows.report.compare import compare
 from flows.report.find import find
 from flows.report.gather import by_length, gather, report_of
 from flows.report.outcome import sentence_of
-from flows.report.page import frontiers, page
+from flows.report.page import page
 from flows.report.words import marked
 from storage import Lake, UserError
 from tests.flows.evaluated import HOSTILE, run
@@ -183,26 +183,6 @@ def test_equally_long_answers_stand_in_one_group() -> None:
         {"before_tokens": 5, "after_tokens": 5 + longer, "win": win} for longer in (0, 0, 0, 3) for win in (1.0, 0.0) for _ in range(10)
     ]
     assert [(one["least"], one["most"], one["prompts"], one["win_rate"]) for one in by_length(rows)] == [(0, 0, 60, 0.5), (3, 3, 20, 0.5)]
-
-
-def test_two_runs_stand_side_by_side(measured: Lake) -> None:
-    seen = " ".join(Read(page(gather(measured, ["better", "level"]))).seen)
-    assert "Side by side" in seen
-    assert re.search(r"Reward by \S+ \(policy model \w{8}\) against drift", seen)  # which labelled: the evaluation gave no reward
-    assert "75.0%" in seen and "55.0%" in seen
-
-
-def test_rewards_stand_in_one_picture_where_one_judge_gave_them(measured: Lake) -> None:
-    ones = [one for night in gather(measured, ["better", "level"]) for one in night["iterations"]]
-    [(title, picture)] = frontiers(ones)
-    assert "reward after, judge&#39;s score" in picture
-    for number, one in enumerate(ones):
-        one["metrics"].append({"name": "judge_reward_after", "value": 0.5 + number})
-    [(told, _)] = frontiers(ones)
-    assert told != title and told.startswith("Reward by independent (reward model")  # the evaluation's judge, where it scores
-    for judge in ones[0]["judges"]:
-        judge["name"] = "another"
-    assert frontiers(ones) == []
 
 
 def test_a_run_is_named_by_newest_its_beginning_or_its_policy(measured: Lake) -> None:
