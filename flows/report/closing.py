@@ -6,7 +6,9 @@ print_closing(console, told)      closing_page(told)  ->  HTML      markdown(tol
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
 from flows.lake.cells import span, table_of
@@ -17,6 +19,7 @@ from flows.report.page import environment, now
 Row = Mapping[str, Any]
 _INITIAL = "(initial policy)"
 _FAILED = "failed: "
+_ANY_WIDTH = 10_000  # columns: more than any table takes
 _PROMPTS = "of prompts"
 _NUMBERS = {  # header -> figure, and how it is written
     "reward": ("judge_reward_after", "{:.3f}"),
@@ -78,10 +81,26 @@ def print_closing(console: Console, told: Row) -> None:
         table.title, table.title_justify, table.title_style = title, "left", "bold"
         for row in rows:
             table.add_row(*map(Text, row))
-        console.print(table)
+        fits = console.measure(table, options=console.options.update(max_width=_ANY_WIDTH)).minimum <= console.width  # words whole
+        console.print(table if fits else _upright(title, headers, rows))
         console.print()
     for note in notes(told):
         console.print(Text(note, "dim"), soft_wrap=True)
+
+
+def _upright(title: str, headers: Sequence[str], rows: Sequence[Sequence[str]]) -> Table:
+    """The table for a terminal that is too narrow for it: each method a block, a line for each of its figures."""
+    table = Table(
+        title=title, title_justify="left", title_style="bold", show_header=False, box=SIMPLE_HEAD, show_edge=False, pad_edge=False
+    )
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, *cells in rows:
+        table.add_row(Text(name, "bold"), "")
+        for header, cell in zip(headers[1:], cells, strict=True):
+            if cell:
+                table.add_row(f"  {header}", Text(cell))
+    return table
 
 
 def closing_page(told: Row) -> str:

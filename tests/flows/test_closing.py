@@ -1,10 +1,13 @@
 """Intervals of the closing table: over prompts, and with several seeds over seeds too; paired; and what was not measured stays so."""
 
+import io
+
 import numpy as np
 import pytest
+from rich.console import Console
 
 from flows.closing import _less, _means, interval_of
-from flows.report.closing import making_rows, markdown, outcome_rows
+from flows.report.closing import making_rows, markdown, outcome_rows, print_closing
 from flows.report.making import made_of
 
 
@@ -89,3 +92,17 @@ def test_a_method_that_failed_has_a_row_that_says_why() -> None:
     assert rows[2][:2] == ["two", "failed: no | pair"]
     assert [row[0] for row in making_rows(told)[1]] == ["one"]
     assert "failed: no \\| pair" in markdown(told)
+
+
+@pytest.mark.parametrize("width", [40, 80, 132])
+def test_no_figure_is_broken_however_narrow_the_terminal(width: int) -> None:
+    rate, figures = {"value": 0.6, "low": 0.268, "high": 0.86, "prompts": 10}, {"judge_reward_after": 0.585, "tokens_sampled": 160.0}
+    told = {
+        "initial": {"judge_reward_before": 0.407}, "seeds": 1, "budget_tokens": None,
+        "methods": [{"method": name, "failed": [], "win_rate": rate, "difference": rate, "figures": figures} for name in ("rso", "oaif-slic")],
+    }  # fmt: skip
+    printed = io.StringIO()
+    print_closing(Console(file=printed, width=width), told)
+    shown = printed.getvalue().split()
+    assert all(shown.count(word) >= 2 for word in ("60.0%", "[26.8%,", "86.0%]", "0.585", "160"))
+    assert {"rso", "oaif-slic", "reward", "tokens"} <= set(shown)
