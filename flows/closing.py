@@ -19,7 +19,7 @@ from flows.report.outcome import known_from_training
 from storage import Lake
 from tasks.contests import NOT_JUDGED, by_comparison, by_scores, prompt_wins
 from tasks.metrics import ONE_PROMPT
-from tasks.statistics import bootstrap_share, grid_share
+from tasks.statistics import Floats, bootstrap_share, difference_by, grid_share
 
 Row = dict[str, Any]
 Wins = Mapping[int, Mapping[str, float]]
@@ -114,10 +114,13 @@ def interval_of(values: Wins, shares: bool) -> Row:
     grid = np.array([[values[seed].get(prompt, math.nan) for seed in judged] for prompt in prompts])
     if len(prompts) == 1:
         return told | {"value": float(np.nanmean(grid)), "note": ONE_PROMPT}
-    grid = grid if shares else (1 + grid) / 2  # which is a share as well
-    found = bootstrap_share(grid[:, 0].tolist(), _SEED) if len(judged) == 1 else grid_share(grid)
-    mean, low, high = found if shares else (2 * one - 1 for one in found)
+    mean, low, high = _interval(grid) if shares else difference_by(_interval, grid)
     return told | {"value": mean, "low": low, "high": high, "note": None}
+
+
+def _interval(grid: Floats) -> tuple[float, float, float]:
+    """The mean of shares of (prompts, seeds) and its 95 % interval."""
+    return bootstrap_share(grid[:, 0].tolist(), _SEED) if grid.shape[1] == 1 else grid_share(grid)
 
 
 def _less(ones: Wins, others: Wins) -> Wins:

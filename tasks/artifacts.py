@@ -15,6 +15,7 @@ from tasks.pictures import calibration, training_curves
 
 _SECONDS_BETWEEN_UPDATES = 5.0
 _SHOWN_ROWS = 5
+_CELL, _TEXT = 300, 1_000  # characters
 _SHOWN_COLUMNS = {
     "prompts": ("prompt", "split", "source"),
     "completions": ("prompt_id", "text", "finish_reason"),
@@ -67,7 +68,7 @@ def publish_artifacts(lake: Lake, ref: Ref, step: str, code: str, parameters: Ma
     rows = [[row[column] for column in columns] for row in lake.pick(files, "id < ?", [row_id(ref.version, _SHOWN_ROWS)])]
     drawn = [training_curves(lake, ref.version), calibration(lake, ref.version)] if ref.kind == "models" else []
     shown = "\n\n".join(_pair(*row) for row in rows) if ref.kind == "pairs" else _table(columns, [map(_cell, row) for row in rows])
-    markdown = f"{''.join(drawn)}\n\n{shown}\n\n{_table(('', ''), [(name, value.replace('|', chr(92) + '|')) for name, value in facts])}"
+    markdown = f"{''.join(drawn)}\n\n{shown}\n\n{_table(('', ''), [map(_in_row, fact) for fact in facts])}"
     create_markdown_artifact(key=step.replace("_", "-"), markdown=markdown, description=f"{ref.kind}@{ref.version}")
 
 
@@ -99,7 +100,7 @@ def _pair(
 
 
 def _quoted(text: str) -> str:
-    return "> " + _plain(_cut(text, 1_000)).replace("\n", "\n> ")
+    return "> " + _plain(_cut(text, _TEXT)).replace("\n", "\n> ")
 
 
 def _table(header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:
@@ -109,7 +110,12 @@ def _table(header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:
 
 def _cell(value: Any) -> str:
     text = f"{value:.4g}" if isinstance(value, float) else str(value if value is not None else "")
-    return _plain(_cut(text, 300)).replace("\n", " ")
+    return _plain(_cut(text, _CELL)).replace("\n", " ")
+
+
+def _in_row(markdown: str) -> str:
+    """Markdown of our own, for a cell."""
+    return _cut(markdown.replace("|", "\\|").replace("\n", " "), _CELL)
 
 
 def _cut(text: str, most: int) -> str:

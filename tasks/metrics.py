@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from tasks.statistics import bootstrap_mean, bootstrap_share, percentile_interval, resamples, wilson
+from tasks.statistics import bootstrap_difference, bootstrap_mean, bootstrap_share, percentile_interval, resamples, wilson
 
 SIDES = ("before", "after")
 _VERSUS = "_vs_"
@@ -149,9 +149,15 @@ def mean(name: str, values: Mapping[str, float], seed: int, why_none: str, bound
 
     Of one value there is no interval. The order of the values does not matter. bounded: they are between 0 and 1.
     """
+    return _estimated(bootstrap_share if bounded else bootstrap_mean, name, values, seed, why_none)
+
+
+def _estimated(
+    interval: Callable[[list[float], int], tuple[float, float, float]], name: str, values: Mapping[str, float], seed: int, why_none: str
+) -> Figure:
     if not values:
         return Figure(name=name, value=None, note=why_none)
-    value, low, high = (bootstrap_share if bounded else bootstrap_mean)(_in_order(values), seed)
+    value, low, high = interval(_in_order(values), seed)
     if math.isinf(low):
         return Figure(name=name, value=value, note=ONE_PROMPT)
     note = ONE_PROMPT if len(values) == 1 else f"the same on all {len(values):,} prompts" if len(set(values.values())) == 1 else None
@@ -177,15 +183,10 @@ def growth(name: str, before: Mapping[str, float], after: Mapping[str, float], s
 def paired(name: str, before: Mapping[str, float], after: Mapping[str, float], seed: int, why_none: str, bounded: bool = False) -> Figure:
     """By how much `after` is above `before`, mean over the prompts that both have: what prompts have in common drops out.
 
-    bounded: both are between 0 and 1, so that half of what 1 and a difference come to is as well, and no difference on so few prompts is
-    not taken for certainty.
+    bounded: both are between 0 and 1, and no difference on so few prompts is not taken for certainty.
     """
     gained = {prompt: after[prompt] - before[prompt] for prompt in before.keys() & after.keys()}
-    if not bounded or not gained:
-        return mean(name, gained, seed, why_none)
-    half = mean(name, {prompt: (1 + one) / 2 for prompt, one in gained.items()}, seed, why_none, bounded=True)
-    value, low, high = (None if one is None else 2 * one - 1 for one in (half.value, half.low, half.high))
-    return Figure(name=name, value=value, low=low, high=high, note=half.note)
+    return _estimated(bootstrap_difference if bounded else bootstrap_mean, name, gained, seed, why_none)
 
 
 def _in_order(values: Mapping[str, float]) -> list[float]:

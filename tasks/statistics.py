@@ -1,7 +1,7 @@
 """Intervals: how sure a share or a mean is, and how many prompts it takes to be surer. Test: pytest tests/tasks/test_statistics.py"""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -97,6 +97,17 @@ def bootstrap_share(values: Sequence[float], seed: int, count: int = 2000) -> tu
     return mean, *share_interval(mean, means, len(data), data - mean, cell_of(data) / len(data))
 
 
+def bootstrap_difference(values: Sequence[float], seed: int, count: int = 2000) -> tuple[float, float, float]:
+    """The same for differences of such values, from -1 to 1."""
+    return difference_by(lambda halves: bootstrap_share(halves.tolist(), seed, count), values)
+
+
+def difference_by(share: Callable[[Floats], tuple[float, float, float]], values: ArrayLike) -> tuple[float, float, float]:
+    """What `share` finds of values between 0 and 1, of differences of such values: half of what 1 and a difference come to is one as well."""
+    mean, low, high = (2 * one - 1 for one in share((1 + np.asarray(values, dtype=np.float64)) / 2))
+    return mean, low, high
+
+
 def share_interval(
     mean: float, estimates: ArrayLike, prompts: int, influence: ArrayLike = (0.0,), cell: float = 0.0
 ) -> tuple[float, float]:
@@ -152,11 +163,9 @@ def grid_share(values: ArrayLike) -> tuple[float, float, float]:
 
 
 def paired_difference(a: Mapping[str, float], b: Mapping[str, float], seed: int) -> tuple[float, float, float]:
-    """By how much `b` is above `a` on the prompts that both have, with its 95 % interval: what prompts have in common drops out. Both are shares,
-    from 0 to 1, so that half of what 1 and a difference come to is one as well."""
-    told = bootstrap_share([(1 + b[prompt] - a[prompt]) / 2 for prompt in sorted(a.keys() & b.keys())], seed)
-    mean, low, high = (2 * one - 1 for one in told)
-    return mean, low, high
+    """By how much `b` is above `a` on the prompts that both have, with its 95 % interval: what prompts have in common drops out. Both are
+    shares, from 0 to 1."""
+    return bootstrap_difference([b[prompt] - a[prompt] for prompt in sorted(a.keys() & b.keys())], seed)
 
 
 def half_width(prompts: int, spread: float = 0.5) -> float:

@@ -5,7 +5,7 @@ computes no score between two groups, or two answers; a GPU, to which a call cos
 row, as long as the row is not long. Test: pytest tests/tasks/training/test_logps.py
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 
@@ -40,63 +40,41 @@ def shared_prefix_attention(
 ) -> tuple[Tensor, None]:
     """query [1, heads, L, dim], key and value [1, key-value heads, L, dim] -> [1, L, heads, dim]; `masks` is shared between layers."""
     assert attention_mask is None
-    whole = query.device.type != "cpu" and query.shape[2] <= _WHOLE_ROW
-    attended = (whole_row if whole else by_segment)(query, key, value, segments, masks, scaling, sliding_window, softcap)
+    repeats = query.shape[1] // key.shape[1]
+
+    def attend(query: Tensor, key: Tensor, value: Tensor, whole: bool = False) -> Tensor:
+        shape = (0 if whole else query.shape[2], key.shape[2], sliding_window, repeats)
+        if shape not in masks:
+            seen = _seen_in_row(segments, *shape[1:3]) if whole else _seen_causally(*shape[:3])
+            hidden = torch.zeros(seen.shape, dtype=query.dtype).masked_fill_(~seen, -torch.inf)
+            masks[shape] = hidden.to(query.device).repeat(repeats, 1)
+        return _attention(query, key, value, masks[shape], scaling, softcap)
+
+    attended = attend(query, key, value, whole=True) if _in_one_call(query) else _by_segment(attend, query, key, value, segments)
     return attended.transpose(1, 2), None
 
 
-def by_segment(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    segments: Parts,
-    masks: Masks,
-    scaling: float | None,
-    window: int | None,
-    softcap: float | None,
-) -> Tensor:
+def _in_one_call(query: Tensor) -> bool:
+    return query.device.type != "cpu" and query.shape[2] <= _WHOLE_ROW
+
+
+def _by_segment(attend: Callable[[Tensor, Tensor, Tensor], Tensor], query: Tensor, key: Tensor, value: Tensor, segments: Parts) -> Tensor:
     """A call for each prompt and each answer, [1, heads, L, dim]."""
-    repeats = query.shape[1] // key.shape[1]
     sizes = [end - begin for group in segments for begin, end in ((group.start, group.prompt_end), *group.answers)]
     # One split, not a slice for each segment: the gradient of a slice is a whole row of zeros.
     parts = zip(query.split(sizes, dim=2), key.split(sizes, dim=2), value.split(sizes, dim=2), strict=True)
     outputs = list[Tensor]()
-
-    def attend(query: Tensor, key: Tensor, value: Tensor) -> None:
-        shape = (query.shape[2], key.shape[2], window, repeats)
-        if shape not in masks:
-            masks[shape] = _causal(query.shape[2], key.shape[2], window, query).repeat(repeats, 1)
-        outputs.append(_attention(query, key, value, masks[shape], scaling, softcap))
-
     for group in segments:
         prompt_query, prompt_key, prompt_value = next(parts)
-        attend(prompt_query, prompt_key, prompt_value)
+        outputs.append(attend(prompt_query, prompt_key, prompt_value))
         for own_query, own_key, own_value in islice(parts, len(group.ends)):
             if own_query.shape[2]:
-                attend(own_query, torch.cat((prompt_key, own_key), dim=2), torch.cat((prompt_value, own_value), dim=2))
+                outputs.append(attend(own_query, torch.cat((prompt_key, own_key), dim=2), torch.cat((prompt_value, own_value), dim=2)))
     return torch.cat(outputs, dim=2)
 
 
-def whole_row(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    segments: Parts,
-    masks: Masks,
-    scaling: float | None,
-    window: int | None,
-    softcap: float | None,
-) -> Tensor:
-    """The same in one call under a mask."""
-    length, repeats = query.shape[2], query.shape[1] // key.shape[1]
-    shape = (0, length, window, repeats)
-    if shape not in masks:
-        masks[shape] = _row_mask(segments, length, window, query).repeat(repeats, 1)
-    return _attention(query, key, value, masks[shape], scaling, softcap)
-
-
-def _row_mask(segments: Parts, length: int, window: int | None, like: Tensor) -> Tensor:
-    """[length, length], 0 where a token of the row may look (back to `window` positions), else -inf."""
+def _seen_in_row(segments: Parts, length: int, window: int | None) -> Tensor:
+    """[length, length], where a token of the row may look, back to `window` positions."""
     position, group, answer = torch.zeros(3, length, dtype=torch.long)
     for number, one in enumerate(segments):
         group[one.start : one.ends[-1]] = number
@@ -104,18 +82,15 @@ def _row_mask(segments: Parts, length: int, window: int | None, like: Tensor) ->
             answer[begin:end] = place
             first = one.prompt_end - one.start if place else 0
             position[begin:end] = torch.arange(first, first + end - begin)
-    position, group, answer = (values.to(like.device) for values in (position, group, answer))
     distance = position[:, None] - position
     seen = (distance >= 0) & (distance < (window or length))
-    seen &= (group[:, None] == group) & ((answer == 0) | (answer[:, None] == answer))
-    return torch.zeros(length, length, dtype=like.dtype, device=like.device).masked_fill_(~seen, -torch.inf)
+    return seen & (group[:, None] == group) & ((answer == 0) | (answer[:, None] == answer))
 
 
-def _causal(queries: int, keys: int, window: int | None, like: Tensor) -> Tensor:
-    """[queries, keys], 0 where the last `queries` of `keys` positions may look (back to `window` of them), else -inf."""
-    distance = torch.arange(keys - queries, keys, device=like.device)[:, None] - torch.arange(keys, device=like.device)
-    seen = (distance >= 0) & (distance < (window or keys))
-    return torch.zeros(queries, keys, dtype=like.dtype, device=like.device).masked_fill_(~seen, -torch.inf)
+def _seen_causally(queries: int, keys: int, window: int | None) -> Tensor:
+    """[queries, keys], where the last `queries` of `keys` positions may look, back to `window` of them."""
+    distance = torch.arange(keys - queries, keys)[:, None] - torch.arange(keys)
+    return (distance >= 0) & (distance < (window or keys))
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: float | None, softcap: float | None) -> Tensor:

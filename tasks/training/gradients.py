@@ -17,6 +17,7 @@ EPSILON = 1e-8  # of Adam
 
 
 def trained_parameters(model: torch.nn.Module) -> dict[str, torch.nn.Parameter]:
+    """Those that want gradients, by name."""
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
 
 

@@ -1,5 +1,6 @@
 """`RoundedAdamW`: AdamW without master weights. Test: pytest tests/tasks/training/test_optimizer.py"""
 
+from collections import defaultdict
 from collections.abc import Iterator
 
 import torch
@@ -98,18 +99,18 @@ class _Chunk:
 
 def _parts(parameters: dict[str, torch.nn.Parameter], weight_decay: float) -> Iterator[tuple[dict[str, torch.nn.Parameter], float]]:
     """Parameters that can be updated together, and their weight decay: vectors have none. A tensor that is larger is a part of its own."""
-    kinds = {(parameter.dtype, parameter.ndim >= 2): {} for parameter in parameters.values()}
+    kinds = defaultdict[tuple[torch.dtype, bool], list[str]](list)
     for name, parameter in parameters.items():
-        kinds[parameter.dtype, parameter.ndim >= 2][name] = parameter
-    for (_, matrices), kind in kinds.items():
-        part, size = dict[str, torch.nn.Parameter](), 0
-        for name, parameter in kind.items():
-            if part and size + parameter.numel() > _AT_ONCE:
-                yield part, weight_decay if matrices else 0.0
+        kinds[parameter.dtype, parameter.ndim >= 2].append(name)
+    for (_, matrices), names in kinds.items():
+        decay, part, size = weight_decay if matrices else 0.0, dict[str, torch.nn.Parameter](), 0
+        for name in names:
+            if part and size + parameters[name].numel() > _AT_ONCE:
+                yield part, decay
                 part, size = {}, 0
-            part[name] = parameter
-            size += parameter.numel()
-        yield part, weight_decay if matrices else 0.0
+            part[name] = parameters[name]
+            size += parameters[name].numel()
+        yield part, decay
 
 
 def round_stochastically(values: Tensor, random: torch.Generator) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import BloomConfig, GraniteConfig, LlamaConfig, MambaConfig, PreTrainedModel
 
-from tasks.training.attention import by_segment, whole_row
+from tasks.training import attention
 from tasks.training.batches import Group, pack
 from tasks.training.logps import Scorer, packed_token_logps, padded_token_logps, pick_scorer, reference_logps, sequence_logps
 from tests.tasks.training.toys import COMMON, CONFIGS, VOCABULARY, toy_groups, toy_model
@@ -152,9 +152,16 @@ def test_a_lora_model_is_scored_with_its_adapter() -> None:
 
 @pytest.mark.parametrize("window", [None, 3])
 @pytest.mark.parametrize("softcap", [None, 2.0])
-def test_a_gpus_one_call_for_a_row_is_the_calls_for_its_parts(window: int | None, softcap: float | None) -> None:
+def test_a_gpus_one_call_for_a_row_is_the_calls_for_its_parts(
+    window: int | None, softcap: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
     packed = pack([*GROUPS, Group(prompt=(1, 2, 3), answers=((4,), (5, 6), (7,)), row_ids=("of a single token",))])
     length = packed.input_ids.shape[1]
     query, key, value = (torch.randn(1, heads, length, 8, generator=torch.Generator().manual_seed(heads)) for heads in (4, 2, 2))
-    one, many = (attend(query, key, value, packed.segments, {}, None, window, softcap) for attend in (whole_row, by_segment))
+    found = []
+    for whole in (True, False):
+        monkeypatch.setattr(attention, "_in_one_call", lambda _, whole=whole: whole)
+        options = {"segments": packed.segments, "masks": {}, "sliding_window": window, "softcap": softcap}
+        found.append(attention.shared_prefix_attention(torch.nn.Module(), query, key, value, None, **options)[0])
+    one, many = found
     torch.testing.assert_close(one, many)
