@@ -1,12 +1,13 @@
 """DPO beside TRL's trainer: the same model, pairs, order, batch and steps, each trainer in a process of its own, in turns.
 
     pip install trl==1.16.0
-    python -m tests.benchmarks.against_trl                    # pairs/s and peak memory, medians of 3
-    python -m tests.benchmarks.against_trl --dtype checkpoint # TRL in the checkpoint's bf16, this engine in what the machine is fast in
-    python -m tests.benchmarks.against_trl --curves           # the loss of 20 steps of both, in fp32
-On a GPU where there is one, and then the peak is of its memory. TRL runs with its defaults, gradient checkpointing off and, with a
-checkpoint in bf16, weights and moments in bf16. The first step of both, which loads and allocates, is left out of the time. Our time
-includes the reference's forward passes; TRL's are in its steps.
+    python -m tests.benchmarks.against_trl            # pairs/s and peak memory, medians of 3
+    python -m tests.benchmarks.against_trl --curves   # the loss of 20 steps of both, in fp32
+On a GPU where there is one, and then the peak is of its memory. This engine trains as it does by default here: in bf16 with stochastic
+rounding where the machine is fast in it, else in fp32. TRL trains in three ways: by its defaults (`trl`: weights in fp32, bf16 by autocast,
+gradient checkpointing); by them without checkpointing (`trl-mixed`); and with weights and moments in bf16 as well (`trl-bf16`), fastest,
+but such weights hardly move (tests/benchmarks/precision.py: "to the nearest"). The first step of each, which loads and allocates, is left
+out of the time. Our time includes the reference's forward passes; TRL's are in its steps.
 """
 
 import argparse
@@ -19,7 +20,9 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -95,12 +98,7 @@ def ours(model: str, pairs: int, batch: int, shape: Shape, dtype: torch.dtype) -
     return {"seconds": referencing + _all_steps(ends[1:]), "losses": [log.loss for log in logs]}
 
 
-def _all_steps(ends: list[float]) -> float:
-    """Seconds of all steps by when each ended, the first as long as the others."""
-    return (ends[-1] - ends[0]) * len(ends) / (len(ends) - 1)
-
-
-def theirs(model: str, pairs: int, batch: int, shape: Shape, dtype: torch.dtype) -> dict[str, Any]:
+def theirs(model: str, pairs: int, batch: int, shape: Shape, dtype: torch.dtype, **settings: bool) -> dict[str, Any]:
     """Train with TRL."""
     warnings.simplefilter("ignore")
     loaded = load(resolve(model).path, dtype=dtype)
@@ -117,16 +115,33 @@ def theirs(model: str, pairs: int, batch: int, shape: Shape, dtype: torch.dtype)
             ends.append(time.perf_counter())
 
     with tempfile.TemporaryDirectory() as folder:
-        settings = DPOConfig(
+        config = DPOConfig(
             output_dir=folder, per_device_train_batch_size=batch, learning_rate=RATE, beta=BETA, num_train_epochs=1, use_cpu=not GPU,
-            bf16=False, gradient_checkpointing=False, lr_scheduler_type="constant", report_to="none", logging_steps=1, save_strategy="no",
-            train_sampling_strategy="sequential", disable_tqdm=True, max_length=None, seed=SEED,
+            lr_scheduler_type="constant", report_to="none", logging_steps=1, save_strategy="no", train_sampling_strategy="sequential",
+            disable_tqdm=True, max_length=None, seed=SEED, **settings,
         )  # fmt: skip
         rows = datasets.Dataset.from_list(texts(loaded.tokenizer, shape, pairs))
-        trainer = DPOTrainer(model=loaded.model, args=settings, train_dataset=rows, processing_class=loaded.tokenizer, callbacks=[Clock()])
+        trainer = DPOTrainer(model=loaded.model, args=config, train_dataset=rows, processing_class=loaded.tokenizer, callbacks=[Clock()])
         trainer.train()
         losses = [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
     return {"seconds": _all_steps(ends), "losses": losses}
+
+
+TRAINERS: dict[str, Callable[..., dict[str, Any]]] = {
+    "ours": partial(ours, dtype=fast_dtype(torch.device("cuda" if GPU else "cpu"))),
+    "trl": partial(theirs, dtype=torch.float32),
+    "trl-mixed": partial(theirs, dtype=torch.float32, gradient_checkpointing=False),
+    "trl-bf16": partial(theirs, dtype=torch.bfloat16, gradient_checkpointing=False, bf16=False),
+}
+IN_FP32 = {
+    "ours-fp32": partial(ours, dtype=torch.float32),
+    "trl-fp32": partial(theirs, dtype=torch.float32, gradient_checkpointing=False, bf16=False),
+}
+
+
+def _all_steps(ends: list[float]) -> float:
+    """Seconds of all steps by when each ended, the first as long as the others."""
+    return (ends[-1] - ends[0]) * len(ends) / (len(ends) - 1)
 
 
 def peak_gib() -> float:
@@ -135,38 +150,38 @@ def peak_gib() -> float:
     return used / 2**30
 
 
-def run(trainer: str, shape: str, pairs: int, arguments: argparse.Namespace, dtype: str) -> dict[str, Any]:
+def run(trainer: str, shape: str, pairs: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """What a trainer measures in a process of its own."""
     command = [sys.executable, "-m", "tests.benchmarks.against_trl", "--trainer", trainer, "--pairs", str(pairs), "--shape", shape]
-    command += ["--dtype", dtype, "--model", arguments.model, "--batch", str(arguments.batch)]
+    command += ["--model", arguments.model, "--batch", str(arguments.batch)]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
     assert found.returncode == 0, found.stderr[-2000:]
     return json.loads(found.stdout.splitlines()[-1])
 
 
 def compare(arguments: argparse.Namespace) -> None:
-    """Pairs/s and peak memory of both, in turns."""
+    """Pairs/s and peak memory of all, in turns."""
     pairs, repeats = arguments.pairs, arguments.repeats
     for name, shape in SHAPES.items():
-        found = [{trainer: run(trainer, name, pairs, arguments, arguments.dtype) for trainer in ("ours", "trl")} for _ in range(repeats)]
-        tokens = f"{pairs} pairs of {shape.prompt} + 2 x {shape.answer} tokens"
-        print(f"{name}: {tokens}, {arguments.batch} a step, {arguments.dtype}, medians of {repeats}")
-        for trainer in ("trl", "ours"):
-            speed = median(pairs / one[trainer]["seconds"] for one in found)
-            memory = median(one[trainer]["peak_gib"] for one in found)
-            print(f"  {trainer:<5} {speed:.3f} pairs/s, peak memory {memory:.2f} GiB")
-        speed = median(one["trl"]["seconds"] / one["ours"]["seconds"] for one in found)
-        memory = median(one["ours"]["peak_gib"] / one["trl"]["peak_gib"] for one in found)
-        print(f"  ratio {speed:.2f} x the speed, {memory:.2f} x the memory", flush=True)
+        found = [{trainer: run(trainer, name, pairs, arguments) for trainer in arguments.trainers} for _ in range(repeats)]
+        print(f"{name}: {pairs} pairs of {shape.prompt} + 2 x {shape.answer} tokens, {arguments.batch} a step, medians of {repeats}")
+        for trainer in arguments.trainers:
+            of = [one[trainer] for one in found]
+            own = [one["ours"] for one in found]
+            speed = median(pairs / one["seconds"] for one in of)
+            memory = median(one["peak_gib"] for one in of)
+            faster = median(one["seconds"] / mine["seconds"] for one, mine in zip(of, own, strict=True))
+            leaner = median(mine["peak_gib"] / one["peak_gib"] for one, mine in zip(of, own, strict=True))
+            compared = f"; ours {faster:.2f} x its speed, {leaner:.2f} x its memory" if trainer != "ours" else ""
+            print(f"  {trainer:<9} {speed:.3f} pairs/s, peak memory {memory:.2f} GiB{compared}", flush=True)
 
 
 def curves(steps: int, arguments: argparse.Namespace) -> None:
-    """The losses of both, step by step."""
-    pairs = steps * arguments.batch
-    found = {trainer: run(trainer, "tiny", pairs, arguments, "float32")["losses"] for trainer in ("ours", "trl")}
-    for step, (own, other) in enumerate(zip(found["ours"], found["trl"], strict=True)):
+    """The losses of both in fp32, step by step."""
+    found = [run(trainer, "tiny", steps * arguments.batch, arguments)["losses"] for trainer in IN_FP32]
+    for step, (own, other) in enumerate(zip(*found, strict=True)):
         print(f"step {step:>3}  ours {own:.5f}  trl {other:.5f}  difference {abs(own - other):.5f}")
-    print(f"largest difference {max(abs(a - b) for a, b in zip(found['ours'], found['trl'], strict=True)):.5f}")
+    print(f"largest difference {max(abs(own - other) for own, other in zip(*found, strict=True)):.5f}")
 
 
 def main() -> None:
@@ -175,21 +190,20 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=16)
     parser.add_argument("--batch", type=int, default=4, help="pairs of a step")
     parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--dtype", choices=["float32", "bfloat16", "checkpoint"], default="float32")
+    parser.add_argument("--trainers", nargs="+", choices=TRAINERS, default=list(TRAINERS))
     parser.add_argument("--curves", action="store_true")
-    parser.add_argument("--trainer", choices=["ours", "trl"], help=argparse.SUPPRESS)
+    parser.add_argument("--trainer", choices=TRAINERS | IN_FP32, help=argparse.SUPPRESS)
     parser.add_argument("--shape", choices=SHAPES | TINY, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.trainer:
-        train = ours if arguments.trainer == "ours" else theirs
-        chosen = {"ours": fast_dtype(torch.device("cuda" if GPU else "cpu")), "trl": torch.bfloat16}[arguments.trainer]
-        dtype = chosen if arguments.dtype == "checkpoint" else getattr(torch, arguments.dtype)
-        found = train(arguments.model, arguments.pairs, arguments.batch, (SHAPES | TINY)[arguments.shape], dtype)
+        train = (TRAINERS | IN_FP32)[arguments.trainer]
+        found = train(arguments.model, arguments.pairs, arguments.batch, (SHAPES | TINY)[arguments.shape])
         assert all(math.isfinite(loss) for loss in found["losses"])
         print(json.dumps(found | {"peak_gib": peak_gib()}))
     elif arguments.curves:
         curves(20, arguments)
     else:
+        arguments.trainers = ["ours", *(name for name in arguments.trainers if name != "ours")]
         compare(arguments)
 
 

@@ -1,4 +1,4 @@
-"""What bf16 weights lose against fp32 ones, with masters and with stochastic rounding: python -m tests.benchmarks.precision
+"""What bf16 weights lose against fp32 ones, with masters, with stochastic rounding and with neither: python -m tests.benchmarks.precision
 
 DPO of a small model (4 layers of width 256, 5 M weights) on random pairs, the same batches for all, several models. Prints the loss and
 margin that each ends with, how far its curve lies from that of fp32, and the bytes of weights and optimiser for each parameter.
@@ -7,6 +7,7 @@ margin that each ends with, how far its curve lies from that of fp32, and the by
 import argparse
 from dataclasses import replace
 from statistics import fmean
+from unittest import mock
 
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
@@ -15,18 +16,21 @@ from tasks.training.fit import fit
 from tasks.training.logps import reference_logps
 from tasks.training.logs import StepLog
 from tasks.training.losses import Loss
+from tasks.training.rounded import round_stochastically
 from tasks.training.settings import Training
 from tests.benchmarks.training import random_groups
 
 SMALL = LlamaConfig(
     vocab_size=49152 // 8, hidden_size=256, intermediate_size=768, num_hidden_layers=4, num_attention_heads=4, tie_word_embeddings=True
 )
+NEAREST = "bf16, to the nearest"  # what plain AdamW of a model in bf16 does
 RUNS = {
     "fp32": {"dtype": "float32"},
     "bf16, masters": {"dtype": "bfloat16", "weights": "master"},
     "bf16, stochastic": {"dtype": "bfloat16", "weights": "stochastic"},
+    NEAREST: {"dtype": "bfloat16", "weights": "stochastic"},
 }
-BYTES = {"fp32": 16, "bf16, masters": 18, "bf16, stochastic": 14}  # weight, gradient in fp32, two moments, and the master
+BYTES = {"fp32": 16, "bf16, masters": 18, "bf16, stochastic": 14, NEAREST: 14}  # weight, gradient in fp32, two moments, and the master
 
 
 def model_of(seed: int) -> PreTrainedModel:
@@ -55,12 +59,14 @@ def main() -> None:
     arguments = parser.parse_args()
     exact = [train(RUNS["fp32"], arguments.steps, seed) for seed in range(arguments.models)]
     for name, settings in RUNS.items():
-        found = exact if name == "fp32" else [train(settings, arguments.steps, seed) for seed in range(arguments.models)]
+        rounding = {"side_effect": lambda values, random: values.to(torch.bfloat16)} if name == NEAREST else {"wraps": round_stochastically}
+        with mock.patch("tasks.training.rounded.round_stochastically", **rounding):
+            found = exact if name == "fp32" else [train(settings, arguments.steps, seed) for seed in range(arguments.models)]
         loss = fmean(log.loss for logs in found for log in logs[-8:])
         margin = fmean(log.margin or 0.0 for logs in found for log in logs[-8:])
         off = fmean(abs(a.loss - b.loss) for own, other in zip(found, exact, strict=True) for a, b in zip(own, other, strict=True))
         print(
-            f"{name:<17} last 8 steps: loss {loss:.4f}, margin {margin:.3f}; {off:.5f} from fp32; {BYTES[name]} bytes a parameter",
+            f"{name:<20} last 8 steps: loss {loss:.4f}, margin {margin:.3f}; {off:.5f} from fp32; {BYTES[name]} bytes a parameter",
             flush=True,
         )
 
