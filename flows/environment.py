@@ -28,7 +28,8 @@ _DEFAULTS = {
 
 
 def prepare(lake: str | None) -> None:
-    """Set what is not set. A lake keeps the history of its runs beside its data, unless PREFECT_API_URL names a server.
+    """Set what is not set. A lake keeps the history of its runs beside its data, unless PREFECT_API_URL names a server: of 90 days, as
+    Prefect's own setting says (PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD).
 
     None: for what runs nothing. Raises LakeError when the lake cannot be written.
     """
@@ -36,6 +37,8 @@ def prepare(lake: str | None) -> None:
         os.environ.setdefault(name, value)
     if lake is not None:
         Lake(lake).close()
+    if "PREFECT_HOME" not in os.environ:  # a history that is the lake's alone
+        os.environ.setdefault("PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED", "true")
     beside = user_cache_path("dapflow") if lake is None else locate(lake).root
     home = Path(os.environ.setdefault("PREFECT_HOME", str(beside / "prefect")))
     home.mkdir(parents=True, exist_ok=True)

@@ -2,7 +2,7 @@
 
 Kept are the policies of the newest runs of each recipe, the promoted ones, what was named, what was made since the newest finished run
 began, and imported data; all with whatever they were made from and measured by. Figures that compare one of these with a model that
-is not kept go with that model. Nothing is removed while a run is going on. The record of a removed version, its parameters and its
+is not kept go with that model, and so does its report. Nothing is removed while a run is going on. The record of a removed version, its parameters and its
 edges stay.
 """
 
@@ -23,6 +23,7 @@ from storage.runs import running
 from storage.versions import drop_rows
 
 IMPORTED = "import_preferences"  # the step of data that a user has brought
+_PLACES = ("models", "checkpoints", "reports")  # folders of the lake that have one for each version
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ def collect(lake: Lake, garbage: list[Garbage]) -> None:
         files.retire(lake, versions)
         lake.commit(lambda cursor: _drop(cursor, garbage), f"drop {len(versions)} versions")
     for version in versions:
-        for place in ("models", "checkpoints"):
+        for place in _PLACES:
             shutil.rmtree(lake.root / place / version, ignore_errors=True)
         (lake.root / "locks" / f"{version}.lock").unlink(missing_ok=True)
     for scratch in (lake.root / "checkpoints").iterdir():  # of writers that were killed right after they had completed a version
@@ -120,7 +121,7 @@ def _is_free(lake: Lake, version: str) -> bool:
 
 
 def _bytes(lake: Lake, info: VersionInfo) -> int:
-    places = (lake.root / name / info.version for name in ("models", "checkpoints"))
+    places = (lake.root / name / info.version for name in _PLACES)
     return lake.catalogue().bytes_of(info.version) + sum(path.stat().st_size for place in places for path in _files(place))
 
 

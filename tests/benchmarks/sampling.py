@@ -30,17 +30,19 @@ SETTINGS = {  # of how many prompts
     "32 tokens": (AT_ONCE, Sampling(n=SAMPLES, max_tokens=32)),
     "32 tokens, top_p 0.95": (AT_ONCE, Sampling(n=SAMPLES, max_tokens=32, top_p=0.95)),
     "to their end, 160 tokens at most": (3 * AT_ONCE, Sampling(n=SAMPLES, max_tokens=160)),
+    "to their end, 160 tokens at most, top_p 0.95": (3 * AT_ONCE, Sampling(n=SAMPLES, max_tokens=160, top_p=0.95)),
 }
 
 
-def main(model: str, threads: int | None) -> None:
+def main(model: str, threads: int | None, settings: list[str]) -> None:
     """Print one line for each setting."""
     torch.set_num_threads(threads or torch.get_num_threads())
     loaded = load(resolve(model, print).path)
     lines = (Path(tasks.__file__).parent / "data" / "prompts.jsonl").read_text("utf-8").splitlines()[: 3 * AT_ONCE]
     prompts = [tuple(render(loaded.tokenizer, json.loads(line)["prompt"])) for line in lines]
     print(f"{loaded.model.device}, {loaded.model.dtype}, {torch.get_num_threads()} threads, prompts of {sorted(map(len, prompts))} tokens")
-    for name, (count, sampling) in SETTINGS.items():
+    for name in settings:
+        count, sampling = SETTINGS[name]
         some = prompts[:count]
         _by_engine(loaded, some[:1], sampling, RUNS)  # both load and allocate
         _by_generate(loaded, some[:1], sampling)
@@ -117,4 +119,5 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("--model", default="embedded:smollm2-135m")
     parser.add_argument("--threads", type=int)
+    parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS), metavar="SETTING")
     main(**vars(parser.parse_args()))
