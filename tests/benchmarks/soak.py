@@ -30,13 +30,13 @@ def soak(nights: int, seed: int) -> Counter[str]:
         run.dapflow("deploy", "--toy", "--cron", "* * * * *", "--dead-after", "90", *settings(SMALL, GATE))
         for number in range(1, nights + 1):
             victim = VICTIMS[number // 3 % 3] if number % 3 == 0 else None
-            wait(f"night {number} begins", lambda number=number: working(run) or len(decided(run)) >= number)
+            wait(f"night {number} begins", lambda number=number: working(run) or len(decided(run)) >= number, every=2)
             started = time.monotonic()
             if victim:
                 time.sleep(draw.uniform(0, typical))
                 if kill(run, victim):
                     hits[victim] += 1
-            wait(f"night {number} decides", lambda number=number: len(decided(run)) >= number)
+            wait(f"night {number} decides", lambda number=number: len(decided(run)) >= number, every=2)
             seconds = time.monotonic() - started
             typical = typical if victim else seconds
             report(run, number, victim, seconds)

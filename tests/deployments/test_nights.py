@@ -7,6 +7,7 @@ import pytest
 from storage import Lake
 from storage.promotions import decided_by
 from tests.deployments.services import SMALL, Services, check_resumed, services, settings, wait, webhook
+from tests.tasks.engines.servers import Behaviour, openai_server
 
 pytestmark = [pytest.mark.nights, pytest.mark.timeout(0)]
 KEYS = {name: f"planted-{name.lower()}" for name in ("OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD")}
@@ -39,6 +40,13 @@ def test_deploying_again_changes_nothing_and_tells_people_what_happens(run: Serv
         assert said[0]["subject"] == "dapflow: a policy was not promoted"
         assert "win_rate (low end of its interval) is" in said[0]["body"]
         assert f"http://127.0.0.1:{run.port}/runs/flow-run/{night}" in said[0]["body"]
+        with openai_server(Behaviour(reply="1")) as endpoint:
+            judge = ("judge.endpoint.model=judge", f"judge.endpoint.base_url={endpoint}", "judge.budget.max_calls=2")
+            night = run.start_night(recipe="sft-sample-rank", settings=[*SMALL, *judge])
+            run.wait_for(night, "GateClosed", "Promoted")
+        wait("people are told", lambda: [one for one in said if one["subject"] == "dapflow: a judge's budget is spent"])
+        (budget,) = [one for one in said if one["subject"] == "dapflow: a judge's budget is spent"]
+        assert "verdicts are missing (2 calls" in budget["body"]
     run.dapflow("deploy", "--toy", "--dead-after", "60", *settings(SMALL))
     for file in run.folder.rglob("*"):  # the lake, Prefect's database with its parameters, artifacts and blocks, and all logs
         if file.is_file():
