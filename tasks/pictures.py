@@ -12,12 +12,12 @@ from tasks.statistics import Confidence
 if TYPE_CHECKING:
     from tasks.agreement import Agreement
 
-# One panel each: what it is, its curves, and the unit.
-_PANELS = (
+# Curves of a training, a panel each: what it is, its curves, and the unit. The report draws the same.
+PANELS = (
     ("loss", ("loss",), ""),
     ("implied reward", ("reward_chosen", "reward_rejected", "margin"), "nats"),
     ("log-probability of an answer", ("logp_chosen", "logp_rejected"), "nats"),
-    ("accuracy", ("accuracy",), "share of pairs"),
+    ("accuracy on the pairs", ("accuracy",), "share"),
     ("log-ratio to the reference (the KL where answers are fresh)", ("kl",), "nats"),
     ("reward", ("reward",), "judge's score"),
     ("value model", ("value_loss", "explained_variance"), ""),
@@ -83,7 +83,7 @@ def _panels(curves: Mapping[str, Curve]) -> bytes:
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second, and most processes draw nothing
     from matplotlib.figure import Figure
 
-    shown = [panel for panel in _PANELS if any(name in curves for name in panel[1])]
+    shown = [panel for panel in PANELS if any(name in curves for name in panel[1])]
     figure = Figure(figsize=(9, 2.3 * -(-len(shown) // 3)), layout="constrained")
     for place, (title, names, unit) in enumerate(shown):
         axes = figure.add_subplot(-(-len(shown) // 3), 3, place + 1)

@@ -64,7 +64,8 @@ def sheet_of(path: Path) -> Sheet:
 
 def read_sheet(path: Path) -> list[Record]:
     """Its rows. Raises UserError for what cannot be read."""
-    form = path.with_suffix("").suffix if path.suffix == ".gz" else path.suffix
+    packed = path.suffix.lower() == ".gz"
+    form = (path.with_suffix("") if packed else path).suffix.lower()
     if not path.is_file():
         raise UserError(f"There is no file {path}: give {_FORMS}.")
     if form in (".parquet", ".jsonl", ".ndjson"):
@@ -72,11 +73,7 @@ def read_sheet(path: Path) -> list[Record]:
     if form not in (".json", ".csv"):
         raise UserError(f"{path.name} is of no form that is known here: give {_FORMS}.")
     try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8-sig", newline="")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8-sig", newline="") as text
-        ):
+        with gzip.open(path, "rt", encoding="utf-8-sig", newline="") if packed else path.open(encoding="utf-8-sig", newline="") as text:
             return list(_csv(text, path.name) if form == ".csv" else _json(text, path.name))
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8.") from error

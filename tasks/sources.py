@@ -84,11 +84,12 @@ def _path(name: str, shipped: str) -> Path:
 
 
 def _file_records(path: Path) -> Iterator[Record]:
-    if path.suffix == ".parquet":
+    suffix = path.suffix.lower()
+    if suffix == ".parquet":
         yield from _parquet_records(path)
         return
     try:
-        with gzip.open(path, "rt", encoding="utf-8-sig") if path.suffix == ".gz" else path.open(encoding="utf-8-sig") as lines:
+        with gzip.open(path, "rt", encoding="utf-8-sig") if suffix == ".gz" else path.open(encoding="utf-8-sig") as lines:
             for number, line in enumerate(lines, start=1):
                 if line.strip():
                     yield Record(place=f"{path.name}:{number}", fields=_json_object(line, f"{path.name}:{number}"))

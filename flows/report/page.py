@@ -19,18 +19,10 @@ from flows.lake.cells import span
 from flows.report import svg, words
 from storage import UserError
 from tasks.metrics import label_of
+from tasks.pictures import PANELS
 from tasks.statistics import Confidence
 
 Row = Mapping[str, Any]
-# One picture each: what it is, its curves, the unit; curves that are in none of these get one of their own.
-_PANELS = (
-    ("loss", ("loss",)),
-    ("implied reward", ("reward_chosen", "reward_rejected", "margin")),
-    ("log-probability of an answer", ("logp_chosen", "logp_rejected")),
-    ("accuracy on the pairs", ("accuracy",)),
-    ("log-ratio to the reference (the KL where answers are fresh)", ("kl",)),
-    ("gradient norm", ("gradient_norm",)),
-)
 # figures beside the outcome, by the name of their first row
 _TILES = ("judge_reward_before", "reward_before", "length_before", "kl_to_initial")
 # rewards of the answers after, each with the role of the judge that gave it
@@ -139,7 +131,7 @@ def pictures(one: Row) -> list[tuple[str, Markup]]:
             sure, right = "how sure the judge is, % (above: pairs)", "right, % of pairs"
             drawn.append((f"Calibration of {judge['name']}, which {judge['role']}", svg.reliability(bins, sure, right)))
     curves, used = one["curves"], set(_QUIET)
-    for title, names in _PANELS:
+    for title, names, _ in PANELS:  # curves that are in none of these get a picture of their own
         held = {name.rpartition("_")[2]: curves[name] for name in names if name in curves}
         used |= set(names)
         if held:

@@ -77,10 +77,10 @@ def test_json_lines_gzip_and_parquet_give_the_same_version(lake: Lake, tmp_path:
     rows = [{"prompt": f"p{n}", "chosen": "c", "rejected": "r"} for n in range(5)]
     text = "\n".join(map(json.dumps, rows))
     (tmp_path / "a.jsonl").write_text(text, encoding="utf-8-sig")  # as some editors write it
-    with gzip.open(tmp_path / "b.jsonl.gz", "wt") as stream:
+    with gzip.open(tmp_path / "b.JSONL.GZ", "wt") as stream:
         stream.write(text)
-    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.parquet")
-    for name in ("a.jsonl", "b.jsonl.gz", "c.parquet"):
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "c.Parquet")
+    for name in ("a.jsonl", "b.JSONL.GZ", "c.Parquet"):
         ref = import_preferences(lake, tmp_path / name)
         assert [(row["prompt"], row["source"].split(":")[0]) for row in lake.rows_of(ref)] == [(f"p{n}", name) for n in range(5)]
         assert import_preferences(lake, tmp_path / name) == ref
