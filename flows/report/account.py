@@ -122,7 +122,7 @@ def judges(lake: Lake, found: Found) -> list[Row]:
     return told
 
 
-def warnings(found: Found, told: list[Row], metrics: Mapping[str, Row], judged: int, held_out: int, known: int) -> list[str]:
+def warnings(told: list[Row], metrics: Mapping[str, Row], judged: int, held_out: int, known: int) -> list[str]:
     """What a reader should know before believing the outcome. judged, known: of the held-out prompts, those that were judged on both sides and
     those that training knows."""
     who = {one["role"]: {other["judge"] for other in told if other["role"] == one["role"]} for one in told}
@@ -141,6 +141,13 @@ def warnings(found: Found, told: list[Row], metrics: Mapping[str, Row], judged: 
     before, after = (metrics.get(f"length_{side}", {}).get("value") for side in ("before", "after"))
     if before and after and after > 1.25 * before:
         said.append(f"Answers have grown by {after / before - 1:.0%}: judges tend to prefer length, so look at the win rate by length.")
+    steady = [(one["name"], row) for one in told for row in one["figures"] if row["name"] == "position_consistency"]
+    said += [
+        f"{name} named the same answer in both orders in {row['value']:.0%} of the comparisons [{row['low']:.0%}, {row['high']:.0%}], a coin in "
+        "half of them: it goes by the place more than by the answer."
+        for name, row in steady
+        if row["high"] is not None and row["high"] < 0.5
+    ]
     return said
 
 

@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flows.report import svg
+from flows.report.account import warnings
 from flows.report.compare import compare
 from flows.report.find import find
 from flows.report.gather import by_length, gather, report_of
@@ -22,6 +23,7 @@ from flows.report.outcome import sentence_of
 from flows.report.page import page
 from flows.report.words import marked
 from storage import Lake, UserError
+from tasks.statistics import wilson
 from tests.flows.evaluated import HOSTILE, run
 from tests.flows.toy import SMALL, dapflow, words
 from tests.storage.lakes import ids, named, write
@@ -110,6 +112,16 @@ def test_what_was_left_out_is_counted_with_its_reason(measured: Lake) -> None:
     assert (stages["completions"]["rows"], stages["completions"]["kept"]) == (16, 16)
     assert stages["pairs"]["dropped"] == [{"why": "tie", "rows": 1, "note": None}]
     assert stages["pairs"]["kept"] == 3
+
+
+@pytest.mark.parametrize(("consistent", "sentences"), [(0, 1), (5, 1), (12, 0), (20, 0)])
+def test_a_judge_that_goes_by_the_place_is_warned_of(consistent: int, sentences: int) -> None:
+    low, high = wilson(consistent, 20)
+    figure = {"name": "position_consistency", "value": consistent / 20, "low": low, "high": high}
+    told = [{"role": "measured the result", "judge": "j", "name": "referee", "figures": [figure]}]
+    said = warnings(told, {}, judged=5, held_out=5, known=0)
+    assert len(said) == sentences
+    assert all(f"referee named the same answer in both orders in {consistent / 20:.0%}" in one for one in said)
 
 
 def test_what_the_evaluation_left_out_is_counted_and_no_part_of_the_report(lake: Lake) -> None:
