@@ -133,7 +133,7 @@ def _won(one: dict[str, Any]) -> list[str]:
         return [_fact(title, f"cannot tell: {note}")]
     verdict = "better" if low > 0.5 else "worse" if high < 0.5 else "cannot tell yet"
     rate = f"{one['win_rate']:.1%} [{low:.1%}, {high:.1%}]: {verdict}"
-    return [_fact(title, rate), _fact("  measured on", _measured(one)), _fact("  good for", note)]
+    return [_fact(title, rate), _fact("  measured on", _measured(one)), _fact("  precision", note)]
 
 
 def _fact(name: str, value: object) -> str:

@@ -106,10 +106,11 @@ def cost(made: list[Row]) -> Row:
 def judges(lake: Lake, found: Found) -> list[Row]:
     """Who labelled and who measured, each with the figures that the lake has about it; of a reward model, how often right by how sure."""
     parts, told = found.parts, []
-    for role, names in (("labelled the training pairs", ("verdicts",)), ("measured the result", ("compared", "judged_after"))):
-        version = next((parts[name] for name in names if name in parts), None)
-        if version is None:
-            continue
+    labelled = parts.get("verdicts", found.policy)  # rounds keep their verdicts with their policy
+    for role, version in (
+        ("labelled the training pairs", labelled),
+        ("measured the result", parts.get("compared", parts.get("judged_after"))),
+    ):
         for row in lake.rows("SELECT DISTINCT judge FROM verdicts WHERE version = ? AND judge IS NOT NULL ORDER BY judge", [version]):
             model = lake.rows("SELECT name, role FROM models WHERE version = ?", [row["judge"]])
             figures = lake.rows(

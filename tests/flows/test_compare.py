@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from flows.report.find import find
+from flows.report.gather import report_of
 from storage import Lake
 from tasks.preferences import PREFERENCES_FILE
 from tasks.sources import SHIPPED
@@ -60,6 +62,8 @@ def test_three_methods_two_of_which_share_their_samples_and_the_second_time_all_
             "SELECT count(DISTINCT p.prompt) AS n FROM pairs p JOIN edges e ON e.parent = p.version JOIN versions v ON v.version = e.child"
             " WHERE v.step = 'train_reward_model' AND e.role = 'labelled'"
         )
+        told_of = {one["role"] for one in report_of(opened, find(opened, rounds)[0])["judges"]}
+    assert told_of == {"labelled the training pairs", "measured the result"}  # also where verdicts are a part of the rounds
     assert (
         figures["rso"]["tokens_sampled"]
         == figures["sft-sample-rank"]["tokens_sampled"]
