@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PORT ?= 4200
 LAKE ?= lake
 
-.PHONY: run test test-slow test-browser test-clusters test-methods test-nights test-vllm server worker setup lint format types check stress clean
+.PHONY: run test test-slow test-browser test-clusters test-methods test-nights test-vllm server worker setup lint format types check audit stress clean
 
 run: setup
 	$(BIN)/dapflow run rso
@@ -76,8 +76,13 @@ format: $(VENV)/.lint-ready
 types: $(VENV)/.lint-ready
 	$(BIN)/pyright
 
+# Known vulnerabilities of what constraints.txt names, as the package index knows them. Its licences: deployments/LICENCES.md
+audit:
+	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet pip-audit; }
+	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
+
 clean:
-	rm -rf $(VENV) .venv-vllm build *.egg-info
+	rm -rf $(VENV) .venv-vllm .venv-audit build *.egg-info
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "dapflow needs Python 3.11 or newer: make setup PYTHON=python3.11")'

@@ -79,6 +79,12 @@ def test_no_password_stands_in_a_file() -> None:
         assert all(line.endswith(("=", "=me:")) or "@" in line for line in file.read_text().splitlines() if "=" in line), file
 
 
+def test_the_licence_of_every_package_is_listed() -> None:
+    names = {line.partition("==")[0] for line in (HERE.parent / "constraints.txt").read_text().splitlines() if "==" in line}
+    rows = [line.split("|")[2] for line in (HERE / "LICENCES.md").read_text().splitlines() if line.startswith("|")][2:]
+    assert {name.strip() for row in rows for name in row.split(",")} == names
+
+
 def test_prefect_yaml_has_a_night_of_each_main_recipe_in_the_queue_that_lets_one_through() -> None:
     described = yaml.safe_load((HERE / "prefect.yaml").read_text())
     for one in described["deployments"]:
