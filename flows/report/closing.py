@@ -79,6 +79,7 @@ def print_closing(console: Console, told: Row) -> None:
     for title, (headers, rows) in (("What came of it", outcome_rows(told)), ("What each was made of, measured", making_rows(told))):
         table = table_of(headers[0], *(f">{header}" if header in _RIGHT else header for header in headers[1:]))
         table.title, table.title_justify, table.title_style = title, "left", "bold"
+        table.columns[0].no_wrap = True
         for row in rows:
             table.add_row(*map(Text, row))
         fits = console.measure(table, options=console.options.update(max_width=_ANY_WIDTH)).minimum <= console.width  # words whole

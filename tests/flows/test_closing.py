@@ -97,12 +97,21 @@ def test_a_method_that_failed_has_a_row_that_says_why() -> None:
 @pytest.mark.parametrize("width", [40, 80, 132])
 def test_no_figure_is_broken_however_narrow_the_terminal(width: int) -> None:
     rate, figures = {"value": 0.6, "low": 0.268, "high": 0.86, "prompts": 10}, {"judge_reward_after": 0.585, "tokens_sampled": 160.0}
+    figures |= {
+        "people_prompts": 183,
+        "people_share": 0.0,
+        "own_share": 1.0,
+        "mean_lag": 0.5,
+        "renewed_share": 1.0,
+        "models_in_memory": 1.0,
+    }
     told = {
         "initial": {"judge_reward_before": 0.407}, "seeds": 1, "budget_tokens": None,
-        "methods": [{"method": name, "failed": [], "win_rate": rate, "difference": rate, "figures": figures} for name in ("rso", "oaif-slic")],
+        "methods": [{"method": name, "failed": [], "win_rate": rate, "difference": rate, "figures": figures} for name in ("rso", "rejection-sampling")],
     }  # fmt: skip
     printed = io.StringIO()
     print_closing(Console(file=printed, width=width), told)
     shown = printed.getvalue().split()
     assert all(shown.count(word) >= 2 for word in ("60.0%", "[26.8%,", "86.0%]", "0.585", "160"))
-    assert {"rso", "oaif-slic", "reward", "tokens"} <= set(shown)
+    assert shown.count("rejection-sampling") == 2
+    assert {"rso", "rejection-sampling", "reward", "tokens"} <= set(shown)
