@@ -5,6 +5,7 @@ What is wrong is said in a sentence that names the key. Test: pytest tests/flows
 """
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -148,8 +149,10 @@ def _sentence(error: Any) -> str:
         for place, part in enumerate(loc)
         if not (part in KINDS and (loc[place - 1] == "judge" or "members" in loc[max(place - 2, 0) : place - 1]))
     )
-    message = error["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+    message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         return f"there is no key `{key}`"
-    wanted = f"must be {message}" if error["msg"].startswith("Input should be ") else message
+    wanted = re.sub(r"^[A-Z][a-z]+ should ", "must ", message)
+    if error["type"] == "tuple_type":
+        wanted = f"must be a list, such as [{error['input']}]"
     return f"`{key}` {wanted}, not {error['input']!r}" if error["type"] != "value_error" else f"`{key}`: {message}" if key else message

@@ -24,6 +24,7 @@ _NEW = "/new"
 _NEWEST = "newest"
 Temperature = Annotated[float, Parameter(validator=validators.Number(gte=0))]
 Tokens = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+Port = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=65535))]
 
 
 def chat(
@@ -51,9 +52,13 @@ def chat(
     console = Console()
     names = [model] if versus is None else [model, versus]
     with console.status("loading ..."):
+        from tasks.chat import context_length
         from tasks.models import load
 
         loaded = [load(_path(name, lake)) for name in names]
+    for one, name in zip(loaded, names, strict=True):
+        if max_tokens >= (most := context_length(one.model)):
+            raise UserError(f"--max-tokens {max_tokens}: {name} holds {most} tokens, and what is said is among them: take fewer.")
     histories: list[list[dict[str, str]]] = [[] for _ in names]
     for turn, said in enumerate(_lines()):
         if said == _NEW:
@@ -68,7 +73,7 @@ def chat(
         console.print(Columns(shown) if versus else Text(answers[0]))
 
 
-def serve(model: str = _NEWEST, /, *, port: int = 8000, lake: Lake = "lake") -> NoReturn:
+def serve(model: str = _NEWEST, /, *, port: Port = 8000, lake: Lake = "lake") -> NoReturn:
     """Serve a model on loopback, with the interface of OpenAI: with vLLM where it is installed, else with transformers. Ctrl-C ends it.
 
     Example: dapflow serve models@3f9c01 --port 8001
@@ -81,12 +86,14 @@ def serve(model: str = _NEWEST, /, *, port: int = 8000, lake: Lake = "lake") -> 
     prepare(None)
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from tasks.engines.serve import HOST, server_command
+    from tasks.engines.serve import HOST, is_free, server_command
     from tasks.models import dtype_of
 
     Path(HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)  # transformers' server fails to list its models without it
 
     path = _path(model, lake)
+    if not is_free(port):
+        raise UserError(f"Somebody listens on port {port} already: choose another with --port.")
     command, name = server_command(path, port, str(dtype_of(path)).removeprefix("torch."))
     print(f"{model} as {name} on http://{HOST}:{port}/v1  (with {Path(command[0]).name} {command[2]})", flush=True)
     os.execvp(command[0], command)
@@ -107,7 +114,7 @@ def _path(name: str, address: str) -> Path:
         try:
             ref = lake.ref(name)
         except LakeError:
-            if name == PROMOTED:
+            if name == PROMOTED or name.startswith("models@"):
                 raise
             return resolve(name).path
         if not isinstance(ref, ModelRef) or lake.model(ref)["role"] != "policy":

@@ -4,6 +4,7 @@
 Rows are committed in chunks of whole prompts as they come; a killed run samples only the chunks that are missing, and they come out the same.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -47,13 +48,19 @@ def sample_chunks(out: Out, policy: ModelRef, prompts: DatasetRef, sampling: Sam
         return
     log = out.scratch / f"server-{out.share.index}.log"
     with engine_for(out.lake, policy, sampler, sampling, log, out.say) as (engine, prompter):
+        refused = Counter[str | None]()
         progress = _Progress(out, len(rows) * sampling.n * sampling.max_tokens, len(chunks), len(missing))
         for some in [missing] if engine.together else [[one] for one in missing]:
             for number, answers in _sampled(engine, prompter, some, sampling, seed, progress):
                 out.write(number, list(_rows(out, chunks[number], answers, policy, seed)))
+                refused.update(one.note for one in answers if one.finish_reason == "refused")
                 progress.chunk_done()
         if report := engine.report():
             out.say(report)
+        if refused:
+            [(reason, _)] = refused.most_common(1)
+            others = f", and {len(refused) - 1} more reasons in their notes" if len(refused) > 1 else ""
+            out.say(f"{refused.total()} answers are refused: {reason}{others}")
 
 
 def _sampled(

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from storage import Lake, UserError
 from storage.versions import OpenVersion
 from tasks.artifacts import ProgressArtifact
-from tasks.progress import Silent, report_to
+from tasks.progress import Silent, report_to, reporter
 from tasks.step import Out, Share, use_lake
 
 _POLL_SECONDS = 0.5
@@ -69,28 +69,34 @@ def spread(out: Out, shards: Shards, write: Write, total: int, /, **arguments: A
                 step.unlink(missing_ok=True)  # the sign for the shards to end
                 raise
             for future in futures:
-                future.result()
+                for sentence in future.result():
+                    reporter().said(sentence)
     finally:
         step.unlink(missing_ok=True)
 
 
 @task(name="shard", task_run_name="{share} of {version}", cache_policy=NO_CACHE, persist_result=False)
 def _shard(address: str, kind: str, version: str, token: str, write: Write, arguments: dict[str, Any], share: Share) -> Any:
-    """One shard, in whatever process it runs. The step holds the lock on the version meanwhile, and completes it."""
+    """One shard, in whatever process it runs; returns what it had to say. The step holds the lock on the version meanwhile, and completes it."""
     with Lake(address) as lake, use_lake(lake):
         opened = OpenVersion(lake, kind, version)
         before = set(opened.done)
-        with report_to(_WhileTheStepRuns(opened.scratch / "step", token)):
+        listener = _WhileTheStepRuns(opened.scratch / "step", token)
+        with report_to(listener):
             write(Out(opened, ProgressArtifact(f"{share}"), share), **arguments)
-        written = len(opened.done - before)
-    return written if written else Completed(name="Cached", data=0)
+        written = opened.done - before
+    return listener.sentences if written else Completed(name="Cached", data=listener.sentences)
 
 
 class _WhileTheStepRuns(Silent):
-    """Ends a shard whose step has ended, however that was: another run of it may have begun, with shards of its own."""
+    """Ends a shard whose step has ended, however that was: another run of it may have begun, with shards of its own. Keeps what it says."""
 
     def __init__(self, step: Path, token: str) -> None:
         self._step, self._token, self._looked = step, token, 0.0
+        self.sentences = list[str]()
+
+    def said(self, sentence: str) -> None:
+        self.sentences.append(sentence)
 
     def advanced(self, done: float, total: float, unit: str, note: str = "") -> None:
         if time.monotonic() - self._looked < _POLL_SECONDS:

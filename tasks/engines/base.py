@@ -5,7 +5,7 @@ Test: pytest tests/tasks/engines
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -15,12 +15,14 @@ class Sampling(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     n: int = Field(default=8, ge=1, description="completions per prompt")
-    temperature: float = Field(default=1.0, ge=0, description="0 takes the likeliest token")
+    temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False, description="0 takes the likeliest token")
     top_p: float = Field(default=1.0, gt=0, le=1, description="smallest set of tokens with this probability")
     top_k: int = Field(default=0, ge=0, description="the k likeliest tokens; 0 for all")
     min_p: float = Field(default=0.0, ge=0, le=1, description="tokens with at least this share of the likeliest one's probability")
     repetition_penalty: float = Field(default=1.0, gt=0, description="divides the logits of tokens that are there already; 1 for none")
-    stop: tuple[str, ...] = Field(default=(), description="a completion ends where one of these begins, and is cut there")
+    stop: tuple[Annotated[str, Field(min_length=1)], ...] = Field(
+        default=(), description="a completion ends where one of these begins, and is cut there"
+    )
     seed: int = Field(default=0, ge=0, description="other samples of the same policy and prompts; the recipe's seed decides too")
     max_tokens: int = Field(default=64, ge=1, description="a completion longer than this is cut off")
     system: str | None = Field(default=None, description="system prompt")

@@ -14,7 +14,7 @@ from functools import partial
 from itertools import islice
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from storage import UserError
@@ -45,6 +45,13 @@ class Endpoint(BaseModel):
     tokens_per_minute: int | None = Field(default=None, ge=1, description="prompt and completion, about")
     timeout_seconds: float = Field(default=120.0, gt=0, description="for one answer")
     patience_minutes: float = Field(default=10.0, gt=0, description="how long one request is asked again while the server fails")
+
+    @field_validator("base_url")
+    @classmethod
+    def _is_a_url(cls, url: str | None) -> str | None:
+        if url is not None and not url.startswith(("http://", "https://")):
+            raise ValueError("must begin with http:// or https://")
+        return url
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,7 +187,7 @@ class Client(Generic[Key]):
         if status in (401, 403):
             return UserError(f"{server} refuses the key (status {status}): set OPENAI_API_KEY.")
         if isinstance(error, CallError) and status == 404:
-            return UserError(f"{server} has no model {self.endpoint.model!r} ({error.said}).")
+            return UserError(f"{server} has no model {self.endpoint.model!r}, or is not the whole address, with its /v1 ({error.said}).")
         return UserError(
             f"{server} has failed for {self.endpoint.patience_minutes:g} minutes ({error}): look at the server, then run again; "
             "what it has answered is kept."

@@ -92,7 +92,9 @@ class OpenAIEngine:
             turns = [{"role": "system", "content": sampling.system}] if sampling.system is not None else []
             body |= {"messages": [*turns, *turns_of(request.prompt, request.earlier)], "logprobs": True}
         else:
-            body |= {"prompt": list(request.prompt_token_ids) or transcript(request.prompt, request.earlier), "logprobs": 0}
+            said = transcript(request.prompt, request.earlier)
+            text = said if sampling.system is None else f"{sampling.system}\n{said}"
+            body |= {"prompt": list(request.prompt_token_ids) or text, "logprobs": 0}
         return body | _further(sampling, self._endpoint)
 
     def _read(self, answer: Any) -> list[Completion]:

@@ -9,7 +9,7 @@ class Stops:
 
     def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
         self._tokenizer = tokenizer
-        self._stops = tuple(stop for stop in stops if stop)
+        self._stops = tuple(stops)
         self.tail = max((len(stop.encode()) for stop in self._stops), default=0) + 1  # tokens that may hold a stop: each has a byte or more
 
     def __bool__(self) -> bool:

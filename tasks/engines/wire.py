@@ -87,4 +87,4 @@ def _seconds(asked: str) -> float:
 def _said(error: "openai.APIStatusError") -> str:
     """The server's own words about what went wrong."""
     body = error.body
-    return str(body.get("message", body) if isinstance(body, dict) else error.message)[:300]
+    return str(body.get("message", body.get("detail", body)) if isinstance(body, dict) else error.message)[:300]

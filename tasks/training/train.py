@@ -6,6 +6,7 @@ Killed at any moment it goes on from its last checkpoint, and ends with the same
 
 import json
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -53,11 +54,12 @@ def train(
     """Train a copy of `policy` on the pairs that were not dropped; the reference's log-probs are computed once, before."""
     if not out.pending(1):  # killed between its last two commits
         return
-    rows = [row for ref in pairs for row in out.lake.rows_of(ref) if row["dropped"] is None]
+    made = [row for ref in pairs for row in out.lake.rows_of(ref)]
+    rows = [row for row in made if row["dropped"] is None]
     if not rows:
-        raise NothingToLearnError(
-            "No pair is left to train on: every one was a tie, identical, truncated or not judged (`dapflow run` lists why)."
-        )
+        reasons = Counter(row["dropped"] for row in made)
+        told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
+        raise NothingToLearnError(f"No pair is left to train on: {told or 'none was made'} (`dapflow show pairs` shows them).")
     sampled = sampled_of(out.lake, rows)
     learn(
         out,

@@ -84,8 +84,12 @@ def test_a_judge_that_always_says_first_makes_no_pair(tmp_path: Path, capsys: py
     with openai_server(Behaviour(reply=lambda prompt: "1")) as url:
         code, _, err = run("run", tmp_path, capsys, MODEL, f"judge.endpoint.base_url={url}", "evaluation.judge=shorter")
     assert code == 2
-    assert "No pair is left to train on: every one was a tie" in " ".join(err.split())
     with Lake(tmp_path, read_only=True) as lake:
+        reasons = lake.rows("SELECT dropped, count(*) AS pairs FROM pairs WHERE source = 'compared' GROUP BY dropped ORDER BY pairs DESC")
+        told = " ".join(err.split())
+        assert "No pair is left to train on: " in told
+        assert "tie" in {row["dropped"] for row in reasons}
+        assert all(f"{row['pairs']} {row['dropped']}" in told for row in reasons)
         verdicts = lake.rows("SELECT outcome, score, forward, backward FROM verdicts WHERE judge = 'judge pairwise-v1'")
         asked = [row for row in verdicts if row["forward"] is not None]
         assert asked and all(row == {"outcome": "tie", "score": 0.5, "forward": 1.0, "backward": 1.0} for row in asked)

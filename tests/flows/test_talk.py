@@ -1,11 +1,13 @@
 """`dapflow chat` and `dapflow serve`, as a user would have them."""
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from storage import Lake
 from tasks.engines.base import Request, Sampling
 from tasks.engines.endpoint import Endpoint
 from tasks.engines.openai import OpenAIEngine
@@ -36,6 +38,7 @@ def test_two_models_answer_side_by_side_and_a_long_talk_forgets_its_beginning(tm
         (["nobody"], "There is no model `nobody`"),
         ([], "There is no lake at"),
         (["toy", "--max-tokens", "0"], "--max-tokens"),
+        (["toy", "--max-tokens", "512"], "--max-tokens 512: toy holds 512 tokens"),
     ],
 )
 def test_what_is_not_there_is_said_in_a_sentence(
@@ -45,6 +48,27 @@ def test_what_is_not_there_is_said_in_a_sentence(
     assert code == 2
     assert message in err
     assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("port", ["0", "99999"])
+def test_a_port_that_is_none_is_said(tmp_path: Path, port: str, capsys: pytest.CaptureFixture[str]) -> None:
+    code, _, err = dapflow("serve", "toy", "--port", port, "--lake", str(tmp_path / "lake"), capsys=capsys)
+    assert (code, "--port" in err) == (2, True)
+
+
+def test_a_port_that_is_taken_is_said_before_the_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        code, _, err = dapflow("serve", "toy", "--port", port, "--lake", str(tmp_path / "lake"), capsys=capsys)
+    assert code == 2
+    assert f"Somebody listens on port {port} already" in err
+
+
+def test_a_version_that_the_lake_does_not_hold_is_not_looked_for_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Lake(tmp_path / "lake").close()
+    code, _, err = dapflow("chat", "models@ffff", "--lake", str(tmp_path / "lake"), capsys=capsys)
+    assert code == 2
+    assert "Nothing in the lake has the id models@ffff" in err
 
 
 def test_a_served_model_answers_through_the_openai_engine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from tasks.engines.base import Sampling
 from tasks.engines.sampler import Sampler
 from tasks.models import resolve
 from tasks.policy import register_model
+from tasks.progress import Silent, report_to
 from tasks.sampling import sample
 from tasks.shards import Shards, StepEndedError, spread
 from tasks.step import Out, step, use_lake
@@ -134,3 +135,25 @@ def test_a_shard_whose_step_has_ended_ends_too(lake: Lake, monkeypatch: pytest.M
 
     with pytest.raises(UserError, match="ended"):
         run(lake, slow_step)
+
+
+def test_what_shards_say_is_heard(lake: Lake) -> None:
+    """Of six prompts the third and the last are longer than the toy's context of 512 tokens."""
+
+    @step("prompts", title="some long prompts", expects=lambda: 6)
+    def long_prompts(out: Out) -> None:
+        out.write(0, [{"id": out.row_id(n), "prompt": "word " * (600 if n % 3 == 2 else 1), "parents": []} for n in range(6)])
+
+    class Heard(Silent):
+        def __init__(self) -> None:
+            self.sentences = list[str]()
+
+        def said(self, sentence: str) -> None:
+            self.sentences.append(sentence)
+
+    heard = Heard()
+    with report_to(heard):
+        policy = "toy", resolve("toy").digest
+        run(lake, lambda: sample(register_model(*policy), long_prompts(), SAMPLING, 5, Sampler(shards=Shards(count=3))))
+    refused = [one for one in heard.sentences if one.startswith("64 answers are refused: prompt of ")]
+    assert len(refused) == 2  # two prompts a chunk: each is in a chunk, and a shard, of its own

@@ -69,6 +69,13 @@ def test_a_completions_request_sends_token_ids_and_brings_them() -> None:
     assert found["p0", 0].finish_reason == "length"
 
 
+def test_a_text_request_has_the_system_prompt_before_it() -> None:
+    behaviour = Behaviour()
+    sample(behaviour, [replace(requests(1)[0], prompt_token_ids=())], Sampling(n=2, system="Be brief."), api="completions")
+    [body] = behaviour.asked
+    assert body["prompt"] == "Be brief.\nprompt 0"
+
+
 def test_whatever_goes_wrong_is_asked_again_counted_and_nothing_is_lost() -> None:
     behaviour = Behaviour(misdeeds=["429", "500", "close", "half", "empty", "503", "429", "hang"], hang_seconds=8)
     found, report = sample(behaviour, requests(12), timeout_seconds=5)
@@ -141,7 +148,10 @@ def test_an_answer_that_stays_unusable_is_refused_after_some_times() -> None:
     assert (found["p0", 0].finish_reason, found["p0", 0].note) == ("refused", "no choice in the answer, 5 times")
 
 
-@pytest.mark.parametrize(("status", "message"), [("401", "set OPENAI_API_KEY"), ("403", "set OPENAI_API_KEY"), ("404", "no model 'toy'")])
+@pytest.mark.parametrize(
+    ("status", "message"),
+    [("401", "set OPENAI_API_KEY"), ("403", "set OPENAI_API_KEY"), ("404", "no model 'toy', or is not the whole address")],
+)
 def test_a_wrong_key_or_model_stops_at_once(status: str, message: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "planted-secret")
     with pytest.raises(UserError, match=message) as caught:
