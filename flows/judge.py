@@ -55,6 +55,8 @@ def judge(
 
     if output is not None and output.suffix not in (".parquet", ".jsonl"):
         raise UserError(f"{output} is neither .parquet nor .jsonl.")
+    if output is not None and not output.parent.is_dir():  # said before anything is paid for
+        raise UserError(f"There is no folder {output.parent} for {output.name}: make it, or name another.")
     console = Console(stderr=True)
     prepare(lake)
     with server_ahead():
@@ -91,7 +93,8 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     partial = path.with_name(f".{path.name}.partial")
     try:
         if path.suffix == ".parquet":
-            pq.write_table(pa.Table.from_pylist(rows), partial)
+            names = dict.fromkeys(name for row in rows for name in row)  # a field that the first row lacks is kept too
+            pq.write_table(pa.table({name: [row.get(name) for row in rows] for name in names}), partial)
         else:
             partial.write_text("".join(f"{json.dumps(row, ensure_ascii=False, default=str)}\n" for row in rows), encoding="utf-8")
         partial.replace(path)

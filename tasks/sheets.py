@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict
 
 from storage import DatasetRef, UserError
 from tasks.prompts import prompt_tags, prompt_text, text_digest
-from tasks.sources import Record, stream_source
+from tasks.sources import Record, check_text, stream_source
 from tasks.step import Out, step
 
 _PAIRS = (("chosen", "rejected"), ("output", "baseline"), ("first", "second"))
@@ -112,7 +112,9 @@ def _csv(text: IO[str], file: str) -> Iterator[Record]:
     reader = csv.DictReader(text)
     try:
         for row in reader:
-            yield Record(place=f"{file}:{reader.line_num}", fields={key: value for key, value in row.items() if key is not None})
+            if None in row:  # what follows the last column: part of an answer would be judged as the whole of it
+                raise UserError(f"{file}:{reader.line_num}: more fields than the header has columns: put text with a comma into quotes.")
+            yield Record(place=f"{file}:{reader.line_num}", fields=row)
     except csv.Error as error:
         raise UserError(f"{file}:{reader.line_num}: not valid CSV ({error}).") from error
 
@@ -125,4 +127,5 @@ def _json(text: IO[str], file: str) -> Iterator[Record]:
     for number, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
         if not isinstance(row, dict):
             raise UserError(f'{file}, row {number}: expected an object such as {{"prompt": "..."}}, not {type(row).__name__}.')
+        check_text(row, f"{file}, row {number}")
         yield Record(place=f"{file}, row {number}", fields=row)

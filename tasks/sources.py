@@ -6,6 +6,7 @@ Every record keeps its place ("prompts.jsonl:12"), and malformed ones are named 
 import gzip
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,7 @@ from tasks.step import current_lake
 
 SHIPPED = Path(__file__).parent / "data"
 _HUB_PREFIX, _LAKE_PREFIX = "hub:", "pairs@"
+_HALF = re.compile(r"\\u[dD][89a-fA-F]")  # a surrogate, of which JSON has two for a character beyond the first 65,536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,9 +133,22 @@ def _json_object(line: str, place: str) -> dict[str, Any]:
         value = json.loads(line)
     except json.JSONDecodeError as error:
         raise UserError(f"{place}: not valid JSON ({error.msg} at column {error.colno}).") from error
+    except RecursionError as error:
+        raise UserError(f"{place}: not valid JSON (too deeply nested).") from error
+    if _HALF.search(line):
+        check_text(value, place)
     if not isinstance(value, dict):
         raise UserError(f'{place}: expected a JSON object such as {{"prompt": "..."}}, found {type(value).__name__}.')
     return value
+
+
+def check_text(value: Any, place: str) -> None:
+    """Raise UserError, naming the place, for text with half a character in it (a lone surrogate), as cutting a text in UTF-16 leaves it."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError as error:
+        half = ascii(error.object[error.start])[1:-1]
+        raise UserError(f"{place}: half a character ({half}), as cutting a text in the middle of an emoji leaves it: take it out.") from error
 
 
 def _hub_revision(name: str) -> str:

@@ -91,6 +91,8 @@ class Composite(BaseModel):
             raise ValueError(f"safety-first: its members are called {SAFETY} and {HELPFULNESS}")
         if unknown := sorted(set(self.weights) - set(self.members)):
             raise ValueError(f"weights: there is no member {', '.join(unknown)}")
+        if not all(math.isfinite(weight) for weight in self.weights.values()):
+            raise ValueError("weights: each must be a finite number")
         if self.weights and self.rule != "sum":
             raise ValueError("weights: goes with rule sum")
         return self

@@ -130,7 +130,7 @@ class ProgramJudge:
             raise _InvalidError("the prompt has no reference answer")
         try:
             result = float(self._function(*texts, **({_ANSWER: answer} if self._program.needs_answer else {})))
-        except Exception as error:  # a user's own code may raise anything: it is the row's verdict that is missing
+        except (Exception, SystemExit) as error:  # a user's own code may raise anything: it is the row's verdict that is missing
             raise _InvalidError(f"{type(error).__name__}: {error}"[:300]) from error
         if not math.isfinite(result):
             raise _InvalidError(f"the program's score is {result}")

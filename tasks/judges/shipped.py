@@ -13,6 +13,9 @@ _FINAL = re.compile(r"(?:\banswer(?:\s+is\b|\s*:)|####)(?P<line>(?:(?!\banswer\b
 _SIGNS = "\\*_`$€£\"'“”‘’()[]{}:=.,;!? \t\n"
 
 
+_POINT = re.compile(r"(?<![\w.,])\.(?=\d+$)")  # of ".5", which is half and not five
+
+
 def shorter(prompt: str, completion: str) -> float:
     """Minus the number of words: the shorter of two answers wins."""
     return -float(len(completion.split()))
@@ -27,10 +30,14 @@ def on_topic(prompt: str, completion: str) -> float:
 def valid_json(prompt: str, completion: str) -> float:
     """1 for a completion that is JSON from end to end, else 0."""
     try:
-        json.loads(completion)
+        json.loads(completion, parse_constant=_no_json)
     except ValueError:
         return 0.0
     return 1.0
+
+
+def _no_json(constant: str) -> float:
+    raise ValueError(f"{constant} is no JSON, although Python reads it")
 
 
 def matches(pattern: re.Pattern[str], prompt: str, completion: str) -> float:
@@ -56,7 +63,7 @@ def exact_answer(prompt: str, completion: str, answer: str) -> float:
 
 def _plain(text: str) -> str | Decimal:
     """What is compared: a number where it is one, else the text without what does not count."""
-    stripped = " ".join(text.casefold().strip(_SIGNS).split())
+    stripped = " ".join(_POINT.sub("0.", text.casefold().rstrip(_SIGNS)).strip(_SIGNS).split())
     try:
         number = Decimal(re.sub(r"(?<=\d),(?=\d{3}\b)", "", stripped))
     except InvalidOperation:

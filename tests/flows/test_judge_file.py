@@ -137,6 +137,14 @@ def test_a_person_labels_the_pairs_of_a_file_and_the_second_time_none_is_asked_a
         (ANSWERS, ["--judge", "policy"], "Who is to judge? --judge with a program"),
         (ANSWERS, ["--judge", "models@77"], "Nothing in the lake has the id models@77"),
         (ANSWERS, ["--judge", "shorter", "--set", "loss=ipo"], "only keys that begin with judge. can be set here"),
+        ([{"prompt": "a", "completion": "b\ud83d"}], ["--judge", "shorter"], r"file.jsonl:1: half a character (\ud83d)"),
+        (ANSWERS, ["--judge", "shorter", "--output", "nowhere/x.jsonl"], "There is no folder nowhere for x.jsonl"),
+        (ANSWERS, ["--set", "judge.members={a: shorter, b: json}", "--set", "judge.weights.b=nan"], "weights: each must be a finite number"),
+        (
+            PAIRS,
+            ["--set", "judge.members={a: 're:sub', b: 're:sub'}", "--set", "judge.weights.b=-1"],
+            "weights must be greater than 0 where its members compare",
+        ),
         (ANSWERS, ["--judge", "shorter", "--output", "x.txt"], "x.txt is neither .parquet nor .jsonl"),
         (ANSWERS, ["--set", "judge.endpoint.model=x"], "The judge x compares two answers, and file.jsonl has one a row"),
         (ANSWERS, ["--judge", "human"], "The judge person compares two answers, and file.jsonl has one a row: give pairs, or a judge that"),
@@ -159,3 +167,34 @@ def test_a_table_and_an_array_are_read_as_well(tmp_path: Path) -> None:
     assert sheet_of(tmp_path / "a.csv").columns == ("first", "second")
     assert read_sheet(tmp_path / "a.csv")[0].fields == {"prompt": "Why, then?", "first": "because", "second": "so, then"}
     assert sheet_of(tmp_path / "a.json").columns == ("response",)
+
+
+def test_a_row_with_more_fields_than_columns_is_refused_rather_than_judged_in_part(tmp_path: Path) -> None:
+    from storage import UserError
+    from tasks.sheets import sheet_of
+
+    (tmp_path / "a.csv").write_text("prompt,completion\nWhy?,because\nHow?,Well, so\n")
+    with pytest.raises(UserError, match=r"a\.csv:3: more fields than the header has columns: put text with a comma into quotes"):
+        sheet_of(tmp_path / "a.csv")
+
+
+def test_half_a_character_is_named_and_a_whole_one_is_read(tmp_path: Path) -> None:
+    from storage import UserError
+    from tasks.sheets import sheet_of
+
+    (tmp_path / "whole.jsonl").write_text(r'{"prompt": "a\ud83d\ude00", "completion": "b"}')
+    assert sheet_of(tmp_path / "whole.jsonl").columns == ("completion",)
+    (tmp_path / "half.json").write_text(r'[{"prompt": "a", "completion": "b\ud83d"}]')
+    with pytest.raises(UserError, match=r"half\.json, row 1: half a character \(\\ud83d\)"):
+        sheet_of(tmp_path / "half.json")
+    (tmp_path / "deep.jsonl").write_text('{"prompt": "a", "completion": ' + "[" * 100_000)
+    with pytest.raises(UserError, match=r"deep\.jsonl:1: not valid JSON \(too deeply nested\)"):
+        sheet_of(tmp_path / "deep.jsonl")
+
+
+def test_a_parquet_file_keeps_a_field_that_the_first_row_lacks(tmp_path: Path) -> None:
+    from flows.judge import _write
+
+    _write(tmp_path / "judged.parquet", [{"prompt": "a", "score": 1.0}, {"prompt": "b", "score": None, "answer": "7"}])
+    rows = pq.read_table(tmp_path / "judged.parquet").to_pylist()
+    assert rows == [{"prompt": "a", "score": 1.0, "answer": None}, {"prompt": "b", "score": None, "answer": "7"}]

@@ -28,6 +28,7 @@ def compared(name: str, first: str, second: str, answer: str | None = None) -> t
 def test_the_shipped_ones_score_what_they_say() -> None:
     assert scores("shorter", "one two", "one") == [-2.0, -1.0]
     assert scores("json", '{"a": [1]}', '{"a": [1}', "  ") == [1.0, 0.0, "empty completion"]
+    assert scores("json", '{"a": NaN}', "-Infinity") == [0.0, 0.0]  # Python reads them, JSON has no such thing
     assert scores(r"regex:^\d+ km$", "12 km", "12 km, about") == [1.0, 0.0]
     assert scores("keywords: brake, Rail,sand", "The BRAKE grips the rail.", "No.") == [pytest.approx(2 / 3), 0.0]
 
@@ -38,6 +39,8 @@ def test_a_function_of_one_s_own_judges_and_what_it_cannot_is_invalid(tmp_path: 
     found = scores(f"{file}:score", "good", "bad", "nan", "none")
     assert found[:3] == [2.0, "KeyError: 'bad'", "the program's score is nan"]
     assert str(found[3]).startswith("TypeError")
+    file.write_text("import sys\n\ndef score(prompt, completion):\n    sys.exit('no more')\n")
+    assert scores(f"{file}:score", "good") == ["SystemExit: no more"]
     assert scores("math:fmod", "x")[0] != 0.0
 
 
@@ -88,6 +91,8 @@ def test_a_function_of_two_answers_compares_them_in_both_orders(tmp_path: Path) 
         (r"So \boxed{\$42}", "42", True),
         ("answer: 0.50", "1/2", False),
         ("1,5", "15", False),
+        ("The answer is .5", "0.5", True),
+        ("$.50.", "5", False),
         ("nan", "NaN", True),
         ("Answer:", "", True),
     ],
