@@ -129,7 +129,9 @@ def check_judge(recipe: Recipe, named: Named, labels: bool) -> None:
                 f"The judge's rule {named.rule} needs members that all score, or, for a sum, that all compare: majority takes both."
             )
         if comparing and not all(weight > 0 for weight in named.weights.values()):
-            raise UserError("The judge's weights must be greater than 0 where its members compare: a sum is the mean of their probabilities.")
+            raise UserError(
+                "The judge's weights must be greater than 0 where its members compare: a sum is the mean of their probabilities."
+            )
         if comparing and named.rule in ("minimum", "safety-first"):
             raise UserError(f"The judge's rule {named.rule} needs scores, and its members compare: take majority or sum, or other members.")
     elif isinstance(named, LLM | SelfJudge):

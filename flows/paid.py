@@ -17,6 +17,7 @@ from tasks.step import Call
 
 _BYTES_PER_TOKEN = 4.0
 _PROMPT_TOKENS = 60
+_COMPARING = ("compare", "compare_policies")  # rounds compare what they have yet to sample
 
 
 def paid_calls(recipe: Recipe, calls: Sequence[Call], lake: Lake | None) -> dict[str, Any]:
@@ -46,7 +47,7 @@ def _tokens_in(recipe: Recipe, by: LLM) -> int:
 def _held(call: Call, by: LLM, lake: Lake | None) -> int:
     """How many of a step's comparisons' answers are in the ledger: what it compares must be in the lake."""
     refs = {name: value for name, value in call.arguments.items() if isinstance(value, DatasetRef)}
-    if lake is None or not by.compares or any(lake.find(ref.version) is None for ref in refs.values()):
+    if lake is None or not by.compares or call.step not in _COMPARING or any(lake.find(ref.version) is None for ref in refs.values()):
         return 0
     drawn = (
         policy_matches(lake, refs["before"], refs["after"])

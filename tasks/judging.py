@@ -12,7 +12,7 @@ from typing import Any
 from storage import DatasetRef, Lake, ModelRef, UserError
 from tasks.chat import transcript
 from tasks.judges.asking import llm_judge
-from tasks.judges.base import Judge, Question, Verdict
+from tasks.judges.base import Judge, Question, Verdict, scores_of
 from tasks.judges.human import Human
 from tasks.judges.llm import LLM
 from tasks.judges.programs import Program, ProgramJudge
@@ -50,7 +50,7 @@ def write_scores(out: Out, prompts: Mapping[str, Mapping[str, Any]], rows: Seque
 
     for some in [missing] if judge.together else [[one] for one in missing]:
         questions = [question_of(prompts[row["prompt_id"]], row) for _, chunk in some for row in chunk if row["finish_reason"] != "refused"]
-        verdicts = dict(zip([q.completion_id for q in questions], judge.judge(questions, advance), strict=True))
+        verdicts = dict(zip([q.completion_id for q in questions], scores_of(judge, questions, advance), strict=True))
         for number, chunk in some:
             ids = [out.row_id(number * _ROWS_PER_CHUNK + place) for place in range(len(chunk))]
             out.write(number, _verdict_rows(ids, chunk, verdicts, judge.name))

@@ -148,7 +148,9 @@ def check_text(value: Any, place: str) -> None:
         json.dumps(value, ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         half = ascii(error.object[error.start])[1:-1]
-        raise UserError(f"{place}: half a character ({half}), as cutting a text in the middle of an emoji leaves it: take it out.") from error
+        raise UserError(
+            f"{place}: half a character ({half}), as cutting a text in the middle of an emoji leaves it: take it out."
+        ) from error
 
 
 def _hub_revision(name: str) -> str:

@@ -55,7 +55,7 @@ class Verdict:
 
 
 class Judge(Protocol):
-    """Scores completions one by one; verdicts come in the order of the questions.
+    """Scores completions one by one; verdicts come in the order of the questions. Ask by `scores_of`: none is given an empty completion.
 
     together: whether it wants all questions at once, since it has many under way and keeps each answer itself.
     """
@@ -73,6 +73,15 @@ class Comparer(Protocol):
     together: bool
 
     def compare(self, matches: Sequence[Match], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]: ...
+
+
+def scores_of(judge: Judge, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None) -> list[Verdict]:
+    """The judge's verdict on each completion, in order. An empty one is invalid, whoever judges, and nobody is asked or paid."""
+    found = iter(list(judge.judge([one for one in questions if one.completion.strip()], on_rows)))
+    verdicts = [next(found) if one.completion.strip() else Verdict(outcome="invalid", note=EMPTY) for one in questions]
+    if on_rows:
+        on_rows(sum(not one.completion.strip() for one in questions))
+    return verdicts
 
 
 def both_orders(compare: Callable[[str, str, str], float | None], prompt: str, first: str, second: str) -> Verdict:

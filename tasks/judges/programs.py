@@ -20,7 +20,7 @@ from typing import Any, cast
 from pydantic import BaseModel, ConfigDict
 
 from storage import UserError
-from tasks.judges.base import EMPTY, Match, Question, Verdict, both_orders
+from tasks.judges.base import Match, Question, Verdict, both_orders
 from tasks.judges.shipped import exact_answer, keywords, matches, on_topic, shorter, valid_json
 
 Function = Callable[..., float]
@@ -81,7 +81,7 @@ def function_of(name: str) -> Function:
 
 
 class ProgramJudge:
-    """Scores or compares with a program, in both orders. An empty completion, an exception, a missing reference answer or a result that is
+    """Scores or compares with a program, in both orders. An exception, a missing reference answer or a result that is
     no finite number (no probability) is invalid, never a score of zero."""
 
     together = False
@@ -106,8 +106,6 @@ class ProgramJudge:
                 on_rows(1)
 
     def _scored(self, question: Question) -> Verdict:
-        if not question.completion.strip():
-            return Verdict(outcome="invalid", note=EMPTY)
         try:
             return Verdict(outcome="scored", score=self._ask(question.answer, question.prompt, question.completion))
         except _InvalidError as error:

@@ -7,14 +7,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from storage import Lake, ModelRef
-from tasks.judges.base import EMPTY, Question, Verdict
+from tasks.judges.base import Question, Verdict
 from tasks.training.ranker import Comparison, load_ranker
 
 _LEAST = 1e-6  # probabilities are kept this far from 0 and 1, so that their logit is finite
 
 
 class RankerJudge:
-    """r(x, y) = logit rho(x, y, y_b): 0 for an answer as good as the baseline y_b. Without a baseline, or empty, a completion is invalid."""
+    """r(x, y) = logit rho(x, y, y_b): 0 for an answer as good as the baseline y_b. Without a baseline a completion is invalid."""
 
     together = False
 
@@ -38,8 +38,6 @@ class RankerJudge:
                 on_rows(1)
 
     def _why_not(self, question: Question) -> str | None:
-        if not question.completion.strip():
-            return EMPTY
         return None if self._baselines.get(question.prompt, "").strip() else "no baseline answer to compare with"
 
 

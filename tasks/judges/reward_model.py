@@ -4,13 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 from storage import Lake, ModelRef
-from tasks.judges.base import EMPTY, Question, Verdict
+from tasks.judges.base import Question, Verdict
 from tasks.training.features import text_group
 from tasks.training.pointwise import load_scorer
 
 
 class RewardModelJudge:
-    """Scores in logits: sigmoid(a - b) is the probability that a is the better answer. An empty completion is invalid."""
+    """Scores in logits: sigmoid(a - b) is the probability that a is the better answer."""
 
     together = False
 
@@ -21,17 +21,12 @@ class RewardModelJudge:
     def judge(self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]:
         """One verdict per question, in order; questions about the same prompt that follow one another share its computation."""
         tokenizer = self._scorer.backbone.tokenizer
-        answered = [question for question in questions if question.completion.strip()]
         groups = []
-        for turns, same in groupby(answered, key=lambda question: question.turns or (question.prompt,)):
+        for turns, same in groupby(questions, key=lambda question: question.turns or (question.prompt,)):
             members = list(same)
             groups.append(text_group(tokenizer, turns[-1], [one.completion for one in members], members[0].completion_id, turns[:-1]))
         scores = self._scorer.scores(groups, on_groups=lambda count: None)
-        flat = iter([float(score) for group in scores for score in group])
-        for question in questions:
-            if question.completion.strip():
-                yield Verdict(outcome="scored", score=next(flat))
-            else:
-                yield Verdict(outcome="invalid", note=EMPTY)
+        for score in (score for group in scores for score in group):
+            yield Verdict(outcome="scored", score=float(score))
             if on_rows:
                 on_rows(1)

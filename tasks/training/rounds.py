@@ -14,7 +14,7 @@ from tasks.comparing import asked_of, comparer_for, comparison_row, first_matche
 from tasks.engines.base import Request, Sampling
 from tasks.engines.sampler import Prompter
 from tasks.engines.transformers import TransformersEngine
-from tasks.judges.base import Comparer
+from tasks.judges.base import Comparer, scores_of
 from tasks.judges.llm import LLM
 from tasks.judges.programs import Program
 from tasks.judging import By, judge_for, question_of
@@ -80,7 +80,7 @@ def judging(out: Out, by: By, baseline: DatasetRef | None, prompts: Mapping[str,
 
         def scored(completions: Sequence[Row]) -> tuple[list[Row], list[Row]]:
             asked = [question_of(prompts[row["prompt_id"]], row) for row in completions]
-            found = zip(completions, judge.judge(asked), strict=True)
+            found = zip(completions, scores_of(judge, asked), strict=True)
             verdicts = [comparison_row((row, None), verdict, judge.name) for row, verdict in found]
             return verdicts, _labelled(completions, verdicts, prompts, labels, seed)
 

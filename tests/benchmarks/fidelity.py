@@ -32,7 +32,7 @@ from storage import DatasetRef, Lake, ModelRef  # noqa: E402
 from tasks.acceptance import Acceptance  # noqa: E402
 from tasks.engines.base import Sampling  # noqa: E402
 from tasks.engines.sampler import Sampler  # noqa: E402
-from tasks.judges.base import Question  # noqa: E402
+from tasks.judges.base import Question, scores_of  # noqa: E402
 from tasks.judges.programs import pinned  # noqa: E402
 from tasks.judges.reward_model import RewardModelJudge  # noqa: E402
 from tasks.judging import judge  # noqa: E402
@@ -130,7 +130,7 @@ def proxy_of(lake: Lake, model: ModelRef, policy: str) -> float:
     asked = [
         Question(completion_id=row["id"], prompt=row["prompt"], completion=row["text"], answer=None) for row in lake.rows(query, [policy])
     ]
-    return fmean(one.score for one in RewardModelJudge(lake, model).judge(asked) if one.score is not None)
+    return fmean(one.score for one in scores_of(RewardModelJudge(lake, model), asked) if one.score is not None)
 
 
 def gold_at(points: Curve, kl: float) -> float:

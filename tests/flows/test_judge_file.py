@@ -139,7 +139,11 @@ def test_a_person_labels_the_pairs_of_a_file_and_the_second_time_none_is_asked_a
         (ANSWERS, ["--judge", "shorter", "--set", "loss=ipo"], "only keys that begin with judge. can be set here"),
         ([{"prompt": "a", "completion": "b\ud83d"}], ["--judge", "shorter"], r"file.jsonl:1: half a character (\ud83d)"),
         (ANSWERS, ["--judge", "shorter", "--output", "nowhere/x.jsonl"], "There is no folder nowhere for x.jsonl"),
-        (ANSWERS, ["--set", "judge.members={a: shorter, b: json}", "--set", "judge.weights.b=nan"], "weights: each must be a finite number"),
+        (
+            ANSWERS,
+            ["--set", "judge.members={a: shorter, b: json}", "--set", "judge.weights.b=nan"],
+            "weights: each must be a finite number",
+        ),
         (
             PAIRS,
             ["--set", "judge.members={a: 're:sub', b: 're:sub'}", "--set", "judge.weights.b=-1"],

@@ -6,7 +6,7 @@ from typing import Any
 from storage import Lake
 from tasks.engines.endpoint import Endpoint
 from tasks.judges.asking import llm_judge
-from tasks.judges.base import Match, Question, Verdict
+from tasks.judges.base import Match, Question, Verdict, scores_of
 from tasks.judges.llm import LLM
 from tests.tasks.engines.servers import Behaviour, openai_server
 
@@ -41,7 +41,7 @@ def compare(lake: Lake, behaviour: Behaviour, some: Sequence[Match], version: st
 
 def score(lake: Lake, behaviour: Behaviour, some: Sequence[Question], version: str = "v1", **settings: Any) -> list[Verdict]:
     """The same for scores."""
-    return _ask(lake, behaviour, version, settings, lambda judge: list(judge.judge(some)))
+    return _ask(lake, behaviour, version, settings, lambda judge: scores_of(judge, some))
 
 
 def _ask(lake: Lake, behaviour: Behaviour, version: str, settings: dict[str, Any], work: Callable[[Any], list[Verdict]]) -> list[Verdict]:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.judges.base import Question, Verdict, both_orders
+from tasks.judges.base import Question, Verdict, both_orders, scores_of
 from tasks.judges.programs import Program, ProgramJudge
 
 
@@ -38,5 +38,7 @@ def test_a_verdict_without_a_judgement_cannot_carry_a_score() -> None:
 
 def test_an_empty_completion_is_invalid_not_the_shortest() -> None:
     questions = [Question(completion_id=str(n), prompt="p", completion=text) for n, text in enumerate(["two words", "", "one"])]
-    verdicts = list(ProgramJudge(Program(name="shorter")).judge(questions))
+    counted: list[int] = []
+    verdicts = scores_of(ProgramJudge(Program(name="shorter")), questions, counted.append)
+    assert sum(counted) == 3
     assert [(v.outcome, v.score) for v in verdicts] == [("scored", -2.0), ("invalid", None), ("scored", -1.0)]

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -92,6 +93,15 @@ def test_scores_are_averaged_over_the_answers_that_hold_one(lake: Lake) -> None:
     [verdict] = score(lake, behaviour, questions(1), mode="additive", samples=3, temperature=0.7, endpoint={"concurrency": 1})
     assert (verdict.outcome, verdict.score, verdict.note) == ("scored", 3.0, "2 of 3 answers hold a score")  # (4 + 2) / 2
     assert [body["seed"] for body in behaviour.asked] == [0, 1, 2]
+
+
+def test_an_empty_answer_is_not_asked_about_and_not_paid_for(lake: Lake) -> None:
+    behaviour, asked = Behaviour(reply=lambda prompt: "Score: 1"), questions(2)
+    verdicts = score(lake, behaviour, [asked[0], replace(asked[1], completion=" \n")], mode="ten", max_invalid_rate=0)
+    assert [(one.outcome, one.score, one.note) for one in verdicts] == [
+        ("scored", 1.0, "1 of 1 answers hold a score"), ("invalid", None, "empty completion"),
+    ]  # fmt: skip
+    assert len(behaviour.asked) == 1
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from storage import UserError
-from tasks.judges.base import Match, Question
+from tasks.judges.base import Match, Question, scores_of
 from tasks.judges.programs import Program, ProgramJudge, pinned
 
 
@@ -15,7 +15,7 @@ def scores(name: str, *completions: str, answer: str | None = None) -> list[floa
     questions = [
         Question(completion_id=str(n), prompt="How do trams stop?", completion=text, answer=answer) for n, text in enumerate(completions)
     ]
-    return [verdict.score if verdict.outcome == "scored" else verdict.note for verdict in ProgramJudge(pinned(name)).judge(questions)]
+    return [verdict.score if verdict.outcome == "scored" else verdict.note for verdict in scores_of(ProgramJudge(pinned(name)), questions)]
 
 
 def compared(name: str, first: str, second: str, answer: str | None = None) -> tuple[str, float | None, str | None]:
