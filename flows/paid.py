@@ -12,6 +12,7 @@ from storage.ledger import known_answers
 from tasks.comparing import asked_of, own_matches, policy_matches
 from tasks.judges.asking import comparison_bodies, request_key
 from tasks.judges.llm import LLM
+from tasks.judges.programs import Program
 from tasks.judging import asked_prompts
 from tasks.step import Call
 
@@ -27,7 +28,7 @@ def paid_calls(recipe: Recipe, calls: Sequence[Call], lake: Lake | None) -> dict
     for call in calls:
         by = call.arguments.get("by")
         if isinstance(by, LLM):
-            requests, held, priced = call.rows * by.calls_per_verdict, _held(call, by, lake), by.priced()
+            requests, held, priced = verdicts_of(call) * by.calls_per_verdict, _held(call, by, lake), by.priced()
             models[str(by)] = priced.source
             asked, known = asked + requests, known + held
             unknown |= priced.price is None
@@ -35,6 +36,15 @@ def paid_calls(recipe: Recipe, calls: Sequence[Call], lake: Lake | None) -> dict
                 most = (requests - held) * priced.price.of(_tokens_in(recipe, by), by.answer_tokens)
                 usd += most if by.budget.max_cost_usd is None else min(most, by.budget.max_cost_usd)
     return {"calls": asked, "known": known, "usd": None if unknown else usd, "models": models}
+
+
+def verdicts_of(call: Call) -> int:
+    """How many verdicts a step asks its judge for, at most: one a row; of rounds, one on each answer or each two answers to a prompt."""
+    if call.step != "train_online":
+        return call.rows
+    by, rounds, n = call.arguments["by"], call.arguments["rounds"], call.arguments["sampling"].n
+    compared = isinstance(by, LLM | Program) and by.compares
+    return rounds.count * min(rounds.prompts, call.arguments["prompts"].rows) * (n // 2 if compared else n)
 
 
 def _tokens_in(recipe: Recipe, by: LLM) -> int:

@@ -10,7 +10,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from flows.align import chain
 from flows.iteration import iterate
-from flows.paid import paid_calls
+from flows.paid import paid_calls, verdicts_of
 from flows.recipe import Recipe
 from storage import Lake, ModelRef
 from tasks.formats import preference
@@ -96,10 +96,10 @@ def _judged(call: Call) -> int:
     """Questions that a step puts to its judge."""
     by = call.arguments.get("by")
     if isinstance(by, LLM):
-        return call.rows * by.calls_per_verdict
+        return verdicts_of(call) * by.calls_per_verdict
     if isinstance(asks := call.arguments.get("asks"), SelfJudge):
         return call.rows * asks.calls_per_verdict
-    return call.rows if call.step == "judge" or isinstance(by, Program | Human) else 0
+    return verdicts_of(call) if call.step in ("judge", "train_online") or isinstance(by, Program | Human) else 0
 
 
 def matmul_rate() -> float:

@@ -153,3 +153,20 @@ def test_a_budget_in_dollars_needs_a_price(command: str, tmp_path: Path, capsys:
     assert code == 2
     assert "Nobody knows what judge costs, so max_cost_usd cannot be kept" in err
     assert not list(tmp_path.rglob("*.parquet"))
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_plan_of_rounds_counts_every_call_also_in_a_lake_that_knows_the_prompts(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    behaviour = Behaviour(reply=longer)
+    with openai_server(behaviour) as url:
+        settings = (MODEL, f"judge.endpoint.base_url={url}", "rounds.count=2", "rounds.prompts=3", "sampling.n=4")
+        code, _, err = run("run", tmp_path, capsys, *settings, recipe="oaif")
+        assert code == 0, err
+        code, plan, err = run("plan", tmp_path, capsys, *settings, "seed=1", recipe="oaif")
+        assert code == 0, err
+        assert plan["paid"]["calls"] == 2 * 3 * 2 * 2  # rounds, prompts, pairs of four answers, orders
+        assert 0 < len(behaviour.asked) <= plan["paid"]["calls"]
+        _, plan, _ = run("plan", tmp_path, capsys, *settings, "judge.mode=ten", recipe="oaif")
+        assert plan["paid"]["calls"] == 2 * 3 * 4 + 2 * 6  # every answer; and the held-out answers of both policies
