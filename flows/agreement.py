@@ -36,6 +36,9 @@ def agreement(
     *,
     first: str = "first",
     second: str = "second",
+    instruction: str = "instruction",
+    output: str = "output",
+    baseline: str = "baseline",
     picture: Path | None = None,
     lake: Lake = "lake",
     as_json: Json = False,
@@ -44,6 +47,7 @@ def agreement(
 
     Example: dapflow agreement verdicts@3f9c01 verdicts@77ab10
     Example: dapflow agreement labelled.parquet --first person --second judge --picture agreement.png
+    Example: dapflow agreement judged.jsonl --first person --second preference --instruction prompt --output chosen --baseline rejected
 
     Parameters
     ----------
@@ -56,13 +60,19 @@ def agreement(
         What one judge's column is called in the file.
     second
         What the other's is called.
+    instruction
+        What the column of prompts is called in the file.
+    output
+        The column of the answers whose probability it is.
+    baseline
+        The column of the answers that they were compared with.
     picture
         A PNG to draw the agreement by length difference into.
     """
     from tasks.agreement import agreement_of
 
     if other is None:
-        judgements, names = _of_file(Path(source), first, second), (first, second)
+        judgements, names = _of_file(Path(source), instruction, output, baseline, first, second), (first, second)
     else:
         with reading(lake) as opened:
             judgements, names = _of_lake(opened, source, other), (source, other)
@@ -74,11 +84,12 @@ def agreement(
     print_json(found.as_json()) if as_json else _print(Console(), found, names)
 
 
-def _of_file(path: Path, first: str, second: str) -> "list[Judgement]":
+def _of_file(path: Path, instruction: str, output: str, baseline: str, first: str, second: str) -> "list[Judgement]":
     from tasks.agreement import Judgement
     from tasks.comparisons import Names, read_comparisons
 
-    rows = read_comparisons(path, Names(preference=first, second=second)).rows
+    names = Names(instruction=instruction, output=output, baseline=baseline, preference=first, second=second)
+    rows = read_comparisons(path, names).rows
     return [Judgement(one=row.preference, other=row.second, longer=row.delta) for row in rows if row.second is not None]
 
 

@@ -216,7 +216,8 @@ def _require(there: Collection[str], file: str, names: Names) -> None:
         raise UserError(f"{file} has the column {twice[0]} more than once: which one counts?")
     missing = [name for name in names.needed() if name not in there]
     if missing:
-        [options] = [[f"--{option} NAME" for option, name in vars(names).items() if name in missing]]
+        called = {"preference": "first"} if names.second else {}  # of two judges neither is the one
+        options = [f"--{called.get(option, option)} NAME" for option, name in vars(names).items() if name in missing]
         raise UserError(
             f"{file} has no column {' or '.join(missing)} (it has {', '.join(sorted(there)) or 'none'}): say which it is with {' '.join(options)}."
         )

@@ -125,6 +125,7 @@ def _taken(attempt: Attempt, most: Cost, price: Price | None) -> Cost:
         return cost_of(0, 0, price)
     try:
         usage = json.loads(attempt.answer or "")["usage"]
-        return cost_of(int(usage["prompt_tokens"]), int(usage["completion_tokens"]), price)
-    except (ValueError, TypeError, KeyError):
+        tokens = int(usage["prompt_tokens"]), int(usage["completion_tokens"])
+    except (ValueError, TypeError, KeyError, OverflowError):
         return most
+    return cost_of(*tokens, price) if min(tokens) >= 0 else most

@@ -78,3 +78,16 @@ def test_what_is_missing_is_said_in_a_sentence(tmp_path: Path, capsys: pytest.Ca
     assert (code, "There is no file" in err) == (2, True)
     code, _, err = dapflow("agreement", "verdicts@1", "verdicts@2", "--lake", str(tmp_path / "no-lake"), capsys=capsys)
     assert (code, "There is no lake" in err) == (2, True)
+    file = tmp_path / "judged.csv"
+    file.write_text("prompt,chosen,rejected,preference,person\nWhy?,so,or so,1,0.5\n")
+    code, _, err = dapflow("agreement", str(file), "--first", "judge", "--second", "person", capsys=capsys)
+    assert (code, "with --instruction NAME --output NAME --baseline NAME --first NAME." in err) == (2, True)
+
+
+def test_the_columns_may_be_called_as_in_a_file_that_has_been_judged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "judged.csv"
+    file.write_text("prompt,chosen,rejected,preference,person\nWhy?,so,or so,1,1\nHow?,thus,not,1,0\n")
+    columns = ("--first", "preference", "--second", "person", "--instruction", "prompt", "--output", "chosen", "--baseline", "rejected")
+    code, out, err = dapflow("agreement", str(file), *columns, "--json", capsys=capsys)
+    assert code == 0, err
+    assert (json.loads(out)["n"], json.loads(out)["agreement"]) == (2, 0.5)

@@ -7,7 +7,8 @@ import pytest
 from storage import Lake, UserError
 from storage.ledger import Cost, Ledger
 from tasks.engines.endpoint import Endpoint
-from tasks.judges.budget import Budget, worst_case
+from tasks.engines.meter import Attempt
+from tasks.judges.budget import Budget, LedgerMeter, worst_case
 from tasks.judges.llm import LLM
 from tasks.judges.prices import Price, price_of
 from tests.tasks.engines.servers import Behaviour
@@ -72,6 +73,17 @@ def test_what_the_server_turns_away_unread_costs_nothing_and_counts_as_a_call(la
     kept = {row["error"]: row["usd"] for row in lake.rows("SELECT error, max(usd) AS usd FROM calls GROUP BY error")}
     assert kept["status 429"] == 0.0
     assert kept["status 500"] == worst_case(behaviour.asked[0], Price(**{"in": 10_000, "out": 20_000})).usd
+
+
+@pytest.mark.parametrize("said", ["-5", "1e999", "null", '"many"'])
+def test_a_count_of_tokens_that_cannot_be_is_taken_to_be_the_most(said: str, lake: Lake) -> None:
+    with Ledger(lake, "v1") as ledger:
+        meter = LedgerMeter("judge", Budget(max_tokens=1000), None, ledger)
+        request = {"messages": [{"role": "user", "content": "Which?"}], "max_tokens": 8}
+        meter.set_aside(request)
+        answer = f'{{"usage": {{"prompt_tokens": {said}, "completion_tokens": 1}}}}'
+        meter.ended(meter.sent("k", request), Attempt(answer=answer))
+        assert meter.spent.tokens == worst_case(request, None).tokens
 
 
 def test_a_model_without_a_price_is_free_on_this_machine_only(monkeypatch: pytest.MonkeyPatch) -> None:
