@@ -114,7 +114,8 @@ class Client(Generic[Key]):
                     except UserError as error:
                         broken = error
                     else:
-                        self.counts["refused" if isinstance(answer, Refusal) else "answered"] += 1
+                        unsent = isinstance(answer, Unaffordable)
+                        self.counts["unsent" if unsent else "refused" if isinstance(answer, Refusal) else "answered"] += 1
                         yield key, answer
         finally:
             for task in asked:
@@ -126,11 +127,12 @@ class Client(Generic[Key]):
 
     def report(self) -> str:
         """One sentence on what happened; empty where every request was answered at once."""
-        again = {name: count for name, count in self.counts.items() if name not in ("answered", "refused")}
-        if not again and not self.counts["refused"]:
+        again = {name: count for name, count in self.counts.items() if name not in ("answered", "refused", "unsent")}
+        if not again and not self.counts["refused"] and not self.counts["unsent"]:
             return ""
         reasons = ", ".join(f"{count} x {name}" for name, count in sorted(again.items()))
         asked = f"{self.counts['answered']} answered, {self.counts['refused']} refused"
+        asked += f", {self.counts['unsent']} not sent, since the budget is spent" if self.counts["unsent"] else ""
         return f"{self.endpoint.model or 'the server'}: {asked}" + (f"; asked again after {reasons}" if again else "")
 
     async def _ask(self, key: Key, request: Mapping[str, Any], read: Callable[[Any], T], tokens: int) -> T | Refusal:

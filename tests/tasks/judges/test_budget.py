@@ -8,10 +8,11 @@ from storage import Lake, UserError
 from storage.ledger import Cost, Ledger
 from tasks.engines.endpoint import Endpoint
 from tasks.engines.meter import Attempt
+from tasks.judges.asking import llm_judge
 from tasks.judges.budget import Budget, LedgerMeter, worst_case
 from tasks.judges.llm import LLM
 from tasks.judges.prices import Price, price_of
-from tests.tasks.engines.servers import Behaviour
+from tests.tasks.engines.servers import Behaviour, openai_server
 from tests.tasks.judges.judging import compare, matches, prefers_good
 
 PRICES = 'date = 2026-01-01\n[models]\n"judge" = { in = 10000.0, out = 20000.0 }\n'  # a cent a prompt token, two an answer's
@@ -60,6 +61,15 @@ def test_calls_of_a_killed_run_count_and_what_is_known_costs_nothing(lake: Lake)
     assert len(behaviour.asked) == 3
     compare(lake, behaviour, matches(2), version="v2", budget=Budget(max_calls=1))
     assert len(behaviour.asked) == 4  # three of the four answers were there
+
+
+def test_what_was_not_sent_is_not_called_refused(lake: Lake) -> None:
+    said: list[str] = []
+    with openai_server(Behaviour(reply=prefers_good)) as url:
+        by = LLM(endpoint=Endpoint(base_url=url, model="judge", concurrency=1), budget=Budget(max_calls=2))
+        with llm_judge(lake, "v1", by, said.append) as judge:
+            list(judge.compare(matches(2)))
+    assert said == ["judge: 2 answered, 0 refused, 2 not sent, since the budget is spent"]
 
 
 def test_a_budget_may_stop_the_run(lake: Lake) -> None:
