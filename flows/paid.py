@@ -3,22 +3,22 @@
 paid_calls(recipe, calls, lake)  ->  {"calls": ..., "known": ..., "usd": ..., "models": {name: where its price is from}}
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from flows.recipe import Recipe
 from storage import DatasetRef, Lake
 from storage.ledger import known_answers
 from tasks.comparing import asked_of, own_matches, policy_matches
-from tasks.judges.asking import comparison_bodies, request_key
+from tasks.judges.asking import Body, comparison_bodies, request_key, score_bodies
 from tasks.judges.llm import LLM
 from tasks.judges.programs import Program
-from tasks.judging import asked_prompts
+from tasks.judging import asked_prompts, question_of
 from tasks.step import Call
 
 _BYTES_PER_TOKEN = 4.0
 _PROMPT_TOKENS = 60
-_COMPARING = ("compare", "compare_policies")  # rounds compare what they have yet to sample
+_JUDGING = ("judge", "compare", "compare_policies")  # rounds judge what they have yet to sample
 
 
 def paid_calls(recipe: Recipe, calls: Sequence[Call], lake: Lake | None) -> dict[str, Any]:
@@ -55,15 +55,24 @@ def _tokens_in(recipe: Recipe, by: LLM) -> int:
 
 
 def _held(call: Call, by: LLM, lake: Lake | None) -> int:
-    """How many of a step's comparisons' answers are in the ledger: what it compares must be in the lake."""
+    """How many of a step's answers are in the ledger: what it judges must be in the lake."""
     refs = {name: value for name, value in call.arguments.items() if isinstance(value, DatasetRef)}
-    if lake is None or not by.compares or call.step not in _COMPARING or any(lake.find(ref.version) is None for ref in refs.values()):
+    if lake is None or call.step not in _JUDGING or any(lake.find(ref.version) is None for ref in refs.values()):
         return 0
+    return len(known_answers(lake, (request_key(by, body) for body in _bodies(call, by, lake, refs))))
+
+
+def _bodies(call: Call, by: LLM, lake: Lake, refs: Mapping[str, DatasetRef]) -> Iterator[Body]:
+    """What a step is going to ask."""
+    template, prompts = by.prompt_template(), asked_prompts(lake, refs["prompts"], by)
+    if call.step == "judge":
+        for row in lake.rows_of(refs["completions"]):
+            yield from score_bodies(by, template, question_of(prompts[row["prompt_id"]], row))
+        return
     drawn = (
         policy_matches(lake, refs["before"], refs["after"])
         if call.step == "compare_policies"
         else own_matches(lake, refs["completions"], call.arguments["seed"])
     )
-    template = by.prompt_template()
-    matches = asked_of(asked_prompts(lake, refs["prompts"], by), drawn)
-    return len(known_answers(lake, (request_key(by, body) for match in matches for body in comparison_bodies(by, template, match))))
+    for match in asked_of(prompts, drawn):
+        yield from comparison_bodies(by, template, match)

@@ -105,8 +105,13 @@ def test_a_judge_that_always_says_first_makes_no_pair(tmp_path: Path, capsys: py
 def test_a_judge_that_scores_takes_the_way_of_scores(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     behaviour = Behaviour(reply=lambda prompt: f"Score: {1 + len(prompt) % 10}")
     with openai_server(behaviour) as url:
-        code, result, err = run("run", tmp_path, capsys, MODEL, f"judge.endpoint.base_url={url}", "judge.mode=ten", recipe="rso")
-    assert code == 0, err
+        settings = (MODEL, f"judge.endpoint.base_url={url}", "judge.mode=ten")
+        code, result, err = run("run", tmp_path, capsys, *settings, recipe="rso")
+        assert code == 0, err
+        _, plan, _ = run("plan", tmp_path, capsys, *settings, "judge.instruction=Brief.", recipe="rso")
+        assert plan["paid"]["known"] == 0
+        _, plan, _ = run("plan", tmp_path, capsys, *settings, "judge.budget.max_calls=999", recipe="rso")
+        assert 0 < plan["paid"]["known"] <= len(behaviour.asked)
     [one] = result["iterations"]
     assert one["acceptance_rate"] > 0
     assert 1 <= one["reward_before"] <= 10
