@@ -6,11 +6,15 @@ Test: pytest tests/tasks/judges/test_parsing.py
 import re
 from collections.abc import Iterable
 
-# A number after a name and a colon, bold or not; "5/5" and "3 out of 5" are the same scale, "8/10" is another and does not count.
-_NUMBER = r"[^\w-]{0,10}(?P<score>-?\d+(?:[.,]\d+)?)(?:\s*(?:/|out of)\s*(?P<scale>\d+))?(?![\d.]*\d)"
+# A number after a name and a colon, bold or not; "5/5" and "3 out of 5" are the same scale, "8/10" is another and does not count. Of
+# "Score (0-5): 4" the number after the colon is meant, and "4-5", "3 or 4", "1+1=2" and "80%" are no score.
+_NUMBER = (
+    r"(?:\s*\([^()\n]{1,30}\)(?=\W{0,4}[:=]))?[^\w-]{0,10}(?P<score>-?\d+(?:[.,]\d+)?)"
+    r"(?:\s*(?:/|out of)\s*(?P<scale>\d+)|(?![ \t]*(?:[-–—+]|to\b|or\b|and\b)[ \t]*\d))(?![\d.]*\d|[ \t]*%|e\d)"
+)
 _SCORE = re.compile("score" + _NUMBER, re.IGNORECASE)
 _WHICH = r"(?:the\s+)?(?:(?:response|answer|option|number)\W{0,3})?(?P<choice>[12]|tie|equal|neither|both)"
-_BETTER = re.compile(r"better[^\w-]{0,10}" + _WHICH + r"(?![\w./,-]*\w)", re.IGNORECASE)
+_BETTER = re.compile(r"better[^\w-]{0,10}" + _WHICH + r"(?![\w./,-]*\w|[ \t]*(?:or|and|,|/|&)[ \t]*[12]\b)", re.IGNORECASE)
 _BARE = re.compile(r"[^\w-]*" + _WHICH + r"(?:\s+is\s+better)?[^\w-]*", re.IGNORECASE)
 FIRST, TIE, SECOND = 1.0, 0.5, 0.0
 
