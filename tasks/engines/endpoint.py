@@ -177,7 +177,8 @@ class Client(Generic[Key]):
                 if isinstance(error, OverloadError):
                     self._limits.gate.overloaded(began)
                 reason = str(error) if isinstance(error, CallError | UnusableAnswerError) else "given up"
-                self._meter.ended(number, Attempt(answer=text, error=reason, status=status, seconds=time.monotonic() - began))
+                unsent, seconds = isinstance(error, CallError) and error.unsent, time.monotonic() - began
+                self._meter.ended(number, Attempt(answer=text, error=reason, status=status, unsent=unsent, seconds=seconds))
                 raise
             self._limits.gate.went_well()
             self._meter.ended(number, Attempt(answer=text, seconds=time.monotonic() - began))

@@ -12,11 +12,13 @@ Asked = TypeVar("Asked", contravariant=True)
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """How one request ended: the answer as it came, and why it is none (`error`, with the status where the server gave one)."""
+    """How one request ended: the answer as it came, and why it is none (`error`, with the status where the server gave one; `unsent` where
+    it never had it)."""
 
     answer: str | None = None
     error: str | None = None
     status: int | None = None
+    unsent: bool = False
     seconds: float = 0.0
 
 

@@ -16,13 +16,15 @@ if TYPE_CHECKING:
 
 
 class CallError(Exception):
-    """Why there is no answer: `status` where the server gave one, with what it said; `retry_after` seconds where it asked to be left alone."""
+    """Why there is no answer: `status` where the server gave one, with what it said; `retry_after` seconds where it asked to be left alone;
+    `unsent`: no connection was made, so that the server has seen nothing."""
 
-    def __init__(self, reason: str, status: int | None = None, said: str = "", retry_after: float = 0.0) -> None:
+    def __init__(self, reason: str, status: int | None = None, said: str = "", retry_after: float = 0.0, unsent: bool = False) -> None:
         super().__init__(reason)
         self.status = status
         self.said = said
         self.retry_after = retry_after
+        self.unsent = unsent
 
     @property
     def passes(self) -> bool:
@@ -67,7 +69,8 @@ class Wire:
                 retry_after=_seconds(error.response.headers.get("retry-after", "")),
             ) from error
         except openai.APIConnectionError as error:
-            raise CallError("no connection") from error
+            unsent = type(error.__cause__).__name__ == "ConnectError"  # of httpx or httpx2, as the version of openai has it
+            raise CallError("no connection", unsent=unsent) from error
 
     async def close(self) -> None:
         """Close the connections."""

@@ -120,7 +120,9 @@ def cost_of(tokens_in: int, tokens_out: int, price: Price | None) -> Cost:
 
 
 def _taken(attempt: Attempt, most: Cost, price: Price | None) -> Cost:
-    """What the server has counted; nothing where it turned the request away unread; else, since nobody knows, the most."""
+    """What the server has counted; nothing where it turned the request away unread or never had it; else, since nobody knows, the most."""
+    if attempt.unsent:
+        return cost_of(0, 0, price)
     if attempt.status is not None and 400 <= attempt.status < 500 and attempt.status != 408:
         return cost_of(0, 0, price)
     try:

@@ -1,6 +1,7 @@
 """The budget is never exceeded, whatever is under way at once; failures count; what nobody knows is taken to have cost the most."""
 
 from pathlib import Path
+from socket import socket
 
 import pytest
 
@@ -83,6 +84,20 @@ def test_what_the_server_turns_away_unread_costs_nothing_and_counts_as_a_call(la
     kept = {row["error"]: row["usd"] for row in lake.rows("SELECT error, max(usd) AS usd FROM calls GROUP BY error")}
     assert kept["status 429"] == 0.0
     assert kept["status 500"] == worst_case(behaviour.asked[0], Price(**{"in": 10_000, "out": 20_000})).usd
+
+
+def test_a_server_that_is_not_there_costs_nothing_and_one_that_hangs_up_may_have(lake: Lake, prices: str) -> None:
+    with socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        nobody = {"base_url": f"http://127.0.0.1:{taken.getsockname()[1]}/v1", "patience_minutes": 0.001}
+        with pytest.raises(UserError, match="no connection"):
+            compare(lake, Behaviour(), matches(1), endpoint=nobody, prices=prices)
+    [kept] = lake.rows("SELECT sum(usd) AS usd, count(*) AS calls FROM calls")
+    assert (kept["usd"], kept["calls"] > 0) == (0.0, True)
+    behaviour = Behaviour(reply=prefers_good, misdeeds=["close"])
+    compare(lake, behaviour, matches(1), version="v2", prices=prices)
+    [cut] = lake.rows("SELECT usd FROM calls WHERE version = 'v2' AND error IS NOT NULL")
+    assert cut["usd"] == worst_case(behaviour.asked[0], Price(**{"in": 10_000, "out": 20_000})).usd
 
 
 @pytest.mark.parametrize("said", ["-5", "1e999", "null", '"many"'])
