@@ -20,6 +20,13 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         yield found
 
 
+def heard(said: list[dict[str, str]], subject: str) -> str:
+    """What people are told under this subject, once."""
+    wait(f"people are told: {subject}", lambda: any(one["subject"] == subject for one in said), lambda: str(said))
+    (found,) = [one["body"] for one in said if one["subject"] == subject]
+    return found
+
+
 def test_deploying_again_changes_nothing_and_tells_people_what_happens(run: Services) -> None:
     with webhook() as (url, said):
         told = [
@@ -36,17 +43,18 @@ def test_deploying_again_changes_nothing_and_tells_people_what_happens(run: Serv
         assert [field["type"] for name, field in form["properties"].items() if name != "recipe"] == ["array", "boolean", "string"]
         night = run.start_night()
         assert "at least 1 is asked" in run.wait_for(night, "GateClosed", "Promoted")["message"]
-        wait("people are told", lambda: said)
-        assert said[0]["subject"] == "dapflow: a policy was not promoted"
-        assert "win_rate (low end of its interval) is" in said[0]["body"]
-        assert f"http://127.0.0.1:{run.port}/runs/flow-run/{night}" in said[0]["body"]
+        told_of = heard(said, "dapflow: a policy was not promoted")
+        assert "win_rate (low end of its interval) is" in told_of
+        assert f"http://127.0.0.1:{run.port}/runs/flow-run/{night}" in told_of
         with openai_server(Behaviour(reply="1")) as endpoint:
             judge = ("judge.endpoint.model=judge", f"judge.endpoint.base_url={endpoint}", "judge.budget.max_calls=2")
             night = run.start_night(recipe="sft-sample-rank", settings=[*SMALL, *judge])
             run.wait_for(night, "GateClosed", "Promoted")
-        wait("people are told", lambda: [one for one in said if one["subject"] == "dapflow: a judge's budget is spent"])
-        (budget,) = [one for one in said if one["subject"] == "dapflow: a judge's budget is spent"]
-        assert "verdicts are missing (2 calls" in budget["body"]
+        assert "verdicts are missing (2 calls" in heard(said, "dapflow: a judge's budget is spent")
+        failing = run.start_night(settings=[*SMALL, "prompts.source=/nowhere.jsonl"])
+        run.wait_for(failing, "Failed")
+        told_of = heard(said, f"dapflow: {run.api(f'flow_runs/{failing}')['name']} Failed")
+        assert "/nowhere.jsonl" in told_of and "dapflow resume" in told_of
     run.dapflow("deploy", "--toy", "--dead-after", "60", *settings(SMALL))
     for file in run.folder.rglob("*"):  # the lake, Prefect's database with its parameters, artifacts and blocks, and all logs
         if file.is_file():
