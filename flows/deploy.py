@@ -32,7 +32,7 @@ LOCAL = "http://127.0.0.1:4200/api"
 
 def deploy(
     *,
-    recipe: tuple[str, ...] = ("rso",),
+    recipe: Annotated[tuple[str, ...], Parameter(negative=())] = ("rso",),
     cron: str | None = None,
     timezone: str | None = None,
     settings: Annotated[tuple[str, ...], Parameter(name="--set", help="Change the recipes: key=value, repeatable.", negative=())] = (),
@@ -66,7 +66,7 @@ def deploy(
     """
     reach(server)
     prepare(lake)
-    described = _described(file, recipe, cron, timezone, lake, {"settings": list(settings), "toy": toy})
+    described = describe(file, recipe, cron, timezone, lake, settings, toy)
     from prefect.client.orchestration import get_client
 
     from flows.automations import set_up
@@ -109,32 +109,49 @@ def reach(server: str) -> None:
         ) from error
 
 
-def _described(
-    file: Path | None, active: tuple[str, ...], cron: str | None, timezone: str | None, lake: str, parameters: dict[str, Any]
+def describe(
+    file: Path | None, active: tuple[str, ...], cron: str | None, timezone: str | None, lake: str, settings: tuple[str, ...], toy: bool
 ) -> dict[str, Any]:
-    """prefect.yaml with the choices made here. Raises UserError for a recipe that it has no deployment for."""
-    path = file or _shipped()
+    """prefect.yaml with the choices made here. Raises UserError for what a night would stumble over: nobody is awake then."""
+    path = file or Path(str(importlib.resources.files("deployments") / "prefect.yaml"))
+    if not path.is_file():
+        raise UserError(f"There is no file {path}: name a prefect.yaml with --file.")
     described = yaml.safe_load(path.read_text())
     known = [one["parameters"]["recipe"] for one in described["deployments"]]
     if unknown := [one for one in active if one not in known]:
         raise UserError(f"There is no deployment for `{unknown[0]}` in {path}: choose of {', '.join(known)}, or add one there.")
     described["pull"] = [{"prefect.deployments.steps.set_working_directory": {"directory": os.getcwd()}}]
     for one in described["deployments"]:
-        one["parameters"] |= parameters | {"lake": locate(lake).address}
+        one["parameters"] |= {"settings": list(settings), "toy": toy, "lake": locate(lake).address}
         for schedule in one["schedules"]:
             schedule["active"] = one["parameters"]["recipe"] in active
             schedule["cron"], schedule["timezone"] = cron or schedule["cron"], timezone or schedule["timezone"]
+            _check_schedule(schedule["cron"], schedule["timezone"])
+    _check_settings(active, settings, toy)
     return described
 
 
-def _shipped() -> Path:
+def _check_schedule(cron: str, timezone: str) -> None:
+    from prefect.client.schemas.schedules import CronSchedule
+    from pydantic import ValidationError
+
     try:
-        path = Path(str(importlib.resources.files("deployments") / "prefect.yaml"))
-    except ModuleNotFoundError:
-        path = Path("deployments/prefect.yaml")
-    if not path.is_file():
-        raise UserError(f"There is no {path}: name a prefect.yaml with --file.")
-    return path
+        CronSchedule(cron=cron, timezone=timezone)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        example = 'as in crontab, "0 1 * * *" for one at night' if wrong["loc"] == ("cron",) else "for example Europe/Berlin"
+        raise UserError(f"--{wrong['loc'][0]} {wrong['input']}: Prefect does not know it. Write it {example}.") from error
+
+
+def _check_settings(active: tuple[str, ...], settings: tuple[str, ...], toy: bool) -> None:
+    """Raises UserError for what an active recipe does not take. Keys of judges are not asked for: they are the worker's."""
+    from flows.changes import change
+    from flows.recipes import recipe_named
+    from flows.toys import toy as toy_of
+
+    for name in active:
+        recipe = recipe_named(name)
+        change(toy_of(recipe) if toy else recipe, settings)
 
 
 def _pool(client: Any) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from flows.lake.options import Lake
+from flows.lake.options import Lake, PortOrAny
 from flows.report.find import iterations, own_versions
 from storage.errors import UserError
 from storage.lake import Lake as OpenLake
@@ -57,7 +57,7 @@ _MADE = (
 )
 
 
-def metrics(*, port: int | None = None, host: str = "127.0.0.1", lake: Lake = "lake") -> None:
+def metrics(*, port: PortOrAny | None = None, host: str = "127.0.0.1", lake: Lake = "lake") -> None:
     """Print what the lake holds and what it took as metrics of Prometheus; with --port, serve them until Ctrl-C.
 
     Example: dapflow metrics --port 9464

@@ -1,18 +1,14 @@
 """`dapflow label`: a person answers what runs wait for, whether those runs are alive or not. Test: pytest tests/flows/test_human_judge.py"""
 
 import os
-from typing import Annotated
 
-from cyclopts import Parameter, validators
 from rich.console import Console
 
 from flows.environment import prepare
-from flows.lake.options import Lake, existing
-
-Port = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))]
+from flows.lake.options import Lake, PortOrAny, existing
 
 
-def label(*, host: str = "127.0.0.1", port: Port = 8700, lake: Lake = "lake") -> None:
+def label(*, host: str = "127.0.0.1", port: PortOrAny = 8700, lake: Lake = "lake") -> None:
     """Label the pairs of answers that a lake's runs wait for, on a page in the browser; suspended runs then go on. Ctrl-C ends it.
 
     Example: dapflow label --lake ./lake

@@ -78,6 +78,7 @@ def doctor(*, server: str | None = None, lake: Lake = "lake") -> None:
 def _connect(server: str | None, lake: str) -> None:
     if url := server or os.environ.get("PREFECT_API_URL"):
         reach(url)
+    existing(lake).close()  # before `prepare`, which makes one
     prepare(lake)
 
 

@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from flows.environment import prepare
-from flows.lake.options import Lake
+from flows.lake.options import Lake, Port
 from storage.errors import LakeError, UserError
 from storage.lake import PROMOTED
 from storage.lake import Lake as OpenLake
@@ -24,7 +24,6 @@ _NEW = "/new"
 _NEWEST = "newest"
 Temperature = Annotated[float, Parameter(validator=validators.Number(gte=0))]
 Tokens = Annotated[int, Parameter(validator=validators.Number(gte=1))]
-Port = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=65535))]
 
 
 def chat(

@@ -14,6 +14,8 @@ from storage.lake import Lake as OpenLake
 Lake = Annotated[str, Parameter(name="--lake", env_var="DAPFLOW_LAKE", help="Directory of the lake, or postgres:// address.")]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")]
 Count = Annotated[int, Parameter(validator=validators.Number(gte=0))]
+Port = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=65535))]
+PortOrAny = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))]
 Limit = Annotated[int, Parameter(help="How many rows at most.", validator=validators.Number(gte=0))]
 
 
