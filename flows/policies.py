@@ -5,9 +5,7 @@ Test: pytest tests/flows/test_policies.py
 
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from flows.lake.options import Json, Lake, existing, print_json, reading
@@ -32,10 +30,9 @@ def policies(*, lake: Lake = "lake", as_json: Json = False) -> None:
     else:
         for line in dict.fromkeys(row["line"] for row in rows):
             own = [row for row in rows if row["line"] == line]
-            Console().print(_table(line, own))
+            print(f"line {line[:8]}, * the promoted policy")
             for row in own:
-                said = f"{_candidate(row)} {row['action']}: {row['reason']}"
-                Console().print(Text(said, style="dim" if row["action"] == "keep" else ""))
+                Console(highlight=False).print(_entry(row, row is _head(own)))
 
 
 def promote(policy: str, /, *, reason: str = "by hand", lake: Lake = "lake", as_json: Json = False) -> None:
@@ -90,16 +87,12 @@ def _tell(row: dict[str, Any], as_json: bool) -> None:
         print(f"The promoted policy is {'models@' + row['policy'] if row['policy'] else 'the one that the line began with'}.")
 
 
-def _table(line: str, rows: list[dict[str, Any]]) -> Table:
-    shown = [name for name in _SHOWN if any(name in row["figures"] for row in rows)]
-    table = Table(title=f"line {line[:8]}", title_justify="left", show_edge=False, pad_edge=False, box=SIMPLE_HEAD)
-    for column in ("", "decided", "recipe", "candidate", *(name.replace("_", " ") for name in shown)):
-        table.add_column(column, no_wrap=True)
-    for row in rows:
-        mark = "*" if row is _head(rows) else ""
-        figures = [_figure(row["figures"].get(name)) if row["figures"] else "" for name in shown]
-        table.add_row(mark, f"{row['decided_at']:%Y-%m-%d %H:%M}", row["recipe"] or "", _candidate(row), *figures)
-    return table
+def _entry(row: dict[str, Any], promoted: bool) -> Text:
+    """A night in sentences, which wrap where the terminal is narrow: columns of intervals would be cut."""
+    recipe = f"  {row['recipe']}" if row["recipe"] else ""
+    said = f"{'*' if promoted else ' '} {row['decided_at']:%Y-%m-%d %H:%M}{recipe}  {_candidate(row)} {row['action']}: {row['reason']}"
+    figures = [f"{name.replace('_', ' ')} {_figure(row['figures'][name])}" for name in _SHOWN if name in row["figures"]]
+    return Text(said + (f"\n    {', '.join(figures)}" if figures else ""), style="dim" if row["action"] == "keep" else "")
 
 
 def _candidate(row: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import pytest
 
 from flows.night import RecipeName, night
 from storage import Lake
+from storage.promotions import Decision, decide, line_from, line_of
 from tests.flows.toy import BY_LENGTH, dapflow
 from tests.storage.lakes import initial_policy, iteration
 
@@ -32,6 +33,20 @@ def test_promote_and_roll_back(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "too talkative" in dapflow("policies", *where, capsys=capsys)[1].replace("\n", " ")
     code, _, err = dapflow("promote", made["pairs"].version, *where, capsys=capsys)
     assert (code, "is not a policy" in err) == (2, True)
+
+
+def test_a_narrow_terminal_cuts_nothing_of_a_night(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    figures = dict.fromkeys(("win_rate", "length_growth", "invalid_rate", "judge_agreement", "kl_to_initial"), (0.7, 0.338, 0.914))
+    with Lake(tmp_path) as lake:
+        first = iteration(lake, 1, initial_policy(lake))["trained"]
+        line = line_of(lake, line_from(lake, first))
+        decide(lake, line, Decision(action="promote", candidate=first.version, reason="better", recipe="rso-hinge", figures=figures))
+    said = dapflow("policies", "--lake", str(tmp_path), capsys=capsys)[1].split("\n", 1)[1]
+    assert f"  rso-hinge  {first.version[:8]} promote: better" in said
+    assert " ".join(said.split()).endswith("kl to initial 0.7 [0.338, 0.914]")
 
 
 @pytest.mark.usefixtures("prefect_server")
