@@ -49,11 +49,12 @@ def track(lake: Lake, version: str, step: int | None, metrics: Mapping[str, floa
 
 
 def track_version(lake: Lake, ref: Ref) -> None:
-    """Tell the tracker all metrics of a version that is complete, less the curves that it was told of while they grew."""
+    """Tell the tracker all metrics of a version that is complete, less those of single rows and the curves that it was told of as they grew."""
     if not os.environ.get(VARIABLE):
         return
     told = defaultdict[tuple[str, int | None], dict[str, float]](dict)
-    for row in lake.rows("SELECT subject, name, step, value FROM metrics WHERE version = ? ORDER BY step, id", [ref.version]):
+    query = "SELECT subject, name, step, value FROM metrics WHERE version = ? AND NOT contains(subject, '-') ORDER BY step, id"
+    for row in lake.rows(query, [ref.version]):
         if row["value"] is not None and (row["step"] is None or ref.version not in _grown):
             told[row["subject"], row["step"]][row["name"]] = row["value"]
     for (subject, step), metrics in told.items():

@@ -43,10 +43,11 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]
 
 
 def trained(lake: Lake) -> Any:
-    """A version of metrics about a policy: one figure, one that could not be had, and a curve of two steps."""
+    """A version of metrics about a policy: one figure, one that could not be had, a curve of two steps, and a figure about a row."""
     version, policy = named("metrics"), named("policy")
-    rows = {"subject": [policy] * 4, "name": ["win_rate", "kl", "loss", "loss"], "step": pa.array([None, None, 0, 1], pa.int64())}
-    table = pa.table({"id": ids(version, 4), **rows, "value": [0.75, None, 0.7, 0.6]})
+    rows = {"subject": [*[policy] * 4, *ids(version, 1)], "name": ["win_rate", "kl", "loss", "loss", "overlap"]}
+    rows["step"] = pa.array([None, None, 0, 1, None], pa.int64())
+    table = pa.table({"id": ids(version, 5), **rows, "value": [0.75, None, 0.7, 0.6, 0.9]})
     return policy, write(lake, "metrics", version, "evaluate", table, {})
 
 
