@@ -22,7 +22,7 @@ from flows.environment import prepare
 from flows.exporter import metrics
 from flows.judge import judge
 from flows.lake import COMMANDS
-from flows.lake.options import Lake, Port
+from flows.lake.options import Lake, Port, check_free
 from flows.people import label
 from flows.policies import policies, promote, rollback
 from flows.report.command import compare_runs, report
@@ -176,7 +176,7 @@ def ui(*, lake: Lake = "lake", port: Port = 4200, host: str = "127.0.0.1") -> No
     """
     if host not in ("127.0.0.1", "localhost", "::1") and not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
         raise UserError(f"--host {host} lets others in: set PREFECT_SERVER_API_AUTH_STRING=user:password, which they are then asked for.")
-    _check_free(host, port)
+    check_free(host, port)
     prepare(lake)
     shown = host if host not in ("0.0.0.0", "::") else socket.gethostname()
     url = f"http://{shown}:{port}/api"
@@ -188,14 +188,6 @@ def ui(*, lake: Lake = "lake", port: Port = 4200, host: str = "127.0.0.1") -> No
     print(f"The runs of {locate(lake).address}: http://{shown}:{port}/runs", flush=True)
     pages = str(locate(lake).root.absolute() / "reports")
     os.execv(sys.executable, [sys.executable, "-m", "flows.served", "--host", host, "--port", str(port), "--reports", pages])
-
-
-def _check_free(host: str, port: int) -> None:
-    """Raises UserError where the server could not listen: it would end without a word, its log being off."""
-    try:
-        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
-    except OSError as error:
-        raise UserError(f"Nothing can listen on {host}:{port} ({os.strerror(error.errno or 0)}): choose another --port.") from error
 
 
 def _at_least_one(iterations: int) -> None:

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from flows.lake.options import Lake, PortOrAny
+from flows.lake.options import Lake, PortOrAny, listening
 from flows.report.find import iterations, own_versions
 from storage.errors import UserError
 from storage.lake import Lake as OpenLake
@@ -79,10 +79,8 @@ def metrics(*, port: PortOrAny | None = None, host: str = "127.0.0.1", lake: Lak
     if port is None:
         print(generate_latest(registry).decode(), end="")
         return
-    try:
+    with listening(host, port):
         server, thread = start_http_server(port, host, registry)
-    except OSError as error:
-        raise UserError(f"Nothing can listen on {host}:{port} ({error.strerror}): choose another --port.") from error
     print(f"The metrics of {locate(lake).address}: http://{host}:{server.server_port}/metrics", flush=True)
     try:
         thread.join()

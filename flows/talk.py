@@ -13,7 +13,7 @@ from rich.panel import Panel
 from rich.text import Text
 
 from flows.environment import prepare
-from flows.lake.options import Lake, Port
+from flows.lake.options import Lake, Port, check_free
 from storage.errors import LakeError, UserError
 from storage.lake import PROMOTED
 from storage.lake import Lake as OpenLake
@@ -85,14 +85,13 @@ def serve(model: str = _NEWEST, /, *, port: Port = 8000, lake: Lake = "lake") ->
     prepare(None)
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    from tasks.engines.serve import HOST, is_free, server_command
+    from tasks.engines.serve import HOST, server_command
     from tasks.models import dtype_of
 
     Path(HF_HUB_CACHE).mkdir(parents=True, exist_ok=True)  # transformers' server fails to list its models without it
 
     path = _path(model, lake)
-    if not is_free(port):
-        raise UserError(f"Somebody listens on port {port} already: choose another with --port.")
+    check_free(HOST, port)
     command, name = server_command(path, port, str(dtype_of(path)).removeprefix("torch."))
     print(f"{model} as {name} on http://{HOST}:{port}/v1  (with {Path(command[0]).name} {command[2]})", flush=True)
     os.execvp(command[0], command)

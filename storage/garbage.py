@@ -2,8 +2,8 @@
 
 Kept are the policies of the newest runs of each recipe, the promoted ones, what was named, what was made since the newest finished run
 began, and imported data; all with whatever they were made from and measured by. Figures that compare one of these with a model that
-is not kept go with that model, and so does its report. Nothing is removed while a run is going on. The record of a removed version, its parameters and its
-edges stay.
+is not kept go with that model, and so does its report. Nothing is removed while a run is going on. The record of a removed version, its
+parameters and its edges stay.
 """
 
 import shutil

@@ -1,6 +1,8 @@
-"""What the lake's commands have in common: their options, opening a lake, JSON."""
+"""What the commands have in common: their options, opening a lake, ports, JSON."""
 
 import json
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Annotated, Any
@@ -23,6 +25,23 @@ def existing(address: str) -> OpenLake:
     """A lake to write to, which must be there."""
     OpenLake(address, read_only=True).close()
     return OpenLake(address)
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[None]:
+    """Raises UserError where what is inside cannot listen there."""
+    try:
+        yield
+    except OSError as error:
+        code = error.errno or 0
+        why = os.strerror(code) if code > 0 else error.strerror  # the system's words alone; of a host's name it has none
+        raise UserError(f"Nothing can listen on {host}:{port} ({why}): choose another --port.") from error
+
+
+def check_free(host: str, port: int) -> None:
+    """Raises UserError where a server of another process, which would end without a word of ours, could not listen."""
+    with listening(host, port):
+        socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET).close()
 
 
 @contextmanager

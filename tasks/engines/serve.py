@@ -65,17 +65,6 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
-def is_free(port: int) -> bool:
-    """Whether a server can listen on this port of loopback."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers do: connections that have ended do not count
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
-
-
 def _wait(server: "subprocess.Popen[bytes]", url: str, command: str, log: Path, minutes: float) -> None:
     until = time.monotonic() + 60 * minutes
     while time.monotonic() < until:

@@ -61,7 +61,7 @@ def test_a_port_that_is_taken_is_said_before_the_model_is_loaded(tmp_path: Path,
         port = str(taken.getsockname()[1])
         code, _, err = dapflow("serve", "toy", "--port", port, "--lake", str(tmp_path / "lake"), capsys=capsys)
     assert code == 2
-    assert f"Somebody listens on port {port} already" in err
+    assert f"Nothing can listen on 127.0.0.1:{port} (Address already in use): choose another --port." in err
 
 
 def test_a_version_that_the_lake_does_not_hold_is_not_looked_for_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
