@@ -111,8 +111,10 @@ def click_down_to_a_prompt(run: Services, iteration: str, shown: "Page") -> None
     pairs = next(one for one in mine if one["key"] == "pair")
     shown.goto(f"{site(run)}/artifacts/artifact/{pairs['id']}")
     shown.get_by_text("chosen").first.wait_for()
-    labels = [text.split(" (")[0] for text in shown.locator(".markdown-renderer__text--strong").all_inner_texts()]
-    assert labels[:3] == ["prompt", "chosen", "rejected"]
+    labels = shown.locator(".markdown-renderer__text--strong").all_inner_texts()
+    assert labels[0] == "prompt"
+    assert labels[1].startswith("chosen (")
+    assert labels[2] == "rejected"
     keep(shown, "artifact")
     policy = next(one for one in mine if one["key"] == "train")
     shown.goto(f"{site(run)}/artifacts/artifact/{policy['id']}")
