@@ -7,14 +7,16 @@ How many shards there are, and where, is no part of a version: a chunk is the sa
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 from prefect import task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import TaskRunFilter, TaskRunFilterId
 from prefect.states import Completed
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from pydantic import BaseModel, ConfigDict, Field
@@ -26,6 +28,7 @@ from tasks.progress import Silent, report_to, reporter
 from tasks.step import Out, Share, use_lake
 
 _POLL_SECONDS = 0.5
+_REPORT_SECONDS = 20.0
 Write = Callable[..., None]
 
 
@@ -68,6 +71,8 @@ def spread(out: Out, shards: Shards, write: Write, total: int, /, **arguments: A
             except BaseException:
                 step.unlink(missing_ok=True)  # the sign for the shards to end
                 raise
+            if shards.runner != "threads":
+                _await_reports([future.task_run_id for future in futures])
             for future in futures:
                 for sentence in future.result():
                     reporter().said(sentence)
@@ -86,6 +91,17 @@ def _shard(address: str, kind: str, version: str, token: str, write: Write, argu
             write(Out(opened, ProgressArtifact(f"{share}"), share), **arguments)
         written = opened.done - before
     return listener.sentences if written else Completed(name="Cached", data=listener.sentences)
+
+
+def _await_reports(shards: Sequence[UUID]) -> None:
+    """Wait until the server knows how the shards ended: a cluster's process tells it after its answer, and closing the cluster ends the process."""
+    deadline = time.monotonic() + _REPORT_SECONDS
+    with get_client(sync_client=True) as client:
+        while time.monotonic() < deadline:
+            known = client.read_task_runs(task_run_filter=TaskRunFilter(id=TaskRunFilterId(any_=list(shards))))
+            if len(known) == len(shards) and all(run.state is not None and run.state.is_final() for run in known):
+                return
+            time.sleep(_POLL_SECONDS)
 
 
 class _WhileTheStepRuns(Silent):
