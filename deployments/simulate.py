@@ -19,6 +19,7 @@ from scipy.optimize import nnls
 
 _FOLLOWED = 2_048  # answers of a device that are followed one by one; the rest pass at the rate that these have come to
 _DRAWN_STEPS = 1_000  # optimiser steps that are drawn one by one, likewise
+_IN_SHARDS = ("judge", "judge_itself", "compare_itself")
 _CALLS_AT_ONCE = 50_000  # events of judge calls at most: then each stands for several
 
 
@@ -43,10 +44,12 @@ class Rates:
 
 @dataclass(frozen=True, kw_only=True)
 class Machines:
-    """Devices by what they do. Scoring and reference log-probabilities are not cut into shards: whatever there is, one does them."""
+    """Devices by what they do. Reference log-probabilities are not cut into shards, nor is what scores without judging (the features of a
+    reward model that is trained, the KL): whatever there is, one does them."""
 
     samplers: int = 1
     scorers: int = 1
+    references: int = 1
     trainers: int = 1
     batch_tokens: int = 16_384  # of an optimiser step
     reduce: float = 0.0  # seconds in which the gradients of a step are summed over the trainers
@@ -170,8 +173,9 @@ class _Work:
 
     def _scorers(self, step: str, tokens: float) -> list[simpy.Process]:
         """Shared out evenly."""
-        each = tokens * self.rates.scored_tokens.get(step, self.rates.scored_token) / self.machines.scorers
-        return [self.env.process(self._busy(each)) for _ in range(self.machines.scorers)]
+        scorers = self.machines.scorers if step in _IN_SHARDS else 1
+        each = tokens * self.rates.scored_tokens.get(step, self.rates.scored_token) / scorers
+        return [self.env.process(self._busy(each)) for _ in range(scorers)]
 
     def _samplers(self, rows: int, tokens: int) -> list[simpy.Process]:
         """A process for each device, with its share of the rows."""
@@ -198,8 +202,8 @@ class _Work:
         return decode_seconds(drawn.tolist(), self.rates) + (rows - followed) * full
 
     def _train(self, tokens: float) -> Process:
-        """The reference's log-probabilities where scores are made, then optimiser steps that wait for whoever has the longest answers."""
-        yield from self._busy(tokens * self.rates.scored_token / self.machines.scorers)
+        """The reference's log-probabilities, then optimiser steps that wait for whoever has the longest answers."""
+        yield from self._busy(tokens * self.rates.scored_token / self.machines.references)
         count, share = math.ceil(tokens / self.machines.batch_tokens), self.machines.batch_tokens / self.machines.trainers
         spread = float(np.std(self.rates.shares) / self._share) * math.sqrt(share)  # as if an answer had sqrt(share) tokens
         drawn = min(count, _DRAWN_STEPS)

@@ -48,10 +48,17 @@ class Assumed:
         )
 
     def machines(self, gpus: int, sharded: bool) -> Machines:
-        """As the code is, one GPU scores; `sharded`: if scores and reference log-probabilities were cut into shards as samples are."""
+        """As the code is, one GPU has the reference; `sharded`: if its log-probabilities were cut into shards as samples and verdicts are."""
         moved = 2 * 2 * self.weights / (_NVLINK / 2 if gpus <= 8 else self.network)  # a ring moves the bf16 gradients twice
         batch = max(self.batch_tokens, gpus * 2_048)
-        return Machines(samplers=gpus, trainers=gpus, scorers=gpus if sharded else 1, batch_tokens=batch, reduce=moved if gpus > 1 else 0.0)
+        return Machines(
+            samplers=gpus,
+            trainers=gpus,
+            scorers=gpus,
+            references=gpus if sharded else 1,
+            batch_tokens=batch,
+            reduce=moved if gpus > 1 else 0.0,
+        )
 
 
 def plan_of(completions: int) -> list[dict[str, Any]]:
@@ -108,7 +115,7 @@ def main() -> None:
         f"{assumed.weights / 1e9:g} G weights: {assumed.rows / (rates.decode_step + assumed.rows * rates.decode_row):,.0f} tokens/s sampled on a"
         f" GPU with {assumed.rows} rows, {1 / rates.scored_token:,.0f} scored, {1 / rates.trained_token:,.0f} trained\n"
     )
-    print("As the code is: scores and reference log-probabilities on one GPU\n")
+    print("As the code is: reference log-probabilities on one GPU\n")
     table(assumed, gpus, plans, sharded=False)
     print("\nIf they were cut into shards too\n")
     table(assumed, gpus, plans, sharded=True)

@@ -24,6 +24,7 @@ from storage import DatasetRef, Lake
 from storage.runs import record_run
 from tasks.models import resolve
 from tasks.policy import register_model
+from tasks.shards import use_shards
 from tasks.step import use_lake
 from tasks.tracking import check_tracker
 
@@ -47,6 +48,7 @@ def align(
     with (
         Lake(lake) as opened,
         use_lake(opened),
+        use_shards(wanted.shards),
         record_run(opened, str(flow_run.id), wanted.name, wanted.model_dump(mode="json"), command) as record,
     ):
         for one in chain(wanted, iterations, iterate):

@@ -21,6 +21,7 @@ from storage.ledger import spent_on
 from tasks.judges.base import Verdict
 from tasks.judges.composite import Composite, vote
 from tasks.judges.prompted import SelfJudge
+from tasks.shards import use_shards
 from tasks.sheets import Sheet, answers_of_sheet, prompts_of_sheet, read_sheet, sheet_of
 from tasks.step import use_lake
 from tasks.training.settings import RewardModel
@@ -40,7 +41,8 @@ def judge_file(file: str, settings: list[str], lake: str = "lake", column: str |
     names = columns_of(sheet, column)
     with Lake(lake) as opened, use_lake(opened):
         who = who_judges(sheet, settings)
-        verdicts = _judged(sheet, who)
+        with use_shards(change(SFT_SAMPLE_RANK, settings).shards):
+            verdicts = _judged(sheet, who)
         found = _pairs(opened, verdicts) if len(sheet.columns) == 2 else [(_verdict(row), {}) for row in opened.rows_of(verdicts["scored"])]
         rows = [
             dict(record.fields)
@@ -71,8 +73,8 @@ def columns_of(sheet: Sheet, column: str | None) -> tuple[str, str, str]:
 
 def who_judges(sheet: Sheet, settings: Sequence[str]) -> Who:
     """The judge that the settings name. Raises UserError for one that would first have to be trained, or does not suit the file."""
-    if wrong := [one for one in settings if not one.startswith(("judge=", "judge."))]:
-        raise UserError(f"--set {wrong[0]}: only keys that begin with judge. can be set here.")
+    if wrong := [one for one in settings if not one.startswith(("judge=", "judge.", "shards."))]:
+        raise UserError(f"--set {wrong[0]}: only keys that begin with judge. or shards. can be set here.")
     recipe = change(SFT_SAMPLE_RANK, settings)
     named: Named = recipe.judge
     for one in named.members.values() if isinstance(named, Composite) else [named]:

@@ -31,6 +31,7 @@ from storage.runs import record_run
 from tasks.events import GATE_CLOSED, tell
 from tasks.models import resolve
 from tasks.policy import register_model
+from tasks.shards import use_shards
 from tasks.step import current_lake, use_lake
 
 RecipeName = Enum("RecipeName", {name: name for name in RECIPES}, type=str)
@@ -52,7 +53,7 @@ def night(recipe: RecipeName = _FIRST, settings: tuple[str, ...] = (), toy: bool
     """
     remember_server()
     wanted, run = chosen(recipe.value, settings, toy), str(flow_run.id)
-    with Lake(lake) as opened, use_lake(opened):
+    with Lake(lake) as opened, use_lake(opened), use_shards(wanted.shards):
         bury(opened)
         if (told := decided_by(opened, run)) is not None:  # killed right after it had decided, and tried again
             return _ended(told)

@@ -22,6 +22,7 @@ from tasks.judges.prompted import Prompted, SelfJudge
 from tasks.pairing import Pairing
 from tasks.preferences import Preferences
 from tasks.prompts import Prompts
+from tasks.shards import Shards
 from tasks.sweep import Sweep
 from tasks.training.losses import Loss
 from tasks.training.settings import RewardModel, Rounds, Training
@@ -113,6 +114,7 @@ class Recipe(BaseModel):
     preferences: Preferences = Preferences()
     sampling: Sampling = Sampling()
     sampler: Sampler = Sampler()
+    shards: Shards = Shards()
     sweep: Sweep = Sweep()
     reward: RewardModel = RewardModel()
     annotated_prompts: int = Field(

@@ -90,10 +90,16 @@ def _judge(out: Out, prompts: DatasetRef, matches: Sequence[Drawn], by: By) -> N
     asked = asked_prompts(out.lake, prompts, by)
     with comparer_for(out, by) as judge:
         write_comparisons(out, asked, matches, judge)
+        write_steadiness(out, comparison_chunks(len(matches), judge.together))
+
+
+def comparison_chunks(matches: int, together: bool = False) -> int:
+    """How many chunks the verdicts on so many matches are. together: of a judge that answers all at once."""
+    return max(1, -(-matches // _ROWS_PER_CHUNK[together]))
 
 
 def write_comparisons(out: Out, prompts: Mapping[str, Row], matches: Sequence[Drawn], judge: Comparer) -> None:
-    """The verdicts of a judge on matches, in their order, and then how steady it was. prompts: their rows by id."""
+    """The verdicts of a judge on matches, in their order, as far as they are missing. prompts: their rows by id."""
     size = _ROWS_PER_CHUNK[judge.together]
     chunks = [matches[first : first + size] for first in range(0, len(matches), size)] or [[]]
     missing = list(out.missing(chunks))
@@ -113,7 +119,6 @@ def write_comparisons(out: Out, prompts: Mapping[str, Row], matches: Sequence[Dr
             verdicts = [verdict or next(found) for verdict in known[number]]
             rows = [comparison_row(match, verdict, judge.name) for match, verdict in zip(chunk, verdicts, strict=True)]
             out.write(number, [{"id": out.row_id(number * size + place), **row} for place, row in enumerate(rows)])
-    write_steadiness(out, len(chunks))
 
 
 def comparison_row(match: Drawn, verdict: Verdict, judge: str) -> dict[str, Any]:

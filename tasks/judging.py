@@ -6,7 +6,7 @@ A judge that compares two completions is in tasks/comparing.py, a policy that ju
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 from storage import DatasetRef, Lake, ModelRef, UserError
@@ -18,6 +18,7 @@ from tasks.judges.llm import LLM
 from tasks.judges.programs import Program, ProgramJudge
 from tasks.judges.ranker import RankerJudge
 from tasks.judges.reward_model import RewardModelJudge
+from tasks.shards import one_at_a_time, spread
 from tasks.step import Out, step
 
 _ROWS_PER_CHUNK = 128
@@ -31,10 +32,25 @@ def judge(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, baseli
 
     baseline: one answer to each prompt, for a judge that compares.
     """
+    arguments = {"prompts": prompts, "completions": completions, "by": by, "baseline": baseline}
+    if isinstance(by, LLM):
+        judge_chunks(out, **arguments)  # whole: many calls at once as it is, and one budget and one rate for them all
+    else:
+        spread(out, judge_chunks, score_chunks(completions.rows), **arguments)
+
+
+def judge_chunks(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, baseline: DatasetRef | None) -> None:
+    """Write the chunks that are missing."""
     asked = asked_prompts(out.lake, prompts, by)
     answers = [] if baseline is None else out.lake.rows_of(baseline)
-    with judge_for(out, by, {question_of(asked[row["prompt_id"]], row).prompt: row["text"] for row in answers}) as judge:
+    baselines = {question_of(asked[row["prompt_id"]], row).prompt: row["text"] for row in answers}
+    with one_at_a_time if isinstance(by, ModelRef) else nullcontext(), judge_for(out, by, baselines) as judge:
         write_scores(out, asked, out.lake.rows_of(completions), judge)
+
+
+def score_chunks(rows: int) -> int:
+    """How many chunks the verdicts on so many rows are."""
+    return -(-rows // _ROWS_PER_CHUNK)
 
 
 def write_scores(out: Out, prompts: Mapping[str, Mapping[str, Any]], rows: Sequence[dict[str, Any]], judge: Judge) -> None:

@@ -36,7 +36,7 @@ def sample(
         sampling = sampling.model_copy(update={"temperature": chosen_temperature(out.lake, sweep)})
     seed = derive_seed(seed, sampling.seed) if sampling.seed else seed
     total = -(-prompts.rows // sampler.prompts_per_chunk(sampling.n))
-    spread(out, sampler.shards, sample_chunks, total, policy=policy, prompts=prompts, sampling=sampling, seed=seed, sampler=sampler)
+    spread(out, sample_chunks, total, policy=policy, prompts=prompts, sampling=sampling, seed=seed, sampler=sampler)
 
 
 def sample_chunks(out: Out, policy: ModelRef, prompts: DatasetRef, sampling: Sampling, seed: int, sampler: Sampler) -> None:

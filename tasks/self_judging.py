@@ -5,12 +5,16 @@
 Test: pytest tests/flows/test_self_judge.py
 """
 
+from contextlib import AbstractContextManager
+from typing import Any
+
 from storage import DatasetRef, ModelRef
-from tasks.comparing import matches_expected, own_matches, policy_matches, write_comparisons
+from tasks.comparing import Drawn, comparison_chunks, matches_expected, own_matches, policy_matches, write_comparisons, write_steadiness
 from tasks.engines.sampler import Sampler
-from tasks.judges.policy import policy_judge
+from tasks.judges.policy import PolicyJudge, policy_judge
 from tasks.judges.prompted import SelfJudge
-from tasks.judging import write_scores
+from tasks.judging import score_chunks, write_scores
+from tasks.shards import spread
 from tasks.step import Out, step
 
 
@@ -25,8 +29,14 @@ def judge_itself(
     chat_template: str | None,
 ) -> None:
     """A score for each completion, in its order."""
+    who = {"policy": policy, "asks": asks, "sampler": sampler, "chat_template": chat_template}
+    spread(out, judge_chunks, score_chunks(completions.rows), prompts=prompts, completions=completions, **who)
+
+
+def judge_chunks(out: Out, prompts: DatasetRef, completions: DatasetRef, **who: Any) -> None:
+    """Write the chunks that are missing. who: the policy, and how it is asked."""
     texts = {row["id"]: row for row in out.lake.rows_of(prompts)}
-    with policy_judge(out.lake, policy, asks, sampler, chat_template, out.scratch / "server.log", out.say) as judge:
+    with _judge(out, **who) as judge:
         write_scores(out, texts, out.lake.rows_of(completions), judge)
 
 
@@ -43,7 +53,23 @@ def compare_itself(
     seed: int,
 ) -> None:
     """A verdict on each match of the first round, or of each completion with each of `other`."""
+    who = {"policy": policy, "asks": asks, "sampler": sampler, "chat_template": chat_template}
+    chunks = comparison_chunks(len(_matches(out, completions, other, seed)))
+    spread(out, compare_chunks, chunks, prompts=prompts, completions=completions, other=other, seed=seed, **who)
+    write_steadiness(out, chunks)
+
+
+def compare_chunks(out: Out, prompts: DatasetRef, completions: DatasetRef, other: DatasetRef | None, seed: int, **who: Any) -> None:
+    """Write the chunks that are missing. who: the policy, and how it is asked."""
     texts = {row["id"]: row for row in out.lake.rows_of(prompts)}
-    drawn = own_matches(out.lake, completions, seed) if other is None else policy_matches(out.lake, other, completions)
-    with policy_judge(out.lake, policy, asks, sampler, chat_template, out.scratch / "server.log", out.say) as judge:
-        write_comparisons(out, texts, drawn, judge)
+    with _judge(out, **who) as judge:
+        write_comparisons(out, texts, _matches(out, completions, other, seed), judge)
+
+
+def _matches(out: Out, completions: DatasetRef, other: DatasetRef | None, seed: int) -> list[Drawn]:
+    return own_matches(out.lake, completions, seed) if other is None else policy_matches(out.lake, other, completions)
+
+
+def _judge(out: Out, policy: ModelRef, asks: SelfJudge, sampler: Sampler, chat_template: str | None) -> AbstractContextManager[PolicyJudge]:
+    log = out.scratch / f"server-{out.share.index}.log"
+    return policy_judge(out.lake, policy, asks, sampler, chat_template, log, out.say)

@@ -1,13 +1,16 @@
 """A step cut into shards: each is a Prefect task that writes its share of the step's chunks, in threads or on a Dask or Ray cluster.
 
-    spread(out, shards, write, total, prompts=prompts, ...)   # write(out, prompts=prompts, ...) writes the chunks that `out.missing` gives
+    with use_shards(Shards(count=8)): ...             # a run's choice
+    spread(out, write, total, prompts=prompts, ...)   # write(out, prompts=prompts, ...) writes the chunks that `out.missing` gives
 How many shards there are, and where, is no part of a version: a chunk is the same whoever writes it. Test: pytest tests/tasks/test_shards.py
 """
 
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
@@ -36,22 +39,38 @@ class Shards(BaseModel):
     """How many shards a step is cut into, and what runs them."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    count: int = Field(default=1, ge=1, description="1: the step itself does all")
+    count: int = Field(default=1, ge=1, description="into how many Prefect tasks sampling and judging are cut; 1: none")
     runner: Literal["threads", "dask", "ray"] = Field(default="threads", description="threads of this process, or a cluster's processes")
     address: str | None = Field(default=None, description="of a Dask or Ray cluster; else one of `count` processes on this machine")
+
+
+_shards: ContextVar[Shards] = ContextVar("shards")
+one_at_a_time = threading.Lock()
+"""Held by what works with a model in this process: threads that share its processor gain nothing side by side, and it is loaded once."""
+
+
+@contextmanager
+def use_shards(shards: Shards) -> Iterator[None]:
+    """Steps called inside the block that can be cut are cut into these."""
+    token = _shards.set(shards)
+    try:
+        yield
+    finally:
+        _shards.reset(token)
 
 
 class StepEndedError(Exception):
     """The step that a shard belongs to has ended, so the shard does too; what it has written stays."""
 
 
-def spread(out: Out, shards: Shards, write: Write, total: int, /, **arguments: Any) -> None:
+def spread(out: Out, write: Write, total: int, /, **arguments: Any) -> None:
     """Have `write(out, **arguments)` write the chunks that are missing of `total`: shard i of k the chunks i, i + k, i + 2k ...
 
     write: a function of a module, so that another process finds it. A shard with nothing left to do ends in state `Cached`.
     Raises what the first failing shard raised, once all have ended; what the others wrote stays.
     """
-    if shards.count == 1:
+    shards = _shards.get(Shards())
+    if min(shards.count, total) <= 1:
         write(out, **arguments)
         return
     ended, step = threading.Semaphore(0), out.scratch / "step"

@@ -5,7 +5,6 @@ Test: pytest tests/flows/test_samplers.py
 """
 
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,9 +23,8 @@ from tasks.engines.serve import served
 from tasks.engines.transformers import TransformersEngine
 from tasks.engines.vllm import VLLM, Say, VLLMEngine, vllm_engine
 from tasks.policy import load_policy, policy_path
-from tasks.shards import Shards
+from tasks.shards import one_at_a_time
 
-_in_process = threading.Lock()  # a model in this process answers one shard at a time
 _ENGINES: dict[str, type[Engine]] = {"transformers": TransformersEngine, "vllm": VLLMEngine, "openai": OpenAIEngine}
 
 
@@ -34,11 +32,10 @@ class Sampler(BaseModel):
     """The engine that samples from the policy, and what it needs."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    MACHINE: ClassVar[dict[str, Any]] = {"endpoint": Endpoint.MACHINE, "vllm": VLLM.MACHINE, "shards": True}  # no part of a version
+    MACHINE: ClassVar[dict[str, Any]] = {"endpoint": Endpoint.MACHINE, "vllm": VLLM.MACHINE}  # no part of a version
     engine: Literal["transformers", "vllm", "openai"] = "transformers"
     vllm: VLLM = VLLM()
     endpoint: Endpoint = Endpoint()
-    shards: Shards = Shards()
     serve: str | None = Field(
         default=None, description="for openai: command of a server, with {model} and {port}, that runs while the policy is sampled from"
     )
@@ -94,12 +91,12 @@ def engine_for(
 ) -> Iterator[tuple[Engine, Prompter]]:
     """The engine for a policy of the lake, and what renders its prompts. log: where a server that it starts may write."""
     if sampler.engine == "transformers":
-        with _in_process:
+        with one_at_a_time:
             loaded = load_policy(lake, policy)
             yield TransformersEngine(loaded), Prompter(sampling=sampling, tokenizer=loaded.tokenizer, context=context_length(loaded.model))
     elif sampler.engine == "vllm":
         path = policy_path(lake, policy)
-        with _in_process:
+        with one_at_a_time:
             yield vllm_engine(path, sampler.vllm, say), _prompter(path, sampling, sampler.vllm.max_model_len)
     elif sampler.serve is None:
         endpoint = sampler.endpoint.model_copy(update={"token_ids": False})  # another model's tokens are not the policy's

@@ -12,7 +12,7 @@ from tests.deployments.services import SMALL, Services, check_resumed, settings,
 from tests.storage.servers import database, postgres
 
 pytestmark = [pytest.mark.nights, pytest.mark.timeout(0)]
-SHARDS = ("sampling.n=64", "sampler.shards.count=2")  # of two prompts each: 128 answers are a chunk
+SHARDS = ("sampling.n=64", "shards.count=2")  # of two prompts each: 128 answers are a chunk
 WORKERS = ("one", "two")
 
 

@@ -50,8 +50,15 @@ def test_calls_take_their_number_times_latency_over_how_many_are_under_way() -> 
     assert 100.0 < took < 110.0  # never less than 6,400 / 64, and a few seconds until the last is back
 
 
+def test_verdicts_are_shared_out_and_other_scores_are_not() -> None:
+    steps = [step(name, scored=10_000) | {"step": name} for name in ("judge", "kl")]
+    alone, shared = (simulate(steps, RATES, Machines(scorers=scorers)) for scorers in (1, 4))
+    assert shared[0].seconds == pytest.approx(alone[0].seconds / 4)
+    assert shared[1].seconds == alone[1].seconds == alone[0].seconds
+
+
 def test_training_is_shared_and_waits_for_the_sum_of_gradients() -> None:
-    machines = Machines(trainers=4, scorers=1, batch_tokens=1_000, reduce=0.5)
+    machines = Machines(trainers=4, batch_tokens=1_000, reduce=0.5)
     took = simulate([step("train", trained=10_000)], RATES, machines)[0].seconds
     # reference 10 s on one device; 10 steps of 250 tokens a device at 4 ms, and 0.5 s each to sum
     assert took == pytest.approx(10 + 10 * (1.0 + 0.5))

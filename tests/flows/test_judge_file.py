@@ -136,7 +136,7 @@ def test_a_person_labels_the_pairs_of_a_file_and_the_second_time_none_is_asked_a
         (ANSWERS, [], "Who is to judge? --judge with a program"),
         (ANSWERS, ["--judge", "policy"], "Who is to judge? --judge with a program"),
         (ANSWERS, ["--judge", "models@77"], "Nothing in the lake has the id models@77"),
-        (ANSWERS, ["--judge", "shorter", "--set", "loss=ipo"], "only keys that begin with judge. can be set here"),
+        (ANSWERS, ["--judge", "shorter", "--set", "loss=ipo"], "only keys that begin with judge. or shards. can be set here"),
         ([{"prompt": "a", "completion": "b\ud83d"}], ["--judge", "shorter"], r"file.jsonl:1: half a character (\ud83d)"),
         (ANSWERS, ["--judge", "shorter", "--output", "nowhere/x.jsonl"], "There is no folder nowhere for x.jsonl"),
         (

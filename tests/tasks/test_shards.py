@@ -1,4 +1,4 @@
-"""Sampling in shards: the same rows however many there are and whatever runs them; each a cached unit; an orphan ends."""
+"""Sampling and judging in shards: the same rows however many there are and whatever runs them; each a cached unit; an orphan ends."""
 
 import threading
 from collections.abc import Callable
@@ -13,13 +13,21 @@ from prefect.client.orchestration import get_client
 from storage import DatasetRef, Lake, UserError
 from tasks.engines.base import Sampling
 from tasks.engines.sampler import Sampler
+from tasks.judges.programs import pinned
+from tasks.judges.prompted import SelfJudge
+from tasks.judging import judge
 from tasks.models import resolve
 from tasks.policy import register_model
+from tasks.preferences import PREFERENCES_FILE, load_preferences
 from tasks.progress import Silent, report_to
 from tasks.sampling import sample
-from tasks.shards import Shards, StepEndedError, spread
+from tasks.self_judging import compare_itself, judge_itself
+from tasks.shards import Shards, StepEndedError, spread, use_shards
+from tasks.sources import find_source
 from tasks.step import Out, step, use_lake
 from tasks.training.freshness import oldest
+from tasks.training.reward import train_reward_model
+from tasks.training.settings import RewardModel
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 SAMPLING = Sampling(n=64, max_tokens=3)  # two prompts a chunk: 15 prompts are 8 chunks, which neither 3 nor 7 divides
@@ -31,9 +39,9 @@ def some_prompts(out: Out, count: int) -> None:
     out.write(0, [{"id": out.row_id(n), "prompt": f"say {n}", "parents": []} for n in range(count)])
 
 
-@step("metrics", title="numbers", expects=lambda total, **_: total)
-def numbers(out: Out, total: int, shards: int) -> None:
-    spread(out, Shards(count=shards), write_numbers, total, total=total)
+@step("metrics", title="numbers", expects=lambda total: total)
+def numbers(out: Out, total: int) -> None:
+    spread(out, write_numbers, total, total=total)
 
 
 def write_numbers(out: Out, total: int) -> None:
@@ -43,7 +51,7 @@ def write_numbers(out: Out, total: int) -> None:
         out.write(number, [{"id": out.row_id(number), "name": "n", "value": float(number)}])
 
 
-def run(lake: Lake, work: Callable[[], Any]) -> tuple[Any, list[Any]]:
+def run(lake: Lake, work: Callable[[], Any], shards: Shards) -> tuple[Any, list[Any]]:
     """The result of `work` in a flow, and its task runs."""
     results, seen = list[Any](), list[UUID]()
 
@@ -54,7 +62,7 @@ def run(lake: Lake, work: Callable[[], Any]) -> tuple[Any, list[Any]]:
         seen.append(UUID(flow_run.id))
         results.append(work())
 
-    with use_lake(lake):
+    with use_lake(lake), use_shards(shards):
         test_flow()
     with get_client(sync_client=True) as client:
         return results[0], [one for one in client.read_task_runs() if one.flow_run_id == seen[0]]
@@ -65,10 +73,10 @@ def sampled(folder: Path, shards: Shards) -> tuple[list[dict[str, Any]], list[An
 
     def work() -> DatasetRef:
         policy = register_model("toy", resolve("toy").digest)
-        return sample(policy, some_prompts(15), SAMPLING, 5, Sampler(shards=shards))
+        return sample(policy, some_prompts(15), SAMPLING, 5, Sampler())
 
     with Lake(folder) as lake:
-        ref, runs = run(lake, work)
+        ref, runs = run(lake, work, shards)
         assert not list((lake.root / "checkpoints").iterdir())
         rows = lake.rows_of(ref)
         [policy] = lake.rows("SELECT version FROM models")
@@ -79,6 +87,34 @@ def sampled(folder: Path, shards: Shards) -> tuple[list[dict[str, Any]], list[An
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> list[dict[str, Any]]:
     return sampled(tmp_path_factory.mktemp("whole"), Shards())[0]
+
+
+def judged(folder: Path, shards: Shards, only_model: bool = False) -> tuple[list[list[dict[str, Any]]], list[str]]:
+    """Verdicts of a reward model, of the policy itself as it scores and as it compares, and of a program; and the states of their shards."""
+    asks = SelfJudge(mode="ten", max_tokens=2, samples=1), SelfJudge(mode="pairwise", max_tokens=2, samples=1)
+
+    def work() -> list[DatasetRef]:
+        policy = register_model("toy", resolve("toy").digest)
+        prompts, source = some_prompts(15), find_source("shipped", PREFERENCES_FILE)
+        completions = sample(policy, prompts, SAMPLING, 5, Sampler())  # 960: eight chunks of verdicts, four of comparisons
+        learned, test = (load_preferences(source.name, source.digest, part) for part in ("judge", "test"))
+        model = train_reward_model(policy, learned, test, RewardModel(epochs=1), 0)
+        if only_model:
+            return [judge(prompts, completions, model)]
+        scored = judge_itself(prompts, completions, policy, asks[0], Sampler(), None)
+        compared = compare_itself(prompts, completions, None, policy, asks[1], Sampler(), None, 5)
+        return [judge(prompts, completions, model), scored, compared, judge(prompts, completions, pinned("shorter"))]
+
+    with Lake(folder) as lake:
+        refs, runs = run(lake, work, shards)
+        versions = [ref.version for ref in refs]
+        rows = [lake.rows_of(ref) for ref in refs]
+    return rows, [one.state_name for one in runs if one.name.startswith("shard") and one.name.split(" of ")[-1] in versions]
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> list[list[dict[str, Any]]]:
+    return judged(tmp_path_factory.mktemp("verdicts"), Shards())[0]
 
 
 @pytest.mark.parametrize("count", [3, 7, 11])
@@ -99,14 +135,30 @@ def test_processes_of_a_cluster_give_the_same_rows(tmp_path: Path, whole: list[d
     assert [one.state_name for one in runs] == ["Completed", "Completed"]
 
 
+def test_any_number_of_shards_gives_the_verdicts_of_one(tmp_path: Path, verdicts: list[list[dict[str, Any]]]) -> None:
+    rows, states = judged(tmp_path, Shards(count=3))
+    assert [len(one) for one in rows] == [960, 960, 480, 960]
+    assert rows == verdicts
+    assert states == ["Completed"] * 12
+
+
+@pytest.mark.clusters
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("runner", ["dask", "ray"])
+def test_processes_of_a_cluster_give_the_same_verdicts(tmp_path: Path, verdicts: list[list[dict[str, Any]]], runner: Any) -> None:
+    rows, states = judged(tmp_path, Shards(count=2, runner=runner), only_model=True)
+    assert rows == verdicts[:1]
+    assert states == ["Completed"] * 2
+
+
 def test_what_one_shard_fails_at_is_said_and_the_next_run_does_only_that(lake: Lake) -> None:
     failing.add("4")
     try:
         with pytest.raises(UserError, match="number 4 is out of order"):
-            run(lake, lambda: numbers(9, 3))
+            run(lake, lambda: numbers(9), Shards(count=3))
     finally:
         failing.clear()
-    ref, runs = run(lake, lambda: numbers(9, 3))
+    ref, runs = run(lake, lambda: numbers(9), Shards(count=3))
     assert [row["value"] for row in lake.rows_of(ref)] == [float(n) for n in range(9)]
     states = {one.name.split(" of ")[0]: one.state_name for one in runs if "shard" in one.name}
     assert states == {"shard 1": "Cached", "shard 2": "Completed", "shard 3": "Cached"}
@@ -131,10 +183,10 @@ def test_a_shard_whose_step_has_ended_ends_too(lake: Lake, monkeypatch: pytest.M
             go_on.set()
 
         threading.Thread(target=kill).start()
-        spread(out, Shards(count=2), slow, 1)
+        spread(out, slow, 2)
 
     with pytest.raises(UserError, match="ended"):
-        run(lake, slow_step)
+        run(lake, slow_step, Shards(count=2))
 
 
 def test_what_shards_say_is_heard(lake: Lake) -> None:
@@ -154,6 +206,6 @@ def test_what_shards_say_is_heard(lake: Lake) -> None:
     heard = Heard()
     with report_to(heard):
         policy = "toy", resolve("toy").digest
-        run(lake, lambda: sample(register_model(*policy), long_prompts(), SAMPLING, 5, Sampler(shards=Shards(count=3))))
+        run(lake, lambda: sample(register_model(*policy), long_prompts(), SAMPLING, 5, Sampler()), Shards(count=3))
     refused = [one for one in heard.sentences if one.startswith("64 answers are refused: prompt of ")]
     assert len(refused) == 2  # two prompts a chunk: each is in a chunk, and a shard, of its own
