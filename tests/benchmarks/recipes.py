@@ -1,0 +1,50 @@
+"""Five recipes side by side on the embedded model, with rated outputs of real systems as the preferences.
+
+    python -m tests.benchmarks.recipes RATED [--lake DIRECTORY] [--set key=value ...]
+RATED: Parquet with instruction, generator, output and p_beats_baseline (how a judge rated the output). Each instruction gives one pair of
+outputs; the reward model that labels, the one that measures, and the offline recipes learn from them. Then `dapflow compare`, whose closing
+table is printed. Killed and started again with the same lake it goes on. An hour on two cores.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.benchmarks.reward_rank import pairs_of
+
+RECIPES = ("rso", "iterative-dpo", "oaif", "dpo", "rejection-sampling")
+LONGEST = 1_800  # characters of an output that takes part: what is longer costs more than it tells a small model
+SETTINGS = (
+    "judge=reward-model",
+    "prompts.held_out=64",
+    "prompts.per_iteration=32",
+    "sampling.max_tokens=48",
+    "evaluation.sampling.max_tokens=48",
+)
+
+
+def main(rated: Path, lake: str, iterations: int, budget: int, settings: list[str]) -> int:
+    """Write the preferences, run the comparison; its exit code."""
+    pairs = [pair for pair in pairs_of(rated, apart=0.3) if max(len(pair.better), len(pair.worse)) <= LONGEST]
+    file = Path(f"{lake}-rated.jsonl")
+    rows = ({"prompt": pair.instruction, "chosen": pair.better, "rejected": pair.worse} for pair in pairs)
+    file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    print(f"{len(pairs)} pairs of outputs of at most {LONGEST:,} characters, one for each instruction: {file}", flush=True)
+    given = [f"--set={one}" for one in (f"preferences.source={file}", *SETTINGS, *settings)]
+    words = ["compare", *RECIPES, "--iterations", str(iterations), "--budget-tokens", str(budget), "--lake", lake, *given]
+    return subprocess.run([sys.executable, "-m", "flows.cli", *words], check=False).returncode
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("rated", type=Path)
+    parser.add_argument("--lake", default="lake")
+    parser.add_argument("--iterations", type=int, default=2)
+    parser.add_argument("--budget-tokens", type=int, default=24_576, help="that each recipe may sample for training")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    arguments = parser.parse_args()
+    if not arguments.rated.is_file():
+        raise SystemExit(f"There is no file {arguments.rated}: this benchmark needs rated outputs of several systems.")
+    raise SystemExit(main(arguments.rated, arguments.lake, arguments.iterations, arguments.budget_tokens, arguments.set))
