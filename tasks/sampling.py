@@ -6,13 +6,14 @@ Rows are committed in chunks of whole prompts as they come; a killed run samples
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 from storage import DatasetRef, ModelRef
 from tasks.engines.base import Completion, Engine, Request, Sampling
 from tasks.engines.sampler import Prompter, Sampler, engine_for
 from tasks.seeds import derive_seed
-from tasks.shards import spread
+from tasks.shards import in_this_process, spread
 from tasks.step import Out, step
 from tasks.sweep import chosen_temperature
 
@@ -36,7 +37,8 @@ def sample(
         sampling = sampling.model_copy(update={"temperature": chosen_temperature(out.lake, sweep)})
     seed = derive_seed(seed, sampling.seed) if sampling.seed else seed
     total = -(-prompts.rows // sampler.prompts_per_chunk(sampling.n))
-    spread(out, sample_chunks, total, policy=policy, prompts=prompts, sampling=sampling, seed=seed, sampler=sampler)
+    with nullcontext() if sampler.of_the_policy else in_this_process():
+        spread(out, sample_chunks, total, policy=policy, prompts=prompts, sampling=sampling, seed=seed, sampler=sampler)
 
 
 def sample_chunks(out: Out, policy: ModelRef, prompts: DatasetRef, sampling: Sampling, seed: int, sampler: Sampler) -> None:

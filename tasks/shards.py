@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from importlib import import_module
 from pathlib import Path
@@ -57,6 +57,11 @@ def use_shards(shards: Shards) -> Iterator[None]:
         yield
     finally:
         _shards.reset(token)
+
+
+def in_this_process() -> AbstractContextManager[None]:
+    """For the block: whatever the run's choice, shards are threads. For what asks a server under limits, which hold for one process."""
+    return use_shards(_shards.get(Shards()).model_copy(update={"runner": "threads"}))
 
 
 class StepEndedError(Exception):

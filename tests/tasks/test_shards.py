@@ -12,12 +12,13 @@ from prefect.client.orchestration import get_client
 
 from storage import DatasetRef, Lake, UserError
 from tasks.engines.base import Sampling
+from tasks.engines.endpoint import Endpoint
 from tasks.engines.sampler import Sampler
 from tasks.judges.programs import pinned
 from tasks.judges.prompted import SelfJudge
 from tasks.judging import judge
 from tasks.models import resolve
-from tasks.policy import register_model
+from tasks.policy import register_endpoint, register_model
 from tasks.preferences import PREFERENCES_FILE, load_preferences
 from tasks.progress import Silent, report_to
 from tasks.sampling import sample
@@ -28,6 +29,7 @@ from tasks.step import Out, step, use_lake
 from tasks.training.freshness import oldest
 from tasks.training.reward import train_reward_model
 from tasks.training.settings import RewardModel
+from tests.tasks.engines.servers import Behaviour, openai_server
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 SAMPLING = Sampling(n=64, max_tokens=3)  # two prompts a chunk: 15 prompts are 8 chunks, which neither 3 nor 7 divides
@@ -187,6 +189,15 @@ def test_a_shard_whose_step_has_ended_ends_too(lake: Lake, monkeypatch: pytest.M
 
     with pytest.raises(UserError, match="ended"):
         run(lake, slow_step, Shards(count=2))
+
+
+def test_what_asks_a_server_under_limits_stays_in_one_process(lake: Lake) -> None:
+    with openai_server(Behaviour(misdeeds=[])) as url:
+        sampler = Sampler(engine="openai", endpoint=Endpoint(model="teacher", base_url=url, concurrency=2))
+        elsewhere = Shards(count=3, runner="dask", address="tcp://127.0.0.1:9")  # where nobody is
+        ref, runs = run(lake, lambda: sample(register_endpoint("teacher"), some_prompts(15), SAMPLING, 5, sampler), elsewhere)
+    assert ref.rows == 15 * 64
+    assert sum("shard" in one.name for one in runs) == 3
 
 
 def test_what_shards_say_is_heard(lake: Lake) -> None:
