@@ -62,7 +62,7 @@ def night(recipe: RecipeName = _FIRST, settings: tuple[str, ...] = (), toy: bool
             initial, line = register_model(wanted.policy, digest), line_of(opened, digest)
             policy = initial if line.policy is None else ModelRef("models", line.policy, 1)
             try:
-                done = iterate(wanted, line.slice, policy, initial, [{"pairs": pairs} for pairs in earlier_pairs(opened, policy)])
+                done = iterate(wanted, line.slice, policy, initial, earlier_parts(opened, policy))
             except NothingToLearnError as error:
                 return _ended(pass_over(opened, line, wanted, str(error)))
             record.made(line.slice, done.policy, done.parts["metrics"])
@@ -101,11 +101,19 @@ def pass_over(lake: Lake, line: Line, recipe: Recipe, reason: str) -> dict[str, 
     return row
 
 
-def earlier_pairs(lake: Lake, policy: ModelRef) -> list[DatasetRef]:
-    """The pairs that a policy has learned from, for a recipe that trains on all so far."""
-    parents = lake.catalogue().parents.get(policy.version, {})
-    found = [lake.find(version) for role, version in sorted(parents.items(), key=_place) if role.startswith("pairs[")]
-    return [ref for ref in found if isinstance(ref, DatasetRef)]
+def earlier_parts(lake: Lake, policy: ModelRef) -> list[dict[str, DatasetRef]]:
+    """What a policy has learned from, for a recipe that trains on all so far: pairs, or prompts and the completions they were accepted from."""
+    parents = lake.catalogue().parents
+    learned = parents.get(policy.version, {})
+    names = ("pairs",)
+    if "answers" in learned:
+        learned, names = parents[learned["answers"]], ("prompts", "completions")
+    columns = [
+        [lake.find(version) for role, version in sorted(learned.items(), key=_place) if role.startswith(f"{name}[")] for name in names
+    ]
+    return [
+        {name: ref for name, ref in zip(names, refs, strict=True) if isinstance(ref, DatasetRef)} for refs in zip(*columns, strict=True)
+    ]
 
 
 def _place(edge: tuple[str, str]) -> int:

@@ -85,3 +85,15 @@ def test_each_night_starts_from_the_promoted_policy_and_takes_the_next_prompts(t
         assert len({row["prompt"] for row in prompts}) == 12  # three slices of four
         artifacts = lake.rows("SELECT state FROM runs")
         assert [row["state"] for row in artifacts] == ["done"] * 3
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_recipe_that_learns_from_all_samples_so_far_has_those_of_the_nights_before(tmp_path: Path) -> None:
+    where = str(tmp_path / "lake")
+    nights = [night(RecipeName("rejection-sampling"), (*BY_LENGTH, *OPEN, "sweep.temperatures=[]"), True, where) for _ in range(2)]
+    assert [one["action"] for one in nights] == ["promote"] * 2
+    with Lake(where, read_only=True) as lake:
+        parents = lake.catalogue().parents
+        pools = [{role: ref for role, ref in parents[parents[one["policy"]]["answers"]].items() if role != "policy"} for one in nights]
+    assert [len(one) for one in pools] == [3, 6]  # prompts, completions and verdicts of each night
+    assert all(pools[1][role] == version for role, version in pools[0].items() if role != "verdicts[0]")
