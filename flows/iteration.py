@@ -9,7 +9,7 @@ from flows.changes import at
 from flows.judges import Named, Who, judge_named, needs_baseline
 from flows.labelling import label, scored
 from flows.learning import LEARN, Now
-from flows.measuring import Candidate, harnessed, measure, opponents_of
+from flows.measuring import Candidate, harnessed, measure, opponents_of, tasks_of
 from flows.recipe import Recipe
 from flows.self_judge import checked
 from storage import DatasetRef, ModelRef
@@ -39,7 +39,7 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     r, seed = at(recipe, iteration), derive_seed(recipe.seed, iteration)
     prompts, held_out = prompts_of(r, iteration, initial)
     opponents = opponents_of(r, held_out, policy, initial)  # first of all: one that is not there should cost no training
-    benchmarks = harnessed(r, policy)
+    tasks, benchmarks = tasks_of(r), harnessed(r, policy)
     wanted = scorer_of(r, policy, initial)
     scorer, measured_judge = checked(r, wanted, policy, initial)
 
@@ -73,6 +73,7 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
         scorer_baseline=baseline_of(r, initial, held_out, labeller_of(r)),
         referee_baseline=lambda some: baseline_of(r, initial, some, r.evaluation.judge),
         opponents=opponents,
+        tasks=tasks,
         harnessed=benchmarks,
     )
     measured = measure(r, held_out, candidate)

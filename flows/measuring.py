@@ -36,7 +36,8 @@ class Candidate:
     of what learned from no pairs, the prompts. judged: the completions that the iteration's judge was asked about, apart from rounds.
 
     scorer, referee: who labelled what was learned from, None for people, and who measures the result; their baselines: an answer of the
-    initial policy to each held-out prompt, and to each of any prompts, for a judge that compares with one. harnessed: benchmarks of `before`.
+    initial policy to each held-out prompt, and to each of any prompts, for a judge that compares with one. tasks: as `tasks_of`
+    gives them; harnessed: benchmarks of `before`.
     """
 
     policy: ModelRef
@@ -50,6 +51,7 @@ class Candidate:
     scorer_baseline: DatasetRef | None
     referee_baseline: Callable[[DatasetRef], DatasetRef | None]
     opponents: dict[str, Opponent]
+    tasks: dict[str, DatasetRef]
     harnessed: DatasetRef | None
 
 
@@ -153,12 +155,26 @@ def _distances(r: Recipe, one: Candidate) -> list[DatasetRef]:
     ]
 
 
+def tasks_of(r: Recipe) -> dict[str, DatasetRef]:
+    """Tasks with an exact answer, and first turns, of those that the recipe names. Raises UserError for a file that is wrong."""
+    found = dict[str, DatasetRef]()
+    if name := r.evaluation.exact.source:
+        source = find_source(name, TASKS_FILE)
+        found["exact"] = load_tasks(source.name, source.digest)
+    if name := r.evaluation.two_turns.source:
+        source = find_source(name, TURNS_FILE)
+        found["two turns"] = load_first_turns(source.name, source.digest)
+    return found
+
+
 def _exact(r: Recipe, one: Candidate) -> list[DatasetRef]:
     """Exact-answer tasks, solved by the policy before and after."""
-    if not r.evaluation.exact.source:
+    if (tasks := one.tasks.get("exact")) is None:
         return []
-    source = find_source(r.evaluation.exact.source, TASKS_FILE)
-    tasks, sampling = load_tasks(source.name, source.digest), r.evaluation.exact.sampling(r.evaluation.sampling.chat_template)
+    source, sampling = (
+        find_source(r.evaluation.exact.source or "", TASKS_FILE),
+        r.evaluation.exact.sampling(r.evaluation.sampling.chat_template),
+    )
     before, after = (sample(policy, tasks, sampling, r.seed, r.sampler.own) for policy in (one.before, one.policy))
     return [check_answers(one.policy, tasks, source.name, source.digest, before, after, r.seed)]
 
@@ -176,10 +192,10 @@ def _harness(r: Recipe, one: Candidate) -> list[DatasetRef]:
 
 def _two_turns(r: Recipe, one: Candidate) -> list[DatasetRef]:
     """Conversations of two turns with the policy before and the new one, each turn judged."""
-    if not r.evaluation.two_turns.source:
+    if (tasks := one.tasks.get("two turns")) is None:
         return []
-    source, policies = find_source(r.evaluation.two_turns.source, TURNS_FILE), (one.before, one.policy)
-    tasks, sampling = load_first_turns(source.name, source.digest), r.evaluation.sampling.model_copy(update={"n": 1})
+    source, policies = find_source(r.evaluation.two_turns.source or "", TURNS_FILE), (one.before, one.policy)
+    sampling = r.evaluation.sampling.model_copy(update={"n": 1})
     first = [sample(policy, tasks, sampling, r.seed, r.sampler.own) for policy in policies]
     asked = [follow_up(tasks, source.name, source.digest, answers) for answers in first]
     seed = derive_seed(r.seed, "second turn")

@@ -68,6 +68,10 @@ def test_a_judge_that_compares_sees_both_conversations_in_full(tmp_path: Path, c
 def test_a_prompt_without_a_follow_up_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = run(tmp_path, capsys, tasks=[*TASKS, {"prompt": "Why?"}])
     assert (code, "turns.jsonl:5: there is no `follow_up`" in err) == (2, True)
+    with Lake(tmp_path / "lake", read_only=True) as lake:
+        assert (
+            lake.rows("SELECT kind FROM versions WHERE kind IN ('completions', 'models') AND step != 'register_model'") == []
+        )  # it is said at once
 
 
 def test_the_shipped_conversations_are_twenty_and_no_two_are_alike() -> None:
