@@ -12,6 +12,8 @@ from flows.recipes import RECIPES
 from storage import Lake
 from tasks.progress import StepRecord, report_to
 from tests.flows.toy import QUICK
+from tests.tasks.engines.servers import Behaviour, openai_server
+from tests.tasks.judges.judging import responses
 
 pytestmark = pytest.mark.methods
 SETTINGS = [*QUICK, "prompts.per_iteration=5"]
@@ -142,3 +144,23 @@ def test_rrhf_ranks_people_s_answers_and_its_own_in_one_list(shared: Path, opene
         sources = [row["policy"] for row in rows if row["prompt_id"] == prompt]
         assert sources.count(None) == 2  # people's chosen and rejected
         assert len(sources) > 2
+
+
+def obliging(prompt: str) -> str:
+    """A judge that takes the longer answer, and the shorter one where people have said that they prefer it."""
+    first, second = responses(prompt)
+    wanted = min if "short answers" in prompt.partition("<question>")[0] else max
+    return "1" if wanted((first, second), key=len) == first else "2"
+
+
+def test_a_preference_in_plain_words_makes_the_answers_of_oaif_shorter(shared: Path) -> None:
+    settings = ("prompts.per_iteration=32", "prompts.held_out=32", "evaluation.sampling.n=2", "sampling.max_tokens=12", "rounds.prompts=8")
+    lengths = dict[str, tuple[float, float]]()
+    with openai_server(Behaviour(reply=obliging)) as url:
+        asked = ("judge.endpoint.model=judge", f"judge.endpoint.base_url={url}", "training.learning_rate=0.0003", "rounds.count=16")
+        for name, instruction in (("plain", ()), ("short", ("judge.instruction=They like short answers.",))):
+            result, _ = run("oaif", shared, 1, *settings, *asked, *instruction)
+            figures = {row["name"]: row["value"] for row in result["iterations"][0]["metrics"]}
+            lengths[name] = figures["length_before"], figures["length_after"]
+    before, short = lengths["short"]  # 3.7 tokens become 1.0, and 5.3 without the instruction
+    assert short < before < lengths["plain"][1]
