@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.benchmarks.reward_rank import pairs_of
 
 RECIPES = ("rso", "iterative-dpo", "oaif", "dpo", "rejection-sampling")
-LONGEST = 1_800  # characters of an output that takes part: what is longer costs more than it tells a small model
+LONGEST = 1_000  # characters of an output that takes part: what is longer costs more than it tells a small model
 SETTINGS = (
     "judge=reward-model",
     "prompts.held_out=64",
