@@ -56,8 +56,8 @@ def tokens_at_most(recipe: Recipe, iterations: int) -> int:
 
 
 def _sampled(recipe: Recipe, call: Call) -> int:
-    """Tokens of answers that a step samples at most; what a judge writes is none."""
-    return tokens_of(recipe, call).get("sampled", 0) if call.kind == "completions" or call.step == "train_online" else 0
+    """Tokens of answers that a step samples at most; what a judge writes is none, nor are new prompts, which take as many tries as they take."""
+    return tokens_of(recipe, call).get("sampled", 0) if call.step in ("sample", "train_online") else 0
 
 
 def _behind(calls: Mapping[str, Call], version: str) -> set[str]:
@@ -74,6 +74,7 @@ def _sizes(recipe: Recipe) -> dict[str, int]:
     """What decides how much is sampled, by key."""
     sizes = {"prompts.per_iteration": recipe.prompts.per_iteration} if {*recipe.data} != {"rounds"} else {}
     sizes |= {"rounds.count": recipe.rounds.count} if "rounds" in recipe.data else {}
+    sizes |= {"judgements.prompts": recipe.judgements.prompts} if "seeds" in recipe.data else {}
     return sizes | ({"annotated_prompts": recipe.annotated_prompts} if recipe.annotated_prompts else {})
 
 

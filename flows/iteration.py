@@ -41,7 +41,7 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     opponents = opponents_of(r, held_out, policy, initial)  # first of all: one that is not there should cost no training
     tasks, benchmarks = tasks_of(r), harnessed(r, policy)
     wanted = scorer_of(r, policy, initial)
-    scorer, measured_judge = checked(r, wanted, policy, initial)
+    scorer, measured_judge = checked(r, wanted, policy, initial, labels=r.data_of(iteration) != "seeds")
 
     speaker = policy if r.sampler.of_the_policy else register_endpoint(r.sampler.endpoint.model)
     now = Now(
@@ -85,7 +85,7 @@ def prompts_of(recipe: Recipe, iteration: int, initial: ModelRef) -> tuple[Datas
     """The prompts this iteration trains on, and the held-out ones."""
     p, source = recipe.prompts, find_source(recipe.prompts.source, PROMPTS_FILE)
     held_out = load_prompts(source.name, source.digest, "held_out", p.held_out)
-    if p.schedule == "self-instruct":
+    if p.schedule == "self-instruct" and recipe.answers_prompts(iteration):
         return new_prompts(recipe, iteration, initial, held_out), held_out
     return slice_of(recipe, iteration, p.per_iteration), held_out
 
@@ -96,7 +96,7 @@ def new_prompts(recipe: Recipe, iteration: int, initial: ModelRef, held_out: Dat
     name, shipped, aside = (p.generate.seeds, SEEDS_FILE, 0) if p.generate.seeds else (p.source, PROMPTS_FILE, p.held_out)
     source = find_source(name, shipped)
     seeds = load_prompts(source.name, source.digest, "train", aside, shipped=shipped)
-    for number in range(1, iteration + 1):
+    for number in filter(recipe.answers_prompts, range(1, iteration + 1)):
         seed = derive_seed(recipe.seed, number)
         made.append(self_instruct(initial, seeds, held_out, list(made), p.generate, p.per_iteration, seed, recipe.sampler.own))
     return made[-1]

@@ -14,10 +14,14 @@ from tasks.gold import load_answers, load_preference_prompts, pair_with_gold
 from tasks.judges.human import Human
 from tasks.pool import accept_answers
 from tasks.preferences import PREFERENCES_FILE, load_preferences
+from tasks.progress import reporter
 from tasks.sampling import sample
 from tasks.seeds import derive_seed
+from tasks.self_rewarding import evaluation_data, instruction_data
 from tasks.sources import find_source
+from tasks.step import rows_if_made
 from tasks.training.answers import train_on_answers
+from tasks.training.losses import Loss
 from tasks.training.online import train_online
 from tasks.training.train import train
 
@@ -86,6 +90,24 @@ def gold(now: Now) -> Learned:
     return _pairs(now, {"prompts": prompts, "completions": completions, "pairs": pair_with_gold(prompts, people, completions)})
 
 
+def seeds(now: Now) -> Learned:
+    """People's best answers, then judgements of them that agree with people, imitated whatever the loss: the first step of Self-Rewarding.
+    One after the other, for the policy is asked for each with a system prompt of its own."""
+    r, source = now.recipe, find_source(now.recipe.preferences.source, PREFERENCES_FILE)
+    people = load_preferences(source.name, source.digest, "reward")
+    instructions = instruction_data(people)
+    taught = _imitated(now, now.start, instructions, r.sampling.system)
+    judgements = evaluation_data(taught, people, r.judgements, now.seed, r.sampler.own)
+    parts = {"pairs": instructions, "judgements": judgements}
+    rows = rows_if_made(judgements)
+    if rows is not None and all(row["dropped"] for row in rows):
+        reporter().said(
+            "No judgement of the policy agrees with people, so it learns nothing of judging: people's answers are all its seeds."
+        )
+        return taught, parts
+    return _imitated(now, taught, judgements, r.judgements.sampling.system), parts
+
+
 def lists(now: Now) -> Learned:
     """People's answers and the policy's own to the same prompts, judged together."""
     r = now.recipe
@@ -125,6 +147,7 @@ LEARN: dict[str, Callable[[Now], Learned]] = {
     "gold": gold,
     "lists": lists,
     "rounds": rounds,
+    "seeds": seeds,
 }
 
 
@@ -134,6 +157,20 @@ def _people(now: Now, sides: str) -> tuple[DatasetRef, DatasetRef]:
     first = (now.iteration - 1) * r.prompts.per_iteration if r.prompts.schedule == "next" else 0
     prompts = load_preference_prompts(source.name, source.digest, "reward", first, r.prompts.per_iteration, now.held_out)
     return prompts, load_answers(prompts, source.name, source.digest, "reward", "chosen" if sides == "chosen" else "both")
+
+
+def _imitated(now: Now, policy: ModelRef, answers: DatasetRef, system: str | None) -> ModelRef:
+    r = now.recipe
+    return train(
+        policy=policy,
+        reference=now.reference,
+        pairs=[answers],
+        loss=Loss.of("nll"),
+        training=r.training,
+        system=system,
+        chat_template=r.sampling.chat_template,
+        seed=now.seed,
+    )
 
 
 def _pairs(now: Now, parts: Parts) -> Learned:

@@ -22,6 +22,7 @@ from tasks.judges.prompted import Prompted, SelfJudge
 from tasks.pairing import Pairing
 from tasks.preferences import Preferences
 from tasks.prompts import Prompts
+from tasks.self_rewarding import EvaluationData
 from tasks.shards import Shards
 from tasks.sweep import Sweep
 from tasks.training.losses import Loss
@@ -78,7 +79,7 @@ class Evaluation(BaseModel):
     harness: Harness = Harness()
 
 
-Data = Literal["samples", "preferences", "gold", "lists", "rounds"]
+Data = Literal["samples", "preferences", "gold", "lists", "rounds", "seeds"]
 
 
 class Improve(BaseModel):
@@ -132,7 +133,8 @@ class Recipe(BaseModel):
         min_length=1,
         description="what it learns from, by iteration, the last one from then on: `samples` (its own, judged), `preferences` (people's "
         "pairs), `gold` (people's chosen answer against its own sample), `lists` (people's answers and its own, judged together), "
-        "`rounds` (a batch sampled and judged before every optimiser step)",
+        "`rounds` (a batch sampled and judged before every optimiser step), `seeds` (people's best answers and own judgements that agree with "
+        "people, both imitated)",
     )
     trains_on: Literal["pairs", "answers"] = Field(
         default="pairs", description="`pairs`, or the accepted `answers`: one by one or as ranked lists, as the loss takes them"
@@ -141,6 +143,7 @@ class Recipe(BaseModel):
     improve: Improve = Improve()
     rounds: Rounds = Rounds()
     pairing: Pairing = Pairing()
+    judgements: EvaluationData = Field(default=EvaluationData(), description="of `seeds`: how the policy comes by them")
     loss: Loss
     training: Training = Training()
     evaluation: Evaluation = Evaluation()
@@ -163,6 +166,10 @@ class Recipe(BaseModel):
         """What the iteration learns from, counted from 1."""
         return self.data[min(iteration, len(self.data)) - 1]
 
+    def answers_prompts(self, iteration: int) -> bool:
+        """Whether the policy answers the iteration's own prompts: else those that people have answered take their place."""
+        return self.data_of(iteration) in ("samples", "rounds")
+
     def pooled(self, earlier: Sequence[Item], new: Item) -> list[Item]:
         """Of each iteration's data so far, what is trained on."""
         kept = {"new": 0, "last-two": 1, "all": len(earlier)}[self.pool]
@@ -170,8 +177,8 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.judge == "none" and not {"preferences", "gold"}.issuperset(self.data):
-            raise ValueError("judge: `none` goes with data `preferences` and `gold` only: what is sampled has to be judged")
+        if self.judge == "none" and not {"preferences", "gold", "seeds"}.issuperset(self.data):
+            raise ValueError("judge: `none` goes with data `preferences`, `gold` and `seeds` only: what is sampled has to be judged")
         if "rounds" in self.data and self.sampler.engine != "transformers":
             raise ValueError("data: `rounds` keep the policy in this process, so sampler.engine must be transformers")
         if self.loss.registered.needs_values and (set(self.data) != {"rounds"} or self.trains_on == "pairs"):

@@ -10,6 +10,7 @@ from tasks.engines.endpoint import Endpoint
 from tasks.judges.llm import LLM
 from tasks.pairing import Pairing
 from tasks.prompts import Prompts
+from tasks.self_instruct.settings import SelfInstruct
 from tasks.sweep import Sweep
 from tasks.training.losses import Loss
 from tasks.training.settings import RewardModel, Rounds, Training
@@ -203,11 +204,15 @@ CLICK = Recipe(
     loss=Loss.of("click", margin=20.0, weight=0.5),
 )
 
+_GENERATE = SelfInstruct(sampling=SelfInstruct().sampling.model_copy(update={"temperature": 0.6, "top_p": 0.9}))
+
 SELF_REWARDING = Recipe(
-    **_scaled(sampling=_ANSWER.model_copy(update={"n": 4, "top_p": 0.9, "top_k": 0})),
+    **_scaled(sampling=_ANSWER.model_copy(update={"n": 4, "top_p": 0.9, "top_k": 0}))
+    | {"prompts": RSO.prompts.model_copy(update={"schedule": "self-instruct", "generate": _GENERATE})},
     name="self-rewarding",
-    title="the policy judges its own samples, best against worst, DPO from and against itself",
+    title="imitation of people's best answers and of judgements like theirs; then the policy judges its own samples, DPO from and against itself",
     paper="Yuan et al. 2024, arXiv 2401.10020",
+    data=("seeds", "samples"),
     judge="policy",
     acceptance=Acceptance(rule="all"),
     pairing=Pairing(rule="best-worst"),

@@ -20,14 +20,21 @@ from tasks.step import rows_if_made
 STOP = "stop"
 
 
-def checked(recipe: Recipe, who: Who | None, policy: ModelRef, initial: ModelRef) -> tuple[Who | None, dict[str, DatasetRef]]:
-    """A judge that is not the policy as it is; the policy where it is better than chance, else its fallback. Raises UserError to stop."""
+def checked(
+    recipe: Recipe, who: Who | None, policy: ModelRef, initial: ModelRef, labels: bool = True
+) -> tuple[Who | None, dict[str, DatasetRef]]:
+    """A judge that is not the policy as it is; the policy where it is better than chance, else its fallback. Raises UserError to stop.
+
+    labels: whether it labels what this iteration learns from. Where not, the policy is only measured, and nobody judges in its place.
+    """
     if not isinstance(who, Asked):
         return who, {}
     measured = _measured(recipe, who)
     metrics = rows_if_made(measured)
     if metrics is None or better_than_chance(metrics):
         return who, {"judge_quality": measured}
+    if not labels:
+        return None, {"judge_quality": measured}
     sentence, fallback = _sentence(who, metrics), who.asks.fallback
     if fallback == STOP:
         raise UserError(f"{sentence}: train it to judge, take another judge, or name one in judge.fallback.")

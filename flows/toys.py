@@ -22,11 +22,14 @@ def toy(recipe: Recipe) -> Recipe:
             "annotated_prompts": min(recipe.annotated_prompts, 24),
             "prompts": recipe.prompts.model_copy(update={"per_iteration": 12, "held_out": 16, "generate": generate.model_copy(update=few)}),
             "sampling": recipe.sampling.model_copy(update=small),
+            "judgements": recipe.judgements.model_copy(
+                update={"prompts": 6, "sampling": recipe.judgements.sampling.model_copy(update={"max_tokens": 12})}
+            ),
             "reward": recipe.reward.model_copy(update=shallow),
             "training": recipe.training.model_copy(
                 update={"learning_rate": 2e-4 if recipe.trains_on == "pairs" and "rounds" not in recipe.data else 5e-5}
             ),
-            "judge": "shorter" if recipe.judge == "policy" or isinstance(recipe.judge, LLM) else recipe.judge,
+            "judge": "shorter" if isinstance(recipe.judge, LLM) else recipe.judge,
             "evaluation": recipe.evaluation.model_copy(
                 update={"sampling": answer, "judge": judge.model_copy(update=shallow) if isinstance(judge, RewardModel) else judge}
             ),

@@ -17,6 +17,8 @@ from tasks.step import Out, step
 
 Row = dict[str, Any]
 _LEARNED = ("pairs", "acceptances")
+_ASKED_FOR = "ask_for_prompts"  # replies that prompts are read from: nobody trains on them
+_CHOSEN = "agreeing_judgements"  # a policy's own, of which those that agree with people were taken
 _COMBINED = ("combine", "combine_comparisons")  # their verdicts are made of others', nobody was asked for them
 _FIGURES = 12
 _NO_ROWS = "the rows that it was trained on are no longer in the lake"
@@ -63,7 +65,11 @@ def _people(lake: Lake, catalogue: Catalogue, behind: set[str], trainings: Seque
     verdicts = [version for version, kind in kinds.items() if kind == "verdicts"]
     asked = _asked(lake, verdicts)
     by_machine = {version for version in verdicts if "person" not in asked.get(version, {})}
-    labelled = [one for one, kind in kinds.items() if kind == "pairs" and by_machine.isdisjoint(catalogue.sources(one))]
+    labelled = [
+        one
+        for one, kind in kinds.items()
+        if kind == "pairs" and catalogue.versions[one].step != _CHOSEN and by_machine.isdisjoint(catalogue.sources(one))
+    ]
     [row] = lake.rows(
         "SELECT count(*) AS n FROM (SELECT prompt FROM pairs WHERE version IN (SELECT unnest(?)) AND dropped IS NULL UNION"
         " SELECT p.prompt FROM completions c JOIN prompts p ON p.id = c.prompt_id"
@@ -137,7 +143,7 @@ def _taken(lake: Lake, catalogue: Catalogue, own: set[str]) -> Iterator[Figure]:
         " count(*) FILTER (WHERE len(c.token_ids) = 0 AND c.finish_reason <> 'refused') AS untold, count(m.version) AS by_endpoint"
         " FROM completions c LEFT JOIN models m ON m.version = c.policy AND m.role = 'endpoint'"
         " WHERE c.version IN (SELECT unnest(?)) AND c.policy IS NOT NULL",
-        [versions],
+        [[one for one in versions if catalogue.versions[one].step != _ASKED_FOR]],
     )
     untold = f"without {sampled['untold']:,} answers whose tokens the server does not tell" if sampled["untold"] else None
     yield Figure(name="tokens_sampled", value=float(sampled["tokens"]), note=untold)

@@ -10,6 +10,7 @@ Test: pytest tests/tasks/test_self_rewarding.py
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -37,6 +38,7 @@ class EvaluationData(BaseModel):
         default=Sampling(n=1, temperature=0.7, top_p=0.9, max_tokens=256),
         description="`n` judges go over all answers to a prompt; the first who agrees with people is kept",
     )
+    prompts: int = Field(default=64, ge=1, description="of people's, at most, the answers to which are judged")
     thin: bool = Field(default=True, description="of the commonest score no more are kept than of the second commonest")
 
 
@@ -98,16 +100,20 @@ def evaluation_data(policy: ModelRef, preferences: DatasetRef, settings: Evaluat
     """
     template = template_text(settings.template)
     check_places(settings.template, template, {"prompt", "completion"})
-    questions = judge_questions(preferences, template)
+    questions = judge_questions(preferences, template, settings.prompts)
     judgements = sample(policy, questions, settings.sampling, seed, sampler)
     return agreeing_judgements(preferences, questions, judgements, settings.sampling.n, settings.thin, seed)
 
 
-@step("prompts", title="questions to a judge on {preferences.rows} preferences", expects=lambda preferences, **_: 2 * preferences.rows)
-def judge_questions(out: Out, preferences: DatasetRef, template: str) -> None:
-    """A judge's question for every answer of every prompt. template: text with {prompt} and {completion}."""
+@step(
+    "prompts",
+    title="questions to a judge on {preferences.rows} preferences",
+    expects=lambda preferences, most, **_: 2 * min(preferences.rows, most),
+)
+def judge_questions(out: Out, preferences: DatasetRef, template: str, most: int) -> None:
+    """A judge's question for every answer to each of the first `most` prompts. template: text with {prompt} and {completion}."""
     rows = []
-    for one in ranked(out.lake.rows_of(preferences)):
+    for one in ranked(out.lake.rows_of(preferences))[:most]:
         for answer, source in zip(one.answers, one.sources, strict=True):
             text = fill(template, prompt=one.prompt, completion=answer)
             row = {"id": out.row_id(len(rows)), "digest": text_digest(text), "prompt": text, "source": source}
@@ -131,7 +137,8 @@ def agreeing_judgements(
     rows, scores = list[dict[str, Any]](), list[float | None]()
     waiting = iter(asked)
     for one in ranked(out.lake.rows_of(preferences)):
-        questioned = [next(waiting) for _ in one.answers]
+        if not (questioned := list(islice(waiting, len(one.answers)))):
+            break
         agreed = False
         for number in range(n):
             judge = [of_question[question["id"]][number] for question in questioned]

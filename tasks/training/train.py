@@ -32,7 +32,7 @@ from tasks.training.logs import StepLog, memory_figures
 from tasks.training.losses import Loss
 from tasks.training.settings import Training
 
-_SIDES = ("chosen_id", "rejected_id")
+_SIDES = ("chosen", "rejected")
 _KEEP_SECONDS = 10  # reference log-probs that a kill may cost
 _CURVES = ("loss", "logp_chosen", "logp_rejected", "reward_chosen", "reward_rejected", "margin", "accuracy", "kl", "entropy")
 _CURVES += ("reward", "value_loss", "explained_variance", "clip_fraction", "approx_kl")
@@ -51,11 +51,12 @@ def train(
     chat_template: str | None,
     seed: int,
 ) -> None:
-    """Train a copy of `policy` on the pairs that were not dropped; the reference's log-probs are computed once, before."""
+    """Train a copy of `policy` on the pairs that were not dropped; the reference's log-probs are computed once, before. A row without
+    `rejected` is for losses of one answer, and no other learns from it."""
     if not out.pending(1):  # killed between its last two commits
         return
     made = [row for ref in pairs for row in out.lake.rows_of(ref)]
-    rows = [row for row in made if row["dropped"] is None]
+    rows = [row for row in made if row["dropped"] is None and (row["rejected"] is not None or loss.registered.answers == 1)]
     if not rows:
         reasons = Counter(row["dropped"] for row in made)
         told = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common())
@@ -66,7 +67,7 @@ def train(
         policy,
         reference,
         lambda loaded: pair_groups(loaded, rows, sampled, system, chat_template),
-        [sampled[row[side]]["policy"] if row[side] else None for row in rows for side in _SIDES],
+        [sampled[row[f"{side}_id"]]["policy"] if row[f"{side}_id"] else None for row in rows for side in _SIDES if row[side] is not None],
         training.steps(len(rows)),
         loss,
         training,
@@ -134,7 +135,7 @@ def pair_groups(
     return [
         Group(
             prompt=tuple(render(policy.tokenizer, row["prompt"], system, chat_template)),
-            answers=(ids(row, "chosen"), ids(row, "rejected")),
+            answers=tuple(ids(row, side) for side in _SIDES if row[side] is not None),
             row_ids=(row["id"],),
             preference=row["probability"],
         )
@@ -144,7 +145,7 @@ def pair_groups(
 
 def sampled_of(lake: Lake, pairs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The completions that the pairs are made of, by id."""
-    return completions_by_id(lake, [row[side] for row in pairs for side in _SIDES if row[side]])
+    return completions_by_id(lake, [one for row in pairs for side in _SIDES if (one := row[f"{side}_id"])])
 
 
 def answer_ids(policy: Loaded, ends: set[int], answer: Mapping[str, Any], text: str) -> tuple[int, ...]:

@@ -18,6 +18,11 @@ SETTINGS = SMALL  # 4 prompts, 3 answers of at most 6 tokens
         ("dpo", (), 0),  # people's pairs
         ("iterative-dpo", (), 4 * 3 * 6),  # of the two iterations the first takes people's pairs
         ("oaif", ("rounds.count=5", "rounds.prompts=2"), 2 * 5 * 2 * 3 * 6),
+        (
+            "self-rewarding",
+            ("judgements.prompts=5",),
+            2 * 5 * 12 + 4 * 3 * 6,
+        ),  # 12 tokens a judgement; the making of prompts is not counted
         ("rejection-sampling", ("sweep.temperatures=[0.5, 1.5]", "sweep.prompts=2"), 2 * (4 + 2 * 2) * 3 * 6),
     ],
 )

@@ -84,7 +84,7 @@ def test_a_made_up_method_is_one_entry_and_no_change_elsewhere(monkeypatch: pyte
     ("recipe", "reference"),
     [
         ("rso", "initial"), ("dpo", "initial"), ("ipo", "initial"), ("slic-hf", "initial"), ("oaif", "initial"),
-        ("iterative-dpo", "previous"), ("self-rewarding", "previous"), ("spin", "previous"),
+        ("iterative-dpo", "previous"), ("spin", "previous"),
     ],
 )  # fmt: skip
 def test_a_second_iteration_takes_the_reference_of_the_paper_and_a_seed_of_its_own(recipe: str, reference: str) -> None:
@@ -99,6 +99,25 @@ def test_a_second_iteration_takes_the_reference_of_the_paper_and_a_seed_of_its_o
     learns = [chosen(recipe, [], toy=True).data_of(number) for number in (1, 2)]
     sampled = {call.arguments["seed"] for call in calls if call.step == "sample"}
     assert {arguments["seed"] for arguments, data in zip((one, two), learns, strict=True) if data in ("samples", "gold")} <= sampled
+
+
+def test_self_rewarding_imitates_first_and_then_learns_from_new_prompts_by_and_against_the_policy_before() -> None:
+    with planning() as calls:
+        list(chain(chosen("self-rewarding", [], toy=True), 3, iterate.fn))
+    trained = [call for call in calls if call.step == "train"]
+    assert [call.arguments["loss"].name for call in trained] == ["nll", "nll", "sigmoid_norm", "sigmoid_norm"]
+    assert [call.parents["policy"] for call in trained[1:]] == [call.version for call in trained[:-1]]
+    assert [call.parents["reference"] for call in trained[2:]] == [call.version for call in trained[1:-1]]
+    initial, steps = trained[0].parents["policy"], {call.version: call for call in calls}
+    behind = [steps[call.parents["pairs[0]"]] for call in trained]
+    assert [one.step for one in behind] == ["instruction_data", "agreeing_judgements", "pair", "pair"]
+    assert [len(call.arguments["pairs"]) for call in trained] == [1, 1, 1, 1]  # of this iteration alone
+    made = [steps[one.parents["prompts"]] for one in behind[2:]]
+    assert [one.step for one in made] == ["read_prompts", "read_prompts"]
+    assert {steps[one.parents["replies"]].parents["policy"] for one in made} == {initial}
+    assert len({call.version for call in calls if call.step == "ask_for_prompts"}) == 2  # the first iteration needs none
+    judges = [call.parents["policy"] for call in calls if call.step == "judge_itself"]
+    assert list(dict.fromkeys(judges)) == [initial, trained[1].version, trained[2].version]  # as good a judge as it was in each iteration
 
 
 def test_from_the_iteration_that_then_names_on_its_changes_apply() -> None:

@@ -1,5 +1,6 @@
 """`dapflow run` with the policy as its own judge, through its own engine: used where it judges as people do, and not where it cannot."""
 
+import json
 import sys
 from pathlib import Path
 
@@ -82,3 +83,32 @@ def test_a_policy_that_cannot_judge_is_not_used_and_that_is_said(tmp_path: Path,
         "is not used as its own judge, since it decides 0% of the labelled pairs (100% cannot be read): train it to judge, take another judge"
         in err
     )
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("prefect_server")
+def test_self_rewarding_learns_to_judge_before_it_judges_itself(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every judgement of this policy agrees with people, and its scores are 1 and 4, so none is thinned out."""
+    settings = ("judge.labelled=12", "prompts.schedule=next", "judgements.prompts=5", "evaluation.judge=shorter", *served(tmp_path))
+    lake, given = tmp_path / "lake", words(*QUICK, *settings)
+    code, out, err = dapflow("run", "self-rewarding", "--iterations", "2", "--toy", "--json", "--lake", str(lake), *given, capsys=capsys)
+    assert code == 0, err
+    one, two = json.loads(out.splitlines()[-1])["iterations"]
+    assert two["judges"]["training"]["used"]
+    with Lake(lake, read_only=True) as opened:
+        told = [{row["name"]: row["value"] for row in found["metrics"]} for found in (one, two)]
+        chain = [two["policy"]]
+        while parent := opened.rows("SELECT parent FROM models WHERE version = ?", [chain[-1]])[0]["parent"]:
+            chain.append(parent)
+        learned = [
+            opened.rows("SELECT p.* FROM pairs p JOIN edges e ON e.parent = p.version WHERE e.child = ? AND p.dropped IS NULL", [model])
+            for model in chain[:3]
+        ]
+    assert len(chain) == 4  # the initial policy, taught to answer, taught to judge, DPO
+    own, judging, answering = learned
+    assert {row["rejected"] for row in answering} == {None} and {row["chosen"] for row in answering} == {"yes " * 4}
+    assert len(judging) == 10 and {row["chosen"][-8:] for row in judging} == {"Score: 1", "Score: 4"}
+    assert own and None not in {row["rejected"] for row in own}
+    assert told[0]["people_prompts"] == len(answering)  # not also the questions to the judge
+    assert told[0]["people_share"] == pytest.approx(len(answering) / (len(answering) + 10))
+    assert (told[1]["people_share"], told[1]["own_share"], told[1]["renewed_share"]) == (0.0, 1.0, 1.0)

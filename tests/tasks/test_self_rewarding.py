@@ -84,7 +84,7 @@ def selected(lake: Lake, said: list[list[str]], cut: tuple[int, ...] = (), thin:
     @flow
     def select() -> DatasetRef:
         people = preferences(lake)
-        questions = judge_questions(people, "{prompt}? {completion}")
+        questions = judge_questions(people, "{prompt}? {completion}", 9)
         return agreeing_judgements(people, questions, judgements(lake, questions, said, cut), len(said[0]), thin, 0)
 
     with use_lake(lake):
@@ -125,7 +125,7 @@ def test_the_commonest_score_is_thinned_to_the_second_commonest(lake: Lake) -> N
     @flow
     def select(seed: int) -> DatasetRef:
         people = preferences(lake, pairs)
-        questions = judge_questions(people, "{prompt}? {completion}")
+        questions = judge_questions(people, "{prompt}? {completion}", 9)
         said = [[score(value)] for value in (4, 1, 4, 1, 4, 2, 4, 3)]
         return agreeing_judgements(people, questions, judgements(lake, questions, said), 1, True, seed)
 
@@ -150,5 +150,7 @@ def test_a_policy_that_gives_no_score_gives_nothing_to_learn_from(lake: Lake) ->
         rows = lake.rows_of(made(settings))
         with pytest.raises(UserError, match="places for"):
             made(EvaluationData(template="pairwise-v1"))
+        fewer = lake.rows_of(made(settings.model_copy(update={"prompts": 2})))
     assert len(rows) == 14  # seven answers, two judges
+    assert [row["prompt"] for row in fewer] == [row["prompt"] for row in rows[:10]]  # those of the first two prompts
     assert {row["dropped"] for row in rows} <= {"invalid", "incomplete", "truncated", "refused"}

@@ -59,6 +59,8 @@ def test_an_answer_is_trained_with_the_tokens_that_were_sampled_and_one_end_if_i
     first, second = train.pair_groups(policy, pairs, sampled, None)
     assert first.answers == ((*odd, end), odd)
     assert second.answers == ((*words, end), (*words, end))
+    [alone] = train.pair_groups(policy, [row | {"rejected": None, "chosen_id": None, "rejected_id": None}], sampled, None)
+    assert alone.answers == ((*words, end),)
 
 
 def test_ten_new_rows_cost_ten_forwards(lake: Lake, reference: ModelRef) -> None:
