@@ -4,6 +4,7 @@
 Test: pytest tests/tasks/test_pool.py
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from random import Random
 from typing import Any
@@ -40,8 +41,9 @@ def sampled(candidates: Sequence[Row], acceptance: Acceptance, least: float, rng
 
 
 def every(candidates: Sequence[Row], acceptance: Acceptance, least: float, rng: Random) -> set[int]:
-    """All of them."""
-    return set(range(len(candidates)))
+    """All of them but unfinished ones that would stand above a finished one, or that are not beside any: to be cut off is not to be preferred."""
+    lowest = min((row["reward"] for row in candidates if row["finished"]), default=-math.inf)
+    return {n for n, row in enumerate(candidates) if row["finished"] or row["reward"] < lowest}
 
 
 RULES: dict[str, Rule] = {"best": best, "threshold": above, "rso": sampled, "all": every}
@@ -86,7 +88,7 @@ def accept_answers(
 
 
 def accept_rows(rows: Sequence[dict[str, Any]], acceptance: Acceptance, seed: int) -> set[int]:
-    """The places of the accepted rows; a text that a prompt has twice is noted as a duplicate.
+    """The places of the accepted rows; a text that a prompt has twice is noted as a duplicate, what `all` leaves out as truncated.
 
     The threshold is a quantile of all rewards here, so that it means the same for every judge; ReST's is on rewards in [0, 1].
     """
@@ -104,4 +106,7 @@ def accept_rows(rows: Sequence[dict[str, Any]], acceptance: Acceptance, seed: in
     for digest, places in groups.items():
         taken = RULES[acceptance.rule]([rows[place] for place in places], acceptance, least, generator(seed, "accept", digest))
         accepted |= {places[one] for one in taken}
+        if acceptance.rule == "all":
+            for place in {*places} - accepted:
+                rows[place]["note"] = "truncated"
     return accepted

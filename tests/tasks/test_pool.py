@@ -29,8 +29,14 @@ def test_a_threshold_is_a_quantile_of_all_rewards() -> None:
 
 def test_duplicates_and_what_was_not_judged_are_noted() -> None:
     some = rows()
-    assert accept_rows(some, Acceptance(rule="all"), seed=0) == {0, 1, 2, 3}
-    assert [one["note"] for one in some] == [None, None, None, None, "duplicate", "invalid"]
+    assert accept_rows(some, Acceptance(rule="all"), seed=0) == {0, 1, 2}
+    assert [one["note"] for one in some] == [None, None, None, "truncated", "duplicate", "invalid"]
+
+
+def test_in_a_list_an_unfinished_answer_may_lose_to_every_finished_one_and_never_win() -> None:
+    some = [row("p", "a", 1.0), row("p", "b", 3.0), row("p", "c", 2.0, False), row("p", "d", 0.5, False), row("q", "e", 1.0, False)]
+    assert accept_rows(some, Acceptance(rule="all"), seed=0) == {0, 1, 3}
+    assert [one["note"] for one in some] == [None, None, "truncated", None, "truncated"]
 
 
 def test_of_equal_answers_one_is_drawn_and_nothing_is_no_error() -> None:
