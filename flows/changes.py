@@ -52,10 +52,10 @@ def merged(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 
 def at(recipe: Recipe, iteration: int) -> Recipe:
-    """The recipe as it is in that iteration: with the changes of its `then` from where they apply."""
+    """The recipe as it is in that iteration: with the changes of its `then` from where they apply, and of a further `then` among them."""
     if recipe.then is None or iteration < recipe.then.iteration:
         return recipe
-    return merged(recipe.model_copy(update={"then": None}), recipe.then.changes)
+    return at(merged(recipe.model_copy(update={"then": None}), recipe.then.changes), iteration)
 
 
 def _leaves(changes: dict[str, Any], values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -90,7 +90,7 @@ def validated(values: dict[str, Any]) -> Recipe:
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"The recipe is not valid: {'; '.join(_sentence(one) for one in error.errors())}.") from error
+        raise UserError(f"The recipe is not valid: {'; '.join(filter(None, map(_sentence, error.errors())))}.") from error
     if recipe.then is not None:
         try:
             at(recipe, recipe.then.iteration)
@@ -152,6 +152,10 @@ def _sentence(error: Any) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         return f"there is no key `{key}`"
+    if error["type"] == "missing":
+        return f"`{key}` is missing"
+    if error["type"] == "too_short" and error["input"]:
+        return ""  # its items have been complained of one by one
     wanted = re.sub(r"^[A-Z][a-z]+ should ", "must ", message)
     if error["type"] == "tuple_type":
         wanted = f"must be a list, such as [{error['input']}]"

@@ -216,6 +216,8 @@ class Loss(BaseModel):
     @classmethod
     def _unfold(cls, value: Any) -> Any:
         """Also reads a bare name, and options beside the name: "hinge-norm", {"name": "hinge-norm", "gamma": 0.05}."""
+        if not isinstance(value, dict | str):
+            raise ValueError("write it as its name, or as {name: ipo, tau: 0.5}")
         given: dict[str, Any] = {"name": value} if isinstance(value, str) else dict(value)
         beside = {key: given.pop(key) for key in list(given) if key not in cls.model_fields}
         return given | {"name": str(given.get("name", "")).replace("-", "_"), "options": given.get("options", {}) | beside}

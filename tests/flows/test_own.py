@@ -52,7 +52,7 @@ def test_a_python_file_has_a_recipe_by_that_name(tmp_path: Path) -> None:
         ("a.yaml", "sampling: {n: 2}", "needs `base: NAME`"),
         ("a.yaml", "base: [", "cannot be read as YAML"),
         ("a.yaml", "base: rso\ndata: offline", "`data.0` must be 'samples', 'preferences'"),
-        ("a.yaml", "base: dpo\ndata: samples", "judge: `none` goes with data `preferences` and `gold` only"),
+        ("a.yaml", "base: dpo\ndata: samples", "judge: `none` goes with data `preferences`, `gold` and `seeds` only"),
         ("a.yaml", "base: rso\nacceptance: {rule: best}", "set trains_on to answers"),
         ("a.py", "RECIPE = 3", "it has no RECIPE"),
         ("a.py", "import nothing_of_this_name", "cannot be imported .ModuleNotFoundError"),

@@ -34,6 +34,10 @@ from tasks.training.registry import LOSSES
         ("then={iteration: 3, changes: {lose: nll}}", r"then.changes: A recipe has no key `lose`: did you mean `loss`\?"),
         ("then={iteration: 3, changes: {loss: ppo}}", r"then.changes: .*needs a value model"),
         ("then={iteration: 1, changes: {}}", r"`then.iteration` must be greater than or equal to 2"),
+        ("then={iteration: 3}", r"The recipe is not valid: `then.changes` is missing\."),
+        ("then={iteration: 3, changes: {then: {iteration: 5, changes: {loss: ppo}}}}", r"then.changes: .*needs a value model"),
+        ("data=pairs", r"The recipe is not valid: `data.0` must be 'samples', .*, not 'pairs'\.$"),
+        ("loss=[ipo]", r"`loss`: write it as its name, or as \{name: ipo, tau: 0.5\}"),
         ("acceptance.keep=1", r"`acceptance.keep` must be greater than or equal to 2"),
         ("loss=dpo2", r"there is no loss 'dpo2'; choose one of .*sigmoid"),
         ("loss.gamma=1", r"has no option 'gamma'; its options are beta"),
@@ -126,6 +130,11 @@ def test_from_the_iteration_that_then_names_on_its_changes_apply() -> None:
     assert (later.loss, later.data, later.init) == (Loss.of("ppo", beta=0.01), ("rounds",), "previous")
     assert (later.sampling.n, later.sampling.max_tokens, later.sweep.temperatures) == (1, REJECTION_SAMPLING.sampling.max_tokens, ())
     assert (later.then, later.reward, later.prompts) == (None, REJECTION_SAMPLING.reward, REJECTION_SAMPLING.prompts)
+
+
+def test_changes_may_name_later_changes() -> None:
+    recipe = change(RSO, ["then={iteration: 2, changes: {sampling.n: 6, then: {iteration: 4, changes: {sampling.n: 4}}}}"])
+    assert [at(recipe, iteration).sampling.n for iteration in range(1, 6)] == [8, 6, 6, 4, 4]
 
 
 def test_rejection_sampling_goes_on_by_ppo_from_the_last_policy_it_fine_tuned() -> None:
