@@ -60,7 +60,7 @@ def at(recipe: Recipe, iteration: int) -> Recipe:
 
 def _leaves(changes: dict[str, Any], values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Changed keys, dotted; a loss changes as a whole, and so do values that are no settings of their own."""
-    for key, value in changes.items():
+    for key, value in sorted(changes.items(), key=lambda one: one[0] != "by"):  # a judge's `by` says what its other keys are of
         held = values.get(key) if isinstance(values, dict) else None
         if isinstance(value, dict) and (isinstance(held, dict) or key == "judge") and key not in ("loss", "criteria", "changes"):
             yield from _leaves(value, held, f"{prefix}{key}.")
@@ -119,7 +119,7 @@ def _make_judge(values: dict[str, Any], key: str) -> None:
         judge, setting = owner["judge"], key.removeprefix(start).partition(".")[0]
         if not key.startswith(start) or (isinstance(judge, dict) and setting in judge):
             continue
-        if judge == "policy":
+        if judge == "policy" or setting == "by":
             owner["judge"] = SelfJudge().model_dump()
         elif judge == "human" or setting in _OF_PEOPLE:
             owner["judge"] = Human().model_dump()

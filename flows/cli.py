@@ -149,7 +149,7 @@ def recipes(name: str | None = None, /, *, as_json: Json = False) -> None:
 
 
 def in_full(values: dict[str, Any], origins: dict[str, str], prefix: str = "", depth: int = 0) -> str:
-    """A recipe as YAML, each value with where it comes from."""
+    """A recipe as YAML, as it can stand in a file of one's own, each value with where it comes from."""
     import yaml
 
     lines: list[str] = []
@@ -158,8 +158,8 @@ def in_full(values: dict[str, Any], origins: dict[str, str], prefix: str = "", d
         if isinstance(value, dict) and known is None:
             lines += [f"{'  ' * depth}{key}:", in_full(value, origins, f"{prefix}{key}.", depth + 1)]
         else:
-            said = yaml.safe_dump({key: value}, default_flow_style=None, width=10_000, allow_unicode=True, sort_keys=False).strip()
-            lines.append("\n".join(f"{'  ' * depth}{line}" for line in said.splitlines()) + (f"  # {known}" if known else ""))
+            said = yaml.safe_dump([value], default_flow_style=True, width=10_000, allow_unicode=True, sort_keys=False).strip()[1:-1]
+            lines.append(f"{'  ' * depth}{key}: {said}" + (f"  # {known}" if known else ""))
     return "\n".join(lines)
 
 

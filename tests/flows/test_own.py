@@ -5,11 +5,12 @@ from pathlib import Path
 import pytest
 
 from flows.changes import at, origins
-from flows.own import find_recipe
-from flows.recipes import OAIF, RSO
+from flows.own import find_recipe, own_recipe
+from flows.recipes import OAIF, RECIPES, RSO
 from storage import UserError
 from tasks.judges.llm import LLM
 from tasks.training.losses import Loss
+from tests.flows.toy import dapflow
 
 
 def test_a_yaml_file_names_its_base_and_what_differs(tmp_path: Path) -> None:
@@ -79,3 +80,12 @@ def test_every_value_says_where_it_comes_from() -> None:
     assert told["acceptance.keep"].startswith("recipe; candidates that `rso` accepts")  # 4, where the default is 8
     assert told["acceptance.beta"].startswith("default; temperature of exp")
     assert told["loss"] == "recipe; DPO, arXiv 2305.18290, eq. 7; cDPO with label_smoothing; RSO's sigmoid-norm"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_as_it_is_printed_is_a_file_of_one_s_own(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code, printed, _ = dapflow("recipes", name, capsys=capsys)
+    assert code == 0
+    file = tmp_path / "mine.yaml"
+    file.write_text(f"base: {'dpo' if name == 'rso' else 'rso'}\n{printed}")
+    assert own_recipe(file) == RECIPES[name]
