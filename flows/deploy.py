@@ -92,7 +92,7 @@ def worker(*, pool: str = POOL, server: Server = LOCAL) -> NoReturn:
     prepare(None)
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_SECONDS))
     name = f"{socket.gethostname()} {os.getpid()}"  # by which flows/zombies.py knows the machine
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--name", name]
+    command = [sys.executable, "-m", "flows.worker", "worker", "start", "--pool", pool, "--name", name]
     os.execv(sys.executable, command)
 
 
