@@ -23,7 +23,7 @@ from flows.iteration import iterate
 from flows.recipe import Recipe
 from flows.recipes import RECIPES
 from flows.report.publish import publish_report
-from flows.zombies import bury
+from flows.zombies import bury, end_earlier_attempts
 from storage import DatasetRef, Lake, ModelRef
 from storage.errors import NothingToLearnError
 from storage.promotions import Decision, Line, decide, decided_by, line_of
@@ -55,6 +55,7 @@ def night(recipe: RecipeName = _FIRST, settings: tuple[str, ...] = (), toy: bool
     wanted, run = chosen(recipe.value, settings, toy), str(flow_run.id)
     with Lake(lake) as opened, use_lake(opened), use_shards(wanted.shards):
         bury(opened)
+        end_earlier_attempts(run)
         if (told := decided_by(opened, run)) is not None:  # killed right after it had decided, and tried again
             return _ended(told)
         with record_run(opened, run, wanted.name, wanted.model_dump(mode="json")) as record:

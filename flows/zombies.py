@@ -1,14 +1,16 @@
 """Runs that a Prefect server believes to be going on although their process is gone: after kill -9, a full memory, a power cut.
 
     bury(lake)      each becomes Crashed, with the reason, and gives back its slot; or Completed, where the lake says that it ended well
+    end_earlier_attempts(run)       a run that is tried again: the tasks that it was at when it was killed
 The lake knows the process of every run (`storage.runs`), a worker that of every run it started. On other machines, Prefect's heartbeats do
 the same (`dapflow deploy`). Test: make test-nights
 """
 
 import socket
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import psutil
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -41,6 +43,15 @@ def bury(lake: Lake) -> list[str]:
             for run in _unfinished(client)
             if run.parent_task_run_id is None and _is_dead(client, run, ended.get(str(run.id)))
         ]
+
+
+def end_earlier_attempts(run: str) -> None:
+    """To be called by a run that begins: tasks that it has left Running, when it was killed, would stay so for ever."""
+    with get_client(sync_client=True) as client:
+        this = client.read_flow_run(UUID(run))
+        children = _unfinished(client, this.id)
+        for one in (this, *children):
+            _end_tasks(client, one, but={child.parent_task_run_id for child in children})  # those go on: Prefect takes a child up again
 
 
 def _unfinished(client: SyncPrefectClient, parent: Any = None) -> list[FlowRun]:
@@ -91,12 +102,13 @@ def _bury(client: SyncPrefectClient, run: FlowRun, ending: Ending | None) -> str
     return f"{run.name} ({run.id}) {sentence}"
 
 
-def _end_tasks(client: SyncPrefectClient, run: FlowRun) -> None:
+def _end_tasks(client: SyncPrefectClient, run: FlowRun, but: Collection[UUID | None] = ()) -> None:
     for task_run in _running_tasks(client, run):
-        client.set_task_run_state(task_run, Crashed(message="The process of its flow is gone."), force=True)
+        if task_run not in but:
+            client.set_task_run_state(task_run, Crashed(message="The process of its flow is gone."), force=True)
 
 
-def _running_tasks(client: SyncPrefectClient, run: FlowRun) -> Iterator[Any]:
+def _running_tasks(client: SyncPrefectClient, run: FlowRun) -> Iterator[UUID]:
     state = TaskRunFilterState(type=TaskRunFilterStateType(any_=_UNFINISHED))
     for task_run in client.read_task_runs(
         flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])), task_run_filter=TaskRunFilter(state=state)
