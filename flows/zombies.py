@@ -2,8 +2,8 @@
 
     bury(lake)      each becomes Crashed, with the reason, and gives back its slot; or Completed, where the lake says that it ended well
     end_earlier_attempts(run)       a run that is tried again: the tasks that it was at when it was killed
-The lake knows the process of every run (`storage.runs`), a worker that of every run it started. On other machines, Prefect's heartbeats do
-the same (`dapflow deploy`). Test: make test-nights
+The lake knows the process of every run (`storage.runs`), a worker that of every run it started. Of runs on other machines the server hears by
+their heartbeats (`dapflow deploy`), and the lake from the server. Test: pytest tests/flows/test_zombies.py, make test-nights
 """
 
 import socket
@@ -25,24 +25,38 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.exceptions import ObjectNotFound
 from prefect.states import Completed, Crashed
 
 from storage import Lake
-from storage.runs import Ending, endings
+from storage.runs import Ending, endings, write_off
 
 _PENDING = timedelta(minutes=5)  # how long a worker may take to start a process
 _UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 
 
 def bury(lake: Lake) -> list[str]:
-    """Set every run whose process is gone to its final state. Returns a sentence about each."""
+    """Set every run whose process is gone to its final state, at the server and in the lake. Returns a sentence about each."""
     ended = endings(lake)
     with get_client(sync_client=True) as client:
-        return [
+        elsewhere = [run for run, ending in ended.items() if ending.state == "running" and not ending.here and _is_over(client, run)]
+        for run in elsewhere:
+            write_off(lake, run)
+        buried = [
             _bury(client, run, ended.get(str(run.id)))
             for run in _unfinished(client)
             if run.parent_task_run_id is None and _is_dead(client, run, ended.get(str(run.id)))
         ]
+    return buried + [f"{run}, on another machine, is over, says the server: it was killed" for run in elsewhere]
+
+
+def _is_over(client: SyncPrefectClient, run: str) -> bool:
+    """Whether the server knows that a run of the lake has ended."""
+    try:
+        state = client.read_flow_run(UUID(run)).state
+    except ObjectNotFound:  # of another server
+        return False
+    return state is not None and state.is_final()
 
 
 def end_earlier_attempts(run: str) -> None:

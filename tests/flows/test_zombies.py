@@ -2,6 +2,7 @@
 
 import asyncio
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from prefect import flow, task
@@ -13,7 +14,9 @@ from prefect.states import AwaitingRetry, Crashed, Pending, Running, Scheduled
 from prefect.workers.process import ProcessWorker
 
 from flows.worker import Worker
-from flows.zombies import end_earlier_attempts
+from flows.zombies import bury, end_earlier_attempts
+from storage import Lake, LakeError
+from storage.garbage import collect
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -71,3 +74,26 @@ def test_tasks_of_an_attempt_that_was_killed_end_with_the_next_one() -> None:
         assert [client.read_task_run(one.id).state_name for one in at_work] == ["Crashed", "Crashed"]
         assert client.read_task_run(parent.id).state_name == "Running"
         assert client.read_flow_run(child.id).state_name == "Running"
+
+
+def test_a_run_that_died_with_its_machine_stands_in_nobodys_way(lake: Lake) -> None:
+    def begin(cursor: Any) -> None:
+        for run in (dead, alive):
+            values = [str(run.id), "a machine that is gone"]
+            cursor.execute(
+                "INSERT INTO runs (run, recipe, state, host, process, started_at) VALUES (?, 'rso', 'running', ?, 1, now())", values
+            )
+
+    with get_client(sync_client=True) as client:
+        dead, alive = run_of(client, Pending(), Running()), run_of(client, Pending(), Running())
+        lake.commit(begin, "two runs")
+        client.set_flow_run_state(dead.id, Crashed(message="No sign of life for 300 seconds."), force=True)
+        assert [sentence for sentence in bury(lake) if "another machine" in sentence] == [
+            f"{dead.id}, on another machine, is over, says the server: it was killed"
+        ]
+        assert lake.rows("SELECT run, state FROM runs WHERE state = 'running'") == [{"run": str(alive.id), "state": "running"}]
+        with pytest.raises(LakeError, match="dapflow doctor"):
+            collect(lake, [])
+        client.set_flow_run_state(alive.id, Crashed(), force=True)
+        bury(lake)
+        collect(lake, [])
