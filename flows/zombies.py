@@ -7,7 +7,7 @@ their heartbeats (`dapflow deploy`), and the lake from the server. Test: pytest 
 """
 
 import socket
-from collections.abc import Collection, Iterator
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -47,6 +47,8 @@ def bury(lake: Lake) -> list[str]:
             for run in _unfinished(client)
             if run.parent_task_run_id is None and _is_dead(client, run, ended.get(str(run.id)))
         ]
+        # Of a run that a worker, or the want of a heartbeat, has set to Crashed, its tasks are not told.
+        _end_tasks(client, FlowRunFilter(state=_type(StateType.CRASHED, StateType.CANCELLED)), but=_unfinished(client))
     return buried + [f"{run}, on another machine, is over, says the server: it was killed" for run in elsewhere]
 
 
@@ -64,14 +66,12 @@ def end_earlier_attempts(run: str) -> None:
     with get_client(sync_client=True) as client:
         this = client.read_flow_run(UUID(run))
         children = _unfinished(client, this.id)
-        for one in (this, *children):
-            _end_tasks(client, one, but={child.parent_task_run_id for child in children})  # those go on: Prefect takes a child up again
+        _end_tasks(client, _only(this, *children), but=children)
 
 
 def _unfinished(client: SyncPrefectClient, parent: Any = None) -> list[FlowRun]:
-    state = FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED))
     within = FlowRunFilterParentFlowRunId(any_=[parent]) if parent else None
-    return client.read_flow_runs(flow_run_filter=FlowRunFilter(state=state, parent_flow_run_id=within))
+    return client.read_flow_runs(flow_run_filter=FlowRunFilter(state=_type(*_UNFINISHED), parent_flow_run_id=within))
 
 
 def _is_dead(client: SyncPrefectClient, run: FlowRun, ending: Ending | None) -> bool:
@@ -109,22 +109,25 @@ def _bury(client: SyncPrefectClient, run: FlowRun, ending: Ending | None) -> str
         why = f" ({ending.note})" if ending is not None and ending.note else ""
         state, sentence = Crashed(message=f"Its process is gone{why}. The next run goes on from what is in the lake."), "is gone: Crashed"
     for child in _unfinished(client, run.id):
-        _end_tasks(client, child)
+        _end_tasks(client, _only(child))
         client.set_flow_run_state(child.id, state, force=True)
-    _end_tasks(client, run)
+    _end_tasks(client, _only(run))
     client.set_flow_run_state(run.id, state, force=True)
     return f"{run.name} ({run.id}) {sentence}"
 
 
-def _end_tasks(client: SyncPrefectClient, run: FlowRun, but: Collection[UUID | None] = ()) -> None:
-    for task_run in _running_tasks(client, run):
-        if task_run not in but:
-            client.set_task_run_state(task_run, Crashed(message="The process of its flow is gone."), force=True)
+def _end_tasks(client: SyncPrefectClient, of: FlowRunFilter, but: Sequence[FlowRun] = ()) -> None:
+    """Set the unfinished tasks of some runs to Crashed, `but` those that stand for a run which is not over: Prefect may take it up again."""
+    going_on = {run.parent_task_run_id for run in but}
+    unfinished = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=_UNFINISHED)))
+    for task_run in client.read_task_runs(flow_run_filter=of, task_run_filter=unfinished):
+        if task_run.id not in going_on:
+            client.set_task_run_state(task_run.id, Crashed(message="The process of its flow is gone."), force=True)
 
 
-def _running_tasks(client: SyncPrefectClient, run: FlowRun) -> Iterator[UUID]:
-    state = TaskRunFilterState(type=TaskRunFilterStateType(any_=_UNFINISHED))
-    for task_run in client.read_task_runs(
-        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])), task_run_filter=TaskRunFilter(state=state)
-    ):
-        yield task_run.id
+def _only(*runs: FlowRun) -> FlowRunFilter:
+    return FlowRunFilter(id=FlowRunFilterId(any_=[run.id for run in runs]))
+
+
+def _type(*types: StateType) -> FlowRunFilterState:
+    return FlowRunFilterState(type=FlowRunFilterStateType(any_=list(types)))

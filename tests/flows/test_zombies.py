@@ -76,6 +76,22 @@ def test_tasks_of_an_attempt_that_was_killed_end_with_the_next_one() -> None:
         assert client.read_flow_run(child.id).state_name == "Running"
 
 
+def test_tasks_of_a_run_that_others_have_set_to_crashed_end_with_it(lake: Lake) -> None:
+    with get_client(sync_client=True) as client:
+        run = run_of(client, Pending(), Running())
+        parent = client.create_task_run(_task, run.id, "iteration-0", state=Running())
+        child = client.create_flow_run(_night, state=Running(), parent_task_run_id=parent.id)
+        at_work = client.create_task_run(_task, child.id, "1", state=Running())
+        client.set_flow_run_state(run.id, Crashed(message="Process exited with status code: -9."), force=True)  # as a worker does
+        bury(lake)
+        states = [client.read_task_run(one.id).state_name for one in (parent, at_work)]
+        assert states == ["Running", "Running"]  # the child may be taken up again ...
+        client.set_flow_run_state(child.id, Crashed(message="No sign of life for 60 seconds."), force=True)
+        bury(lake)
+        states = [client.read_task_run(one.id).state_name for one in (parent, at_work)]
+        assert states == ["Crashed", "Crashed"]  # ... or not
+
+
 def test_a_run_that_died_with_its_machine_stands_in_nobodys_way(lake: Lake) -> None:
     def begin(cursor: Any) -> None:
         for run in (dead, alive):
