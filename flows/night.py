@@ -56,9 +56,13 @@ def night(recipe: RecipeName = _FIRST, settings: tuple[str, ...] = (), toy: bool
     with Lake(lake) as opened, use_lake(opened), use_shards(wanted.shards):
         bury(opened)
         end_earlier_attempts(run)
-        if (told := decided_by(opened, run)) is not None:  # killed right after it had decided, and tried again
-            return _ended(told)
         with record_run(opened, run, wanted.name, wanted.model_dump(mode="json")) as record:
+            if (told := decided_by(opened, run)) is not None:  # killed right after it had decided, and tried again
+                if told["candidate"]:
+                    policy, metrics = ModelRef("models", told["candidate"], 1), DatasetRef("metrics", told["metrics"], 0)
+                    record.made(told["slice"], policy, metrics)
+                    publish_report(policy, metrics)
+                return _ended(told)
             digest = resolve(wanted.policy).digest
             initial, line = register_model(wanted.policy, digest), line_of(opened, digest)
             policy = initial if line.policy is None else ModelRef("models", line.policy, 1)
