@@ -80,7 +80,8 @@ def deploy(
             when = f"{schedule['cron']} {schedule['timezone']}" + ("" if schedule["active"] else ", switched off")
             print(f"night/{one['name']:<24} {when}")
     print("\n".join(told))
-    print(f"UI: {server.removesuffix('/api')}   start one now: prefect deployment run night/{described['deployments'][0]['name']}")
+    first = next(one["name"] for one in described["deployments"] if one["parameters"]["recipe"] in recipe)
+    print(f"UI: {server.removesuffix('/api')}   start one now: PREFECT_API_URL={server} prefect deployment run night/{first}")
 
 
 def worker(*, pool: str = POOL, server: Server = LOCAL) -> NoReturn:
