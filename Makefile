@@ -47,7 +47,7 @@ test-clusters: $(VENV)/.test-ready
 test-methods: $(VENV)/.test-ready
 	$(BIN)/python -m pytest -m methods
 
-# Nights through a real server, scheduler and worker, each of which is killed.
+# Nights through a real server, scheduler and worker, each of which is killed in each step: about an hour.
 test-nights: $(VENV)/.test-ready
 	$(BIN)/python -m pytest -m nights
 

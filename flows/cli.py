@@ -18,7 +18,7 @@ from flows.agreement import agreement
 from flows.ahead import server_ahead
 from flows.compare_command import compare
 from flows.deploy import deploy, worker
-from flows.environment import prepare
+from flows.environment import of_server, prepare
 from flows.exporter import metrics
 from flows.judge import judge
 from flows.lake import COMMANDS
@@ -207,6 +207,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except (KeyboardInterrupt, Exception) as error:
+        if sentence := of_server(error):
+            print(f"dapflow: {sentence}", file=sys.stderr)
+            sys.exit(2)
         if not interrupted(error):
             raise
         print("\ndapflow: stopped. Nothing is lost: the same command goes on from here.", file=sys.stderr)

@@ -80,7 +80,8 @@ def deploy(
             when = f"{schedule['cron']} {schedule['timezone']}" + ("" if schedule["active"] else ", switched off")
             print(f"night/{one['name']:<24} {when}")
     print("\n".join(told))
-    print(f"UI: {server.removesuffix('/api')}   start one now: prefect deployment run night/{described['deployments'][0]['name']}")
+    first = next(one["name"] for one in described["deployments"] if one["parameters"]["recipe"] in recipe)
+    print(f"UI: {server.removesuffix('/api')}   start one now: PREFECT_API_URL={server} prefect deployment run night/{first}")
 
 
 def worker(*, pool: str = POOL, server: Server = LOCAL) -> NoReturn:
@@ -90,10 +91,26 @@ def worker(*, pool: str = POOL, server: Server = LOCAL) -> NoReturn:
     """
     reach(server)
     prepare(None)
+    _check_pool(pool)
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_SECONDS))
     name = f"{socket.gethostname()} {os.getpid()}"  # by which flows/zombies.py knows the machine
-    command = [sys.executable, "-m", "prefect", "worker", "start", "--pool", pool, "--name", name]
+    command = [sys.executable, "-m", "flows.worker", "worker", "start", "--pool", pool, "--name", name]
     os.execv(sys.executable, command)
+
+
+def _check_pool(pool: str) -> None:
+    """Raises UserError when it is not there: Prefect would make one of any name, and the worker would wait beside it for ever."""
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import ObjectNotFound
+
+    with get_client(sync_client=True) as client:
+        try:
+            client.read_work_pool(pool)
+        except ObjectNotFound as error:
+            if pool != POOL:  # which the worker may make, and `dapflow deploy` then takes
+                raise UserError(
+                    f"There is no work pool {pool}: `dapflow worker` alone takes {POOL}, which `dapflow deploy` makes."
+                ) from error
 
 
 def reach(server: str) -> None:

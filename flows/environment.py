@@ -62,3 +62,18 @@ def end_orphaned_server(home: Path) -> None:
             server.wait(10)
     except (OSError, ValueError, KeyError, psutil.Error):
         return
+
+
+def of_server(error: BaseException) -> str | None:
+    """What to tell the user when the Prefect server that PREFECT_API_URL names is why something failed; None when it is not."""
+    from httpx import ConnectError, HTTPStatusError
+
+    url = os.environ.get("PREFECT_API_URL", "no address")
+    of_ours = isinstance(error, ConnectError | HTTPStatusError) and str(error.request.url).startswith(url)
+    if isinstance(error, HTTPStatusError) and of_ours and error.response.status_code in (401, 403):
+        return f"The Prefect server at {url} does not let us in: set PREFECT_API_AUTH_STRING=user:password, as it asks for."
+    if (isinstance(error, ConnectError) and of_ours) or str(error).startswith("Failed to reach API at"):
+        return (
+            f"No Prefect server answers at {url}: start it, or unset PREFECT_API_URL. Nothing is lost: the same command goes on from here."
+        )
+    return None

@@ -23,7 +23,7 @@ from flows.iteration import iterate
 from flows.recipe import Recipe
 from flows.recipes import RECIPES
 from flows.report.publish import publish_report
-from flows.zombies import bury
+from flows.zombies import bury, end_earlier_attempts
 from storage import DatasetRef, Lake, ModelRef
 from storage.errors import NothingToLearnError
 from storage.promotions import Decision, Line, decide, decided_by, line_of
@@ -55,9 +55,14 @@ def night(recipe: RecipeName = _FIRST, settings: tuple[str, ...] = (), toy: bool
     wanted, run = chosen(recipe.value, settings, toy), str(flow_run.id)
     with Lake(lake) as opened, use_lake(opened), use_shards(wanted.shards):
         bury(opened)
-        if (told := decided_by(opened, run)) is not None:  # killed right after it had decided, and tried again
-            return _ended(told)
+        end_earlier_attempts(run)
         with record_run(opened, run, wanted.name, wanted.model_dump(mode="json")) as record:
+            if (told := decided_by(opened, run)) is not None:  # killed right after it had decided, and tried again
+                if told["candidate"]:
+                    policy, metrics = ModelRef("models", told["candidate"], 1), DatasetRef("metrics", told["metrics"], 0)
+                    record.made(told["slice"], policy, metrics)
+                    publish_report(policy, metrics)
+                return _ended(told)
             digest = resolve(wanted.policy).digest
             initial, line = register_model(wanted.policy, digest), line_of(opened, digest)
             policy = initial if line.policy is None else ModelRef("models", line.policy, 1)

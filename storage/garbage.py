@@ -56,7 +56,10 @@ def collect(lake: Lake, garbage: list[Garbage]) -> None:
     Raises LakeError while a run is going on: it may be about to read what nothing else needs.
     """
     if alive := running(lake):
-        raise LakeError(f"A run is going on ({', '.join(alive)}): wait until it has ended, or end it, before removing anything.")
+        raise LakeError(
+            f"A run is going on ({', '.join(alive)}): wait until it has ended, or end it, before removing anything."
+            " If its machine is gone, `dapflow doctor` finds out."
+        )
     versions = [one.info.version for one in garbage]
     if versions:
         files.retire(lake, versions)

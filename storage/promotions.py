@@ -14,6 +14,7 @@ from typing import Any, Literal
 from storage.database import Connection
 from storage.errors import UserError
 from storage.lake import Lake
+from storage.logs import log
 from storage.refs import ModelRef
 
 Action = Literal["promote", "keep", "promote by hand", "roll back"]
@@ -85,7 +86,9 @@ def decide(lake: Lake, line: Line, decision: Decision) -> dict[str, Any]:
         return number
 
     number = lake.commit(work, f"{decision.action} models@{decision.candidate}", {"policy": decision.candidate})
-    return _rows(lake, "number = ?", [number])[0]
+    row = _rows(lake, "number = ?", [number])[0]
+    log("policy.decided", **{name: row[name] for name in ("run", "line", "number", "action", "policy", "candidate", "slice", "reason")})
+    return row
 
 
 def decided_by(lake: Lake, run: str) -> dict[str, Any] | None:

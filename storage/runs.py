@@ -70,10 +70,11 @@ def record_run(lake: Lake, run: str, recipe: str, settings: Mapping[str, Any], c
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How far the lake knows a run to have got. gone: its process was on this machine and is not there any more."""
+    """How far the lake knows a run to have got. gone: its process was on this machine (here) and is not there any more."""
 
     state: str
     note: str | None
+    here: bool
     gone: bool
 
 
@@ -83,9 +84,19 @@ def endings(lake: Lake) -> dict[str, Ending]:
     rows = lake.rows("SELECT run, state, note, host, process, epoch(started_at) AS since FROM runs")
     here = socket.gethostname()
     return {
-        row["run"]: Ending(state=row["state"], note=row["note"], gone=row["host"] == here and not _is_alive(row["process"], row["since"]))
+        row["run"]: Ending(
+            state=row["state"],
+            note=row["note"],
+            here=row["host"] == here,
+            gone=row["host"] == here and not _is_alive(row["process"], row["since"]),
+        )
         for row in rows
     }
+
+
+def write_off(lake: Lake, run: str) -> None:
+    """Write a run down as killed that others know to be over: nobody here can see the processes of another machine."""
+    _end(lake, run, "failed", "killed")
 
 
 def running(lake: Lake) -> list[str]:

@@ -70,6 +70,18 @@ def test_compose_is_what_compose_takes_and_its_parts_fit() -> None:
     assert named == {line.partition("=")[0] for line in (HERE / "env.example").read_text().splitlines() if "=" in line}
 
 
+def test_only_its_user_writes_into_his_home() -> None:
+    as_root, _, _ = (HERE / "Dockerfile").read_text().partition("\nUSER dapflow\n")
+    assert not [
+        line for line in as_root.splitlines() if line.startswith("RUN") and "/home/" in line
+    ]  # install -d -o: its parents are root's
+    image = COMPOSE["services"]["server"]["image"]
+    shared = {
+        (volume.partition(":")[0], one["image"] == image) for one in COMPOSE["services"].values() for volume in one.get("volumes", [])
+    }
+    assert len({volume for volume, _ in shared}) == len(shared)  # no volume of ours is written by the user of another image
+
+
 def test_no_password_stands_in_a_file() -> None:
     for service in COMPOSE["services"].values():
         for name, value in service.get("environment", {}).items():

@@ -34,6 +34,8 @@ def test_deploying_again_changes_nothing_and_tells_people_what_happens(run: Serv
             for _ in range(2)
         ]
         assert told[0] == told[1]
+        # Without the address, prefect would ask a server of its own.
+        assert told[0].endswith(f"start one now: PREFECT_API_URL={run.url} prefect deployment run night/rso\n")
         assert len(run.api("deployments/filter", {})) == 3
         assert len(run.api("automations/filter", {})) == 4
         assert [queue["concurrency_limit"] for queue in run.api("work_queues/filter", {}) if queue["name"] == "nights"] == [1]

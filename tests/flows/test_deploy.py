@@ -1,15 +1,22 @@
 """What `dapflow deploy` refuses at once, so that no night stumbles over it, and what `doctor`, `resume` and `ui` say where something is missing."""
 
+import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
+import httpx
 import pytest
 
 from flows.cli import main
-from flows.deploy import describe
+from flows.deploy import POOL, _check_pool, describe
+from flows.environment import of_server
 from flows.resume import doctor, resume
+from storage import Lake
 from storage.errors import UserError
 
 
@@ -69,3 +76,56 @@ def test_a_port_that_cannot_be_is_refused(capsys: pytest.CaptureFixture[str]) ->
         with pytest.raises(SystemExit, match="2"):
             main([command, "--port", "99999"])
         assert "65535" in capsys.readouterr().err
+
+
+@pytest.fixture
+def locked() -> Iterator[str]:
+    """The API of a server that asks for a password, as Prefect's does: everybody may ask for its health, and for nothing else."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path.endswith("/health") else 401)
+            self.send_header("content-length", "4")
+            self.end_headers()
+            self.wfile.write(b"true")
+
+        do_POST = do_GET
+
+        def log_message(self, format: str, *args: object) -> None:
+            del format, args
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/api"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["worker"], ["deploy", "--toy"]])
+def test_a_server_that_asks_for_a_password_is_a_sentence(command: list[str], lake: Lake, locked: str) -> None:
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+    environment |= {"PREFECT_API_URL": locked, "PREFECT_HOME": str(lake.root / "prefect"), "DAPFLOW_LAKE": str(lake.root)}
+    done = subprocess.run([sys.executable, "-m", "flows.cli", *command], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr
+        == f"dapflow: The Prefect server at {locked} does not let us in: set PREFECT_API_AUTH_STRING=user:password, as it asks for.\n"
+    )
+
+
+def test_a_server_that_does_not_answer_is_a_sentence_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    with pytest.raises(httpx.ConnectError) as caught:
+        httpx.get("http://127.0.0.1:9/api/flow_runs")
+    assert "No Prefect server answers at http://127.0.0.1:9/api" in (of_server(caught.value) or "")
+    with pytest.raises(httpx.ConnectError) as caught:
+        httpx.get("http://127.0.0.1:10/v1/models")  # of an endpoint that judges
+    assert of_server(caught.value) is None
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_worker_for_a_pool_that_is_not_there_does_not_wait_for_ever() -> None:
+    with pytest.raises(UserError, match="no work pool typo"):
+        _check_pool("typo")
+    _check_pool(POOL)

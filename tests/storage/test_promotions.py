@@ -25,6 +25,14 @@ def test_a_promoted_policy_is_the_next_nights_input_and_a_kept_one_changes_nothi
     assert [(row["action"], row["policy"], row["candidate"]) for row in promotions(lake)] == [("promote", "a", "a"), ("keep", "a", "b")]
 
 
+def test_decisions_are_in_the_log(lake: Lake, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO", logger="dapflow"):
+        put(lake, "a", run="r")
+    (record,) = [one for one in caplog.records if one.getMessage() == "policy.decided"]
+    told = {"run": "r", "line": "base", "number": 1, "action": "promote", "policy": "a", "candidate": "a", "slice": 1, "reason": "why"}
+    assert record.__dict__["dapflow"] == told
+
+
 def test_what_comes_from_a_policy_that_is_no_longer_the_promoted_one_is_not_promoted(lake: Lake) -> None:
     put(lake, "a")
     stale = line_of(lake, "base")

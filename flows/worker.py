@@ -1,0 +1,36 @@
+"""`prefect worker ...`, with a process worker that does not undo a Retry: what `dapflow worker` becomes.
+
+Prefect's says of a process that was killed that its run has crashed, then looks for hooks of the flow (it imports all of it: ten seconds),
+and says it again. Whoever has pressed Retry, or typed `dapflow resume`, meanwhile had it undone. Test: make test-nights
+"""
+
+import warnings
+from typing import Any
+
+import httpx
+from prefect.cli import app
+from prefect.client.schemas.objects import FlowRun
+from prefect.exceptions import ObjectNotFound
+from prefect.workers.process import ProcessWorker
+
+with warnings.catch_warnings(action="ignore"):  # that it takes the place of Prefect's
+
+    class Worker(ProcessWorker):
+        """For pools of type process; those of other types have their own."""
+
+        async def _propose_crashed_state(self, flow_run: FlowRun, message: str, client: Any = None) -> None:
+            if await self._at_it(flow_run):
+                await super()._propose_crashed_state(flow_run, message, client)
+
+        async def _at_it(self, taken_up: FlowRun) -> bool:
+            """Whether the server believes that the attempt which began with `taken_up` goes on."""
+            try:
+                now = await self.client.read_flow_run(taken_up.id)
+            except (httpx.HTTPError, ObjectNotFound):
+                return True
+            begun = now.run_count - taken_up.run_count
+            return now.state is not None and ((now.state.is_pending() and begun == 0) or (now.state.is_running() and begun == 1))
+
+
+if __name__ == "__main__":
+    app()
