@@ -207,8 +207,10 @@ CLICK = Recipe(
 _GENERATE = SelfInstruct(sampling=SelfInstruct().sampling.model_copy(update={"temperature": 0.6, "top_p": 0.9}))
 
 SELF_REWARDING = Recipe(
-    **_scaled(sampling=_ANSWER.model_copy(update={"n": 4, "top_p": 0.9, "top_k": 0}))
-    | {"prompts": RSO.prompts.model_copy(update={"schedule": "self-instruct", "generate": _GENERATE})},
+    **_scaled(
+        sampling=_ANSWER.model_copy(update={"n": 4, "top_p": 0.9, "top_k": 0}),
+        prompts=RSO.prompts.model_copy(update={"schedule": "self-instruct", "generate": _GENERATE}),
+    ),
     name="self-rewarding",
     title="imitation of people's best answers and of judgements like theirs; then the policy judges its own samples, DPO from and against itself",
     paper="Yuan et al. 2024, arXiv 2401.10020",
