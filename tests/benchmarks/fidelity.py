@@ -1,10 +1,10 @@
 """Do they align? Every method in a world whose gold reward is known (world.py), its figures and the papers' orderings (curves.py).
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.fidelity [--seeds 3] [--iterations 4] [--long 10] [--methods rso,dpo,...]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.fidelity [--seeds 3] [--iterations 4] [--long 10] [--methods rso,dpo,...] [--folder DIR]
 All start from one policy, a toy that was fine-tuned first (initial_policy.py). Each seed has a lake of its own: that policy answers the
 shipped prompts, the noisy annotator labels pairs of its answers, and from half of those a reward model learns (the proxy) that judges the methods
-that have one. The others learn from the same pairs (offline), or ask the annotator about their own (online). All run by `align`, with one
-learning rate. What does not come out as the papers say is printed as `no`.
+that have one. The others learn from the same pairs (offline), or ask the annotator about their own (online). All run as
+`align` runs them, with one learning rate. What does not come out as the papers say is printed as `no`.
 """
 
 import argparse
@@ -28,7 +28,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of a toy model a second thread 
 
 from prefect import flow  # noqa: E402
 
-from flows.align import align  # noqa: E402
+from flows.align import chain, chosen  # noqa: E402
+from flows.iteration import iterate  # noqa: E402
+from flows.recipe import Recipe  # noqa: E402
 from storage import DatasetRef, Lake, ModelRef  # noqa: E402
 from tasks.acceptance import Acceptance  # noqa: E402
 from tasks.engines.base import Sampling  # noqa: E402
@@ -57,13 +59,13 @@ ANSWERS = 32  # to each prompt, of which the annotator compares the half with th
 PROXY = RewardModel(parameters="full", layers=1, learning_rate=0.001)
 COMMON = ("prompts.held_out=48", "prompts.per_iteration=96", "training.learning_rate=0.0003", "training.batch_size=8")
 COMMON += ("sampling.temperature=1.0", "sampling.top_k=0", "sampling.system=null", f"evaluation.judge={GOLD}")
-COMMON += (f"evaluation.sampling={{n: 8, max_tokens: {TOKENS}}}", "evaluation.probes=48")
+COMMON += (f"evaluation.sampling={{n: 8, max_tokens: {TOKENS}}}", "evaluation.probes=32")
 COMMON += (f"sampling.max_tokens={TOKENS}", "evaluation.exact.source=", "evaluation.baselines=[]")
 COMMON += (f"reward={PROXY.model_dump_json()}",)
 ROUNDS = ("rounds.count=48",)
 OFFLINE = ("training.batch_size=32",)  # of some 1,800 pairs: as many steps an iteration as the online ones have, about
-EIGHT_TO_ONE = ("sampling.n=32", "acceptance.keep=4")  # as in the paper, 64 and 8; sft-sample-rank makes as many pairs
-SETTINGS: dict[str, tuple[str, ...]] = {"rso": EIGHT_TO_ONE, "rso-hinge": EIGHT_TO_ONE, "sft-sample-rank": ("sampling.n=4",)}
+FOUR_TO_ONE = ("sampling.n=16", "acceptance.keep=4")  # in the paper 64 and 8; sft-sample-rank makes as many pairs
+SETTINGS: dict[str, tuple[str, ...]] = {"rso": FOUR_TO_ONE, "rso-hinge": FOUR_TO_ONE, "sft-sample-rank": ("sampling.n=4",)}
 SETTINGS |= dict.fromkeys(("dpo", "ipo", "slic-hf"), OFFLINE)
 SETTINGS |= dict.fromkeys(("oaif", "oaif-ipo", "oaif-slic"), (*ROUNDS, f"judge={NOISY}"))
 SETTINGS |= dict.fromkeys(
@@ -110,38 +112,37 @@ def agreement(lake: Lake, model: ModelRef, initial: str, seed: int) -> tuple[flo
     """Of two answers of the initial policy to a held-out prompt how often the proxy finds the better one, and its rank correlation with gold."""
     prompts, answers = answers_of(initial, "held_out", ANSWERS, seed)
     texts = {row["id"]: row["prompt"] for row in lake.rows_of(prompts)}
-    asked = [(row["id"], texts[row["prompt_id"]], row["text"]) for row in lake.rows_of(answers)]
-    scored = scores_of(RewardModelJudge(lake, model), [Question(completion_id=a, prompt=b, completion=c, answer=None) for a, b, c in asked])
-    found = np.array([(np.nan if one.score is None else one.score, gold(b, c)) for one, (_, b, c) in zip(scored, asked, strict=True)])
+    rewards = [gold(texts[row["prompt_id"]], row["text"]) for row in lake.rows_of(answers)]
+    found = np.array(list(zip(proxy_scores(lake, model, answers), rewards, strict=True)), dtype=float)
     differences = found[::2] - found[1::2]
     able = ~np.isnan(differences[:, 0]) & (differences[:, 1] != 0)
     correlation = spearmanr(*found[~np.isnan(found[:, 0])].T).statistic
     return float(((differences[:, 0] > 0) == (differences[:, 1] > 0))[able].mean()), float(correlation)
 
 
-def curve(lake: Path, recipe: str, model: ModelRef, seed: int, iterations: int, settings: Sequence[str]) -> Curve:
-    """A method, measured after each iteration."""
-    told = align(recipe, iterations, (f"seed={seed}", *COMMON, *settings), False, str(lake))["iterations"]
-    with Lake(lake) as opened:
-        initial = opened.rows("SELECT version FROM models WHERE role = 'policy' AND parent IS NULL")[0]["version"]
-        measured = [{row["name"]: row["value"] for row in one["metrics"]} for one in told]
-        start = Point(kl=0.0, gold=measured[0]["judge_reward_before"], proxy=proxy_of(opened, model, initial))
-        after = [
-            Point(kl=figures["kl_to_initial"], gold=figures["judge_reward_after"], proxy=proxy_of(opened, model, one["policy"]))
-            for figures, one in zip(measured, told, strict=True)
-        ]
-    return [start, *after]
+@flow
+def curve(lake: Lake, recipe: Recipe, model: ModelRef, iterations: int) -> Curve:
+    """A method, measured after each iteration; as `align` runs it, without its reports."""
+    points = list[Point]()
+    for one in chain(recipe, iterations, iterate):
+        found = {row["name"]: row["value"] for row in lake.rows_of(one.parts["metrics"])}
+        if not points:
+            points.append(Point(kl=0.0, gold=found["judge_reward_before"], proxy=proxy_of(lake, model, one.parts["before"])))
+        points.append(Point(kl=found["kl_to_initial"], gold=found["judge_reward_after"], proxy=proxy_of(lake, model, one.parts["after"])))
+    return points
 
 
-def proxy_of(lake: Lake, model: ModelRef, policy: str) -> float:
-    """The mean score that the proxy gives to a policy's held-out answers, whoever judged its training."""
-    query = (
-        "SELECT c.id, c.text, p.prompt FROM completions c JOIN prompts p ON p.id = c.prompt_id WHERE c.policy = ? AND p.split = 'held_out'"
-    )
-    asked = [
-        Question(completion_id=row["id"], prompt=row["prompt"], completion=row["text"], answer=None) for row in lake.rows(query, [policy])
-    ]
-    return fmean(one.score for one in scores_of(RewardModelJudge(lake, model), asked) if one.score is not None)
+def proxy_of(lake: Lake, model: ModelRef, answers: DatasetRef) -> float:
+    """The mean score that the proxy gives to held-out answers, whoever judged the training of who gave them."""
+    return fmean(one for one in proxy_scores(lake, model, answers) if one is not None)
+
+
+def proxy_scores(lake: Lake, model: ModelRef, answers: DatasetRef) -> list[float | None]:
+    """Its score of each answer, None of one that has nothing to be scored."""
+    query = "SELECT c.id, c.text, p.prompt FROM completions c JOIN prompts p ON p.id = c.prompt_id WHERE c.version = ? ORDER BY c.id"
+    rows = lake.rows(query, [answers.version])
+    asked = [Question(completion_id=row["id"], prompt=row["prompt"], completion=row["text"], answer=None) for row in rows]
+    return [one.score for one in scores_of(RewardModelJudge(lake, model), asked)]
 
 
 @flow
@@ -178,7 +179,7 @@ def show_best_of_n(lake: Lake, initial: str) -> None:
 def main(seeds: int, iterations: int, long: int, methods: Sequence[str], folder: Path) -> None:
     """Print the figures as they come."""
     torch.set_num_threads(1)
-    initial = str(speaking_toy(folder / "initial"))
+    initial = str(folder / "initial" if (folder / "initial").exists() else speaking_toy(folder / "initial"))
     curves: dict[str, list[Curve]] = {name: [] for name in methods}
     longer: dict[str, list[Curve]] = {name: [] for name in ("dpo", "oaif") if name in methods and long}
     for seed in range(seeds):
@@ -195,7 +196,9 @@ def main(seeds: int, iterations: int, long: int, methods: Sequence[str], folder:
         )
         for name in methods:
             given, started = (f"policy={initial}", f"preferences.source={pairs}", *SETTINGS[name]), time.monotonic()
-            points = curve(lake, name, model, seed, max(iterations, long if name in longer else 0), given)
+            recipe = chosen(name, (f"seed={seed}", *COMMON, *given), False)
+            with Lake(lake) as opened, use_lake(opened):
+                points = curve(opened, recipe, model, max(iterations, long if name in longer else 0))
             curves[name].append(points[: iterations + 1])
             if name in longer:
                 longer[name].append(points)
@@ -216,7 +219,9 @@ if __name__ == "__main__":
     parser.add_argument("--iterations", type=int, default=4)
     parser.add_argument("--long", type=int, default=10)
     parser.add_argument("--methods", default=",".join(SETTINGS))
+    parser.add_argument("--folder", type=Path, help="where the lakes stay, so that a run that was stopped goes on")
     arguments = parser.parse_args()
     warnings.simplefilter("ignore", UserWarning)
     with tempfile.TemporaryDirectory() as made:
-        main(arguments.seeds, arguments.iterations, arguments.long, arguments.methods.split(","), Path(made))
+        folder = (arguments.folder or Path(made)).absolute()
+        main(arguments.seeds, arguments.iterations, arguments.long, arguments.methods.split(","), folder)

@@ -34,7 +34,6 @@ def speaking_toy(directory: Path) -> Path:
         groups = [_piece(*rng.choice(sentences), rng.randint(SHORTEST, LONGEST), rng.random(), loaded.tokenizer) for _ in range(BATCH)]
         (-packed_token_logps(loaded.model, groups).logps.mean()).backward()
         optimizer.step(RATE)
-    directory.mkdir(parents=True)
     save(loaded, directory)
     return directory
 
