@@ -29,10 +29,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of a toy model a second thread 
 from prefect import flow  # noqa: E402
 
 from flows.align import chain, chosen  # noqa: E402
-from flows.iteration import iterate  # noqa: E402
+from flows.changes import at  # noqa: E402
+from flows.iteration import Iteration, baseline_of, labeller_of, prompts_of, scorer_of, sweep_of  # noqa: E402
+from flows.learning import LEARN, Now  # noqa: E402
+from flows.measuring import answers_of  # noqa: E402
 from flows.recipe import Recipe  # noqa: E402
 from storage import DatasetRef, Lake, ModelRef  # noqa: E402
 from tasks.acceptance import Acceptance  # noqa: E402
+from tasks.chat import render  # noqa: E402
+from tasks.divergence import token_divergences  # noqa: E402
 from tasks.engines.base import Sampling  # noqa: E402
 from tasks.engines.sampler import Sampler  # noqa: E402
 from tasks.judges.base import Question, scores_of  # noqa: E402
@@ -40,11 +45,12 @@ from tasks.judges.programs import pinned  # noqa: E402
 from tasks.judges.reward_model import RewardModelJudge  # noqa: E402
 from tasks.judging import judge  # noqa: E402
 from tasks.models import resolve  # noqa: E402
-from tasks.policy import register_model  # noqa: E402
+from tasks.policy import load_policy, register_model  # noqa: E402
 from tasks.pool import accept_answers  # noqa: E402
 from tasks.preferences import PREFERENCES_FILE, load_preferences  # noqa: E402
 from tasks.prompts import PROMPTS_FILE, Split, load_prompts  # noqa: E402
 from tasks.sampling import sample  # noqa: E402
+from tasks.seeds import derive_seed  # noqa: E402
 from tasks.sources import find_source  # noqa: E402
 from tasks.step import use_lake  # noqa: E402
 from tasks.training.reward import train_reward_model  # noqa: E402
@@ -58,10 +64,8 @@ TOKENS = 16
 ANSWERS = 32  # to each prompt, of which the annotator compares the half with the other half
 PROXY = RewardModel(parameters="full", layers=1, learning_rate=0.001)
 COMMON = ("prompts.held_out=48", "prompts.per_iteration=96", "training.learning_rate=0.0003", "training.batch_size=8")
-COMMON += ("sampling.temperature=1.0", "sampling.top_k=0", "sampling.system=null", f"evaluation.judge={GOLD}")
-COMMON += (f"evaluation.sampling={{n: 8, max_tokens: {TOKENS}}}", "evaluation.probes=32")
-COMMON += (f"sampling.max_tokens={TOKENS}", "evaluation.exact.source=", "evaluation.baselines=[]")
-COMMON += (f"reward={PROXY.model_dump_json()}",)
+COMMON += ("sampling.temperature=1.0", "sampling.top_k=0", "sampling.system=null", f"sampling.max_tokens={TOKENS}")
+COMMON += (f"evaluation.sampling={{n: 8, max_tokens: {TOKENS}}}", f"reward={PROXY.model_dump_json()}")
 ROUNDS = ("rounds.count=48",)
 OFFLINE = ("training.batch_size=32",)  # of some 1,800 pairs: as many steps an iteration as the online ones have, about
 FOUR_TO_ONE = ("sampling.n=16", "acceptance.keep=4")  # in the paper 64 and 8; sft-sample-rank makes as many pairs
@@ -77,7 +81,7 @@ DRAWS, POOL = (1, 2, 4, 8, 16, 32), 256
 
 
 @flow
-def answers_of(initial: str, split: Split, n: int, seed: int) -> tuple[DatasetRef, DatasetRef]:
+def first_answers(initial: str, split: Split, n: int, seed: int) -> tuple[DatasetRef, DatasetRef]:
     """Prompts, and n answers of the initial policy to each."""
     source = find_source("shipped", PROMPTS_FILE)
     policy, prompts = register_model(initial, resolve(initial).digest), load_prompts(source.name, source.digest, split, 48)
@@ -86,7 +90,7 @@ def answers_of(initial: str, split: Split, n: int, seed: int) -> tuple[DatasetRe
 
 def preferences(lake: Lake, initial: str, file: Path, seed: int) -> float:
     """Write pairs of answers of the initial policy as the annotator prefers them; how often it is right where there is a right and a wrong."""
-    prompts, answers = answers_of(initial, "train", ANSWERS, seed)
+    prompts, answers = first_answers(initial, "train", ANSWERS, seed)
     texts = {row["id"]: row["prompt"] for row in lake.rows_of(prompts)}
     rows = [(texts[row["prompt_id"]], row["text"]) for row in lake.rows_of(answers)]
     right, lines = list[bool](), list[str]()
@@ -110,7 +114,7 @@ def proxy(initial: str, pairs: Path, seed: int) -> ModelRef:
 
 def agreement(lake: Lake, model: ModelRef, initial: str, seed: int) -> tuple[float, float]:
     """Of two answers of the initial policy to a held-out prompt how often the proxy finds the better one, and its rank correlation with gold."""
-    prompts, answers = answers_of(initial, "held_out", ANSWERS, seed)
+    prompts, answers = first_answers(initial, "held_out", ANSWERS, seed)
     texts = {row["id"]: row["prompt"] for row in lake.rows_of(prompts)}
     rewards = [gold(texts[row["prompt_id"]], row["text"]) for row in lake.rows_of(answers)]
     found = np.array(list(zip(proxy_scores(lake, model, answers), rewards, strict=True)), dtype=float)
@@ -122,19 +126,45 @@ def agreement(lake: Lake, model: ModelRef, initial: str, seed: int) -> tuple[flo
 
 @flow
 def curve(lake: Lake, recipe: Recipe, model: ModelRef, iterations: int) -> Curve:
-    """A method, measured after each iteration; as `align` runs it, without its reports."""
-    points = list[Point]()
-    for one in chain(recipe, iterations, iterate):
-        found = {row["name"]: row["value"] for row in lake.rows_of(one.parts["metrics"])}
-        if not points:
-            points.append(Point(kl=0.0, gold=found["judge_reward_before"], proxy=proxy_of(lake, model, one.parts["before"])))
-        points.append(Point(kl=found["kl_to_initial"], gold=found["judge_reward_after"], proxy=proxy_of(lake, model, one.parts["after"])))
-    return points
+    """A method, measured after each iteration."""
+    done = list(chain(recipe, iterations, learned))
+    initial = register_model(recipe.policy, resolve(recipe.policy).digest)
+    return [measured(lake, recipe, model, initial, one) for one in (initial, *(one.policy for one in done))]
 
 
-def proxy_of(lake: Lake, model: ModelRef, answers: DatasetRef) -> float:
-    """The mean score that the proxy gives to held-out answers, whoever judged the training of who gave them."""
-    return fmean(one for one in proxy_scores(lake, model, answers) if one is not None)
+def learned(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef, earlier: list[dict[str, DatasetRef]]) -> Iteration:
+    """An iteration as `iterate` makes it, without its measurement, which takes longer than a toy's training."""
+    r, seed = at(recipe, iteration), derive_seed(recipe.seed, iteration)
+    prompts, held_out = prompts_of(r, iteration, initial)
+    scorer = scorer_of(r, policy, initial)
+    now = Now(
+        recipe=r,
+        iteration=iteration,
+        policy=policy,
+        initial=initial,
+        speaker=policy,
+        prompts=prompts,
+        held_out=held_out,
+        scorer=scorer,
+        seed=seed,
+        baseline=lambda some: baseline_of(r, initial, some, labeller_of(r)),
+        sweep=lambda: sweep_of(r, iteration, policy, initial, scorer, seed),
+        earlier=earlier,
+    )
+    trained, parts = LEARN[r.data_of(iteration)](now)
+    return Iteration(trained, parts, {})
+
+
+def measured(lake: Lake, recipe: Recipe, model: ModelRef, initial: ModelRef, policy: ModelRef) -> Point:
+    """Where a policy is, by its answers to the held-out prompts: the gold reward, the proxy's, and on one answer to each the KL."""
+    prompts = prompts_of(recipe, 1, initial)[1]
+    answers = answers_of(recipe, policy, prompts)
+    texts, rows = {row["id"]: row["prompt"] for row in lake.rows_of(prompts)}, lake.rows_of(answers)
+    new, old = load_policy(lake, policy), load_policy(lake, initial)
+    few = [(render(new.tokenizer, texts[row["prompt_id"]]), row["token_ids"]) for row in rows if row["sample"] == 0]
+    kls = [token_divergences(new.model, old.model, prompt, answer).sum().item() for prompt, answer in few]
+    scores = [score for score in proxy_scores(lake, model, answers) if score is not None]
+    return Point(kl=fmean(kls), gold=fmean(gold(texts[row["prompt_id"]], row["text"]) for row in rows), proxy=fmean(scores))
 
 
 def proxy_scores(lake: Lake, model: ModelRef, answers: DatasetRef) -> list[float | None]:
@@ -148,7 +178,7 @@ def proxy_scores(lake: Lake, model: ModelRef, answers: DatasetRef) -> list[float
 @flow
 def best_of(initial: str, n: int, seed: int) -> tuple[DatasetRef, DatasetRef, DatasetRef]:
     """n answers of the initial policy to each held-out prompt, their gold rewards, and the best of them, by the steps that the recipes use."""
-    prompts, answers = answers_of.fn(initial, "held_out", n, seed)
+    prompts, answers = first_answers.fn(initial, "held_out", n, seed)
     verdicts = judge(prompts, answers, pinned(GOLD))
     return answers, verdicts, accept_answers([prompts], [answers], [verdicts], Acceptance(rule="best"), seed)
 
@@ -202,7 +232,7 @@ def main(seeds: int, iterations: int, long: int, methods: Sequence[str], folder:
             curves[name].append(points[: iterations + 1])
             if name in longer:
                 longer[name].append(points)
-            way = " ".join(f"{point.gold:.2f} ({point.kl:.1f})" for point in points)
+            way = "  ".join(f"{point.gold:.2f} {point.proxy:+.2f} {point.kl:.1f}" for point in points)
             print(f"  {name:<20} {way}   {time.monotonic() - started:.0f} s", flush=True)
     print()
     show_methods(curves)
