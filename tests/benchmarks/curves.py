@@ -57,12 +57,13 @@ def verdict(values: Sequence[float]) -> str:
 
 
 def show_methods(curves: Mapping[str, Sequence[Curve]]) -> None:
-    """A row of each method: what it gained at its end, by gold and by proxy, and how far it went."""
-    print(f"{'method':<20} {'gold gained':<15} {'proxy gained':<15} {'KL':<15} gold raised")
-    for name, found in curves.items():
-        gains = [one[-1].gold - one[0].gold for one in found]
-        proxies, kls = [one[-1].proxy - one[0].proxy for one in found], [one[-1].kl for one in found]
-        print(f"{name:<20} {told(gains):<15} {told(proxies):<15} {told(kls):<15} {verdict(gains)}", flush=True)
+    """A row of each method: what it gained after its first iteration and after its last, by gold and by proxy, and how far it went."""
+    for name, place in (("the first iteration", 1), ("the last iteration", -1)):
+        print(f"\nafter {name:<25} {'gold gained':<15} {'proxy gained':<15} {'KL':<15} gold raised")
+        for method, found in curves.items():
+            gains, proxies = [one[place].gold - one[0].gold for one in found], [one[place].proxy - one[0].proxy for one in found]
+            kls = told([one[place].kl for one in found]).removeprefix("+")
+            print(f"  {method:<29} {told(gains):<15} {told(proxies):<15} {kls:<15} {verdict(gains)}", flush=True)
 
 
 def show_orderings(curves: Mapping[str, Sequence[Curve]]) -> None:
@@ -92,7 +93,7 @@ def show_overoptimisation(curves: Mapping[str, Sequence[Curve]]) -> None:
         gained = [one[place].gold - one[0].gold for one, place in zip(found, best, strict=True)]
         lost = [one[place].gold - one[-1].gold for one, place in zip(found, best, strict=True)]
         proxies = [one[-1].proxy - one[place].proxy for one, place in zip(found, best, strict=True)]
-        places, kls = ", ".join(map(str, best)), told([one[-1].kl for one in found])
+        places, kls = ", ".join(map(str, best)), told([one[-1].kl for one in found]).removeprefix("+")
         print(f"{name:<12} {places:<12} {told(gained):<20} {told(lost):<16} {told(proxies):<16} {kls:<15} {verdict(lost)}", flush=True)
 
 

@@ -8,7 +8,6 @@ that have one. The others learn from the same pairs (offline), or ask the annota
 """
 
 import argparse
-import json
 import os
 import tempfile
 import time
@@ -19,7 +18,6 @@ from statistics import fmean, stdev
 
 import numpy as np
 import torch
-from scipy.stats import spearmanr
 
 from flows.environment import prepare
 
@@ -38,31 +36,19 @@ from storage import DatasetRef, Lake, ModelRef  # noqa: E402
 from tasks.acceptance import Acceptance  # noqa: E402
 from tasks.chat import render  # noqa: E402
 from tasks.divergence import token_divergences  # noqa: E402
-from tasks.engines.base import Sampling  # noqa: E402
-from tasks.engines.sampler import Sampler  # noqa: E402
-from tasks.judges.base import Question, scores_of  # noqa: E402
 from tasks.judges.programs import pinned  # noqa: E402
-from tasks.judges.reward_model import RewardModelJudge  # noqa: E402
 from tasks.judging import judge  # noqa: E402
 from tasks.models import resolve  # noqa: E402
 from tasks.policy import load_policy, register_model  # noqa: E402
 from tasks.pool import accept_answers  # noqa: E402
-from tasks.preferences import PREFERENCES_FILE, load_preferences  # noqa: E402
-from tasks.prompts import PROMPTS_FILE, Split, load_prompts  # noqa: E402
-from tasks.sampling import sample  # noqa: E402
 from tasks.seeds import derive_seed  # noqa: E402
-from tasks.sources import find_source  # noqa: E402
 from tasks.step import use_lake  # noqa: E402
-from tasks.training.reward import train_reward_model  # noqa: E402
-from tasks.training.settings import RewardModel  # noqa: E402
 from tests.benchmarks.curves import Curve, Point, show_methods, show_orderings, show_overoptimisation  # noqa: E402
 from tests.benchmarks.initial_policy import speaking_toy  # noqa: E402
-from tests.benchmarks.world import gold, noisy  # noqa: E402
+from tests.benchmarks.proxy import PROXY, TOKENS, agreement, first_answers, preferences, proxy, proxy_scores  # noqa: E402
+from tests.benchmarks.world import gold  # noqa: E402
 
 GOLD, NOISY = "tests.benchmarks.world:gold", "tests.benchmarks.world:noisy"
-TOKENS = 16
-ANSWERS = 32  # to each prompt, of which the annotator compares the half with the other half
-PROXY = RewardModel(parameters="full", layers=1, learning_rate=0.001)
 COMMON = ("prompts.held_out=48", "prompts.per_iteration=96", "training.learning_rate=0.0003", "training.batch_size=8")
 COMMON += ("sampling.temperature=1.0", "sampling.top_k=0", "sampling.system=null", f"sampling.max_tokens={TOKENS}")
 COMMON += (f"evaluation.sampling={{n: 8, max_tokens: {TOKENS}}}", f"reward={PROXY.model_dump_json()}")
@@ -78,50 +64,6 @@ SETTINGS |= dict.fromkeys(
 SETTINGS |= {"rlhf": ("rounds.count=24",), "rloo": ROUNDS, "rlaif": (*ROUNDS, f"judge={NOISY}", "annotated_prompts=232")}
 SETTINGS |= {"rlaif-direct": (*ROUNDS, f"judge={GOLD}")}
 DRAWS, POOL = (1, 2, 4, 8, 16, 32), 256
-
-
-@flow
-def first_answers(initial: str, split: Split, n: int, seed: int) -> tuple[DatasetRef, DatasetRef]:
-    """Prompts, and n answers of the initial policy to each."""
-    source = find_source("shipped", PROMPTS_FILE)
-    policy, prompts = register_model(initial, resolve(initial).digest), load_prompts(source.name, source.digest, split, 48)
-    return prompts, sample(policy, prompts, Sampling(n=n, max_tokens=TOKENS), seed, Sampler())
-
-
-def preferences(lake: Lake, initial: str, file: Path, seed: int) -> float:
-    """Write pairs of answers of the initial policy as the annotator prefers them; how often it is right where there is a right and a wrong."""
-    prompts, answers = first_answers(initial, "train", ANSWERS, seed)
-    texts = {row["id"]: row["prompt"] for row in lake.rows_of(prompts)}
-    rows = [(texts[row["prompt_id"]], row["text"]) for row in lake.rows_of(answers)]
-    right, lines = list[bool](), list[str]()
-    for (prompt, one), (_, other) in zip(rows[::2], rows[1::2], strict=True):
-        if one.strip() and other.strip() and one != other:
-            better, worse = (one, other) if noisy(prompt, one, other) else (other, one)
-            lines.append(json.dumps({"prompt": prompt, "chosen": better, "rejected": worse}))
-            if (margin := gold(prompt, better) - gold(prompt, worse)) != 0:
-                right.append(margin > 0)
-    file.write_text("\n".join(lines))
-    return fmean(right)
-
-
-@flow
-def proxy(initial: str, pairs: Path, seed: int) -> ModelRef:
-    """The reward model that the recipes train on these pairs."""
-    source, policy = find_source(str(pairs), PREFERENCES_FILE), register_model(initial, resolve(initial).digest)
-    learned, test = load_preferences(source.name, source.digest, "reward"), load_preferences(source.name, source.digest, "test")
-    return train_reward_model(policy, learned, test, PROXY, seed)
-
-
-def agreement(lake: Lake, model: ModelRef, initial: str, seed: int) -> tuple[float, float]:
-    """Of two answers of the initial policy to a held-out prompt how often the proxy finds the better one, and its rank correlation with gold."""
-    prompts, answers = first_answers(initial, "held_out", ANSWERS, seed)
-    texts = {row["id"]: row["prompt"] for row in lake.rows_of(prompts)}
-    rewards = [gold(texts[row["prompt_id"]], row["text"]) for row in lake.rows_of(answers)]
-    found = np.array(list(zip(proxy_scores(lake, model, answers), rewards, strict=True)), dtype=float)
-    differences = found[::2] - found[1::2]
-    able = ~np.isnan(differences[:, 0]) & (differences[:, 1] != 0)
-    correlation = spearmanr(*found[~np.isnan(found[:, 0])].T).statistic
-    return float(((differences[:, 0] > 0) == (differences[:, 1] > 0))[able].mean()), float(correlation)
 
 
 @flow
@@ -165,14 +107,6 @@ def measured(lake: Lake, recipe: Recipe, model: ModelRef, initial: ModelRef, pol
     kls = [token_divergences(new.model, old.model, prompt, answer).sum().item() for prompt, answer in few]
     scores = [score for score in proxy_scores(lake, model, answers) if score is not None]
     return Point(kl=fmean(kls), gold=fmean(gold(texts[row["prompt_id"]], row["text"]) for row in rows), proxy=fmean(scores))
-
-
-def proxy_scores(lake: Lake, model: ModelRef, answers: DatasetRef) -> list[float | None]:
-    """Its score of each answer, None of one that has nothing to be scored."""
-    query = "SELECT c.id, c.text, p.prompt FROM completions c JOIN prompts p ON p.id = c.prompt_id WHERE c.version = ? ORDER BY c.id"
-    rows = lake.rows(query, [answers.version])
-    asked = [Question(completion_id=row["id"], prompt=row["prompt"], completion=row["text"], answer=None) for row in rows]
-    return [one.score for one in scores_of(RewardModelJudge(lake, model), asked)]
 
 
 @flow
@@ -234,7 +168,6 @@ def main(seeds: int, iterations: int, long: int, methods: Sequence[str], folder:
                 longer[name].append(points)
             way = "  ".join(f"{point.gold:.2f} {point.proxy:+.2f} {point.kl:.1f}" for point in points)
             print(f"  {name:<20} {way}   {time.monotonic() - started:.0f} s", flush=True)
-    print()
     show_methods(curves)
     show_orderings(curves)
     show_overoptimisation(longer)
