@@ -1,6 +1,6 @@
 """Do they align? Every method in a world whose gold reward is known (world.py), its figures and the papers' orderings (curves.py).
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.fidelity [--seeds 3] [--iterations 4] [--long 10] [--methods rso,dpo,...] [--folder DIR]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.fidelity [--seeds 3] [--iterations 2] [--long 5] [--methods rso,dpo,...] [--folder DIR]
 All start from one policy, a toy that was fine-tuned first (initial_policy.py). Each seed has a lake of its own: that policy answers the
 shipped prompts, the noisy annotator labels pairs of its answers, and from half of those a reward model learns (the proxy) that judges the methods
 that have one. The others learn from the same pairs (offline), or ask the annotator about their own (online). All run as
@@ -53,14 +53,12 @@ COMMON = ("prompts.held_out=48", "prompts.per_iteration=96", "training.learning_
 COMMON += ("sampling.temperature=1.0", "sampling.top_k=0", "sampling.system=null", f"sampling.max_tokens={TOKENS}")
 COMMON += (f"evaluation.sampling={{n: 8, max_tokens: {TOKENS}}}", f"reward={PROXY.model_dump_json()}")
 ROUNDS = ("rounds.count=48",)
-OFFLINE = ("training.batch_size=32",)  # of some 1,800 pairs: as many steps an iteration as the online ones have, about
+OFFLINE = ("training.batch_size=16",)  # of some 930 pairs: about as many steps an iteration as the online ones have
 FOUR_TO_ONE = ("sampling.n=16", "acceptance.keep=4")  # in the paper 64 and 8; sft-sample-rank makes as many pairs
 SETTINGS: dict[str, tuple[str, ...]] = {"rso": FOUR_TO_ONE, "rso-hinge": FOUR_TO_ONE, "sft-sample-rank": ("sampling.n=4",)}
-SETTINGS |= dict.fromkeys(("dpo", "ipo", "slic-hf"), OFFLINE)
+SETTINGS |= dict.fromkeys(("dpo", "ipo", "slic-hf", "iterative-dpo", "pairwise-cringe"), OFFLINE)
 SETTINGS |= dict.fromkeys(("oaif", "oaif-ipo", "oaif-slic"), (*ROUNDS, f"judge={NOISY}"))
-SETTINGS |= dict.fromkeys(
-    ("iterative-dpo", "pairwise-cringe", "rejection-sampling", "rest", "slic-hf-sample-rank", "rrhf", "click", "spin"), ()
-)
+SETTINGS |= dict.fromkeys(("rejection-sampling", "rest", "slic-hf-sample-rank", "rrhf", "click", "spin"), ())
 SETTINGS |= {"rlhf": ("rounds.count=24",), "rloo": ROUNDS, "rlaif": (*ROUNDS, f"judge={NOISY}", "annotated_prompts=232")}
 SETTINGS |= {"rlaif-direct": (*ROUNDS, f"judge={GOLD}")}
 DRAWS, POOL = (1, 2, 4, 8, 16, 32), 256
@@ -179,8 +177,8 @@ def main(seeds: int, iterations: int, long: int, methods: Sequence[str], folder:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=4)
-    parser.add_argument("--long", type=int, default=10)
+    parser.add_argument("--iterations", type=int, default=2)
+    parser.add_argument("--long", type=int, default=5)
     parser.add_argument("--methods", default=",".join(SETTINGS))
     parser.add_argument("--folder", type=Path, help="where the lakes stay, so that a run that was stopped goes on")
     arguments = parser.parse_args()

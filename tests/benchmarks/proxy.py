@@ -27,7 +27,7 @@ from tasks.training.settings import RewardModel
 from tests.benchmarks.world import gold, noisy
 
 TOKENS = 16
-ANSWERS = 32  # to each prompt, of which the annotator compares the half with the other half
+ANSWERS = 16  # to each prompt, of which the annotator compares the half with the other half
 PROXY = RewardModel(parameters="full", layers=1, learning_rate=0.001)
 
 
