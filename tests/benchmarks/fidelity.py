@@ -8,11 +8,13 @@ that have one. The others learn from the same pairs (offline), or ask the annota
 """
 
 import argparse
+import gc
 import os
 import tempfile
 import time
 import warnings
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -68,8 +70,14 @@ DRAWS, POOL = (1, 2, 4, 8, 16, 32), 256
 def curve(lake: Lake, recipe: Recipe, model: ModelRef, iterations: int) -> Curve:
     """A method, measured after each iteration."""
     done = list(chain(recipe, iterations, learned))
-    initial = register_model(recipe.policy, resolve(recipe.policy).digest)
-    return [measured(lake, recipe, model, initial, one) for one in (initial, *(one.policy for one in done))]
+    return [start(lake, recipe.policy, recipe.seed, model), *(measured(lake, recipe, model, one.policy) for one in done)]
+
+
+@cache
+def start(lake: Lake, initial: str, seed: int, model: ModelRef) -> Point:
+    """Where the initial policy is, for all methods of a seed."""
+    recipe = chosen("rso", (f"seed={seed}", *COMMON, f"policy={initial}"), False)
+    return measured(lake, recipe, model, register_model(initial, resolve(initial).digest))
 
 
 def learned(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef, earlier: list[dict[str, DatasetRef]]) -> Iteration:
@@ -95,8 +103,9 @@ def learned(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     return Iteration(trained, parts, {})
 
 
-def measured(lake: Lake, recipe: Recipe, model: ModelRef, initial: ModelRef, policy: ModelRef) -> Point:
+def measured(lake: Lake, recipe: Recipe, model: ModelRef, policy: ModelRef) -> Point:
     """Where a policy is, by its answers to the held-out prompts: the gold reward, the proxy's, and on one answer to each the KL."""
+    initial = register_model(recipe.policy, resolve(recipe.policy).digest)
     prompts = prompts_of(recipe, 1, initial)[1]
     answers = answers_of(recipe, policy, prompts)
     texts, rows = {row["id"]: row["prompt"] for row in lake.rows_of(prompts)}, lake.rows_of(answers)
@@ -141,6 +150,7 @@ def show_best_of_n(lake: Lake, initial: str) -> None:
 def main(seeds: int, iterations: int, long: int, methods: Sequence[str], folder: Path) -> None:
     """Print the figures as they come."""
     torch.set_num_threads(1)
+    gc.freeze()  # a training counts the models in memory at each step: what has been imported need not be looked through
     initial = str(folder / "initial" if (folder / "initial").exists() else speaking_toy(folder / "initial"))
     curves: dict[str, list[Curve]] = {name: [] for name in methods}
     longer: dict[str, list[Curve]] = {name: [] for name in ("dpo", "oaif") if name in methods and long}
@@ -156,16 +166,16 @@ def main(seeds: int, iterations: int, long: int, methods: Sequence[str], folder:
             f"with it on {row['value']:.0%}, with gold on {found:.0%} (rank correlation {correlation:.2f}).",
             flush=True,
         )
-        for name in methods:
-            given, started = (f"policy={initial}", f"preferences.source={pairs}", *SETTINGS[name]), time.monotonic()
-            recipe = chosen(name, (f"seed={seed}", *COMMON, *given), False)
-            with Lake(lake) as opened, use_lake(opened):
+        with Lake(lake) as opened, use_lake(opened):
+            for name in methods:
+                given, started = (f"policy={initial}", f"preferences.source={pairs}", *SETTINGS[name]), time.monotonic()
+                recipe = chosen(name, (f"seed={seed}", *COMMON, *given), False)
                 points = curve(opened, recipe, model, max(iterations, long if name in longer else 0))
-            curves[name].append(points[: iterations + 1])
-            if name in longer:
-                longer[name].append(points)
-            way = "  ".join(f"{point.gold:.2f} {point.proxy:+.2f} {point.kl:.1f}" for point in points)
-            print(f"  {name:<20} {way}   {time.monotonic() - started:.0f} s", flush=True)
+                curves[name].append(points[: iterations + 1])
+                if name in longer:
+                    longer[name].append(points)
+                way = "  ".join(f"{point.gold:.2f} {point.proxy:+.2f} {point.kl:.1f}" for point in points)
+                print(f"  {name:<20} {way}   {time.monotonic() - started:.0f} s", flush=True)
     show_methods(curves)
     show_orderings(curves)
     show_overoptimisation(longer)
