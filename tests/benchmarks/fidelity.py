@@ -1,6 +1,6 @@
 """Do they align? Every method in a world whose gold reward is known (world.py), its figures and the papers' orderings (curves.py).
 
-    OMP_NUM_THREADS=1 python -m tests.benchmarks.fidelity [--seeds 3] [--iterations 2] [--long 5] [--methods rso,dpo,...] [--folder DIR]
+    OMP_NUM_THREADS=1 python -m tests.benchmarks.fidelity [--seeds 3] [--iterations 3] [--long 5] [--methods rso,dpo,...] [--folder DIR]
 All start from one policy, a toy that was fine-tuned first (initial_policy.py). Each seed has a lake of its own: that policy answers the
 shipped prompts, the noisy annotator labels pairs of its answers, and from half of those a reward model learns (the proxy) that judges the methods
 that have one. The others learn from the same pairs (offline), or ask the annotator about their own (online). All run as
@@ -187,7 +187,7 @@ def main(seeds: int, iterations: int, long: int, methods: Sequence[str], folder:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--iterations", type=int, default=2)
+    parser.add_argument("--iterations", type=int, default=3)
     parser.add_argument("--long", type=int, default=5)
     parser.add_argument("--methods", default=",".join(SETTINGS))
     parser.add_argument("--folder", type=Path, help="where the lakes stay, so that a run that was stopped goes on")
