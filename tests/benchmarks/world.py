@@ -6,21 +6,22 @@ gold(prompt, completion) -> points          noisy(prompt, first, second) -> 1.0 
 import hashlib
 import math
 
-VOWELS = frozenset("aeiou")
-LEAST = 20  # characters that a text has to have for its share of vowels to count in full
-NOISE = 0.4  # points of difference that are told with probability 0.73
+FUNCTION_WORDS = frozenset(
+    "the a an of to in and is it that for on as with you at by or be are this from have not but".split()  # noqa: SIM905
+)
+LEAST = 5  # words that an answer has to have for its share to count in full
+NOISE = 1.4  # points of difference that are told with probability 0.73
 
 
 def gold(prompt: str, completion: str) -> float:
-    """10 x (vowels / characters, at least 20 of which are counted) x (share of distinct pairs of neighbouring characters).
+    """10 x (different function words / words, at least 5 of which are counted), 0 to 10.
 
-    Among texts of the initial policy nearly all of it is the vowels; a text that says the same again and again loses by the other.
+    A small language model's hidden states tell function words from others, but know no letters: the share of vowels, say, no linear head on
+    the toy's finds. What such a head cannot see here is what is said twice, and how many words are made of the tokens: one who only
+    says more function words ends with the same few again and again, which is worth little.
     """
-    text = completion.lower()
-    pairs = [text[place : place + 2] for place in range(len(text) - 1)]
-    if not pairs:
-        return 0.0
-    return 10.0 * sum(character in VOWELS for character in text) / max(len(text), LEAST) * len(set(pairs)) / len(pairs)
+    words = [word.strip(".,!?;:'\"()").lower() for word in completion.split()]
+    return 10.0 * len(FUNCTION_WORDS.intersection(words)) / max(len(words), LEAST)
 
 
 def noisy(prompt: str, first: str, second: str) -> float:
