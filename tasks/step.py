@@ -237,10 +237,10 @@ def _run(call: Call, function: Callable[..., None]) -> tuple[Ref, Literal["run",
     log("step.started", **ids)
     try:
         ref, state = _complete(lake, call, function)
+        publish_artifacts(lake, ref, call.step, call.code, call.parameters, call.parents)
     except BaseException as error:
         log("step.failed", **ids, note=f"{type(error).__name__}: {error}"[:1000], seconds=round(time.monotonic() - started, 3))
         raise
-    publish_artifacts(lake, ref, call.step, call.code, call.parameters, call.parents)
     seconds = time.monotonic() - started
     log("step.cached" if state == "cached" else "step.done", **ids, rows=ref.rows, seconds=round(seconds, 3))
     reporter().finished(StepRecord(name=call.title, version=call.version, kind=call.kind, state=state, rows=ref.rows, seconds=seconds))

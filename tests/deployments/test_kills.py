@@ -1,4 +1,4 @@
-"""kill -9 of a night's process, of the worker and of the server, each in the middle of each step: make test-nights (40 minutes)."""
+"""kill -9 of a night's process, of the worker and of the server, each in the middle of each step: make test-nights (an hour)."""
 
 import json
 import random

@@ -103,6 +103,18 @@ def test_lineage_and_run_ids_are_recorded(lake: Lake) -> None:
     assert recorded == {str(run.id) for run in runs}
 
 
+def test_a_step_whose_server_is_gone_when_it_publishes_its_artifacts_has_failed_in_the_log_too(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def gone(*_: Any) -> None:
+        raise ConnectionError("no server")
+
+    monkeypatch.setattr("tasks.step.publish_artifacts", gone)
+    with caplog.at_level("INFO", logger="dapflow"), pytest.raises(ConnectionError):
+        in_flow(lake, lambda: load(4))
+    assert [record.getMessage() for record in caplog.records if record.name == "dapflow"] == ["step.started", "step.failed"]
+
+
 def test_a_step_that_failed_goes_on_with_the_chunk_that_is_missing(lake: Lake) -> None:
     failing.add(1)
     with pytest.raises(RuntimeError, match="out of memory"):
