@@ -36,28 +36,14 @@ class Iteration:
 @flow(name="iteration", flow_run_name="{recipe.name} iteration {iteration}", validate_parameters=False, persist_result=False)
 def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef, earlier: list[dict[str, DatasetRef]]) -> Iteration:
     """Policy t -> policy t+1, and how much better it is."""
-    r, seed = at(recipe, iteration), derive_seed(recipe.seed, iteration)
+    r = at(recipe, iteration)
     prompts, held_out = prompts_of(r, iteration, initial)
     opponents = opponents_of(r, held_out, policy, initial)  # first of all: one that is not there should cost no training
     tasks, benchmarks = tasks_of(r), harnessed(r, policy)
     wanted = scorer_of(r, policy, initial)
     scorer, measured_judge = checked(r, wanted, policy, initial, labels=r.data_of(iteration) != "seeds")
 
-    speaker = policy if r.sampler.of_the_policy else register_endpoint(r.sampler.endpoint.model)
-    now = Now(
-        recipe=r,
-        iteration=iteration,
-        policy=policy,
-        initial=initial,
-        speaker=speaker,
-        prompts=prompts,
-        held_out=held_out,
-        scorer=scorer,
-        seed=seed,
-        baseline=lambda some: baseline_of(r, initial, some, labeller_of(r)),
-        sweep=lambda: sweep_of(r, iteration, speaker, initial, scorer, seed),
-        earlier=earlier,
-    )
+    now = standing(r, iteration, policy, initial, prompts, held_out, scorer, earlier)
     trained, parts = LEARN[r.data_of(iteration)](now)
 
     referee = referee_of(r, policy, initial)
@@ -79,6 +65,35 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     measured = measure(r, held_out, candidate)
     judges = {"training": scorer, "evaluation": referee, "self": None if wanted is scorer else wanted}
     return Iteration(trained, {**parts, **measured_judge, **measured}, {role: who for role, who in judges.items() if who is not None})
+
+
+def standing(
+    r: Recipe,
+    iteration: int,
+    policy: ModelRef,
+    initial: ModelRef,
+    prompts: DatasetRef,
+    held_out: DatasetRef,
+    scorer: Who | None,
+    earlier: list[dict[str, DatasetRef]],
+) -> Now:
+    """Where the run stands when an iteration begins to learn. r: the recipe as it is in that iteration."""
+    seed = derive_seed(r.seed, iteration)
+    speaker = policy if r.sampler.of_the_policy else register_endpoint(r.sampler.endpoint.model)
+    return Now(
+        recipe=r,
+        iteration=iteration,
+        policy=policy,
+        initial=initial,
+        speaker=speaker,
+        prompts=prompts,
+        held_out=held_out,
+        scorer=scorer,
+        seed=seed,
+        baseline=lambda some: baseline_of(r, initial, some, labeller_of(r)),
+        sweep=lambda: sweep_of(r, iteration, speaker, initial, scorer, seed),
+        earlier=earlier,
+    )
 
 
 def prompts_of(recipe: Recipe, iteration: int, initial: ModelRef) -> tuple[DatasetRef, DatasetRef]:

@@ -21,7 +21,7 @@ from tasks.prompts import PROMPTS_FILE, load_prompts
 from tasks.provenance import measure_provenance
 from tasks.sampling import sample
 from tasks.seeds import derive_seed
-from tasks.sources import find_source
+from tasks.sources import Source, find_source
 from tasks.two_turns import TURNS_FILE, evaluate_turn, follow_up, load_first_turns, whole_conversations
 
 Judged = dict[str, DatasetRef]
@@ -51,7 +51,7 @@ class Candidate:
     scorer_baseline: DatasetRef | None
     referee_baseline: Callable[[DatasetRef], DatasetRef | None]
     opponents: dict[str, Opponent]
-    tasks: dict[str, DatasetRef]
+    tasks: dict[str, tuple[Source, DatasetRef]]
     harnessed: DatasetRef | None
 
 
@@ -155,26 +155,23 @@ def _distances(r: Recipe, one: Candidate) -> list[DatasetRef]:
     ]
 
 
-def tasks_of(r: Recipe) -> dict[str, DatasetRef]:
-    """Tasks with an exact answer, and first turns, of those that the recipe names. Raises UserError for a file that is wrong."""
-    found = dict[str, DatasetRef]()
+def tasks_of(r: Recipe) -> dict[str, tuple[Source, DatasetRef]]:
+    """Tasks with an exact answer, and first turns, of those that the recipe names, with where they come from. Raises UserError for a file that is wrong."""
+    found = dict[str, tuple[Source, DatasetRef]]()
     if name := r.evaluation.exact.source:
         source = find_source(name, TASKS_FILE)
-        found["exact"] = load_tasks(source.name, source.digest)
+        found["exact"] = source, load_tasks(source.name, source.digest)
     if name := r.evaluation.two_turns.source:
         source = find_source(name, TURNS_FILE)
-        found["two turns"] = load_first_turns(source.name, source.digest)
+        found["two turns"] = source, load_first_turns(source.name, source.digest)
     return found
 
 
 def _exact(r: Recipe, one: Candidate) -> list[DatasetRef]:
     """Exact-answer tasks, solved by the policy before and after."""
-    if (tasks := one.tasks.get("exact")) is None:
+    if "exact" not in one.tasks:
         return []
-    source, sampling = (
-        find_source(r.evaluation.exact.source or "", TASKS_FILE),
-        r.evaluation.exact.sampling(r.evaluation.sampling.chat_template),
-    )
+    (source, tasks), sampling = one.tasks["exact"], r.evaluation.exact.sampling(r.evaluation.sampling.chat_template)
     before, after = (sample(policy, tasks, sampling, r.seed, r.sampler.own) for policy in (one.before, one.policy))
     return [check_answers(one.policy, tasks, source.name, source.digest, before, after, r.seed)]
 
@@ -192,9 +189,9 @@ def _harness(r: Recipe, one: Candidate) -> list[DatasetRef]:
 
 def _two_turns(r: Recipe, one: Candidate) -> list[DatasetRef]:
     """Conversations of two turns with the policy before and the new one, each turn judged."""
-    if (tasks := one.tasks.get("two turns")) is None:
+    if "two turns" not in one.tasks:
         return []
-    source, policies = find_source(r.evaluation.two_turns.source or "", TURNS_FILE), (one.before, one.policy)
+    (source, tasks), policies = one.tasks["two turns"], (one.before, one.policy)
     sampling = r.evaluation.sampling.model_copy(update={"n": 1})
     first = [sample(policy, tasks, sampling, r.seed, r.sampler.own) for policy in policies]
     asked = [follow_up(tasks, source.name, source.digest, answers) for answers in first]

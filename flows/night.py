@@ -107,23 +107,20 @@ def pass_over(lake: Lake, line: Line, recipe: Recipe, reason: str) -> dict[str, 
 
 
 def earlier_parts(lake: Lake, policy: ModelRef) -> list[dict[str, DatasetRef]]:
-    """What a policy has learned from, for a recipe that trains on all so far: pairs, or prompts and the completions they were accepted from."""
+    """What a policy has learned from, for a recipe that trains on all so far: pairs, or prompts and the completions they were accepted from.
+    What is no longer in the lake is left out."""
     parents = lake.catalogue().parents
     learned = parents.get(policy.version, {})
     names = ("pairs",)
     if "answers" in learned:
         learned, names = parents[learned["answers"]], ("prompts", "completions")
-    columns = [
-        [lake.find(version) for role, version in sorted(learned.items(), key=_place) if role.startswith(f"{name}[")] for name in names
-    ]
-    return [
-        {name: ref for name, ref in zip(names, refs, strict=True) if isinstance(ref, DatasetRef)} for refs in zip(*columns, strict=True)
-    ]
+    places = sorted({_place(role) for role in learned if role.startswith(f"{names[0]}[")})
+    found = [{name: lake.find(learned[f"{name}[{place}]"]) for name in names} for place in places]
+    return [{name: ref for name, ref in one.items() if isinstance(ref, DatasetRef)} for one in found if all(one.values())]
 
 
-def _place(edge: tuple[str, str]) -> int:
-    digits = edge[0].partition("[")[2].rstrip("]")
-    return int(digits) if digits else -1
+def _place(role: str) -> int:
+    return int(role.partition("[")[2].rstrip("]"))
 
 
 def _ended(row: dict[str, Any]) -> State[dict[str, Any]]:

@@ -41,8 +41,8 @@ from prefect import flow  # noqa: E402
 
 from flows.align import chain, chosen  # noqa: E402
 from flows.changes import at  # noqa: E402
-from flows.iteration import Iteration, baseline_of, labeller_of, prompts_of, scorer_of, sweep_of  # noqa: E402
-from flows.learning import LEARN, Now  # noqa: E402
+from flows.iteration import Iteration, prompts_of, scorer_of, standing  # noqa: E402
+from flows.learning import LEARN  # noqa: E402
 from flows.measuring import answers_of  # noqa: E402
 from flows.recipe import Recipe  # noqa: E402
 from storage import DatasetRef, Lake, ModelRef  # noqa: E402
@@ -54,7 +54,6 @@ from tasks.judging import judge  # noqa: E402
 from tasks.models import resolve  # noqa: E402
 from tasks.policy import load_policy, register_model  # noqa: E402
 from tasks.pool import accept_answers  # noqa: E402
-from tasks.seeds import derive_seed  # noqa: E402
 from tasks.step import use_lake  # noqa: E402
 from tests.benchmarks.curves import Curve, Point, show_methods, show_orderings, show_overoptimisation  # noqa: E402
 from tests.benchmarks.initial_policy import speaking_toy  # noqa: E402
@@ -93,23 +92,8 @@ def start(lake: Lake, initial: str, seed: int, model: ModelRef) -> Point:
 
 def learned(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef, earlier: list[dict[str, DatasetRef]]) -> Iteration:
     """An iteration as `iterate` makes it, without its measurement, which takes longer than a toy's training."""
-    r, seed = at(recipe, iteration), derive_seed(recipe.seed, iteration)
-    prompts, held_out = prompts_of(r, iteration, initial)
-    scorer = scorer_of(r, policy, initial)
-    now = Now(
-        recipe=r,
-        iteration=iteration,
-        policy=policy,
-        initial=initial,
-        speaker=policy,
-        prompts=prompts,
-        held_out=held_out,
-        scorer=scorer,
-        seed=seed,
-        baseline=lambda some: baseline_of(r, initial, some, labeller_of(r)),
-        sweep=lambda: sweep_of(r, iteration, policy, initial, scorer, seed),
-        earlier=earlier,
-    )
+    r = at(recipe, iteration)
+    now = standing(r, iteration, policy, initial, *prompts_of(r, iteration, initial), scorer_of(r, policy, initial), earlier)
     trained, parts = LEARN[r.data_of(iteration)](now)
     return Iteration(trained, parts, {})
 

@@ -130,23 +130,12 @@ def test_a_night_whose_process_was_killed_goes_on(nights: Nights, step: str) -> 
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_night_outlives_its_worker(nights: Nights, step: str) -> None:
-    night, process = nights.halt_in(step, 20 + list(STEPS).index(step))
-    nights.run.kill("worker")
+@pytest.mark.parametrize(("victim", "first"), [("worker", 20), ("server", 40)])
+def test_a_night_outlives_a_worker_or_a_server_that_comes_back(nights: Nights, victim: str, first: int, step: str) -> None:
+    night, process = nights.halt_in(step, first + list(STEPS).index(step))
+    nights.run.kill(victim)
     process.resume()
-    nights.run.start_worker()
-    nights.run.wait_for(night, *DECIDED)
-    assert len(nights.goes(night)) == 1
-    check(nights)
-    check_whole(nights.run, night)
-
-
-@pytest.mark.parametrize("step", STEPS)
-def test_a_night_waits_for_a_server_that_comes_back(nights: Nights, step: str) -> None:
-    night, process = nights.halt_in(step, 40 + list(STEPS).index(step))
-    nights.run.kill("server")
-    process.resume()
-    nights.run.start_server()
+    (nights.run.start_worker if victim == "worker" else nights.run.start_server)()
     nights.run.wait_for(night, *DECIDED)
     assert len(nights.goes(night)) == 1
     check(nights)
