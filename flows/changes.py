@@ -92,6 +92,10 @@ def validated(values: dict[str, Any]) -> Recipe:
     except ValidationError as error:
         raise UserError(f"The recipe is not valid: {'; '.join(filter(None, map(_sentence, error.errors())))}.") from error
     if recipe.then is not None:
+        if "policy" in recipe.then.changes:
+            raise UserError(
+                "then.changes: `policy` is the initial one in every iteration; `init` says which weights an iteration starts from."
+            )
         try:
             at(recipe, recipe.then.iteration)
         except UserError as error:

@@ -178,7 +178,7 @@ def ui(*, lake: Lake = "lake", port: Port = 4200, host: str = "127.0.0.1") -> No
         raise UserError(f"--host {host} lets others in: set PREFECT_SERVER_API_AUTH_STRING=user:password, which they are then asked for.")
     check_free(host, port)
     prepare(lake)
-    shown = host if host not in ("0.0.0.0", "::") else socket.gethostname()
+    shown = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
     url = f"http://{shown}:{port}/api"
     os.environ.pop("PREFECT_API_URL", None)  # a server asks no other
     for name in ("PREFECT_SERVER_UI_API_URL", "PREFECT_UI_API_URL"):

@@ -26,7 +26,7 @@ RSO = Recipe(
     sampling=_ANSWER.model_copy(update={"n": 8}),
     acceptance=Acceptance(rule="rso", beta=0.5, keep=4),
     pairing=Pairing(rule="first-round"),
-    loss=Loss.of("sigmoid_norm", beta=0.1),
+    loss=Loss.of("sigmoid_norm", beta=0.05),
     training=Training(learning_rate=2e-5, batch_size=8),
     reward=RewardModel(layers=8),
     evaluation=Evaluation(sampling=_ANSWER, judge=RewardModel(layers=12)),
@@ -187,6 +187,7 @@ SPIN = Recipe(
     loss=Loss.of("spin", lambda_=0.1),
     reference="previous",
     pool="last-two",
+    then=Then(iteration=4, changes={"loss": {"name": "spin", "lambda_": 5.0}}),
 )
 
 CLICK = Recipe(

@@ -98,10 +98,10 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, scale: f
     is copied for any of them."""
     shared = query.reshape(1, key.shape[1], -1, query.shape[-1])
     if softcap is None:
-        return scaled_dot_product_attention(shared, key, value, attn_mask=mask, scale=scale).view(query.shape)
+        return scaled_dot_product_attention(shared, key, value, attn_mask=mask, scale=scale).reshape(query.shape)
     scores = shared @ key.mT * (scale or query.shape[-1] ** -0.5)
     weights = (softcap * torch.tanh(scores / softcap) + mask).softmax(dim=-1, dtype=torch.float32)  # Gemma 2
-    return (weights.to(value.dtype) @ value).view(query.shape)
+    return (weights.to(value.dtype) @ value).reshape(query.shape)
 
 
 AttentionInterface.register(NAME, shared_prefix_attention)

@@ -56,7 +56,7 @@ def tune(
     Started again after a kill with the same arguments, it goes on from the newest whole checkpoint, to the same weights to the bit.
     """
     model = trainable(copy.deepcopy(base.model).float(), settings.parameters, settings.lora_rank, seed)
-    head = torch.nn.Parameter(torch.zeros(model.config.get_text_config().hidden_size))
+    head = torch.nn.Parameter(torch.zeros(model.config.get_text_config().hidden_size, device=model.device))
     training, features = settings.training, pick_features(model)
     optimizer = MasterAdamW(torch.nn.ModuleDict({"model": model, "head": torch.nn.ParameterList([head])}), training)
     batches = [batch for _, batch in epochs(len(pairs), settings.batch_size, settings.epochs, seed)]

@@ -61,13 +61,13 @@ def answer_features(
     max_tokens: int = 2048,
     on_groups: Callable[[int], None] | None = None,
 ) -> list[Tensor]:
-    """The features of each group's answers, fp32 [answers, width], in batches of at most max_tokens tokens."""
+    """The features of each group's answers, fp32 [answers, width] on the CPU, in batches of at most max_tokens tokens."""
     features = pick_features(model)
     found: dict[int, Tensor] = {}
     for batch in microbatches(groups, max_tokens):
         chosen = [groups[index] for index in batch]
         sizes = [len(group.answers) for group in chosen]
-        found.update(zip(batch, features(model, chosen, layers).split(sizes), strict=True))
+        found.update(zip(batch, features(model, chosen, layers).cpu().split(sizes), strict=True))
         if on_groups:
             on_groups(len(batch))
     return [found[index] for index in range(len(groups))]

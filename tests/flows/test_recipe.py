@@ -34,6 +34,7 @@ from tasks.training.registry import LOSSES
         ("then={iteration: 3, changes: {lose: nll}}", r"then.changes: A recipe has no key `lose`: did you mean `loss`\?"),
         ("then={iteration: 3, changes: {loss: ppo}}", r"then.changes: .*needs a value model"),
         ("then={iteration: 1, changes: {}}", r"`then.iteration` must be greater than or equal to 2"),
+        ("then={iteration: 3, changes: {policy: toy}}", r"then.changes: `policy` is the initial one in every iteration"),
         ("then={iteration: 3}", r"The recipe is not valid: `then.changes` is missing\."),
         ("then={iteration: 3, changes: {then: {iteration: 5, changes: {loss: ppo}}}}", r"then.changes: .*needs a value model"),
         ("data=pairs", r"The recipe is not valid: `data.0` must be 'samples', .*, not 'pairs'\.$"),
