@@ -9,6 +9,9 @@ from typing import Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+Say = Callable[[str], None]
+"""Takes a sentence for whoever watches the run."""
+
 
 class Sampling(BaseModel):
     """How completions are drawn."""

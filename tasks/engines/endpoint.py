@@ -18,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_random_exponential
 
 from storage import UserError
+from tasks.engines.base import Say
 from tasks.engines.limits import shared_limits
 from tasks.engines.meter import Attempt, Meter, Unmetered
 from tasks.engines.wire import CallError, OverloadError, Wire
@@ -25,6 +26,7 @@ from tasks.engines.wire import CallError, OverloadError, Wire
 Key = TypeVar("Key")
 T = TypeVar("T")
 _LEAST_ATTEMPTS = 3  # before the patience can be at its end
+_SILENT_SECONDS = 5  # without an answer while the server fails, after which that is said
 _UNUSABLE = 5  # answers to one request that cannot be used, before it is refused
 _JITTER = wait_random_exponential(multiplier=0.5, max=20)
 
@@ -70,10 +72,14 @@ class UnusableAnswerError(Exception):
 
 
 class Client(Generic[Key]):
-    """Sends requests and yields answers as they come. `counts` says what happened: answers, retries by reason, refusals."""
+    """Sends requests and yields answers as they come. `counts` says what happened: answers, retries by reason, refusals.
 
-    def __init__(self, endpoint: Endpoint, meter: Meter[Key] | None = None) -> None:
+    say: is told when the server fails for longer than a moment, since it is asked again for minutes.
+    """
+
+    def __init__(self, endpoint: Endpoint, meter: Meter[Key] | None = None, say: Say = lambda sentence: None) -> None:
         self.endpoint = endpoint
+        self._say, self._answered, self._told = say, time.monotonic(), False
         self._meter: Meter[Key] = meter or Unmetered()
         self.counts: Counter[str] = Counter()
         self._runner = asyncio.Runner()
@@ -141,7 +147,7 @@ class Client(Generic[Key]):
             retry=retry_if_exception(_passes),
             wait=partial(_wait, most=60 * self.endpoint.patience_minutes),
             stop=_OutOfPatience(60 * self.endpoint.patience_minutes),
-            before_sleep=lambda state: self.counts.update([str(state.outcome and state.outcome.exception())]),
+            before_sleep=self._failed,
             reraise=True,
         )
         try:
@@ -181,8 +187,19 @@ class Client(Generic[Key]):
                 self._meter.ended(number, Attempt(answer=text, error=reason, status=status, unsent=unsent, seconds=seconds))
                 raise
             self._limits.gate.went_well()
+            self._answered, self._told = time.monotonic(), False
             self._meter.ended(number, Attempt(answer=text, seconds=time.monotonic() - began))
             return answer
+
+    def _failed(self, state: RetryCallState) -> None:
+        """Count it, and say once since the last answer that there is none."""
+        reason = str(state.outcome and state.outcome.exception())
+        self.counts[reason] += 1
+        if not self._told and time.monotonic() - self._answered > _SILENT_SECONDS:
+            self._told = True
+            self._say(
+                f"{self._wire.base_url} does not answer ({reason}): it is asked again for up to {self.endpoint.patience_minutes:g} minutes."
+            )
 
     def _broken(self, error: Exception) -> UserError:
         """What to tell the user when the server cannot be worked with."""

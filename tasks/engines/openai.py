@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from storage import UserError
 from tasks.chat import transcript, turns_of
-from tasks.engines.base import Completion, Request, Sampling
+from tasks.engines.base import Completion, Request, Sampling, Say
 from tasks.engines.endpoint import Client, Endpoint, Refusal, UnusableAnswerError
 
 _CHARACTERS_PER_TOKEN = 4  # for the limit on tokens only
@@ -21,8 +21,8 @@ class OpenAIEngine:
 
     rows_per_chunk, together = 1, True
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._client: Client[str] = Client(endpoint)
+    def __init__(self, endpoint: Endpoint, say: Say = lambda sentence: None) -> None:
+        self._client: Client[str] = Client(endpoint, say=say)
         self._endpoint = endpoint
 
     def __enter__(self) -> Self:

@@ -16,12 +16,12 @@ from transformers import AutoConfig, AutoTokenizer
 
 from storage import Lake, ModelRef
 from tasks.chat import context_length, render
-from tasks.engines.base import Engine, Sampling
+from tasks.engines.base import Engine, Sampling, Say
 from tasks.engines.endpoint import Endpoint
 from tasks.engines.openai import OpenAIEngine
 from tasks.engines.serve import served
 from tasks.engines.transformers import TransformersEngine
-from tasks.engines.vllm import VLLM, Say, VLLMEngine, vllm_engine
+from tasks.engines.vllm import VLLM, VLLMEngine, vllm_engine
 from tasks.policy import load_policy, policy_path
 from tasks.shards import one_at_a_time
 
@@ -100,13 +100,13 @@ def engine_for(
             yield vllm_engine(path, sampler.vllm, say), _prompter(path, sampling, sampler.vllm.max_model_len)
     elif sampler.serve is None:
         endpoint = sampler.endpoint.model_copy(update={"token_ids": False})  # another model's tokens are not the policy's
-        with OpenAIEngine(endpoint) as engine:
+        with OpenAIEngine(endpoint, say) as engine:
             yield engine, Prompter(sampling=sampling)
     else:
         path = policy_path(lake, policy)
         with (
             served(sampler.serve, path, log, say=say) as url,
-            OpenAIEngine(sampler.endpoint.model_copy(update={"base_url": url})) as engine,
+            OpenAIEngine(sampler.endpoint.model_copy(update={"base_url": url}), say) as engine,
         ):
             yield engine, _prompter(path, sampling)
 

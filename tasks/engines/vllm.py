@@ -20,7 +20,7 @@ from transformers import AutoConfig
 
 from storage import UserError
 from tasks.chat import context_length
-from tasks.engines.base import Completion, Request, Sampling
+from tasks.engines.base import Completion, Request, Sampling, Say
 from tasks.engines.vllm_holder import Holder, hold
 from tasks.models import dtype_of, files_digest, release
 from tasks.training.parameters import ADAPTER, adapter_base
@@ -30,7 +30,6 @@ _CPU_BATCH_TOKENS = 4096
 _NOT_SHAPE = ("dtype", "torch_dtype", "transformers_version", "_name_or_path")
 TOLERANCE, HALF_PRECISION_TOLERANCE = 0.05, 0.2  # nats a token, on average over the probe
 FLOOR = 0.002  # what two implementations in fp32 may differ by
-Say = Callable[[str], None]
 
 
 class VLLM(BaseModel):

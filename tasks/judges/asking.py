@@ -126,7 +126,7 @@ def _client(
     lake: Lake, version: str, by: LLM, meter: LedgerMeter, ledger: Ledger, say: Callable[[str], None]
 ) -> "Client[str] | BatchClient":
     if not by.batch:
-        return Client(by.endpoint, meter)
+        return Client(by.endpoint, meter, say)
     from tasks.judges.batches import BatchClient  # with the openai package, which takes a second
 
     return BatchClient(by.endpoint, lake, version, meter, ledger, say)

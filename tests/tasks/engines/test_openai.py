@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from storage import UserError
+from tasks.engines import endpoint
 from tasks.engines.base import Completion, Request, Sampling
 from tasks.engines.endpoint import Endpoint
 from tasks.engines.openai import OpenAIEngine
@@ -170,6 +171,14 @@ def test_a_server_that_stays_down_ends_the_run_after_the_patience_and_keeps_what
             got += answers
     assert len({one.prompt_id for one in got}) == len(got) >= 2
     assert {f"prompt {one.prompt_id[1:]}" for one in got} == set(behaviour.answered)  # every answer that came was handed on
+
+
+def test_a_server_that_fails_for_longer_than_a_moment_is_spoken_of_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "_SILENT_SECONDS", 0.01)
+    behaviour, told = Behaviour(misdeeds=["500"] * 4), list[str]()
+    with openai_server(behaviour) as url, OpenAIEngine(Endpoint(base_url=url, model="toy", concurrency=1), told.append) as engine:
+        assert len(list(engine.generate(requests(1), SAMPLING))) == len(requests(1)[0].seeds)
+    assert told == [f"{url} does not answer (status 500): it is asked again for up to 10 minutes."]
 
 
 def test_no_more_than_so_many_are_under_way_at_once() -> None:
