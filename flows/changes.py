@@ -134,7 +134,8 @@ def _make_judge(values: dict[str, Any], key: str) -> None:
 
 
 def _unknown(values: dict[str, Any], key: str) -> str:
-    near = difflib.get_close_matches(key, list(_keys(values)), n=1, cutoff=0.5)
+    last = key.rpartition(".")[2]
+    near = [last] if last in values else difflib.get_close_matches(key, list(_keys(values)), n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}`?" if near else "`dapflow recipes NAME` prints all keys."
     return f"A recipe has no key `{key}`: {hint}"
 

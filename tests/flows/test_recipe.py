@@ -20,6 +20,7 @@ from tasks.training.registry import LOSSES
     ("setting", "message"),
     [
         ("sampling.temprature=1", r"no key `sampling.temprature`: did you mean `sampling.temperature`\?"),
+        ("sampler.shards.count=4", r"no key `sampler.shards`: did you mean `shards`\?"),
         ("zzz=1", r"no key `zzz`: `dapflow recipes NAME` prints all keys"),
         ("sampling.temperature=-1", r"`sampling.temperature` must be greater than or equal to 0, not -1"),
         ("sampling.temperature=hot", r"`sampling.temperature` must be a valid number.*'hot'"),
