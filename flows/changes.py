@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from flows.recipe import KINDS, Recipe
 from storage import UserError
@@ -70,19 +71,25 @@ def _leaves(changes: dict[str, Any], values: Any, prefix: str = "") -> Iterator[
 
 def origins(recipe: Recipe) -> dict[str, str]:
     """Where each value of a recipe comes from, by dotted key: the recipe itself, or a default, with what the key is for."""
-    return dict(_origins(recipe, ""))
+    return dict(_origins(recipe, "", None))
 
 
-def _origins(settings: BaseModel, prefix: str) -> Iterator[tuple[str, str]]:
+def _origins(settings: BaseModel, prefix: str, default: Any) -> Iterator[tuple[str, str]]:
+    """default: what stands in the place of these settings where nobody says otherwise; where it is of another kind, each field's own holds."""
     for name, field in type(settings).model_fields.items():
         value, key = getattr(settings, name), f"{prefix}{name}"
+        usual = getattr(default, name) if isinstance(default, type(settings)) else _usual(field)
         if isinstance(value, BaseModel) and not isinstance(value, Loss):
-            yield from _origins(value, f"{key}.")
+            yield from _origins(value, f"{key}.", usual)
         elif isinstance(value, Loss):
             yield key, f"recipe; {value.registered.source}"
         else:
-            own = field.is_required() or value != field.get_default(call_default_factory=True)
+            own = field.is_required() or value != usual
             yield key, f"{'recipe' if own else 'default'}{f'; {field.description}' if field.description else ''}"
+
+
+def _usual(field: FieldInfo) -> Any:
+    return None if field.is_required() else field.get_default(call_default_factory=True)
 
 
 def validated(values: dict[str, Any]) -> Recipe:
@@ -90,7 +97,7 @@ def validated(values: dict[str, Any]) -> Recipe:
     try:
         recipe = Recipe.model_validate(values)
     except ValidationError as error:
-        raise UserError(f"The recipe is not valid: {'; '.join(filter(None, map(_sentence, error.errors())))}.") from error
+        raise UserError(f"The recipe is not valid: {sentences(error)}.") from error
     if recipe.then is not None:
         if "policy" in recipe.then.changes:
             raise UserError(
@@ -101,6 +108,11 @@ def validated(values: dict[str, Any]) -> Recipe:
         except UserError as error:
             raise UserError(f"then.changes: {error}") from error
     return recipe
+
+
+def sentences(error: ValidationError) -> str:
+    """What is wrong with some settings, by the names of the fields."""
+    return "; ".join(filter(None, map(_sentence, error.errors())))
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:

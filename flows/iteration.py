@@ -41,7 +41,7 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     opponents = opponents_of(r, held_out, policy, initial)  # first of all: one that is not there should cost no training
     tasks, benchmarks = tasks_of(r), harnessed(r, policy)
     wanted = scorer_of(r, policy, initial)
-    scorer, measured_judge = checked(r, wanted, policy, initial, labels=r.data_of(iteration) != "seeds")
+    scorer, measured_judge = checked(r, wanted, policy, initial, earlier[-1].get("judge_quality") if earlier else None, labels=r.data_of(iteration) != "seeds")
 
     now = standing(r, iteration, policy, initial, prompts, held_out, scorer, earlier)
     trained, parts = LEARN[r.data_of(iteration)](now)

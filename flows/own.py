@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import BaseModel, ValidationError
 
-from flows.changes import merged
+from flows.changes import merged, sentences, validated
 from flows.recipe import Recipe
 from flows.recipes import recipe_named
 from storage import UserError
+from tasks.training.losses import Loss
 
 SUFFIXES = (".yaml", ".yml", ".py")
 
@@ -51,9 +53,18 @@ def _of_python(path: Path) -> Recipe:
     module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
+    except ValidationError as error:
+        raise UserError(f"The recipe is not valid: {sentences(error)}.") from error
     except Exception as error:  # a user's own code may raise anything
         raise UserError(f"it cannot be imported ({type(error).__name__}: {error}).") from error
     found = getattr(module, "RECIPE", None)
     if not isinstance(found, Recipe):
         raise UserError("it has no RECIPE: write `RECIPE = Recipe(...)`, or `RSO.model_copy(update={...})`.")
-    return merged(found, {})  # model_copy validates nothing
+    return validated(_plain(found))  # model_copy validates nothing
+
+
+def _plain(value: Any) -> Any:
+    """With the keys that are no fields, which model_copy takes in and a dump leaves out."""
+    if isinstance(value, BaseModel) and not isinstance(value, Loss):
+        return {key: _plain(one) for key, one in vars(value).items()}
+    return value

@@ -178,6 +178,7 @@ SPIN = Recipe(
     | {
         "training": Training(learning_rate=2e-5, batch_size=8, epochs=2, warmup_steps=2),
         "sampling": _ANSWER.model_copy(update={"temperature": 1.0, "top_k": 0}),
+        "prompts": RSO.prompts.model_copy(update={"schedule": "same"}),
     },
     name="spin",
     title="self-play: people's answers against those of the previous iterate, which is the reference",

@@ -10,7 +10,7 @@ from typing import Any
 from flows.judges import Asked, Who, judge_named
 from flows.recipe import Recipe
 from storage import DatasetRef, ModelRef, UserError
-from tasks.judge_quality import AGREEMENT, answers_of, better_than_chance, measure_judge, prompts_of
+from tasks.judge_quality import AGREEMENT, agreement_change, answers_of, better_than_chance, measure_judge, prompts_of
 from tasks.preferences import PREFERENCES_FILE, load_preferences
 from tasks.progress import reporter
 from tasks.self_judging import compare_itself, judge_itself
@@ -21,16 +21,18 @@ STOP = "stop"
 
 
 def checked(
-    recipe: Recipe, who: Who | None, policy: ModelRef, initial: ModelRef, labels: bool = True
+    recipe: Recipe, who: Who | None, policy: ModelRef, initial: ModelRef, before: DatasetRef | None = None, labels: bool = True
 ) -> tuple[Who | None, dict[str, DatasetRef]]:
     """A judge that is not the policy as it is; the policy where it is better than chance, else its fallback. Raises UserError to stop.
 
-    labels: whether it labels what this iteration learns from. Where not, the policy is only measured, and nobody judges in its place.
+    before: how good a judge it was in the iteration before: whether it has improved is said. labels: whether it labels what this iteration learns from. Where not, the policy is only measured, and nobody judges in its place.
     """
     if not isinstance(who, Asked):
         return who, {}
     measured = _measured(recipe, who)
     metrics = rows_if_made(measured)
+    if before is not None and metrics is not None and (sentence := _change(rows_if_made(before) or [], metrics)):
+        reporter().said(sentence)
     if metrics is None or better_than_chance(metrics):
         return who, {"judge_quality": measured}
     if not labels:
@@ -54,6 +56,15 @@ def _measured(recipe: Recipe, who: Asked) -> DatasetRef:
     else:
         verdicts = [judge_itself(prompts, side, **asked) for side in (chosen, rejected)]
     return measure_judge(who.policy, prompts, chosen, rejected, verdicts, None if who.compares else who.asks.scale[1])
+
+
+def _change(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> str | None:
+    change = agreement_change(before, now)
+    if change is None:
+        return None
+    value, low, high = (100 * one for one in change)
+    verdict = "it has become a better judge" if low > 0 else "it has become a worse judge" if high < 0 else "it has not improved beyond doubt"
+    return f"As a judge the policy agrees with people {value:+.0f} points [{low:+.0f}, {high:+.0f}] more than an iteration before: {verdict}."
 
 
 def _sentence(who: Asked, metrics: Sequence[Mapping[str, Any]]) -> str:

@@ -5,6 +5,7 @@
 The measures are those of Self-Rewarding (arXiv 2401.10020, section 3.2). Test: pytest tests/tasks/test_judge_quality.py
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -109,6 +110,18 @@ def quality(judged: Sequence[Judged], top: float | None) -> Iterator[dict[str, A
 def better_than_chance(metrics: Iterable[Mapping[str, Any]]) -> bool:
     """Whether the interval of its agreement with people lies above one half."""
     return any(row["name"] == AGREEMENT and row["low"] > _CHANCE for row in metrics)
+
+
+def agreement_change(before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> tuple[float, float, float] | None:
+    """By how much the agreement with people has risen, with its 95 % interval (Newcombe 1998, method 10: of two shares from their own
+    intervals); None where one of them has decided nothing."""
+    old, new = (next((row for row in rows if row["name"] == AGREEMENT and row["value"] is not None), None) for rows in (before, now))
+    if old is None or new is None:
+        return None
+    change = new["value"] - old["value"]
+    down = math.hypot(new["value"] - new["low"], old["high"] - old["value"])
+    up = math.hypot(new["high"] - new["value"], old["value"] - old["low"])
+    return change, change - down, change + up
 
 
 def _kept(out: Out, pairs: DatasetRef) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from storage import DatasetRef
+from storage import DatasetRef, UserError
 from tasks.seeds import generator
 from tasks.step import Out, step
 
@@ -123,6 +123,10 @@ def pair(out: Out, prompts: DatasetRef, completions: DatasetRef, acceptances: Da
     """Pairs of the accepted completions of each prompt, in prompt order."""
     texts = {row["id"]: row["prompt"] for row in out.lake.rows_of(prompts)}
     sampled = {row["id"]: row for row in out.lake.rows_of(completions)}
+    if pairing.rule == "contrast" and not any(row["logprobs"] for row in sampled.values()):
+        raise UserError(
+            "pairing.rule=contrast needs the samples' log-probabilities, which their server does not tell: take another sampler."
+        )
     candidates: dict[str, list[Candidate]] = defaultdict(list)
     for row in out.lake.rows_of(acceptances):
         if row["accepted"]:

@@ -11,13 +11,14 @@ from storage import Lake, ModelRef, UserError
 
 
 def sample_ages(lake: Lake, policy: ModelRef, samplers: Sequence[str | None]) -> list[int | None]:
-    """How many optimiser steps before `policy` each answer was sampled; None where it is not the policy's own.
+    """How many optimiser steps lie between `policy` and the weights that sampled each answer; None where it is not the policy's own.
 
     samplers: model version that sampled each answer, None for an answer from outside. A sample is a policy's own when the policy, or one
-    that it was trained from, has sampled it.
+    that it was trained from, has sampled it; or one that was trained from it, where a method begins again from earlier weights.
     """
     ages = _ages(lake, policy.version)
-    return [None if sampler is None else ages.get(sampler) for sampler in samplers]
+    later = {sampler: _ages(lake, sampler).get(policy.version) for sampler in {*samplers} - {None, *ages} if sampler is not None}
+    return [None if sampler is None else ages.get(sampler, later.get(sampler)) for sampler in samplers]
 
 
 def oldest(lake: Lake, policy: ModelRef, samplers: Sequence[str | None], steps: int) -> int | None:

@@ -105,11 +105,7 @@ def _labelled(completions: Sequence[Row], verdicts: Sequence[Row], prompts: Mapp
     """Pairs of each prompt's scored answers, or all of them with their rewards."""
     scores = {row["completion_id"]: row["score"] for row in verdicts}
     if labels.lists:
-        return [
-            {"prompt_id": row["prompt_id"], "completion_id": row["id"], "reward": scores[row["id"]], "sweep": None}
-            | {"accepted": scores[row["id"]] is not None, "note": None if scores[row["id"]] is not None else "invalid"}
-            for row in completions
-        ]
+        return list(_rewarded(completions, scores))
     pairs: list[Row] = []
     for prompt_id in dict.fromkeys(row["prompt_id"] for row in completions):
         own = [row for row in completions if row["prompt_id"] == prompt_id and scores[row["id"]] is not None]
@@ -117,3 +113,19 @@ def _labelled(completions: Sequence[Row], verdicts: Sequence[Row], prompts: Mapp
         rng = generator(seed, "pair", prompt_id, own[0]["id"] if own else "")
         pairs += scored_pairs(labels.pairing.rule, candidates, rng, prompt_id, prompts[prompt_id]["prompt"])
     return pairs
+
+
+def _rewarded(completions: Sequence[Row], scores: Mapping[str, float | None]) -> Iterator[Row]:
+    """All with their rewards. What was cut off gets no more than the worst of those that ended: it must not win by it."""
+    ended = [scores[row["id"]] for row in completions if row["finish_reason"] == "stop"]
+    worst = min((score for score in ended if score is not None), default=None)
+    for row in completions:
+        reward, note = scores[row["id"]], None
+        if reward is None:
+            note = "invalid"
+        elif row["finish_reason"] != "stop" and worst is not None and reward > worst:
+            reward, note = worst, "truncated"
+        yield {"prompt_id": row["prompt_id"], "completion_id": row["id"], "reward": reward, "sweep": None} | {
+            "accepted": reward is not None,
+            "note": note,
+        }

@@ -22,8 +22,8 @@ class Point:
 
 Curve = Sequence[Point]
 """The initial policy, and the one after each iteration."""
-CLAIMS = (("rso", "sft-sample-rank"), ("sft-sample-rank", "dpo"), ("rso", "dpo"))  # RSO, arXiv 2309.06657
-CLAIMS += (("oaif", "dpo"), ("oaif-ipo", "ipo"), ("oaif-slic", "slic-hf"))  # OAIF, arXiv 2402.04792
+CLAIMS = (("rso", "sft-sample-rank"), ("sft-sample-rank", "rso-direct"), ("rso", "rso-direct"))  # RSO, arXiv 2309.06657
+CLAIMS += (("oaif", "dpo"), ("oaif-ipo", "offline-ipo"), ("oaif-slic", "offline-slic"))  # OAIF, arXiv 2402.04792; of each pair the loss is one
 
 
 def gold_at(points: Curve, kl: float) -> float:
@@ -93,8 +93,9 @@ def show_overoptimisation(curves: Mapping[str, Sequence[Curve]]) -> None:
         gained = [one[place].gold - one[0].gold for one, place in zip(found, best, strict=True)]
         lost = [one[place].gold - one[-1].gold for one, place in zip(found, best, strict=True)]
         proxies = [one[-1].proxy - one[place].proxy for one, place in zip(found, best, strict=True)]
+        over = verdict(proxies) if verdict(lost) == "yes" else verdict(lost)
         places, kls = ", ".join(map(str, best)), told([one[-1].kl for one in found]).removeprefix("+")
-        print(f"{name:<12} {places:<12} {told(gained):<20} {told(lost):<16} {told(proxies):<16} {kls:<15} {verdict(lost)}", flush=True)
+        print(f"{name:<12} {places:<12} {told(gained):<20} {told(lost):<16} {told(proxies):<16} {kls:<15} {over}", flush=True)
 
 
 def _peak(curves: Sequence[Curve]) -> int:

@@ -3,8 +3,9 @@
     OMP_NUM_THREADS=1 python -m tests.benchmarks.fidelity [--seeds 3] [--iterations 3] [--long 5] [--methods rso,dpo,...] [--folder DIR]
 All start from one policy, a toy that was fine-tuned first (initial_policy.py). Each seed has a lake of its own: that policy answers the
 shipped prompts, the noisy annotator labels pairs of its answers, and from half of those a reward model learns (the proxy) that judges the
-methods that have one. The others learn from the same pairs (offline), or ask the annotator about their own (online). All learn by the steps that
-`align` runs, with one learning rate. What does not come out as the papers say is printed as `no`.
+methods that have one. The others learn from the same pairs (offline), or ask the annotator about their own (online); rlaif-direct, which needs
+scores, is given gold's own. All learn by the steps that `align` runs, with one learning rate; rso-direct, offline-ipo and offline-slic are DPO
+with the loss of RSO, OAIF-IPO and OAIF-SLiC. What does not come out as the papers say is printed as `no`.
 
 What came out (November 2026, three seeds, run in parts by way of --folder: one iteration of each method, three of rso, sft-sample-rank, dpo and
 oaif, two of iterative-dpo). The proxy agrees with gold on 74 to 81 % of held-out pairs, the annotator on 77 to 79 %.
@@ -45,6 +46,7 @@ from flows.iteration import Iteration, prompts_of, scorer_of, standing  # noqa: 
 from flows.learning import LEARN  # noqa: E402
 from flows.measuring import answers_of  # noqa: E402
 from flows.recipe import Recipe  # noqa: E402
+from flows.recipes import recipe_named  # noqa: E402
 from storage import DatasetRef, Lake, ModelRef  # noqa: E402
 from tasks.acceptance import Acceptance  # noqa: E402
 from tasks.chat import render  # noqa: E402
@@ -73,6 +75,9 @@ SETTINGS |= dict.fromkeys(("oaif", "oaif-ipo", "oaif-slic"), (*ROUNDS, f"judge={
 SETTINGS |= dict.fromkeys(("rejection-sampling", "rest", "slic-hf-sample-rank", "rrhf", "click", "spin"), ())
 SETTINGS |= {"rlhf": ("rounds.count=24",), "rloo": ROUNDS, "rlaif": (*ROUNDS, f"judge={NOISY}", "annotated_prompts=232")}
 SETTINGS |= {"rlaif-direct": (*ROUNDS, f"judge={GOLD}")}
+OFFLINE_TWINS = {"rso-direct": "sft-sample-rank", "offline-ipo": "oaif-ipo", "offline-slic": "oaif-slic"}
+"""DPO's way with the loss of another method, so that the two differ in their pairs alone."""
+SETTINGS |= {name: (*OFFLINE, f"loss={recipe_named(of).loss.model_dump_json()}") for name, of in OFFLINE_TWINS.items()}
 DRAWS, POOL = (1, 2, 4, 8, 16, 32), 256
 
 
@@ -164,7 +169,7 @@ def main(seeds: int, iterations: int, long: int, methods: Sequence[str], folder:
         with Lake(lake) as opened, use_lake(opened):
             for name in methods:
                 given, started = (f"policy={initial}", f"preferences.source={pairs}", *SETTINGS[name]), time.monotonic()
-                recipe = chosen(name, (f"seed={seed}", *COMMON, *given), False)
+                recipe = chosen("dpo" if name in OFFLINE_TWINS else name, (f"seed={seed}", *COMMON, *given), False)
                 points = curve(opened, recipe, model, max(iterations, long if name in longer else 0))
                 curves[name].append(points[: iterations + 1])
                 if name in longer:

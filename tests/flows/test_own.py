@@ -62,6 +62,14 @@ def test_a_python_file_has_a_recipe_by_that_name(tmp_path: Path) -> None:
             'from flows.recipes import RSO\nRECIPE = RSO.model_copy(update={"seed": -1})',
             "`seed` must be greater than or equal to 0",
         ),
+        ("b.py", 'from flows.recipes import RSO\nRECIPE = RSO.model_copy(update={"los": RSO.loss})', "there is no key `los`"),
+        (
+            "c.py",
+            "from flows.recipes import RSO\nfrom tasks.engines.base import Sampling\n"
+            'RECIPE = RSO.model_copy(update={"sampling": RSO.sampling.model_copy(update={"temprature": 1})})',
+            "there is no key `sampling.temprature`",
+        ),
+        ("d.py", "from tasks.engines.base import Sampling\nRECIPE = Sampling(n=0)", "`n` must be greater than or equal to 1, not 0"),
     ],
 )
 def test_what_is_wrong_is_named(name: str, text: str, message: str, tmp_path: Path) -> None:
@@ -79,6 +87,9 @@ def test_every_value_says_where_it_comes_from() -> None:
     told = origins(RSO)
     assert told["acceptance.keep"].startswith("recipe; candidates that `rso` accepts")  # 4, where the default is 8
     assert told["acceptance.beta"].startswith("default; temperature of exp")
+    told |= {f"self {key}": said for key, said in origins(RECIPES["self-rewarding"]).items()}
+    assert told["self judgements.sampling.max_tokens"].startswith("default; ")  # 256 there, where samples have 64
+    assert told["self sampling.n"].startswith("recipe; ")
     assert told["loss"] == "recipe; DPO, arXiv 2305.18290, eq. 7; cDPO with label_smoothing; RSO's sigmoid-norm"
 
 

@@ -1,6 +1,7 @@
 """`dapflow run` with the policy as its own judge, through its own engine: used where it judges as people do, and not where it cannot."""
 
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -63,6 +64,11 @@ def test_a_policy_that_judges_as_people_do_labels_its_own_pairs(mode: str, tmp_p
         pairs = lake.rows("SELECT chosen, rejected FROM pairs WHERE dropped IS NULL AND chosen_id IS NOT NULL")
     assert pairs
     assert all(len(pair["chosen"]) > len(pair["rejected"]) for pair in pairs)
+    again = ("--iterations", "2", "--toy", "--json", "--lake", str(tmp_path / "lake"))
+    code, _, err = dapflow("run", "sft-sample-rank", *again, *words(*QUICK, *settings), capsys=capsys)
+    assert code == 0, err
+    said = " ".join(err.split())
+    assert re.search(r"agrees with people \+0 points \[.*\] more than an iteration before: it has not improved beyond doubt", said), err
 
 
 @pytest.mark.usefixtures("prefect_server")

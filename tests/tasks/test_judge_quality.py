@@ -2,12 +2,21 @@
 
 import pytest
 
-from tasks.judge_quality import Judged, better_than_chance, quality
+from tasks.judge_quality import AGREEMENT, Judged, agreement_change, better_than_chance, quality
+from tasks.statistics import wilson
 
 # Of the first prompt people say a > b, a > c, b > c; of the second x > y; of the third, whose answer has no verdict, p > q; and m > n.
 SCORES = {"a": 5.0, "b": 3.0, "c": 4.0, "x": 5.0, "y": 5.0, "p": None, "q": 2.0, "m": 4.0, "n": 1.0}
 PAIRS = [("1", "a", "b"), ("1", "a", "c"), ("1", "b", "c"), ("2", "x", "y"), ("3", "p", "q"), ("4", "m", "n")]
 JUDGED = [Judged(prompt=prompt, chosen=one, rejected=other, better=SCORES[one], worse=SCORES[other]) for prompt, one, other in PAIRS]
+
+
+def test_a_change_of_agreement_has_newcombe_s_interval() -> None:
+    """56 of 70 against 48 of 80: the example of Newcombe 1998, table II (a)."""
+    shares = [(48, 80), (56, 70)]
+    before, now = ([{"name": AGREEMENT, "value": k / n, "low": wilson(k, n)[0], "high": wilson(k, n)[1]}] for k, n in shares)
+    assert agreement_change(before, now) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-4)
+    assert agreement_change([], now) is None
 
 
 def test_every_measure_is_what_it_says() -> None:
