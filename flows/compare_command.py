@@ -68,6 +68,11 @@ def compare(
             for one in entrants_of(names, iterations, budget_tokens, changes, toy):
                 fitted = f", with {', '.join(one.fitted)}" if one.fitted else ""
                 console.print(f"{one.label}: samples {one.tokens:,} tokens for training at most{fitted}", highlight=False)
+                if iterations < (begins := len(one.recipe.data)):
+                    first = ", ".join(one.recipe.data[:iterations])
+                    console.print(
+                        f"  learns from {first} at first; what it is named for begins with --iterations {begins}", highlight=False
+                    )
     reporter = ConsoleReporter(console)
     with reporter, report_to(reporter):
         told = run(names, iterations, budget_tokens, seeds, changes, toy, lake)

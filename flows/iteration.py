@@ -41,7 +41,9 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
     opponents = opponents_of(r, held_out, policy, initial)  # first of all: one that is not there should cost no training
     tasks, benchmarks = tasks_of(r), harnessed(r, policy)
     wanted = scorer_of(r, policy, initial)
-    scorer, measured_judge = checked(r, wanted, policy, initial, earlier[-1].get("judge_quality") if earlier else None, labels=r.data_of(iteration) != "seeds")
+    scorer, measured_judge = checked(
+        r, wanted, policy, initial, earlier[-1].get("judge_quality") if earlier else None, labels=r.data_of(iteration) != "seeds"
+    )
 
     now = standing(r, iteration, policy, initial, prompts, held_out, scorer, earlier)
     trained, parts = LEARN[r.data_of(iteration)](now)
@@ -131,8 +133,9 @@ def sweep_of(recipe: Recipe, iteration: int, speaker: ModelRef, initial: ModelRe
     few = slice_of(recipe, iteration, min(recipe.sweep.prompts, recipe.prompts.per_iteration))
     baseline = baseline_of(recipe, initial, few, labeller_of(recipe))
     tried = [recipe.sampling.model_copy(update={"temperature": temperature}) for temperature in recipe.sweep.temperatures]
-    verdicts = [scored(few, sample(speaker, few, sampling, seed, recipe.sampler), scorer, baseline) for sampling in tried]
-    return choose_temperature(verdicts, recipe.sweep.temperatures)
+    answers = [sample(speaker, few, sampling, seed, recipe.sampler) for sampling in tried]
+    verdicts = [scored(few, completions, scorer, baseline) for completions in answers]
+    return choose_temperature(answers, verdicts, recipe.sweep.temperatures)
 
 
 def labeller_of(recipe: Recipe) -> Named:

@@ -63,8 +63,12 @@ def _change(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]
     if change is None:
         return None
     value, low, high = (100 * one for one in change)
-    verdict = "it has become a better judge" if low > 0 else "it has become a worse judge" if high < 0 else "it has not improved beyond doubt"
-    return f"As a judge the policy agrees with people {value:+.0f} points [{low:+.0f}, {high:+.0f}] more than an iteration before: {verdict}."
+    verdict = (
+        "it has become a better judge" if low > 0 else "it has become a worse judge" if high < 0 else "it has not improved beyond doubt"
+    )
+    return (
+        f"As a judge the policy agrees with people {value:+.0f} points [{low:+.0f}, {high:+.0f}] more than an iteration before: {verdict}."
+    )
 
 
 def _sentence(who: Asked, metrics: Sequence[Mapping[str, Any]]) -> str:

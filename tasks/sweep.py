@@ -4,7 +4,7 @@ choose_temperature(verdicts at each temperature, temperatures)  ->  metrics, of 
 Test: pytest tests/tasks/test_sweep.py
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from statistics import fmean
 from typing import Any
 
@@ -25,15 +25,23 @@ class Sweep(BaseModel):
 
 
 @step("metrics", title="choose one of {temperatures}", expects=lambda temperatures, **_: len(temperatures) + 1)
-def choose_temperature(out: Out, verdicts: list[DatasetRef], temperatures: Sequence[float]) -> None:
-    """The mean over prompts of the best score at each temperature, and the temperature with the highest (of equals the lowest)."""
-    best = [best_of_n(out.lake.rows_of(ref)) for ref in verdicts]
+def choose_temperature(out: Out, completions: list[DatasetRef], verdicts: list[DatasetRef], temperatures: Sequence[float]) -> None:
+    """The mean over prompts of the best score at each temperature, and the temperature with the highest (of equals the lowest). Answers that
+    were cut off take no part where some were not: a best answer is one that has ended."""
+    ended = {row["id"] for ref in completions for row in out.lake.rows_of(ref) if row["finish_reason"] == "stop"}
+    best = [best_of_n(some) for some in those_that_ended([out.lake.rows_of(ref) for ref in verdicts], ended)]
     scored = [(mean, -temperature) for mean, temperature in zip(best, temperatures, strict=True) if mean is not None]
     if not scored:
         raise UserError("No answer of the temperature sweep could be judged: look at the verdicts' notes.")
     figures = [(f"best_of_n_reward at {temperature:g}", mean) for temperature, mean in zip(temperatures, best, strict=True)]
     figures.append((CHOICE, -max(scored)[1]))
     out.write(0, [{"id": out.row_id(n), "subject": out.version, "name": name, "value": value} for n, (name, value) in enumerate(figures)])
+
+
+def those_that_ended(verdicts: Sequence[Sequence[dict[str, Any]]], ended: Collection[str]) -> Sequence[Sequence[dict[str, Any]]]:
+    """The verdicts on completions that ended, of each temperature; all of them where none has at any."""
+    kept = [[row for row in some if row["completion_id"] in ended] for some in verdicts]
+    return kept if any(kept) else verdicts
 
 
 def best_of_n(verdicts: Sequence[dict[str, Any]]) -> float | None:

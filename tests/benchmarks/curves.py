@@ -23,7 +23,11 @@ class Point:
 Curve = Sequence[Point]
 """The initial policy, and the one after each iteration."""
 CLAIMS = (("rso", "sft-sample-rank"), ("sft-sample-rank", "rso-direct"), ("rso", "rso-direct"))  # RSO, arXiv 2309.06657
-CLAIMS += (("oaif", "dpo"), ("oaif-ipo", "offline-ipo"), ("oaif-slic", "offline-slic"))  # OAIF, arXiv 2402.04792; of each pair the loss is one
+CLAIMS += (
+    ("oaif", "dpo"),
+    ("oaif-ipo", "offline-ipo"),
+    ("oaif-slic", "offline-slic"),
+)  # OAIF, arXiv 2402.04792; of each pair the loss is one
 
 
 def gold_at(points: Curve, kl: float) -> float:
