@@ -1,16 +1,16 @@
 """How verdicts are come by: a judge scores completions one by one, or compares two at a time. Part of one iteration (flows/iteration.py).
 
-label(...)    completions -> verdicts -> acceptances -> pairs, or completions -> comparisons -> pairs
+label(...)    completions -> verdicts -> acceptances -> pairs (by a ranker -> comparisons -> pairs), or completions -> comparisons -> pairs
 contest(...)  the new policy's answers against the old one's
 Of several judges as one, each gives verdicts of its own, and a step makes them into one.
 """
 
 from flows.judges import Asked, Panel, Who, compares, compares_itself
 from flows.recipe import Recipe
-from storage import DatasetRef
+from storage import DatasetRef, ModelRef
 from tasks.acceptance import accept
 from tasks.combining import combine, combine_comparisons
-from tasks.comparing import compare, compare_policies
+from tasks.comparing import compare, compare_accepted, compare_policies
 from tasks.judging import judge
 from tasks.pairing import Pairing, pair, pair_compared
 from tasks.self_judging import compare_itself, judge_itself
@@ -25,7 +25,11 @@ def label(
         return {"verdicts": verdicts, "pairs": pair_compared(prompts, completions, verdicts)}
     verdicts = scored(prompts, completions, by, baseline, whiten=True)
     acceptances = accept(completions, verdicts, recipe.acceptance, seed)
-    return {"verdicts": verdicts, "acceptances": acceptances, "pairs": pair(prompts, completions, acceptances, recipe.pairing, seed)}
+    found = {"verdicts": verdicts, "acceptances": acceptances}
+    if isinstance(by, ModelRef) and baseline is not None and recipe.pairing.rule == "first-round":  # a ranker, which knows two answers
+        compared = compare_accepted(prompts, completions, acceptances, by, seed)
+        return {**found, "comparisons": compared, "pairs": pair_compared(prompts, completions, compared)}
+    return {**found, "pairs": pair(prompts, completions, acceptances, recipe.pairing, seed)}
 
 
 def contest(prompts: DatasetRef, before: DatasetRef, after: DatasetRef, by: Who, baseline: DatasetRef | None) -> dict[str, DatasetRef]:

@@ -1,6 +1,7 @@
-"""A judge compares completions: an LLM each two in both orders, a person in one.
+"""A judge compares completions: an LLM or a ranker each two in both orders, a person in one.
 
     compare(prompts, completions, by, pairing, seed)     ->  verdicts, one per match of a prompt's own completions
+    compare_accepted(prompts, completions, acceptances, ranker, seed)  ->  the same of accepted ones
     compare_policies(prompts, before, after, by)         ->  verdicts, one per match of an answer of each policy
 The orders are stored: `forward` and `backward`. Test: pytest tests/flows/test_llm_judge.py
 """
@@ -10,12 +11,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from storage import DatasetRef, Lake
+from storage import DatasetRef, Lake, ModelRef
 from tasks.judges.asking import llm_judge
 from tasks.judges.base import EMPTY, IDENTICAL, Comparer, Match, Verdict
 from tasks.judges.human import Human, HumanJudge
 from tasks.judges.llm import LLM
 from tasks.judges.programs import Program, ProgramJudge
+from tasks.judges.ranker import RankerComparer
 from tasks.judging import asked_prompts
 from tasks.pairing import Pairing, first_round_ids, pairs_of
 from tasks.seeds import generator
@@ -39,6 +41,16 @@ def compare(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, pair
     """A verdict on each match of the first round; and one, without a match, on what was refused at sampling."""
     assert pairing.rule == "first-round", "the other rules need scores (flows/recipe.py says so)"
     _judge(out, prompts, own_matches(out.lake, completions, seed), by)
+
+
+@step("verdicts", title="compare what {acceptances} accepts by {ranker}", expects=matches_expected)
+def compare_accepted(out: Out, prompts: DatasetRef, completions: DatasetRef, acceptances: DatasetRef, ranker: ModelRef, seed: int) -> None:
+    """A verdict on each match of the first round of the accepted completions: RSO's labels, its scores only accept (arXiv 2309.06657)."""
+    accepted = {row["completion_id"] for row in out.lake.rows_of(acceptances) if row["accepted"]}
+    matches = first_matches([row for row in out.lake.rows_of(completions) if row["id"] in accepted], seed)
+    judge = RankerComparer(out.lake, ranker)
+    write_comparisons(out, {row["id"]: row for row in out.lake.rows_of(prompts)}, matches, judge)
+    write_steadiness(out, comparison_chunks(len(matches)))
 
 
 @step("verdicts", title="compare {after} with {before} by {by}", expects=lambda after, **_: after.rows)

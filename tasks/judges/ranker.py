@@ -1,4 +1,4 @@
-"""The pairwise ranker as a judge: each completion against one baseline answer to its prompt (RSO, arXiv 2309.06657, section 3.2).
+"""The pairwise ranker as a judge: of each completion against one baseline answer to its prompt, or of two (RSO, arXiv 2309.06657, 3.2).
 
 Test: pytest tests/flows/test_run.py -k ranker
 """
@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from storage import Lake, ModelRef
-from tasks.judges.base import Question, Verdict
+from tasks.judges.base import Match, Question, Verdict, weigh
 from tasks.training.ranker import Comparison, load_ranker
 
 _LEAST = 1e-6  # probabilities are kept this far from 0 and 1, so that their logit is finite
@@ -39,6 +39,24 @@ class RankerJudge:
 
     def _why_not(self, question: Question) -> str | None:
         return None if self._baselines.get(question.prompt, "").strip() else "no baseline answer to compare with"
+
+
+class RankerComparer:
+    """rho(x, y_1, y_2), asked in both orders: who labels the pairs of accepted candidates."""
+
+    together = False
+
+    def __init__(self, lake: Lake, ref: ModelRef) -> None:
+        self.name = ref.version
+        self._ranker = load_ranker(lake, ref)
+
+    def compare(self, matches: Sequence[Match], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]:
+        """One verdict per match, in order."""
+        asked = [Comparison(match.prompt, match.first, match.second, match.completion_id) for match in matches]
+        for found in self._ranker.compare(asked):
+            yield weigh(found.forward, 1 - found.backward)
+            if on_rows:
+                on_rows(1)
 
 
 def _logit(probability: float) -> float:

@@ -47,11 +47,22 @@ def test_a_pairwise_ranker_judges_against_one_answer_of_the_initial_policy(tmp_p
         }
         assert metrics.keys() == {"held_out_accuracy", "longer_is_better_accuracy", "calibration_error", "position_consistency"}
         assert 0 <= metrics["position_consistency"]["low"] < metrics["position_consistency"]["high"] <= 1
-        verdicts = lake.rows("SELECT * FROM verdicts WHERE judge = ?", [model["version"]])
+        verdicts = lake.rows("SELECT * FROM verdicts WHERE judge = ? AND other_id IS NULL", [model["version"]])
         assert {row["outcome"] for row in verdicts} <= {"scored", "invalid"}
         scores = {row["score"] for row in verdicts if row["outcome"] == "scored"}
         assert len(scores) > 4
         assert all(abs(score) < 14 for score in scores)
+        labels = lake.rows(  # of the accepted: what the ranker said of the two
+            "SELECT p.*, v.score AS first_wins, v.completion_id AS first, v.forward, v.backward FROM pairs p JOIN verdicts v"
+            " ON v.judge = ? AND list_sort([v.completion_id, v.other_id]) = list_sort([p.chosen_id, p.rejected_id])",
+            [model["version"]],
+        )
+    kept = [row for row in labels if row["dropped"] is None]
+    assert kept
+    for row in kept:
+        assert row["first_wins"] == pytest.approx((row["forward"] + 1 - row["backward"]) / 2)
+        assert row["probability"] == pytest.approx(max(row["first_wins"], 1 - row["first_wins"]))
+        assert (row["chosen_id"] == row["first"]) == (row["first_wins"] > 0.5)
 
 
 @pytest.mark.usefixtures("prefect_server")
