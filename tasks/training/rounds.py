@@ -120,12 +120,8 @@ def _rewarded(completions: Sequence[Row], scores: Mapping[str, float | None]) ->
     ended = [scores[row["id"]] for row in completions if row["finish_reason"] == "stop"]
     worst = min((score for score in ended if score is not None), default=None)
     for row in completions:
-        reward, note = scores[row["id"]], None
-        if reward is None:
-            note = "invalid"
-        elif row["finish_reason"] != "stop" and worst is not None and reward > worst:
-            reward, note = worst, "truncated"
-        yield {"prompt_id": row["prompt_id"], "completion_id": row["id"], "reward": reward, "sweep": None} | {
-            "accepted": reward is not None,
-            "note": note,
-        }
+        reward = scores[row["id"]]
+        if reward is not None and worst is not None and row["finish_reason"] != "stop":
+            reward = min(reward, worst)
+        told = {"accepted": reward is not None, "note": "invalid" if reward is None else None}
+        yield {"prompt_id": row["prompt_id"], "completion_id": row["id"], "reward": reward, "sweep": None} | told

@@ -100,6 +100,25 @@ def test_ppo_tells_of_each_step_how_it_goes_and_how_old_its_samples_were(lake: L
     assert (curves["max_lag"], curves["mean_lag"]) == ([1.0], [0.5])
 
 
+def test_what_was_cut_off_gets_no_more_than_the_worst_answer_of_its_round_that_ended(lake: Lake, tmp_path: Path) -> None:
+    judge = tmp_path / "mine.py"
+    judge.write_text("def long(prompt, completion):\n    return float(len(completion))\n")
+    with use_lake(lake):
+        policy = train(pinned(f"{judge}:long"), REINFORCE)
+    scores = {row["completion_id"]: row["score"] for row in rows_of(lake, policy, "verdicts")}
+    ended = {row["id"]: row["finish_reason"] == "stop" for row in rows_of(lake, policy, "completions")}
+    rows = rows_of(lake, policy, "acceptances")
+    held = 0
+    for number in range(ROUNDS):  # 4 prompts, 4 answers to each
+        some = [row for row in rows if int(row["id"].rsplit("-")[-1]) // 16 == number and row["accepted"]]
+        worst = min(scores[row["completion_id"]] for row in some if ended[row["completion_id"]])
+        for row in some:
+            score = scores[row["completion_id"]]
+            held += score > worst and not ended[row["completion_id"]]
+            assert row["reward"] == (score if ended[row["completion_id"]] else min(score, worst))
+    assert held
+
+
 def test_a_program_that_compares_judges_rounds_in_both_orders(lake: Lake, tmp_path: Path) -> None:
     judge = tmp_path / "mine.py"
     judge.write_text(
