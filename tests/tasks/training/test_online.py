@@ -1,5 +1,6 @@
 """Rounds on a real toy policy: stopped anywhere they end with the same weights and rows, whoever judges. Run: pytest tests/tasks/training/test_online.py"""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -111,7 +112,7 @@ def test_what_was_cut_off_gets_no_more_than_the_worst_answer_of_its_round_that_e
     held = 0
     for number in range(ROUNDS):  # 4 prompts, 4 answers to each
         some = [row for row in rows if int(row["id"].rsplit("-")[-1]) // 16 == number and row["accepted"]]
-        worst = min(scores[row["completion_id"]] for row in some if ended[row["completion_id"]])
+        worst = min((scores[row["completion_id"]] for row in some if ended[row["completion_id"]]), default=math.inf)
         for row in some:
             score = scores[row["completion_id"]]
             held += score > worst and not ended[row["completion_id"]]
