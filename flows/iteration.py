@@ -110,12 +110,13 @@ def prompts_of(recipe: Recipe, iteration: int, initial: ModelRef) -> tuple[Datas
 def new_prompts(recipe: Recipe, iteration: int, initial: ModelRef, held_out: DatasetRef) -> DatasetRef:
     """Prompts that the initial policy makes for this iteration, none like those it made for the iterations before."""
     p, made = recipe.prompts, list[DatasetRef]()
-    name, shipped, aside = (p.generate.seeds, SEEDS_FILE, 0) if p.generate.seeds else (p.source, PROMPTS_FILE, p.held_out)
+    name, shipped, skipped = (p.generate.seeds, SEEDS_FILE, 0) if p.generate.seeds else (p.source, PROMPTS_FILE, p.held_out)
     source = find_source(name, shipped)
-    seeds = load_prompts(source.name, source.digest, "train", aside, shipped=shipped)
+    seeds = load_prompts(source.name, source.digest, "train", skipped, shipped=shipped)
+    aside = [held_out, *(tasks for _, tasks in tasks_of(recipe).values())]
     for number in filter(recipe.answers_prompts, range(1, iteration + 1)):
         seed = derive_seed(recipe.seed, number)
-        made.append(self_instruct(initial, seeds, held_out, list(made), p.generate, p.per_iteration, seed, recipe.sampler.own))
+        made.append(self_instruct(initial, seeds, aside, list(made), p.generate, p.per_iteration, seed, recipe.sampler.own))
     return made[-1]
 
 

@@ -231,7 +231,7 @@ OAIF = Recipe(
         "prompts": RSO.prompts.model_copy(update={"schedule": "same"}),
     },
     name="oaif",
-    title="online feedback: two samples judged, one optimiser step, and again, against a fixed reference",
+    title="online feedback, by a reward model or an LLM: two samples judged, one optimiser step, and again, against a fixed reference",
     paper="Guo et al. 2024, arXiv 2402.04792",
     data=("rounds",),
     judge="reward-model",

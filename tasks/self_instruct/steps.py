@@ -25,14 +25,15 @@ _PER_REPLY = 4  # prompts that a reply brings, about: only for the plan
 def self_instruct(
     policy: ModelRef,
     seeds: DatasetRef,
-    held_out: DatasetRef,
+    held_out: list[DatasetRef],
     earlier: list[DatasetRef],
     settings: SelfInstruct,
     count: int,
     seed: int,
     sampler: Sampler,
 ) -> DatasetRef:
-    """`count` new prompts, fewer where the policy has no more to give. earlier: what was made before, which they must not repeat either."""
+    """`count` new prompts, fewer where the policy has no more to give. held_out: all prompts that policies are measured on; earlier: what was
+    made before, which they must not repeat either."""
     seed = derive_seed(seed, settings.sampling.seed) if settings.sampling.seed else seed
     replies = ask_for_prompts(policy, seeds, held_out, earlier, settings, count, seed, sampler)
     return read_prompts(replies, seeds, held_out, earlier, settings, count, seed)
@@ -47,7 +48,7 @@ def ask_for_prompts(
     out: Out,
     policy: ModelRef,
     seeds: DatasetRef,
-    held_out: DatasetRef,
+    held_out: list[DatasetRef],
     earlier: list[DatasetRef],
     settings: SelfInstruct,
     count: int,
@@ -78,7 +79,7 @@ def read_prompts(
     out: Out,
     replies: DatasetRef,
     seeds: DatasetRef,
-    held_out: DatasetRef,
+    held_out: list[DatasetRef],
     earlier: list[DatasetRef],
     settings: SelfInstruct,
     count: int,
@@ -102,10 +103,17 @@ def read_prompts(
 
 
 def _growth(
-    lake: Lake, seeds: DatasetRef, held_out: DatasetRef, earlier: Sequence[DatasetRef], settings: SelfInstruct, count: int, seed: int
+    lake: Lake,
+    seeds: DatasetRef,
+    held_out: Sequence[DatasetRef],
+    earlier: Sequence[DatasetRef],
+    settings: SelfInstruct,
+    count: int,
+    seed: int,
 ) -> Growth:
     before = [row for ref in earlier for row in lake.rows_of(ref)]
-    return Growth(lake.rows_of(seeds), lake.rows_of(held_out), before, settings, count, seed)
+    aside = [row for ref in held_out for row in lake.rows_of(ref)]
+    return Growth(lake.rows_of(seeds), aside, before, settings, count, seed)
 
 
 def _ask(

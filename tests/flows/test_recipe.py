@@ -121,6 +121,8 @@ def test_self_rewarding_imitates_first_and_then_learns_from_new_prompts_by_and_a
     made = [steps[one.parents["prompts"]] for one in behind[2:]]
     assert [one.step for one in made] == ["read_prompts", "read_prompts"]
     assert {steps[one.parents["replies"]].parents["policy"] for one in made} == {initial}
+    [tasks] = {call.version for call in calls if call.step == "load_tasks"}
+    assert all(tasks in call.parents.values() for call in calls if call.step in ("ask_for_prompts", "read_prompts"))  # never trained on
     assert len({call.version for call in calls if call.step == "ask_for_prompts"}) == 2  # the first iteration needs none
     judges = [call.parents["policy"] for call in calls if call.step == "judge_itself"]
     assert list(dict.fromkeys(judges)) == [initial, trained[1].version, trained[2].version]  # as good a judge as it was in each iteration

@@ -30,7 +30,7 @@ def generate(settings: SelfInstruct, count: int, iterations: int = 1) -> list[Da
     seeds, held_out = (load_prompts(source.name, source.digest, split, 64) for split in ("train", "held_out"))  # pyright: ignore
     policy, made = register_model("toy", resolve("toy").digest), list[DatasetRef]()
     for number in range(iterations):
-        made.append(self_instruct(policy, seeds, held_out, list(made), settings, count, number, Sampler()))
+        made.append(self_instruct(policy, seeds, [held_out], list(made), settings, count, number, Sampler()))
     return made
 
 
