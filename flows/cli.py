@@ -187,7 +187,7 @@ def ui(*, lake: Lake = "lake", port: Port = 4200, host: str = "127.0.0.1") -> No
     os.environ.setdefault("PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE", "prefect.server.concurrency.lease_storage.filesystem")
     print(f"The runs of {locate(lake).address}: http://{shown}:{port}/runs", flush=True)
     pages = str(locate(lake).root.absolute() / "reports")
-    os.execv(sys.executable, [sys.executable, "-m", "flows.served", "--host", host, "--port", str(port), "--reports", pages])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "flows.served", "--host", host, "--port", str(port), "--reports", pages])
 
 
 def _at_least_one(iterations: int) -> None:

@@ -94,7 +94,7 @@ def worker(*, pool: str = POOL, server: Server = LOCAL) -> NoReturn:
     _check_pool(pool)
     os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_SECONDS))
     name = f"{socket.gethostname()} {os.getpid()}"  # by which flows/zombies.py knows the machine
-    command = [sys.executable, "-m", "flows.worker", "worker", "start", "--pool", pool, "--name", name]
+    command = [sys.executable, "-P", "-m", "flows.worker", "worker", "start", "--pool", pool, "--name", name]
     os.execv(sys.executable, command)
 
 

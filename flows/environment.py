@@ -24,7 +24,6 @@ _DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "TQDM_DISABLE": "1",  # the bars are ours
-    "PYTHONSAFEPATH": "1",  # of the processes started from here: a folder of the user's called flows or tasks is not ours
 }
 
 

@@ -36,7 +36,7 @@ def served(
     with (
         log.open("wb") as output,
         subprocess.Popen(
-            [sys.executable, "-m", "tasks.engines.supervise", *words], stdin=subprocess.PIPE, stdout=output, stderr=output
+            [sys.executable, "-P", "-m", "tasks.engines.supervise", *words], stdin=subprocess.PIPE, stdout=output, stderr=output
         ) as server,
     ):
         try:

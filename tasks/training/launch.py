@@ -50,7 +50,8 @@ def launch(job: Job, folder: Path, on_step: Callable[[StepLog], None]) -> list[S
     flags = ["--multi_gpu", "--num_machines", "1", "--num_processes", str(processes), "--main_process_port", "0"]
     flags += ["--mixed_precision", "no", "--dynamo_backend", "no"]  # the precision is the trainer's own affair
     command = [sys.executable, "-m", "accelerate.commands.launch", *flags, "-m", "tasks.training.worker", str(folder)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))}
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
+    environment = os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}  # a folder of the user's called tasks is not ours
     if not torch.cuda.is_available():
         environment |= {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)), "GLOO_SOCKET_IFNAME": _loopback()}
     refused = None
