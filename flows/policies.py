@@ -43,7 +43,7 @@ def promote(policy: str, /, *, reason: str = "by hand", lake: Lake = "lake", as_
     Parameters
     ----------
     policy
-        A policy of the lake, or the beginning of its version.
+        A policy of the lake, the beginning of its version, or `newest`.
     reason
         Why, for those who read `dapflow policies`.
     """

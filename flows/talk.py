@@ -15,19 +15,18 @@ from rich.text import Text
 from flows.environment import prepare
 from flows.lake.options import Lake, Port, check_free
 from storage.errors import LakeError, UserError
-from storage.lake import PROMOTED
+from storage.lake import NEWEST, PROMOTED
 from storage.lake import Lake as OpenLake
 from storage.location import locate
 from storage.refs import ModelRef
 
 _NEW = "/new"
-_NEWEST = "newest"
 Temperature = Annotated[float, Parameter(validator=validators.Number(gte=0))]
 Tokens = Annotated[int, Parameter(validator=validators.Number(gte=1))]
 
 
 def chat(
-    model: str = _NEWEST,
+    model: str = NEWEST,
     /,
     *,
     versus: str | None = None,
@@ -72,7 +71,7 @@ def chat(
         console.print(Columns(shown) if versus else Text(answers[0]))
 
 
-def serve(model: str = _NEWEST, /, *, port: Port = 8000, lake: Lake = "lake") -> NoReturn:
+def serve(model: str = NEWEST, /, *, port: Port = 8000, lake: Lake = "lake") -> NoReturn:
     """Serve a model on loopback, with the interface of OpenAI: with vLLM where it is installed, else with transformers. Ctrl-C ends it.
 
     Example: dapflow serve models@3f9c01 --port 8001
@@ -103,34 +102,19 @@ def _path(name: str, address: str) -> Path:
     from tasks.policy import policy_path
 
     if not locate(address).exists:
-        if name in (_NEWEST, PROMOTED):
+        if name in (NEWEST, PROMOTED):
             raise UserError(f"There is no lake at {address}, and so no {name} policy: name a model, for example embedded:smollm2-135m.")
         return resolve(name).path
     with OpenLake(address, read_only=True) as lake:
-        if name == _NEWEST:
-            return policy_path(lake, _newest(lake))
         try:
             ref = lake.ref(name)
         except LakeError:
-            if name == PROMOTED or name.startswith("models@"):
+            if name in (NEWEST, PROMOTED) or name.startswith("models@"):
                 raise
             return resolve(name).path
         if not isinstance(ref, ModelRef) or lake.model(ref)["role"] != "policy":
             raise UserError(f"{name} is not a policy: `dapflow datasets --kind models` lists the models.")
         return policy_path(lake, ref)
-
-
-def _newest(lake: OpenLake) -> ModelRef:
-    query = (
-        "SELECT m.version FROM models m JOIN versions v ON v.version = m.version AND v.state = 'complete'"
-        " WHERE m.role = 'policy' AND m.path IS NOT NULL ORDER BY v.completed_at DESC LIMIT 1"
-    )
-    rows = lake.rows(query)
-    if not rows:
-        raise UserError("The lake has no trained policy yet: name a model, or make one with `dapflow run`.")
-    ref = lake.ref(f"models@{rows[0]['version']}")
-    assert isinstance(ref, ModelRef)
-    return ref
 
 
 def _lines() -> Iterator[str]:

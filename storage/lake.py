@@ -28,7 +28,18 @@ if TYPE_CHECKING:
     import datasets
 
 T = TypeVar("T")
-PROMOTED = "promoted"  # the name of the newest promoted policy
+PROMOTED, NEWEST = "promoted", "newest"  # names of policies: the newest that was promoted, and the newest that was trained
+_POLICIES = {
+    PROMOTED: (
+        "SELECT policy FROM promotions WHERE action <> 'keep' ORDER BY number DESC LIMIT 1",
+        "No policy has been promoted yet: `dapflow promote` does it, or a night whose gate is open.",
+    ),
+    NEWEST: (
+        "SELECT m.version AS policy FROM models m JOIN versions v ON v.version = m.version AND v.state = 'complete'"
+        " WHERE m.role = 'policy' AND m.path IS NOT NULL ORDER BY v.completed_at DESC LIMIT 1",
+        "The lake has no trained policy yet: name a model, or make one with `dapflow run`.",
+    ),
+}
 
 
 class Lake:
@@ -153,12 +164,13 @@ class Lake:
         return self._index.files_of(version)
 
     def resolve(self, name: str) -> str:
-        """The full id of what a person names: see `Catalogue.resolve`; `promoted` is the newest promoted policy. Raises LakeError."""
-        if name != PROMOTED:
+        """The full id of what a person names: see `Catalogue.resolve`; `promoted` and `newest` are policies. Raises LakeError."""
+        if name not in _POLICIES:
             return self.catalogue().resolve(name)
-        found = self.rows("SELECT policy FROM promotions WHERE action <> 'keep' ORDER BY number DESC LIMIT 1")
+        query, none = _POLICIES[name]
+        found = self.rows(query)
         if not found or found[0]["policy"] is None:
-            raise LakeError("No policy has been promoted yet: `dapflow promote` does it, or a night whose gate is open.")
+            raise LakeError(none)
         return found[0]["policy"]
 
     def read(self, ref: Ref | str, table: str | None = None) -> pa.Table:

@@ -20,8 +20,8 @@ def test_promote_and_roll_back(tmp_path: Path, capsys: pytest.CaptureFixture[str
         made = iteration(lake, 1, initial_policy(lake))
         first, second = made["trained"].version, iteration(lake, 2, made["trained"])["trained"].version
     assert "No night has decided" in dapflow("policies", *where, capsys=capsys)[1]
-    for version in (first, second):
-        assert dapflow("promote", version, *where, capsys=capsys)[1] == f"The promoted policy is models@{version}.\n"
+    for name, version in ((first, first), ("newest", second)):
+        assert dapflow("promote", name, *where, capsys=capsys)[1] == f"The promoted policy is models@{version}.\n"
     assert first in dapflow("rollback", "--reason", "too talkative", *where, capsys=capsys)[1]
     assert "the one that the line began with" in dapflow("rollback", *where, capsys=capsys)[1]
     code, _, err = dapflow("rollback", *where, capsys=capsys)
