@@ -22,7 +22,6 @@ def toy(recipe: Recipe) -> Recipe:
             "annotated_prompts": min(recipe.annotated_prompts, 24),
             "prompts": recipe.prompts.model_copy(update={"per_iteration": 12, "held_out": 16, "generate": generate.model_copy(update=few)}),
             "sampling": recipe.sampling.model_copy(update=small),
-            "acceptance": recipe.acceptance.model_copy(update={"keep": min(recipe.acceptance.keep, 2)}),
             "judgements": recipe.judgements.model_copy(
                 update={"prompts": 6, "sampling": recipe.judgements.sampling.model_copy(update={"max_tokens": 12})}
             ),
