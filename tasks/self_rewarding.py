@@ -35,7 +35,7 @@ class EvaluationData(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     template: str = Field(default=_TEMPLATE, description="a judge's template that asks for a score from 0 to 5, shipped or a text file")
     sampling: Sampling = Field(
-        default=Sampling(n=1, temperature=0.7, top_p=0.9, max_tokens=256),
+        default=Sampling(n=1, temperature=0.7, top_p=0.9, max_tokens=160),
         description="`n` judges go over all answers to a prompt; the first who agrees with people is kept",
     )
     prompts: int = Field(default=64, ge=1, description="of people's, at most, the answers to which are judged")

@@ -88,7 +88,7 @@ class SelfJudge(Prompted):
     samples: int = Field(default=3, ge=1, description="answers to each question, averaged over those that can be read")
     temperature: float = Field(default=0.7, ge=0)
     top_p: float = Field(default=0.9, gt=0, le=1)
-    max_tokens: int = Field(default=256, ge=1, description="of an answer with reasons; as long as the judgements that it learns from")
+    max_tokens: int = Field(default=160, ge=1, description="of an answer with reasons; as long as the judgements that it learns from")
     fallback: str = Field(
         default="reward-model",
         description="who judges instead when it is no better than chance on labelled pairs: `reward-model`, a program, `models@...`; or `stop`",

@@ -88,7 +88,7 @@ def test_every_value_says_where_it_comes_from() -> None:
     assert told["acceptance.keep"].startswith("recipe; candidates that `rso` accepts")  # 4, where the default is 8
     assert told["acceptance.beta"].startswith("default; temperature of exp")
     told |= {f"self {key}": said for key, said in origins(RECIPES["self-rewarding"]).items()}
-    assert told["self judgements.sampling.max_tokens"].startswith("default; ")  # 256 there, where samples have 64
+    assert told["self judgements.sampling.max_tokens"].startswith("default; ")  # 160 there, where samples have 64
     assert told["self sampling.n"].startswith("recipe; ")
     assert told["loss"] == "recipe; DPO, arXiv 2305.18290, eq. 7; cDPO with label_smoothing; RSO's sigmoid-norm"
 
