@@ -25,7 +25,8 @@ def checked(
 ) -> tuple[Who | None, dict[str, DatasetRef]]:
     """A judge that is not the policy as it is; the policy where it is better than chance, else its fallback. Raises UserError to stop.
 
-    before: how good a judge it was in the iteration before: whether it has improved is said. labels: whether it labels what this iteration learns from. Where not, the policy is only measured, and nobody judges in its place.
+    before: how good a judge it was in the iteration before; whether it has improved is said. labels: whether it labels what this iteration
+    learns from. Where not, the policy is only measured, and nobody judges in its place.
     """
     if not isinstance(who, Asked):
         return who, {}

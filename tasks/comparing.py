@@ -17,7 +17,7 @@ from tasks.judges.base import EMPTY, IDENTICAL, Comparer, Match, Verdict
 from tasks.judges.human import Human, HumanJudge
 from tasks.judges.llm import LLM
 from tasks.judges.programs import Program, ProgramJudge
-from tasks.judges.ranker import RankerComparer
+from tasks.judges.ranker import RankerJudge
 from tasks.judging import asked_prompts
 from tasks.pairing import Pairing, first_round_ids, pairs_of
 from tasks.seeds import generator
@@ -48,7 +48,7 @@ def compare_accepted(out: Out, prompts: DatasetRef, completions: DatasetRef, acc
     """A verdict on each match of the first round of the accepted completions: RSO's labels, its scores only accept (arXiv 2309.06657)."""
     accepted = {row["completion_id"] for row in out.lake.rows_of(acceptances) if row["accepted"]}
     matches = first_matches([row for row in out.lake.rows_of(completions) if row["id"] in accepted], seed)
-    judge = RankerComparer(out.lake, ranker)
+    judge = RankerJudge(out.lake, ranker, baselines={})
     write_comparisons(out, {row["id"]: row for row in out.lake.rows_of(prompts)}, matches, judge)
     write_steadiness(out, comparison_chunks(len(matches)))
 

@@ -1,6 +1,6 @@
 """Which temperature to sample at: the one whose best of N answers are best, on a few prompts (Llama 2, arXiv 2307.09288, section 3.2.3).
 
-choose_temperature(verdicts at each temperature, temperatures)  ->  metrics, of which `temperature` is the choice
+choose_temperature(completions and verdicts at each temperature, temperatures)  ->  metrics, of which `temperature` is the choice
 Test: pytest tests/tasks/test_sweep.py
 """
 

@@ -37,26 +37,16 @@ class RankerJudge:
             if on_rows:
                 on_rows(1)
 
-    def _why_not(self, question: Question) -> str | None:
-        return None if self._baselines.get(question.prompt, "").strip() else "no baseline answer to compare with"
-
-
-class RankerComparer:
-    """rho(x, y_1, y_2), asked in both orders: who labels the pairs of accepted candidates."""
-
-    together = False
-
-    def __init__(self, lake: Lake, ref: ModelRef) -> None:
-        self.name = ref.version
-        self._ranker = load_ranker(lake, ref)
-
     def compare(self, matches: Sequence[Match], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]:
-        """One verdict per match, in order."""
+        """rho(x, y_1, y_2) in both orders, one verdict per match: who labels the pairs of accepted candidates. Baselines play no part."""
         asked = [Comparison(match.prompt, match.first, match.second, match.completion_id) for match in matches]
         for found in self._ranker.compare(asked):
             yield weigh(found.forward, 1 - found.backward)
             if on_rows:
                 on_rows(1)
+
+    def _why_not(self, question: Question) -> str | None:
+        return None if self._baselines.get(question.prompt, "").strip() else "no baseline answer to compare with"
 
 
 def _logit(probability: float) -> float:

@@ -17,8 +17,10 @@ def sample_ages(lake: Lake, policy: ModelRef, samplers: Sequence[str | None]) ->
     that it was trained from, has sampled it; or one that was trained from it, where a method begins again from earlier weights.
     """
     ages = _ages(lake, policy.version)
-    later = {sampler: _ages(lake, sampler).get(policy.version) for sampler in {*samplers} - {None, *ages} if sampler is not None}
-    return [None if sampler is None else ages.get(sampler, later.get(sampler)) for sampler in samplers]
+    for sampler in {one for one in samplers if one is not None and one not in ages}:
+        if (age := _ages(lake, sampler).get(policy.version)) is not None:
+            ages[sampler] = age
+    return [None if sampler is None else ages.get(sampler) for sampler in samplers]
 
 
 def oldest(lake: Lake, policy: ModelRef, samplers: Sequence[str | None], steps: int) -> int | None:

@@ -22,12 +22,9 @@ class Point:
 
 Curve = Sequence[Point]
 """The initial policy, and the one after each iteration."""
-CLAIMS = (("rso", "sft-sample-rank"), ("sft-sample-rank", "rso-direct"), ("rso", "rso-direct"))  # RSO, arXiv 2309.06657
-CLAIMS += (
-    ("oaif", "dpo"),
-    ("oaif-ipo", "offline-ipo"),
-    ("oaif-slic", "offline-slic"),
-)  # OAIF, arXiv 2402.04792; of each pair the loss is one
+# RSO, arXiv 2309.06657; OAIF, arXiv 2402.04792. The two of each pair have the same loss.
+CLAIMS = (("rso", "sft-sample-rank"), ("sft-sample-rank", "rso-direct"), ("rso", "rso-direct"))
+CLAIMS += (("oaif", "dpo"), ("oaif-ipo", "offline-ipo"), ("oaif-slic", "offline-slic"))
 
 
 def gold_at(points: Curve, kl: float) -> float:

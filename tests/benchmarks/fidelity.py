@@ -12,7 +12,7 @@ What came out (November 2026, three seeds, three iterations; 71 minutes by one c
     gold raised, in one     rlaif-direct 2.5 ± 0.1, rloo 2.4 ± 0.1, rlhf 2.2 ± 1.5, rlaif 2.0 ± 0.1, dpo and iterative-dpo 1.5 ± 0.3, click
     iteration               1.5 ± 0.5, ipo 1.1 ± 0.4, oaif 1.1 ± 0.6, oaif-slic 1.0 ± 0.3, slic-hf-sample-rank 0.9 ± 0.2, pairwise-cringe
                             0.8 ± 0.3, rest 0.7 ± 0.2, rrhf, slic-hf and rejection-sampling 0.6 ± 0.3, sft-sample-rank 0.6 ± 0.3, rso
-                            and rso-hinge 0.5 ± 0.2, spin 0.2 ± 0.2; oaif-ipo (its tau of 1 keeps it at 0.2 nats) 0.2 ± 0.2 in three
+                            0.5 ± 0.4, rso-hinge 0.5 ± 0.2, spin 0.2 ± 0.2; oaif-ipo (its tau of 1 keeps it at 0.2 nats) 0.2 ± 0.2 in three
     as the papers say       at matched KL: oaif above dpo by 0.40 ± 0.17 (2.9 nats), oaif-slic above offline-slic by 0.76 ± 0.30 (5.1 nats);
                             best of N follows its closed form for N = 1 to 32
     over-optimised          by rlhf, rloo and rlaif, at the common rate: in three iterations and 8 to 32 nats the proxy has risen by 7 to 10, and
@@ -20,7 +20,7 @@ What came out (November 2026, three seeds, three iterations; 71 minutes by one c
     not to be told          sft-sample-rank less rso-direct, 0.16 ± 0.75 at 2.3 nats; oaif-ipo less offline-ipo, 0.01 ± 0.33 at 0.1
     not as the papers say   rso is below sft-sample-rank by 0.76 ± 0.53 at 1.9 nats; rso and rso-direct have no KL in common; dpo does not
                             over-optimise: in five iterations, up to 9 nats, its gold reward rises with the proxy, slower than oaif's
-(rloo, rlhf and rlaif with rewards for answers that were cut off, which now get none; the orderings of rso, oaif-ipo, oaif-slic and spin as it is.)
+(rloo, rlhf, rlaif and rlaif-direct when cut-off answers could still win a round. rso, spin and the orderings by a second run, --methods of ten.)
 """
 
 import argparse

@@ -3,7 +3,6 @@
 Run: pytest tests/tasks/test_elsewhere.py
 """
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -37,12 +36,6 @@ from tests.tasks.training.test_fit import groups_with_reference
 from tests.tasks.training.toys import toy_groups, toy_model
 
 WORDS = ["red", "green", "blue", "tall", "short", "warm", "cold", "wet", "dry", "old", "new", "far"]
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    with torch.random.fork_rng():
-        yield
 
 
 def on(device: torch.device | str, model: PreTrainedModel) -> PreTrainedModel:
