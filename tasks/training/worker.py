@@ -28,6 +28,8 @@ def main(folder: Path) -> None:
         os._exit(2)  # the others wait for this one: their launcher ends them
     if ranks.first:
         (folder / LOGS).write_text(json.dumps([asdict(log) for log in logs]))
+    sys.stdout.flush()
+    os._exit(0)  # a thread of PyTorch's may outlive the interpreter, and then abort a process whose work is done
 
 
 def _tell(log: StepLog) -> None:

@@ -18,22 +18,22 @@ from flows.environment import end_orphaned_server
 from storage import Lake
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
-LONGER = "def longer(prompt, completion):\n    return float(len(completion.split()))\n"
+TWO_WORDS = "def two_words(prompt, completion):\n    return -abs(len(completion.split()) - 2.0)\n"
 
 
 def judges(folder: Path) -> list[str]:
-    """Settings: a program rewards each word, and measures it. (Of a toy that is to be short nothing is left to judge.)"""
-    (folder / "longer.py").write_text(LONGER)
-    return [f"{role}={folder / 'longer.py'}:longer" for role in ("judge", "evaluation.judge")]
+    """Settings: a program likes two words, and measures how near they are. (Of a toy that is to be short nothing is left to judge.)"""
+    (folder / "two_words.py").write_text(TWO_WORDS)
+    return [f"{role}={folder / 'two_words.py'}:two_words" for role in ("judge", "evaluation.judge")]
 
 
 @pytest.mark.slow
 def test_ppo_raises_the_reward_of_a_program(tmp_path: Path) -> None:
     settings = ["rounds.count=20", "rounds.prompts=12", "rounds.minibatches=2", "rounds.epochs=2", "training.learning_rate=1e-3"]
-    settings += ["evaluation.sampling.n=4", *judges(tmp_path)]
+    settings += ["evaluation.sampling.n=4", "evaluation.sampling.temperature=1", "evaluation.sampling.top_k=0", *judges(tmp_path)]
     [one] = align("rlhf", 1, settings, True, str(tmp_path / "lake"))["iterations"]
     gain = {row["name"]: row for row in one["metrics"]}["judge_reward_gain"]
-    assert gain["low"] > 0, gain  # words more; the lower end of its 95 % interval
+    assert gain["low"] > 0, gain  # words nearer to two, sampled as in training; the lower end of its 95 % interval
     with Lake(tmp_path / "lake") as lake:
         rows = lake.rows("SELECT name, value FROM metrics WHERE version = ? AND step IS NOT NULL ORDER BY step", [one["policy"]])
     rewards = [row["value"] for row in rows if row["name"] == "reward"]
