@@ -28,6 +28,7 @@ INITIAL = "initial"
 _LAST = ("judge_reward_after", "kl_to_initial", "length_after", "truncated_after", "people_prompts")
 _SUMMED = ("tokens_sampled", "verdicts", "api_answers", "api_calls", "api_usd")
 _AVERAGED = ("people_share", "own_share", "mean_lag", "renewed_share")
+_ROWS = "trained_rows"
 _MOST = ("models_in_memory", "model_bytes")
 _SEED = 0  # of the bootstrap: the same runs give the same intervals
 
@@ -71,18 +72,23 @@ def closing_table(lake: Lake, outcomes: Sequence[Outcome]) -> Row:
 def run_figures(lake: Lake, policies: Sequence[str]) -> dict[str, float | None]:
     """A run as a whole: what its last policy is, and what all iterations took. None where it was not measured."""
     metrics = [{row["name"]: row["value"] for row in metric_rows(lake, find_policy(lake, one))} for one in policies]
-    told = {name: [one.get(name) for one in metrics] for name in (*_LAST, *_SUMMED, *_AVERAGED, *_MOST)}
+    told = {name: [one.get(name) for one in metrics] for name in (*_LAST, *_SUMMED, *_AVERAGED, _ROWS, *_MOST)}
     figures: dict[str, float | None] = {name: told[name][-1] for name in _LAST}
     for name in _SUMMED:
         known = [value for value in told[name] if value is not None]
         figures[name] = sum(known) if len(known) == len(policies) else None
-    for names, combined in ((_AVERAGED, fmean), (_MOST, max)):
-        for name in names:
-            known = [value for value in told[name] if value is not None]
-            figures[name] = combined(known) if known else None
+    figures |= {name: _mean_of_rows(told[name], told[_ROWS]) for name in _AVERAGED}
+    for name in _MOST:
+        figures[name] = max((value for value in told[name] if value is not None), default=None)
     catalogue = lake.catalogue()
     behind = {policies[-1], *catalogue.learned_from(policies[-1])}
     return figures | {"seconds": sum(catalogue.versions[version].seconds for version in behind)}
+
+
+def _mean_of_rows(values: Sequence[float | None], rows: Sequence[float | None]) -> float | None:
+    """The mean over the rows that all iterations trained on, of those that have the figure."""
+    known = [(value, count) for value, count in zip(values, rows, strict=True) if value is not None and count]
+    return sum(value * count for value, count in known) / sum(count for _, count in known) if known else None
 
 
 def wins_over_initial(lake: Lake, policy: str) -> dict[str, float]:

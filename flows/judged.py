@@ -10,12 +10,14 @@ from flows.iteration import Iteration
 from flows.judges import Asked
 from storage import Lake, ModelRef
 from storage.ledger import spent_on
-from tasks.judge_quality import AGREEMENT
+from tasks.judge_quality import AGREEMENT, CHANGE
 from tasks.judges.llm import LLM
 
 _KEYS = {"value": "", "low": "_low", "high": "_high"}
 _STEADY = {"position_consistency": "consistency", "first_place_wins": "first"}
-_QUALITY = {AGREEMENT: "accuracy"} | {name: name for name in ("decided", "unread", "exact_match", "spearman", "kendall", "five_best")}
+_QUALITY = {AGREEMENT: "accuracy", CHANGE: "change"} | {
+    name: name for name in ("decided", "unread", "exact_match", "spearman", "kendall", "five_best")
+}
 _LABELS, _CONTEST = "verdicts", "compared"  # the parts of an iteration that may be comparisons
 
 

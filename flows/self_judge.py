@@ -10,7 +10,7 @@ from typing import Any
 from flows.judges import Asked, Who, judge_named
 from flows.recipe import Recipe
 from storage import DatasetRef, ModelRef, UserError
-from tasks.judge_quality import AGREEMENT, agreement_change, answers_of, better_than_chance, measure_judge, prompts_of
+from tasks.judge_quality import AGREEMENT, CHANGE, answers_of, better_than_chance, measure_judge, prompts_of
 from tasks.preferences import PREFERENCES_FILE, load_preferences
 from tasks.progress import reporter
 from tasks.self_judging import compare_itself, judge_itself
@@ -30,10 +30,11 @@ def checked(
     """
     if not isinstance(who, Asked):
         return who, {}
-    measured = _measured(recipe, who)
+    measured = _measured(recipe, who, before)
     metrics = rows_if_made(measured)
-    if before is not None and metrics is not None and (sentence := _change(rows_if_made(before) or [], metrics)):
-        reporter().said(sentence)
+    for row in metrics or []:
+        if row["name"] == CHANGE:
+            reporter().said(_change(row))
     if metrics is None or better_than_chance(metrics):
         return who, {"judge_quality": measured}
     if not labels:
@@ -45,7 +46,7 @@ def checked(
     return judge_named(recipe, fallback, policy, initial, "reward"), {"judge_quality": measured}
 
 
-def _measured(recipe: Recipe, who: Asked) -> DatasetRef:
+def _measured(recipe: Recipe, who: Asked, before: DatasetRef | None) -> DatasetRef:
     """How good a judge the policy is on labelled pairs that nothing is trained on."""
     source = find_source(recipe.preferences.source, PREFERENCES_FILE)
     pairs = load_preferences(source.name, source.digest, "test")
@@ -56,14 +57,11 @@ def _measured(recipe: Recipe, who: Asked) -> DatasetRef:
         verdicts = [compare_itself(prompts, chosen, rejected, **asked, seed=0)]
     else:
         verdicts = [judge_itself(prompts, side, **asked) for side in (chosen, rejected)]
-    return measure_judge(who.policy, prompts, chosen, rejected, verdicts, None if who.compares else who.asks.scale[1])
+    return measure_judge(who.policy, prompts, chosen, rejected, verdicts, None if who.compares else who.asks.scale[1], before)
 
 
-def _change(before: Sequence[Mapping[str, Any]], now: Sequence[Mapping[str, Any]]) -> str | None:
-    change = agreement_change(before, now)
-    if change is None:
-        return None
-    value, low, high = (100 * one for one in change)
+def _change(row: Mapping[str, Any]) -> str:
+    value, low, high = (100 * row[one] for one in ("value", "low", "high"))
     verdict = (
         "it has become a better judge" if low > 0 else "it has become a worse judge" if high < 0 else "it has not improved beyond doubt"
     )

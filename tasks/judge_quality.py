@@ -17,7 +17,7 @@ from tasks.prompts import text_digest
 from tasks.statistics import bootstrap_mean, wilson
 from tasks.step import Out, step
 
-AGREEMENT = "pairwise_agreement"
+AGREEMENT, CHANGE = "pairwise_agreement", "agreement_change"
 _CHANCE = 0.5
 _TOP = 1e-9  # a mean this near to the highest score is the highest
 
@@ -58,7 +58,7 @@ def answers_of(out: Out, pairs: DatasetRef, prompts: DatasetRef, side: Literal["
     out.write(0, rows)
 
 
-@step("metrics", title="how good a judge {policy} is", expects=lambda **_: 7)
+@step("metrics", title="how good a judge {policy} is", expects=lambda **_: 8)
 def measure_judge(
     out: Out,
     policy: ModelRef,
@@ -67,9 +67,10 @@ def measure_judge(
     rejected: DatasetRef,
     verdicts: list[DatasetRef],
     top: float | None,
+    before: DatasetRef | None = None,
 ) -> None:
     """verdicts: of a judge that scores, on the chosen and on the rejected answers; of one that compares, of the chosen against the rejected.
-    top: the highest score that there is; None for a judge that compares."""
+    top: the highest score that there is; None for a judge that compares. before: how good a judge it was an iteration before."""
     said = {row["completion_id"]: row["score"] for ref in verdicts for row in out.lake.rows_of(ref)}
     judged = list[Judged]()
     for prompt, one, other in zip(*(out.lake.rows_of(ref) for ref in (prompts, chosen, rejected)), strict=True):
@@ -77,7 +78,9 @@ def measure_judge(
         if top is None and better is not None:
             worse = 1 - better
         judged.append(Judged(prompt=prompt["prompt"], chosen=one["text"], rejected=other["text"], better=better, worse=worse))
-    out.write(0, [{"id": out.row_id(n), "subject": policy.version, **row} for n, row in enumerate(quality(judged, top))])
+    figures = list(quality(judged, top))
+    figures += [] if before is None else agreement_change(out.lake.rows_of(before), figures)
+    out.write(0, [{"id": out.row_id(n), "subject": policy.version, **row} for n, row in enumerate(figures)])
 
 
 def quality(judged: Sequence[Judged], top: float | None) -> Iterator[dict[str, Any]]:
@@ -112,16 +115,16 @@ def better_than_chance(metrics: Iterable[Mapping[str, Any]]) -> bool:
     return any(row["name"] == AGREEMENT and row["low"] > _CHANCE for row in metrics)
 
 
-def agreement_change(before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> tuple[float, float, float] | None:
-    """By how much the agreement with people has risen, with its 95 % interval (Newcombe 1998, method 10: of two shares from their own
-    intervals); None where one of them has decided nothing."""
+def agreement_change(before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """A figure: by how much the agreement with people has risen, with its 95 % interval (Newcombe 1998, method 10: of two shares from their
+    own intervals). None where one of them has decided nothing."""
     old, new = (next((row for row in rows if row["name"] == AGREEMENT and row["value"] is not None), None) for rows in (before, now))
     if old is None or new is None:
-        return None
+        return []
     change = new["value"] - old["value"]
     down = math.hypot(new["value"] - new["low"], old["high"] - old["value"])
     up = math.hypot(new["high"] - new["value"], old["value"] - old["low"])
-    return change, change - down, change + up
+    return [{"name": CHANGE, "value": change, "low": change - down, "high": change + up, "unit": "share of decided pairs"}]
 
 
 def _kept(out: Out, pairs: DatasetRef) -> list[dict[str, Any]]:

@@ -86,6 +86,7 @@ METRICS: dict[str, Metric] = {
     "people_share": Metric(label="trained on by people's labels", unit="share of rows"),
     "own_share": Metric(label="trained on and sampled by the policy itself", unit="share of answers"),
     "mean_lag": Metric(label="mean age of its own samples", unit="optimiser steps", better="lower"),
+    "trained_rows": Metric(label="rows trained on", unit="rows"),
     "renewed_share": Metric(label="trained on by labels of this iteration's judge", unit="share of rows"),
     "tokens_sampled": Metric(label="tokens sampled for training", unit="tokens"),
     "verdicts": Metric(label="verdicts asked for in training", unit="verdicts"),
@@ -104,17 +105,32 @@ METRICS: dict[str, Metric] = {
     "turn_2_reward_gain": Metric(label="reward gained, second turn of two", unit="judge's score", better="higher"),
 }
 
+AS_A_JUDGE = {
+    "pairwise_agreement": Metric(label="as a judge: agrees with people", unit="share of decided pairs", better="higher"),
+    "agreement_change": Metric(label="as a judge: agrees more than an iteration before", unit="share of decided pairs", better="higher"),
+    "decided": Metric(label="as a judge: orders the two", unit="share of pairs"),
+    "unread": Metric(label="as a judge: says what cannot be read", unit="share of pairs", better="lower"),
+    "exact_match": Metric(label="as a judge: whole orders that are people's", unit="share of prompts", better="higher"),
+    "spearman": Metric(label="as a judge: Spearman's correlation with people", unit="correlation", better="higher"),
+    "kendall": Metric(label="as a judge: Kendall's correlation with people", unit="correlation", better="higher"),
+    "five_best": Metric(
+        label="as a judge: highest scores that went to the best", unit="share of answers with the highest score", better="higher"
+    ),
+}
+"""Of a policy that judges (tasks/judge_quality.py)."""
+_KNOWN = METRICS | AS_A_JUDGE
+
 
 def metric_of(name: str) -> Metric:
     """What the figure of that name is, whichever side or baseline it is about. One that is not listed is shown under its own name."""
     base = base_name(name)
-    return METRICS.get(base) or Metric(label=base.replace("_", " "), unit="")
+    return _KNOWN.get(base) or Metric(label=base.replace("_", " "), unit="")
 
 
 def label_of(name: str) -> str:
     """A figure's name as words, with the baseline it is against."""
     own, _, baseline = name.partition(_VERSUS)
-    known = METRICS.get(base_name(name))
+    known = _KNOWN.get(base_name(name))
     label = known.label if known else own.replace("_", " ").replace("/", ": ")
     return f"{label}, against {baseline}" if baseline else label
 

@@ -20,7 +20,7 @@ _LEARNED = ("pairs", "acceptances")
 _ASKED_FOR = "ask_for_prompts"  # replies that prompts are read from: nobody trains on them
 _CHOSEN = "agreeing_judgements"  # a policy's own, of which those that agree with people were taken
 _COMBINED = ("combine", "combine_comparisons")  # their verdicts are made of others', nobody was asked for them
-_FIGURES = 12
+_FIGURES = 13
 _NO_ROWS = "the rows that it was trained on are no longer in the lake"
 
 
@@ -118,7 +118,7 @@ def _told(lake: Lake, versions: Sequence[str], name: str) -> list[Row]:
 
 
 def _renewed(lake: Lake, catalogue: Catalogue, trainings: Sequence[str], judged: set[str]) -> Iterator[Figure]:
-    """The share of rows trained on whose label a judge has given in this iteration."""
+    """How many rows were trained on, and the share of those whose label a judge has given in this iteration."""
     total, fresh = 0, 0
     for training in trainings:
         [row] = lake.rows(
@@ -130,6 +130,7 @@ def _renewed(lake: Lake, catalogue: Catalogue, trainings: Sequence[str], judged:
             [_learned(catalogue, training), [*judged, training]],
         )
         total, fresh = total + row["total"], fresh + row["fresh"]
+    yield Figure(name="trained_rows", value=float(total))
     yield Figure(name="renewed_share", value=fresh / total if total else None, note=None if total else _NO_ROWS)
 
 

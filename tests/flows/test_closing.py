@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from flows.closing import _less, _means, interval_of
+from flows.closing import _less, _mean_of_rows, _means, interval_of
 from flows.report.closing import making_rows, markdown, outcome_rows, print_closing
 from flows.report.making import made_of
 
@@ -63,6 +63,12 @@ def test_a_seed_under_which_nothing_was_judged_says_nothing() -> None:
 
 def test_a_mean_over_seeds_is_of_those_that_have_the_figure() -> None:
     assert _means([{"kl": 1.0, "reward": None}, {"kl": 3.0, "reward": None}]) == {"kl": 2.0, "reward": None}
+
+
+def test_shares_of_a_run_are_of_the_rows_that_all_its_iterations_trained_on() -> None:
+    assert _mean_of_rows([0.0, 1.0], [90.0, 10.0]) == 0.1
+    assert _mean_of_rows([None, 2.5, 0.5], [90.0, 10.0, 10.0]) == 1.5
+    assert _mean_of_rows([None, 1.0], [90.0, 0.0]) is None
 
 
 def test_what_a_method_was_made_of_is_said_as_it_was_measured() -> None:

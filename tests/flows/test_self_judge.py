@@ -65,8 +65,11 @@ def test_a_policy_that_judges_as_people_do_labels_its_own_pairs(mode: str, tmp_p
     assert pairs
     assert all(len(pair["chosen"]) > len(pair["rejected"]) for pair in pairs)
     again = ("--iterations", "2", "--toy", "--json", "--lake", str(tmp_path / "lake"))
-    code, _, err = dapflow("run", "sft-sample-rank", *again, *words(*QUICK, *settings), capsys=capsys)
+    code, out, err = dapflow("run", "sft-sample-rank", *again, *words(*QUICK, *settings), capsys=capsys)
     assert code == 0, err
+    first, second = (one["judges"]["training"] for one in json.loads(out)["iterations"])
+    assert ("change" in first, second["change"]) == (False, 0.0)
+    assert second["change_low"] < 0 < second["change_high"]
     said = " ".join(err.split())
     assert re.search(r"agrees with people \+0 points \[.*\] more than an iteration before: it has not improved beyond doubt", said), err
 

@@ -15,8 +15,9 @@ def test_a_change_of_agreement_has_newcombe_s_interval() -> None:
     """56 of 70 against 48 of 80: the example of Newcombe 1998, table II (a)."""
     shares = [(48, 80), (56, 70)]
     before, now = ([{"name": AGREEMENT, "value": k / n, "low": wilson(k, n)[0], "high": wilson(k, n)[1]}] for k, n in shares)
-    assert agreement_change(before, now) == pytest.approx((0.2, 0.0524, 0.3339), abs=5e-4)
-    assert agreement_change([], now) is None
+    [change] = agreement_change(before, now)
+    assert [change[one] for one in ("value", "low", "high")] == pytest.approx([0.2, 0.0524, 0.3339], abs=5e-4)
+    assert agreement_change([], now) == []
 
 
 def test_every_measure_is_what_it_says() -> None:
