@@ -11,7 +11,7 @@ import torch
 from prefect import flow
 from prefect.runtime import flow_run
 
-from flows.changes import change
+from flows.changes import change, stages
 from flows.environment import remember_server
 from flows.iteration import Iteration, iterate
 from flows.judges import check_judge
@@ -71,8 +71,9 @@ def chosen(name: str, settings: Sequence[str], toy: bool) -> Recipe:
     check_tracker()
     recipe = find_recipe(name)
     wanted = change(toy_of(recipe) if toy else recipe, settings)
-    check_judge(wanted, wanted.judge, labels=True)
-    check_judge(wanted, wanted.evaluation.judge, labels=False)
+    for stage in stages(wanted):
+        check_judge(stage, stage.judge, labels=True)
+        check_judge(stage, stage.evaluation.judge, labels=False)
     return wanted
 
 

@@ -4,11 +4,11 @@
 Test: pytest tests/flows/test_budget.py
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from flows.align import chain
-from flows.changes import change
+from flows.changes import at, change
 from flows.iteration import iterate
 from flows.plan import tokens_of
 from flows.recipe import Recipe
@@ -33,7 +33,7 @@ def within(recipe: Recipe, iterations: int, budget: int | None) -> Fitted:
     whole = tokens_at_most(recipe, iterations)
     if budget is None or whole <= budget:
         return Fitted(settings=(), tokens=whole)
-    sizes = _sizes(recipe)
+    sizes = _sizes(recipe, {at(recipe, number).data_of(number) for number in range(1, iterations + 1)})
     most = max(sizes.values())
     fits, too_much = 0, most  # parts of `most`: the first fits for want of anything better, the second does not
     while too_much - fits > 1:
@@ -70,11 +70,11 @@ def _behind(calls: Mapping[str, Call], version: str) -> set[str]:
     return found
 
 
-def _sizes(recipe: Recipe) -> dict[str, int]:
-    """What decides how much is sampled, by key."""
-    sizes = {"prompts.per_iteration": recipe.prompts.per_iteration} if {*recipe.data} != {"rounds"} else {}
-    sizes |= {"rounds.count": recipe.rounds.count} if "rounds" in recipe.data else {}
-    sizes |= {"judgements.prompts": recipe.judgements.prompts} if "seeds" in recipe.data else {}
+def _sizes(recipe: Recipe, data: Set[str]) -> dict[str, int]:
+    """What decides how much is sampled, by key. data: what its iterations learn from."""
+    sizes = {"prompts.per_iteration": recipe.prompts.per_iteration} if data != {"rounds"} else {}
+    sizes |= {"rounds.count": recipe.rounds.count} if "rounds" in data else {}
+    sizes |= {"judgements.prompts": recipe.judgements.prompts} if "seeds" in data else {}
     return sizes | ({"annotated_prompts": recipe.annotated_prompts} if recipe.annotated_prompts else {})
 
 

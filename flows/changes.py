@@ -59,6 +59,13 @@ def at(recipe: Recipe, iteration: int) -> Recipe:
     return at(merged(recipe.model_copy(update={"then": None}), recipe.then.changes), iteration)
 
 
+def stages(recipe: Recipe) -> Iterator[Recipe]:
+    """The recipe as it begins, and as each `then` makes it."""
+    yield recipe
+    if recipe.then is not None:
+        yield from stages(merged(recipe.model_copy(update={"then": None}), recipe.then.changes))
+
+
 def _leaves(changes: dict[str, Any], values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Changed keys, dotted; a loss changes as a whole, and so do values that are no settings of their own."""
     for key, value in sorted(changes.items(), key=lambda one: one[0] != "by"):  # a judge's `by` says what its other keys are of

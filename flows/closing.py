@@ -77,7 +77,8 @@ def run_figures(lake: Lake, policies: Sequence[str]) -> dict[str, float | None]:
     for name in _SUMMED:
         known = [value for value in told[name] if value is not None]
         figures[name] = sum(known) if len(known) == len(policies) else None
-    figures |= {name: _mean_of_rows(told[name], told[_ROWS]) for name in _AVERAGED}
+    own = [rows and share and rows * share for rows, share in zip(told[_ROWS], told["own_share"], strict=True)]
+    figures |= {name: _mean_of_rows(told[name], own if name == "mean_lag" else told[_ROWS]) for name in _AVERAGED}
     for name in _MOST:
         figures[name] = max((value for value in told[name] if value is not None), default=None)
     catalogue = lake.catalogue()

@@ -17,6 +17,7 @@ from prefect.states import Completed
 
 from flows.align import align, chosen, command_of
 from flows.budget import within
+from flows.changes import at
 from flows.closing import INITIAL, Outcome, closing_table
 from flows.environment import remember_server
 from flows.recipe import Recipe
@@ -105,11 +106,12 @@ def entrants_of(methods: Sequence[str], iterations: int, budget: int | None, set
     labels = [one.label for one in entrants]
     entrants = [replace(one, label=one.name) if labels.count(one.label) > 1 else one for one in entrants]  # two files of one name
     for one in entrants[1:]:
-        for found in differences(_common(entrants[0].recipe), _common(one.recipe)):
-            raise UserError(
-                f"{entrants[0].name} and {one.name} differ in {found['key']} ({found['a']} and {found['b']}), which would not be compared: "
-                f"say what both are to have, as {found['key']}=VALUE."
-            )
+        for number in range(1, iterations + 1):
+            for found in differences(_common(at(entrants[0].recipe, number)), _common(at(one.recipe, number))):
+                raise UserError(
+                    f"{entrants[0].name} and {one.name} differ in {found['key']} ({found['a']} and {found['b']}) in iteration {number}, "
+                    f"which would not be compared: say what both are to have, as {found['key']}=VALUE."
+                )
     return entrants
 
 

@@ -194,7 +194,7 @@ def _next(result: dict[str, Any]) -> Panel:
         *([f"read it      {os.path.relpath(reports[-1])}"] if reports else []),
         f"go on        {command} run {recipe} --iterations {further}{same}",
         f"look at it   {command} ui{where}",
-        f"change it    {command} run {recipe} --set loss=hinge-norm{same}",
+        f"change it    {command} run {recipe} --set training.learning_rate=1e-5{same}",
         f"the keys     {command} recipes {recipe}",
     ]
     return Panel(Text("\n".join(lines)), title="Next", title_align="left")

@@ -55,7 +55,7 @@ def _of_python(path: Path) -> Recipe:
         spec.loader.exec_module(module)
     except ValidationError as error:
         raise UserError(f"The recipe is not valid: {sentences(error)}.") from error
-    except Exception as error:  # a user's own code may raise anything
+    except (Exception, SystemExit) as error:  # a user's own code may raise anything
         raise UserError(f"it cannot be imported ({type(error).__name__}: {error}).") from error
     found = getattr(module, "RECIPE", None)
     if not isinstance(found, Recipe):
@@ -65,6 +65,16 @@ def _of_python(path: Path) -> Recipe:
 
 def _plain(value: Any) -> Any:
     """With the keys that are no fields, which model_copy takes in and a dump leaves out."""
-    if isinstance(value, BaseModel) and not isinstance(value, Loss):
-        return {key: _plain(one) for key, one in vars(value).items()}
-    return value
+    if not isinstance(value, BaseModel) or isinstance(value, Loss):
+        return value
+    for key, field in type(value).model_fields.items():
+        if isinstance(vars(value)[key], dict) and _is_settings(field.annotation):
+            raise UserError(
+                f"`{key}` is a dict in model_copy, which would set all that it does not name back to defaults: write "
+                f"BASE.{key}.model_copy(update={{...}})."
+            )
+    return {key: _plain(one) for key, one in vars(value).items()}
+
+
+def _is_settings(annotation: Any) -> bool:
+    return isinstance(annotation, type) and issubclass(annotation, BaseModel) and not issubclass(annotation, Loss)

@@ -190,6 +190,10 @@ class Recipe(BaseModel):
         if self.improve.thresholds and (self.trains_on != "answers" or self.acceptance.rule != "threshold"):
             raise ValueError("improve.thresholds: goes with trains_on=answers and acceptance.rule=threshold")
         needed = self.loss.registered.answers
+        if self.trains_on == "answers" and needed > 1 and not self.loss.registered.lists:
+            raise ValueError(f"the loss {self.loss.name} learns from pairs: set trains_on to pairs")
+        if needed > self.sampling.n and {"samples", "rounds"}.intersection(self.data):
+            raise ValueError(f"the loss {self.loss.name} compares answers to one prompt: set sampling.n to {needed} or more")
         if self.trains_on == "answers" and needed > 1 and self.acceptance.rule in ("best", "threshold"):
             raise ValueError(
                 f"the loss {self.loss.name} ranks answers, and acceptance.rule={self.acceptance.rule} leaves too few: set it to all"

@@ -39,7 +39,8 @@ RSO_HINGE = RSO.model_copy(
 SFT_SAMPLE_RANK = RSO.model_copy(
     update={
         "name": "sft-sample-rank",
-        "title": "the policy's own samples ranked, without rejection sampling",
+        "title": "the policy's own samples ranked, without rejection sampling: as many as RSO keeps",
+        "sampling": RSO.sampling.model_copy(update={"n": RSO.acceptance.keep}),
         "acceptance": Acceptance(rule="all"),
     }
 )
@@ -68,6 +69,10 @@ IPO = DPO.model_copy(
         "paper": "Azar et al. 2023, arXiv 2310.12036",
         "loss": Loss.of("ipo", tau=0.1),
     }
+)
+
+RSO_DIRECT = DPO.model_copy(
+    update={"name": "rso-direct", "title": "RSO's loss on people's pairs, without samples", "paper": RSO.paper, "loss": RSO.loss}
 )
 
 SLIC_HF = DPO.model_copy(
@@ -294,7 +299,19 @@ RLAIF_DIRECT = RLOO.model_copy(
     }
 )
 
-_ALL = (RSO, RSO_HINGE, SFT_SAMPLE_RANK, REJECTION_SAMPLING, ITERATIVE_DPO, PAIRWISE_CRINGE, SELF_REWARDING, OAIF, OAIF_IPO, OAIF_SLIC)
+_ALL = (
+    RSO,
+    RSO_HINGE,
+    RSO_DIRECT,
+    SFT_SAMPLE_RANK,
+    REJECTION_SAMPLING,
+    ITERATIVE_DPO,
+    PAIRWISE_CRINGE,
+    SELF_REWARDING,
+    OAIF,
+    OAIF_IPO,
+    OAIF_SLIC,
+)
 _ALL += (DPO, IPO, SLIC_HF, SLIC_HF_SAMPLE_RANK, RRHF, CLICK, SPIN, REST, RLHF, RLOO, RLAIF, RLAIF_DIRECT)
 RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in _ALL}
 

@@ -61,6 +61,8 @@ def _measured(recipe: Recipe, who: Asked, before: DatasetRef | None) -> DatasetR
 
 
 def _change(row: Mapping[str, Any]) -> str:
+    if row["value"] is None:
+        return f"Whether the policy has become a better judge cannot be told: {row['note']}."
     value, low, high = (100 * row[one] for one in ("value", "low", "high"))
     verdict = (
         "it has become a better judge" if low > 0 else "it has become a worse judge" if high < 0 else "it has not improved beyond doubt"

@@ -79,7 +79,7 @@ def measure_judge(
             worse = 1 - better
         judged.append(Judged(prompt=prompt["prompt"], chosen=one["text"], rejected=other["text"], better=better, worse=worse))
     figures = list(quality(judged, top))
-    figures += [] if before is None else agreement_change(out.lake.rows_of(before), figures)
+    figures += [] if before is None else [agreement_change(out.lake.rows_of(before), figures)]
     out.write(0, [{"id": out.row_id(n), "subject": policy.version, **row} for n, row in enumerate(figures)])
 
 
@@ -102,7 +102,9 @@ def quality(judged: Sequence[Judged], top: float | None) -> Iterator[dict[str, A
 
     correlations: dict[str, Callable[..., Any]] = {"spearman": spearmanr, "kendall": kendalltau}
     for name, correlation in correlations.items():
-        if told:
+        if not told:
+            yield {"name": name, "unit": "correlation", "note": "there is no prompt whose answers it does not give one score"}
+        else:
             value, low, high = bootstrap_mean([float(correlation(*ranks).statistic) for ranks in told], seed=0)
             yield {"name": name, "value": value, "low": max(low, -1.0), "high": min(high, 1.0), "unit": "correlation"}
     if top is not None:
@@ -115,16 +117,17 @@ def better_than_chance(metrics: Iterable[Mapping[str, Any]]) -> bool:
     return any(row["name"] == AGREEMENT and row["low"] > _CHANCE for row in metrics)
 
 
-def agreement_change(before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """A figure: by how much the agreement with people has risen, with its 95 % interval (Newcombe 1998, method 10: of two shares from their
-    own intervals). None where one of them has decided nothing."""
+def agreement_change(before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """By how much the agreement with people has risen, with its 95 % interval (Newcombe 1998, method 10: of two shares from their own
+    intervals); without a value where one of them has decided nothing."""
+    told = {"name": CHANGE, "unit": "share of decided pairs"}
     old, new = (next((row for row in rows if row["name"] == AGREEMENT and row["value"] is not None), None) for rows in (before, now))
     if old is None or new is None:
-        return []
+        return told | {"note": f"it decides no labelled pair {'now' if new is None else 'an iteration before'}"}
     change = new["value"] - old["value"]
     down = math.hypot(new["value"] - new["low"], old["high"] - old["value"])
     up = math.hypot(new["high"] - new["value"], old["value"] - old["low"])
-    return [{"name": CHANGE, "value": change, "low": change - down, "high": change + up, "unit": "share of decided pairs"}]
+    return told | {"value": change, "low": change - down, "high": change + up}
 
 
 def _kept(out: Out, pairs: DatasetRef) -> list[dict[str, Any]]:
@@ -159,4 +162,5 @@ def _same_order(human: Sequence[float], machine: Sequence[float]) -> bool:
 
 def _share(name: str, count: int, total: int, unit: str) -> dict[str, Any]:
     low, high = wilson(count, total)
-    return {"name": name, "value": count / total if total else None, "low": low, "high": high, "unit": unit}
+    known = {"value": count / total} if total else {"value": None, "note": f"there are no {unit.removeprefix('share of ')}"}
+    return {"name": name, "low": low, "high": high, "unit": unit} | known

@@ -90,7 +90,8 @@ def accept_answers(
 def accept_rows(rows: Sequence[dict[str, Any]], acceptance: Acceptance, seed: int) -> set[int]:
     """The places of the accepted rows; a text that a prompt has twice is noted as a duplicate, what `all` leaves out as truncated.
 
-    The threshold is a quantile of all rewards here, so that it means the same for every judge; ReST's is on rewards in [0, 1].
+    The threshold is a quantile of all rewards here, so that it means the same for every judge; ReST's is on rewards in [0, 1]. Where so many
+    have the highest reward that none is above the quantile, those pass; where all have it, none is better than another and none does.
     """
     groups: dict[str, list[int]] = {}
     seen: set[tuple[str, str]] = set()
@@ -102,6 +103,8 @@ def accept_rows(rows: Sequence[dict[str, Any]], acceptance: Acceptance, seed: in
             groups.setdefault(row["digest"], []).append(place)
     rewards = [rows[place]["reward"] for places in groups.values() for place in places]
     least = float(np.quantile(rewards, acceptance.threshold)) if rewards else 0.0
+    if rewards and least == max(rewards) > min(rewards):
+        least = math.nextafter(least, -math.inf)
     accepted: set[int] = set()
     for digest, places in groups.items():
         taken = RULES[acceptance.rule]([rows[place] for place in places], acceptance, least, generator(seed, "accept", digest))

@@ -8,6 +8,7 @@ Called without `out`, it returns the reference of the complete version; when the
 
 import inspect
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -240,11 +241,19 @@ def _run(call: Call, function: Callable[..., None]) -> tuple[Ref, Literal["run",
         publish_artifacts(lake, ref, call.step, call.code, call.parameters, call.parents)
     except BaseException as error:
         log("step.failed", **ids, note=f"{type(error).__name__}: {error}"[:1000], seconds=round(time.monotonic() - started, 3))
+        _forget_locals(error)
         raise
     seconds = time.monotonic() - started
     log("step.cached" if state == "cached" else "step.done", **ids, rows=ref.rows, seconds=round(seconds, 3))
     reporter().finished(StepRecord(name=call.title, version=call.version, kind=call.kind, state=state, rows=ref.rows, seconds=seconds))
     return ref, state
+
+
+def _forget_locals(error: BaseException | None) -> None:
+    """Free what the frames of a failure hold, models above all: Prefect keeps the exception for as long as the flow runs."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__cause__ or error.__context__
 
 
 def _complete(lake: Lake, call: Call, function: Callable[..., None]) -> tuple[Ref, Literal["run", "cached"]]:

@@ -38,10 +38,21 @@ def age_figures(ages: Sequence[int | None], steps: int) -> list[dict[str, Any]]:
     """How on-policy a training was, as metrics: the share of answers that the policy being trained has sampled; of those, the mean lag over
     all steps; and the largest lag, where all are its own."""
     own = [age for age in ages if age is not None]
-    figures: list[tuple[str, float | None, str]] = [
-        ("own_share", len(own) / len(ages) if ages else None, "share of answers"),
-        ("mean_lag", sum(own) / len(own) + (steps - 1) / 2 if own else None, "optimiser steps"),
-        ("max_lag", largest_lag(ages, steps), "optimiser steps"),
+    share = len(own) / len(ages) if ages else None
+    return _figures(share, sum(own) / len(own) + (steps - 1) / 2 if own else None, largest_lag(ages, steps))
+
+
+def lag_figures(lags: Sequence[int]) -> list[dict[str, Any]]:
+    """The same of rounds, whose samples are all the policy's own. lags: of each optimiser step that was taken, how many there had been since
+    its samples were drawn."""
+    return _figures(1.0, sum(lags) / len(lags), max(lags))
+
+
+def _figures(share: float | None, mean: float | None, most: int | None) -> list[dict[str, Any]]:
+    figures = [
+        ("own_share", share, "share of answers"),
+        ("mean_lag", mean, "optimiser steps"),
+        ("max_lag", most, "optimiser steps"),
     ]
     return [{"name": name, "value": value, "unit": unit} for name, value, unit in figures if value is not None]
 

@@ -17,8 +17,8 @@ from torch.nn.functional import logsigmoid, relu
 from tasks.training.policy_gradient import Experience, clipped_policy_loss, leave_one_out
 from tasks.training.registry import LOSSES, Registered, loss
 
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Half = Annotated[float, Field(ge=0, lt=0.5)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -110,7 +110,7 @@ def click(logps: Logps, *, margin: NotNegative = 20.0, weight: NotNegative = 0.5
     return nll(logps) + weight * relu(margin - logps.margin)
 
 
-@loss("rrhf", needs_reference=False, source="RRHF, arXiv 2304.05302, eq. 2 to 4")
+@loss("rrhf", needs_reference=False, lists=True, source="RRHF, arXiv 2304.05302, eq. 2 to 4")
 def rrhf(logps: Logps, *, rank_weight: NotNegative = 1.0) -> Tensor:
     """[groups]. sum over r_i < r_j of max(0, p_i - p_j), plus the NLL of the best answer, where p = log pi / length."""
     mean = logps.policy / logps.length
@@ -163,7 +163,7 @@ def label(logps: Logps) -> Tensor:
     return bradley_terry(logps.policy[:, 0], logps.policy[:, 1], certain=1.0 if logps.preference is None else logps.preference)
 
 
-@loss("reinforce", needs_reference=True, source="REINFORCE with a leave-one-out baseline, RLOO, arXiv 2402.14740, eq. 8")
+@loss("reinforce", needs_reference=True, lists=True, source="REINFORCE with a leave-one-out baseline, RLOO, arXiv 2402.14740, eq. 8")
 def reinforce(logps: Logps, *, beta: NotNegative = 0.05) -> Tensor:
     """[groups]. -mean over answers of A log pi(y); A: r - beta (log pi - log pi_ref) minus the mean of the other answers' same."""
     rewards = logps.ranks - beta * logps.implied_rewards.detach()
@@ -216,11 +216,12 @@ class Loss(BaseModel):
     @classmethod
     def _unfold(cls, value: Any) -> Any:
         """Also reads a bare name, and options beside the name: "hinge-norm", {"name": "hinge-norm", "gamma": 0.05}."""
-        if not isinstance(value, dict | str):
+        named = isinstance(value, str) or (isinstance(value, dict) and "name" in value and isinstance(value.get("options", {}), dict))
+        if not named:
             raise ValueError("write it as its name, or as {name: ipo, tau: 0.5}")
         given: dict[str, Any] = {"name": value} if isinstance(value, str) else dict(value)
         beside = {key: given.pop(key) for key in list(given) if key not in cls.model_fields}
-        return given | {"name": str(given.get("name", "")).replace("-", "_"), "options": given.get("options", {}) | beside}
+        return given | {"name": str(given["name"]).replace("-", "_"), "options": given.get("options", {}) | beside}
 
     @model_serializer
     def _fold(self) -> dict[str, bool | int | float | str]:

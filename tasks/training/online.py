@@ -24,7 +24,7 @@ from tasks.training import checkpoints
 from tasks.training.answers import list_groups, lists_of
 from tasks.training.batches import Group
 from tasks.training.critic import Critic
-from tasks.training.freshness import age_figures, require_fresh
+from tasks.training.freshness import lag_figures, require_fresh
 from tasks.training.learner import Learner
 from tasks.training.logs import StepLog
 from tasks.training.losses import Loss
@@ -59,8 +59,8 @@ def train_online(
     """
     if not out.pending(_chunk(rounds.count, 1)):
         return
-    require_fresh(rounds.steps - 1, training.max_lag)
     asked = asked_prompts(out.lake, prompts, by)
+    require_fresh(_steps_of_a_round(rounds, len(asked), lists) - 1, training.max_lag)
     loaded, learner = _models(out, policy, reference, loss, training, rounds, seed)
     found = checkpoints.load(out.scratch)
     logs: list[dict[str, Any]] = [] if found is None else found[1]["logs"]
@@ -84,8 +84,13 @@ def train_online(
         directory = _saved(out, loaded, learner)
         recipe = {"loss": loss.model_dump(), "training": training.model_dump(), "pairs": rounds.count * rounds.prompts, "steps": len(logs)}
         out.write(_chunk(rounds.count, 0), [policy_row(out, policy, reference, loss, directory, recipe)])
-    curves = curve_rows(out, [asdict(StepLog.read(log)) for log in logs], age_figures([0], rounds.steps))
+    curves = curve_rows(out, [asdict(StepLog.read(log)) for log in logs], lag_figures([log["step"] % rounds.steps for log in logs]))
     out.write(_chunk(rounds.count, 1), curves, table="metrics")
+
+
+def _steps_of_a_round(rounds: Rounds, prompts: int, lists: bool) -> int:
+    """At most: a mini-batch has at least a group, and of answers in lists a prompt makes one."""
+    return rounds.epochs * (min(rounds.minibatches, rounds.prompts, prompts) if lists else rounds.minibatches)
 
 
 def _chunk(number: int, part: int) -> int:

@@ -24,6 +24,7 @@ class Registered:
     needs_cringe: bool
     needs_values: bool  # a value model, and the log-probs and values from when the answers were sampled
     answers: int  # how many answers a group has, at least
+    lists: bool  # and whether all of more count; else the first, or the first two
     source: str
 
     @cached_property
@@ -37,7 +38,14 @@ LOSSES: dict[str, Registered] = {}
 
 
 def loss(
-    name: str, *, needs_reference: bool, source: str, answers: int = 2, needs_cringe: bool = False, needs_values: bool = False
+    name: str,
+    *,
+    needs_reference: bool,
+    source: str,
+    answers: int = 2,
+    lists: bool = False,
+    needs_cringe: bool = False,
+    needs_values: bool = False,
 ) -> Callable[[F], F]:
     """Register `(logps: Logps, *, option=default, ...) -> Tensor [groups]` under `name`; `source` is the paper and its equation.
 
@@ -53,6 +61,7 @@ def loss(
             needs_cringe=needs_cringe,
             needs_values=needs_values,
             answers=answers,
+            lists=lists,
             source=source,
         )
         return function

@@ -22,7 +22,7 @@ class Training(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     MACHINE: ClassVar[set[str]] = {"checkpoint_every_steps", "checkpoint_every_minutes", "displacement_alarm_nats"}  # no part of a version
 
-    learning_rate: float = Field(default=5e-6, gt=0)
+    learning_rate: float = Field(default=5e-6, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=16, ge=1)
     epochs: int = Field(default=1, ge=1)
     warmup_steps: int = Field(default=0, ge=0)
@@ -96,7 +96,7 @@ class RewardModel(BaseModel):
     layers: int = Field(default=0, ge=0, description="layers of the backbone that are computed: the head reads what comes out; 0 for all")
     margins: Literal["none", "small", "large"] = Field(default="none", description="margin by rating (Llama 2)")
     epochs: int = Field(default=1, ge=1, description="for lora and full")
-    learning_rate: float = Field(default=1e-4, gt=0, description="for lora and full")
+    learning_rate: float = Field(default=1e-4, gt=0, allow_inf_nan=False, description="for lora and full")
     batch_size: int = Field(default=8, ge=1, description="pairs per optimiser step, for lora and full")
     lora_rank: int = Field(default=8, ge=1)
 

@@ -44,6 +44,14 @@ def test_rounds_become_fewer_and_the_prompts_they_draw_from_stay() -> None:
     assert within(recipe, 1, 130).settings == ("rounds.count=3",)  # 36 tokens a round
 
 
+def test_rounds_that_come_later_become_fewer_too() -> None:
+    recipe = chosen("rejection-sampling", ["rounds.count=24", "rounds.prompts=32"], toy=True)
+    assert [one.partition("=")[0] for one in within(recipe, 4, 900).settings] == ["prompts.per_iteration"]
+    fitted = within(recipe, 6, 4000)
+    assert [one.partition("=")[0] for one in fitted.settings] == ["prompts.per_iteration", "rounds.count"]
+    assert fitted.tokens <= 4000
+
+
 def test_a_budget_that_not_even_one_prompt_fits_is_refused() -> None:
     with pytest.raises(UserError, match="rso samples up to 18 tokens even of the fewest prompts, more than the 17 that it may"):
         within(chosen("rso", SETTINGS, toy=True), 1, 17)

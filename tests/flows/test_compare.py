@@ -1,6 +1,7 @@
 """`dapflow compare`: methods side by side on the toy model, what they have in common once; what each was made of is what its rows say."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -149,4 +150,8 @@ def test_methods_that_are_measured_differently_are_refused(tmp_path: Path, capsy
     mine.write_text("base: rso\nevaluation: {sampling: {temperature: 0.1}}\n")
     code, _, err = compare(tmp_path / "lake", capsys, "dpo", str(mine))
     assert code == 2
-    assert "differ in evaluation.sampling.temperature (0.7 and 0.1)" in err
+    assert "differ in evaluation.sampling.temperature (0.7 and 0.1) in iteration 1" in err
+    mine.write_text("base: rso\nthen: {iteration: 2, changes: {prompts: {held_out: 1}}}\n")
+    code, _, err = compare(tmp_path / "lake", capsys, "dpo", str(mine), "--iterations", "2")
+    assert code == 2
+    assert re.search(r"differ in prompts.held_out \(\d+ and 1\) in iteration 2", " ".join(err.split()))

@@ -69,6 +69,12 @@ def test_a_python_file_has_a_recipe_by_that_name(tmp_path: Path) -> None:
             'RECIPE = RSO.model_copy(update={"sampling": RSO.sampling.model_copy(update={"temprature": 1})})',
             "there is no key `sampling.temprature`",
         ),
+        (
+            "c.py",
+            'from flows.recipes import OAIF\nRECIPE = OAIF.model_copy(update={"sampling": {"temperature": 0.8}})',
+            "`sampling` is a dict in model_copy, .* write BASE.sampling.model_copy",
+        ),
+        ("c.py", "import sys\nsys.exit(3)", "c.py: it cannot be imported .SystemExit: 3"),
         ("d.py", "from tasks.engines.base import Sampling\nRECIPE = Sampling(n=0)", "`n` must be greater than or equal to 1, not 0"),
     ],
 )

@@ -39,6 +39,12 @@ from tasks.training.registry import LOSSES
         ("then={iteration: 3}", r"The recipe is not valid: `then.changes` is missing\."),
         ("then={iteration: 3, changes: {then: {iteration: 5, changes: {loss: ppo}}}}", r"then.changes: .*needs a value model"),
         ("data=pairs", r"The recipe is not valid: `data.0` must be 'samples', .*, not 'pairs'\.$"),
+        ("trains_on=answers", r"the loss sigmoid_norm learns from pairs: set trains_on to pairs"),
+        ("sampling.n=1", r"the loss sigmoid_norm compares answers to one prompt: set sampling.n to 2 or more"),
+        ("loss={tau: 0.5}", r"`loss`: write it as its name, or as \{name: ipo, tau: 0.5\}"),
+        ("loss={name: ipo, options: 3}", r"`loss`: write it as its name, or as \{name: ipo, tau: 0.5\}"),
+        ("loss={name: ipo, tau: .inf}", r"tau=inf of the loss ipo"),
+        ("training.learning_rate=.inf", r"`training.learning_rate` must be a finite number"),
         ("loss=[ipo]", r"`loss`: write it as its name, or as \{name: ipo, tau: 0.5\}"),
         ("acceptance.keep=1", r"`acceptance.keep` must be greater than or equal to 2"),
         ("loss=dpo2", r"there is no loss 'dpo2'; choose one of .*sigmoid"),
@@ -134,6 +140,11 @@ def test_from_the_iteration_that_then_names_on_its_changes_apply() -> None:
     assert (later.loss, later.data, later.init) == (Loss.of("ppo", beta=0.01), ("rounds",), "previous")
     assert (later.sampling.n, later.sampling.max_tokens, later.sweep.temperatures) == (1, REJECTION_SAMPLING.sampling.max_tokens, ())
     assert (later.then, later.reward, later.prompts) == (None, REJECTION_SAMPLING.reward, REJECTION_SAMPLING.prompts)
+
+
+def test_a_judge_of_later_iterations_is_looked_for_before_the_first() -> None:
+    with pytest.raises(UserError, match="There is no judge `shoter`"):
+        chosen("rso", ["then={iteration: 2, changes: {judge: shoter}}"], toy=True)
 
 
 def test_changes_may_name_later_changes() -> None:

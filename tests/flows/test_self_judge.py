@@ -86,6 +86,9 @@ def test_a_policy_that_cannot_judge_is_not_used_and_that_is_said(tmp_path: Path,
         in said
     )
     assert "self judge not" in said
+    code, out, err = dapflow(*command, "--iterations", "2", capsys=capsys)
+    assert code == 0, err
+    assert "Whether the policy has become a better judge cannot be told: it decides no labelled pair now." in " ".join(out.split())
     code, _, err = dapflow(*command, "--set", "judge.fallback=stop", capsys=capsys)
     assert code == 2
     assert (

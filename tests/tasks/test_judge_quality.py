@@ -15,9 +15,10 @@ def test_a_change_of_agreement_has_newcombe_s_interval() -> None:
     """56 of 70 against 48 of 80: the example of Newcombe 1998, table II (a)."""
     shares = [(48, 80), (56, 70)]
     before, now = ([{"name": AGREEMENT, "value": k / n, "low": wilson(k, n)[0], "high": wilson(k, n)[1]}] for k, n in shares)
-    [change] = agreement_change(before, now)
+    change = agreement_change(before, now)
     assert [change[one] for one in ("value", "low", "high")] == pytest.approx([0.2, 0.0524, 0.3339], abs=5e-4)
-    assert agreement_change([], now) == []
+    assert agreement_change([], now)["note"] == "it decides no labelled pair an iteration before"
+    assert agreement_change(before, []).get("value") is None
 
 
 def test_every_measure_is_what_it_says() -> None:
@@ -55,7 +56,8 @@ def test_only_an_interval_above_one_half_is_better_than_chance(right: int, wrong
 
 def test_no_verdict_at_all_is_no_share_and_not_better_than_chance() -> None:
     rows = list(quality([Judged(prompt="1", chosen="a", rejected="b", better=None, worse=None)], top=5.0))
-    assert {row["name"]: row["value"] for row in rows} == {
-        "pairwise_agreement": None, "decided": 0.0, "unread": 1.0, "exact_match": None, "five_best": None,
+    assert {row["name"]: row.get("value") for row in rows} == {
+        "pairwise_agreement": None, "decided": 0.0, "unread": 1.0, "exact_match": None, "spearman": None, "kendall": None, "five_best": None,
     }  # fmt: skip
+    assert all(row["note"] for row in rows if row.get("value") is None)
     assert not better_than_chance(rows)

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from tasks.acceptance import Acceptance
 from tasks.pool import accept_rows
 
@@ -25,6 +27,16 @@ def test_a_threshold_is_a_quantile_of_all_rewards() -> None:
     # rewards that count: 1, 3, 2, 9 (the second "b" is a duplicate); their median is 2.5
     assert accept_rows(rows(), Acceptance(rule="threshold", threshold=0.5), seed=0) == {1}
     assert accept_rows(rows(), Acceptance(rule="threshold", threshold=0.0), seed=0) == {1, 2}  # above the least of them, finished
+
+
+@pytest.mark.parametrize(
+    ("passing", "threshold", "accepted"),
+    [(1, 0.5, 1), (2, 0.5, 2), (2, 0.85, 2), (6, 0.5, 6), (6, 0.85, 6), (10, 0.5, 0), (0, 0.5, 0)],
+)
+def test_of_verdicts_that_are_yes_or_no_the_yes_pass_however_many(passing: int, threshold: float, accepted: int) -> None:
+    """Where all are alike, none is better than another."""
+    some = [row(f"p{n}", "a", float(n < passing)) for n in range(10)]
+    assert accept_rows(some, Acceptance(rule="threshold", threshold=threshold), seed=0) == set(range(accepted))
 
 
 def test_duplicates_and_what_was_not_judged_are_noted() -> None:

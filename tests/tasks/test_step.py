@@ -1,5 +1,7 @@
 """Steps under a real Prefect server: cached by the lake, resumed by chunk, exact edges, never stale, planned without running."""
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -113,6 +115,25 @@ def test_a_step_whose_server_is_gone_when_it_publishes_its_artifacts_has_failed_
     with caplog.at_level("INFO", logger="dapflow"), pytest.raises(ConnectionError):
         in_flow(lake, lambda: load(4))
     assert [record.getMessage() for record in caplog.records if record.name == "dapflow"] == ["step.started", "step.failed"]
+
+
+def test_what_a_failed_step_held_is_freed_while_its_failure_is_kept(lake: Lake) -> None:
+    class Model:
+        pass
+
+    held = list[weakref.ref[Model]]()
+
+    @step("prompts", title="fail", expects=lambda: 0)
+    def fail(out: Out) -> None:
+        model = Model()
+        held.append(weakref.ref(model))
+        raise RuntimeError("out of memory")
+
+    with pytest.raises(RuntimeError, match="out of memory") as failure:
+        in_flow(lake, fail)
+    gc.collect()
+    assert held and held[0]() is None
+    assert failure.value.__traceback__ is not None
 
 
 def test_a_step_that_failed_goes_on_with_the_chunk_that_is_missing(lake: Lake) -> None:

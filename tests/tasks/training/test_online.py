@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from prefect import flow
 
-from storage import Lake, ModelRef
+from storage import Lake, ModelRef, UserError
 from tasks.engines.base import Sampling
 from tasks.judges.programs import Program, pinned
 from tasks.models import resolve
@@ -31,7 +31,7 @@ DPO = Loss.of("sigmoid_norm")
 
 
 @flow
-def train(by: Program, loss: Loss = DPO, minibatches: int = 1) -> ModelRef:
+def train(by: Program, loss: Loss = DPO, minibatches: int = 1, max_lag: int | None = None) -> ModelRef:
     source = find_source("shipped", PROMPTS_FILE)
     policy, prompts = register_model("toy", resolve("toy").digest), load_prompts(source.name, source.digest, "train", 16, 0, 6)
     return train_online(
@@ -45,7 +45,7 @@ def train(by: Program, loss: Loss = DPO, minibatches: int = 1) -> ModelRef:
         lists=loss != DPO,
         pairing=Pairing(rule="first-round"),
         loss=loss,
-        training=Training(learning_rate=2e-5, checkpoint_every_steps=2),
+        training=Training(learning_rate=2e-5, checkpoint_every_steps=2, max_lag=max_lag),
         seed=3,
     )
 
@@ -99,6 +99,18 @@ def test_ppo_tells_of_each_step_how_it_goes_and_how_old_its_samples_were(lake: L
     assert curves["explained_variance"][:2] == pytest.approx([0.0] * 2, abs=1e-6)  # values of zero
     assert min(curves["value_loss"]) > 0
     assert (curves["max_lag"], curves["mean_lag"]) == ([1.0], [0.5])
+
+
+def test_rounds_of_fewer_prompts_than_minibatches_tell_of_the_steps_that_they_took(lake: Lake) -> None:
+    with use_lake(lake):
+        policy = train(pinned("shorter"), PPO, 8, max_lag=3)  # four prompts a round, in the second three: as many steps
+        with pytest.raises(UserError, match="the oldest would be 3 old"):
+            train(pinned("shorter"), PPO, 8, max_lag=2)
+    rows = rows_of(lake, policy, "metrics")
+    steps = {row["step"] for row in rows if row["name"] == "loss"}
+    assert steps == {8 * number + place for number, taken in enumerate((4, 3, 4, 4)) for place in range(taken)}
+    lags = {row["name"]: row["value"] for row in rows if row["name"].endswith("_lag")}
+    assert lags == {"mean_lag": pytest.approx((3 * 6 + 3) / 15), "max_lag": 3.0}
 
 
 def test_what_was_cut_off_gets_no_more_than_the_worst_answer_of_its_round_that_ended(lake: Lake, tmp_path: Path) -> None:
