@@ -79,7 +79,8 @@ def train_online(
             if (number + 1) % training.checkpoint_every_steps == 0 or number + 1 == rounds.count:
                 checkpoints.save(out.scratch, number + 1, learner.state(), {"logs": logs})
     if not logs:
-        raise UserError("Nothing was learned: in no round was there a pair that was not a tie, identical, truncated or not judged.")
+        some = "an answer that was given a reward" if lists else "a pair that was not a tie, identical, truncated or not judged"
+        raise UserError(f"Nothing was learned: in no round was there {some}.")
     if out.pending(_chunk(rounds.count, 0)):
         directory = _saved(out, loaded, learner)
         recipe = {"loss": loss.model_dump(), "training": training.model_dump(), "pairs": rounds.count * rounds.prompts, "steps": len(logs)}
