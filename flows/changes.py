@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from flows.recipe import KINDS, Recipe
+from flows.recipe import KINDS, Recipe, Then
 from storage import UserError
 from tasks.judges.composite import Composite
 from tasks.judges.human import Human
@@ -54,16 +54,18 @@ def merged(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
 
 def at(recipe: Recipe, iteration: int) -> Recipe:
     """The recipe as it is in that iteration: with the changes of its `then` from where they apply, and of a further `then` among them."""
-    if recipe.then is None or iteration < recipe.then.iteration:
-        return recipe
-    return at(merged(recipe.model_copy(update={"then": None}), recipe.then.changes), iteration)
+    return recipe if recipe.then is None or iteration < recipe.then.iteration else at(_later(recipe, recipe.then), iteration)
 
 
 def stages(recipe: Recipe) -> Iterator[Recipe]:
     """The recipe as it begins, and as each `then` makes it."""
     yield recipe
     if recipe.then is not None:
-        yield from stages(merged(recipe.model_copy(update={"then": None}), recipe.then.changes))
+        yield from stages(_later(recipe, recipe.then))
+
+
+def _later(recipe: Recipe, then: Then) -> Recipe:
+    return merged(recipe.model_copy(update={"then": None}), then.changes)
 
 
 def _leaves(changes: dict[str, Any], values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
