@@ -251,7 +251,9 @@ def _run(call: Call, function: Callable[..., None]) -> tuple[Ref, Literal["run",
 
 def _forget_locals(error: BaseException | None) -> None:
     """Free what the frames of a failure hold, models above all: Prefect keeps the exception for as long as the flow runs."""
-    while error is not None:
+    seen = list[BaseException]()
+    while error is not None and error not in seen:
+        seen.append(error)
         traceback.clear_frames(error.__traceback__)
         error = error.__cause__ or error.__context__
 
