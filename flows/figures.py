@@ -126,7 +126,7 @@ def steps_old(steps: float) -> str:
 
 def interval_of(row: Row) -> str:
     """Its 95 % interval in brackets, after a space; empty where it has none."""
-    return "" if None in (row["value"], row["low"], row["high"]) else f" [{value_of(row, 'low')}, {value_of(row, 'high')}]"
+    return "" if row["low"] is None or row["high"] is None else f" [{value_of(row, 'low')}, {value_of(row, 'high')}]"
 
 
 def unit_of(row: Row) -> str:

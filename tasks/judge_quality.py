@@ -13,12 +13,14 @@ from itertools import combinations
 from typing import Any, Literal
 
 from storage import DatasetRef, ModelRef
+from tasks.metrics import Figure, rows_of, share
 from tasks.prompts import text_digest
-from tasks.statistics import bootstrap_mean, wilson
+from tasks.statistics import bootstrap_mean
 from tasks.step import Out, step
 
 AGREEMENT, CHANGE = "pairwise_agreement", "agreement_change"
 _CHANCE = 0.5
+_NO_PAIRS = "there are no labelled pairs"
 _TOP = 1e-9  # a mean this near to the highest score is the highest
 
 
@@ -78,12 +80,13 @@ def measure_judge(
         if top is None and better is not None:
             worse = 1 - better
         judged.append(Judged(prompt=prompt["prompt"], chosen=one["text"], rejected=other["text"], better=better, worse=worse))
-    figures = list(quality(judged, top))
-    figures += [] if before is None else [agreement_change(out.lake.rows_of(before), figures)]
-    out.write(0, [{"id": out.row_id(n), "subject": policy.version, **row} for n, row in enumerate(figures)])
+    rows = list(rows_of(quality(judged, top), policy.version, out.row_id))
+    if before is not None:
+        rows += rows_of([agreement_change(out.lake.rows_of(before), rows)], policy.version, out.row_id, first=len(rows))
+    out.write(0, rows)
 
 
-def quality(judged: Sequence[Judged], top: float | None) -> Iterator[dict[str, Any]]:
+def quality(judged: Sequence[Judged], top: float | None) -> Iterator[Figure]:
     """The figures, with 95 % intervals where there are any.
 
     pairwise_agreement: of the pairs that it decides, how many it orders as people do. decided, unread: of all pairs, how many it orders, and
@@ -92,42 +95,43 @@ def quality(judged: Sequence[Judged], top: float | None) -> Iterator[dict[str, A
     """
     both = [(one.better, one.worse) for one in judged if one.better is not None and one.worse is not None]
     right, wrong = sum(better > worse for better, worse in both), sum(better < worse for better, worse in both)
-    yield _share(AGREEMENT, right, right + wrong, "share of decided pairs")
-    yield _share("decided", right + wrong, len(judged), "share of pairs")
-    yield _share("unread", len(judged) - len(both), len(judged), "share of pairs")
+    yield share(AGREEMENT, right, right + wrong, "it decides no labelled pair")
+    yield share("decided", right + wrong, len(judged), _NO_PAIRS)
+    yield share("unread", len(judged) - len(both), len(judged), _NO_PAIRS)
     ranked = list(_ranked(judged))
-    yield _share("exact_match", sum(_same_order(*ranks) for ranks in ranked), len(ranked), "share of prompts")
+    yield share(
+        "exact_match", sum(_same_order(*ranks) for ranks in ranked), len(ranked), "there is no prompt all answers to which have verdicts"
+    )
     told = [(human, machine) for human, machine in ranked if len(set(human)) > 1 and len(set(machine)) > 1]
     from scipy.stats import kendalltau, spearmanr  # slow to import, and only a policy that judges itself gets here
 
     correlations: dict[str, Callable[..., Any]] = {"spearman": spearmanr, "kendall": kendalltau}
     for name, correlation in correlations.items():
         if not told:
-            yield {"name": name, "unit": "correlation", "note": "there is no prompt whose answers it does not give one score"}
+            yield Figure(name=name, value=None, note="there is no prompt whose answers it does not give one score")
         else:
             value, low, high = bootstrap_mean([float(correlation(*ranks).statistic) for ranks in told], seed=0)
-            yield {"name": name, "value": value, "low": max(low, -1.0), "high": min(high, 1.0), "unit": "correlation"}
+            yield Figure(name=name, value=value, low=max(low, -1.0), high=min(high, 1.0))
     if top is not None:
         best = [human[n] == max(human) for human, machine in ranked for n in range(len(human)) if machine[n] >= top - _TOP]
-        yield _share("five_best", sum(best), len(best), "share of answers with the highest score")
+        yield share("five_best", sum(best), len(best), "it gives no answer the highest score")
 
 
 def better_than_chance(metrics: Iterable[Mapping[str, Any]]) -> bool:
     """Whether the interval of its agreement with people lies above one half."""
-    return any(row["name"] == AGREEMENT and row["low"] > _CHANCE for row in metrics)
+    return any(row["name"] == AGREEMENT and row["low"] is not None and row["low"] > _CHANCE for row in metrics)
 
 
-def agreement_change(before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+def agreement_change(before: Iterable[Mapping[str, Any]], now: Iterable[Mapping[str, Any]]) -> Figure:
     """By how much the agreement with people has risen, with its 95 % interval (Newcombe 1998, method 10: of two shares from their own
     intervals); without a value where one of them has decided nothing."""
-    told = {"name": CHANGE, "unit": "share of decided pairs"}
     old, new = (next((row for row in rows if row["name"] == AGREEMENT and row["value"] is not None), None) for rows in (before, now))
     if old is None or new is None:
-        return told | {"note": f"it decides no labelled pair {'now' if new is None else 'an iteration before'}"}
+        return Figure(name=CHANGE, value=None, note=f"it decides no labelled pair {'now' if new is None else 'an iteration before'}")
     change = new["value"] - old["value"]
     down = math.hypot(new["value"] - new["low"], old["high"] - old["value"])
     up = math.hypot(new["high"] - new["value"], old["value"] - old["low"])
-    return told | {"value": change, "low": change - down, "high": change + up}
+    return Figure(name=CHANGE, value=change, low=change - down, high=change + up)
 
 
 def _kept(out: Out, pairs: DatasetRef) -> list[dict[str, Any]]:
@@ -158,9 +162,3 @@ def _mean(values: Sequence[float | None]) -> float | None:
 def _same_order(human: Sequence[float], machine: Sequence[float]) -> bool:
     """Whether the judge orders all answers as people do; what is equal to people may stand in any order."""
     return all((human[a] - human[b]) * (machine[a] - machine[b]) > 0 for a, b in combinations(range(len(human)), 2) if human[a] != human[b])
-
-
-def _share(name: str, count: int, total: int, unit: str) -> dict[str, Any]:
-    low, high = wilson(count, total)
-    known = {"value": count / total} if total else {"value": None, "note": f"there are no {unit.removeprefix('share of ')}"}
-    return {"name": name, "low": low, "high": high, "unit": unit} | known

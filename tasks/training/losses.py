@@ -170,7 +170,7 @@ def reinforce(logps: Logps, *, beta: NotNegative = 0.05) -> Tensor:
     return -(leave_one_out(rewards) * logps.policy).mean(dim=1)
 
 
-@loss("ppo", needs_reference=True, needs_values=True, answers=1, source="PPO, arXiv 1707.06347, eq. 7; as in arXiv 2203.02155")
+@loss("ppo", needs_reference=True, needs_values=True, answers=1, lists=True, source="PPO, arXiv 1707.06347, eq. 7; as in arXiv 2203.02155")
 def ppo(
     logps: Logps,
     *,

@@ -67,7 +67,7 @@ def test_a_night_whose_prompts_teach_nothing_keeps_the_policy_and_leaves_the_nex
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_each_night_starts_from_the_promoted_policy_and_takes_the_next_prompts(tmp_path: Path) -> None:
+def test_each_night_starts_from_the_promoted_policy_and_takes_the_next_prompts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = str(tmp_path / "lake")
     closed, passed, on_top = (
         night(RecipeName("rso"), (*BY_LENGTH, "sampling.n=6", *gate), True, where)
@@ -78,6 +78,8 @@ def test_each_night_starts_from_the_promoted_policy_and_takes_the_next_prompts(t
     assert (passed["action"], passed["slice"], passed["previous"]) == ("promote", 2, None)
     assert (on_top["action"], on_top["slice"], on_top["previous"]) == ("promote", 3, passed["candidate"])
     assert {"win_rate", "length_growth", "invalid_rate", "judge_agreement"} <= on_top["figures"].keys()
+    said = dapflow("promote", "newest", "--lake", where, capsys=capsys)[1]
+    assert said.endswith(f"The promoted policy is models@{on_top['candidate']}.\n")
     with Lake(where) as lake:
         parents = [lake.model(lake.ref(row["candidate"]))["parent"] for row in (closed, passed, on_top)]  # type: ignore[arg-type]
         assert parents[0] == parents[1] != parents[2] == passed["candidate"]
