@@ -77,11 +77,14 @@ def _tokens_of(tokens: Sequence[tuple[str, Mapping[str, float]]], line: str) -> 
 
 
 def _share_of_first(tops: Mapping[str, float], chosen: float) -> float:
-    """softmax over the two labels (RLAIF, arXiv 2309.00267). One that is not among the likeliest has at most the least of theirs."""
+    """softmax over the two labels (RLAIF, arXiv 2309.00267). One that is not among the likeliest has at most the least of theirs, and what
+    they leave where the other label is the only one of them."""
     seen = {label: [logprob for token, logprob in tops.items() if token.strip() == label] for label in LABELS}
     if not any(seen.values()):
         return chosen
-    first, second = (_sum(seen[label]) if seen[label] else min(tops.values()) for label in LABELS)
+    others = [logprob for token, logprob in tops.items() if token.strip() not in LABELS]
+    rest = min(others) if others else math.log(max(1 - sum(math.exp(logprob) for logprob in tops.values()), 1e-9))
+    first, second = (_sum(seen[label]) if seen[label] else rest for label in LABELS)
     return 1 / (1 + math.exp(min(second - first, 700.0)))
 
 

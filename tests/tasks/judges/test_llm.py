@@ -64,6 +64,12 @@ def test_a_label_that_is_not_among_the_likeliest_has_at_most_the_least_of_them(l
     assert verdict.forward == pytest.approx(0.9)
 
 
+def test_a_label_that_stands_alone_among_the_likeliest_leaves_the_other_the_rest(lake: Lake) -> None:
+    behaviour = Behaviour(reply=prefers_good, likeliest=lambda prompt: {prefers_good(prompt): math.log(0.9)})
+    [verdict] = compare(lake, behaviour, matches(1))
+    assert (verdict.outcome, verdict.forward) == ("win", pytest.approx(0.9))  # not half and half
+
+
 def test_reasons_come_before_the_verdict_where_they_are_asked_for(lake: Lake) -> None:
     behaviour = Behaviour(reply=lambda prompt: f"Response 2 is brief. Response 1 is longer.\nBetter: {prefers_good(prompt)}")
     [verdict] = compare(lake, behaviour, matches(1), reasoning=True)
