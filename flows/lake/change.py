@@ -38,7 +38,7 @@ def export(version: str, path: Path, /, *, replace: bool = False, lake: Lake = "
 def import_(
     file: Path, /, *, format: Literal["auto", "pairs", "hh", "ultrafeedback"] = "auto", lake: Lake = "lake", as_json: Json = False
 ) -> None:
-    """Bring a file of preferences into the lake: prompt/chosen/rejected, HH transcripts, or UltraFeedback; .jsonl, .jsonl.gz, .parquet.
+    """Bring a file of preferences into the lake: prompt/chosen/rejected, HH transcripts, or UltraFeedback; .jsonl, .json (.gz), .parquet.
 
     Example: dapflow import hh.jsonl.gz
 
@@ -52,16 +52,23 @@ def import_(
     from flows.environment import prepare
 
     prepare(None)
+    from tasks.formats import REASONS
     from tasks.preferences import import_preferences
 
     with OpenLake(lake) as opened, bars.counting(f"import {file.name}") as count:
         ref = import_preferences(opened, file, format, count)
-        reasons = opened.rows("SELECT dropped, count(*) AS n FROM pairs WHERE version = ? GROUP BY dropped", [ref.version])
+        query = "SELECT dropped, count(*) AS n, count(margin) AS margins FROM pairs WHERE version = ? GROUP BY dropped ORDER BY dropped"
+        reasons = opened.rows(query, [ref.version])
     left_out = {row["dropped"]: row["n"] for row in reasons if row["dropped"]}
+    with_margin = sum(row["margins"] for row in reasons if row["dropped"] is None)
     if as_json:
-        print_json({"version": ref.version, "rows": ref.rows, "left_out": left_out})
+        print_json({"version": ref.version, "rows": ref.rows, "left_out": left_out, "with_margin": with_margin})
     else:
         print(f"pairs@{ref.version}: {ref.rows:,} pairs" + "".join(f", {count:,} left out as {why}" for why, count in left_out.items()))
+        for why in left_out:
+            print(f"  {why}: {REASONS.get(why, 'as the file says')}")
+        if with_margin < (kept := ref.rows - sum(left_out.values())):
+            print(f"{kept - with_margin:,} without a margin: no scores, or none that are numbers")
         print(f"train on them: dapflow run rso --set preferences.source=pairs@{ref.version}")
 
 
