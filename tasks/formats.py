@@ -32,6 +32,8 @@ REASONS = WHY | {
     "doubtful_scores": "its overall scores and its ratings by aspect contradict one another",
     "unscored": "it has fewer than two answers with a text and a score",
 }  # why a row of a file is left out
+_FORM = ("different_prompts", "unscored", *WHY)  # reasons that leave the answers without a meaning
+_NOTHING_TO_LEARN = ("identical", "empty", "tie")  # of a file that was understood
 _SIDES = ("chosen", "rejected")
 
 
@@ -53,14 +55,16 @@ def preference(record: Record, form: Format = "auto") -> dict[str, Any]:
     return row | {"source": record.place, "rating": _rating(record), "dropped": dropped}
 
 
-def all_left_out(what: str, reasons: Mapping[str | None, int], first: str) -> UserError:
-    """What there is to say where nothing is left to learn from. first: the place of the first row."""
-    told = "; ".join(f"{count:,} as {reason} ({REASONS.get(reason or '', 'as the file says')})" for reason, count in reasons.items() if count)
-    return UserError(f"{first}: nothing of {what} can be learned from: every row is left out, {told}.")
+def check_left_out(what: str, reasons: Mapping[str | None, int], first: str) -> None:
+    """Raise UserError where every row is left out, and not only for equal or empty answers. first: the place of the first row."""
+    misread = {reason for reason in reasons if reason in REASONS and reason not in _NOTHING_TO_LEARN}
+    if None not in reasons and misread:
+        told = "; ".join(f"{count:,} as {reason} ({REASONS.get(reason or '', 'as the file says')})" for reason, count in reasons.items())
+        raise UserError(f"{first}: nothing of {what} can be learned from: every row is left out, {told}.")
 
 
 def _useless(row: Mapping[str, Any]) -> str | None:
-    if row["dropped"] in ("different_prompts", *WHY, "unscored"):
+    if row["dropped"] in _FORM:
         return row["dropped"]
     if not all(row[name].strip() for name in ("prompt", *_SIDES)):
         return "empty"
@@ -87,7 +91,7 @@ def _pair(record: Record, form: Format) -> dict[str, Any]:
     sides = [_transcript(record, name) if form == "hh" else _answer(record, name) for name in _SIDES]
     alone = all(len(turns) <= 1 and turns[:1] == [("assistant", text) for _, text in turns] for turns in sides)
     given = any(record.fields.get(name) is not None for name in ("prompt", "instruction"))
-    prompt = prompt_turns(record) if form != "hh" and (given or alone) else None
+    prompt = essential(prompt_turns(record)) if form != "hh" and (given or alone) else None
     (before, chosen), (other, rejected) = (_before_and_answer(_whole(prompt, turns)) for turns in sides)
     if all(turns and turns[-1][0] != "assistant" for turns in sides):
         raise UserError(
@@ -106,12 +110,16 @@ def _why_no_prompt(prompt: Sequence[Turn] | None, before: list[Turn], other: lis
     if _plain(before) != _plain(other):
         return "different_prompts"
     reason = why_left_out(before) or why_left_out(prompt or [])
-    return reason or ("different_prompts" if prompt and _plain(before) != _plain(essential(prompt)) else None)
+    return reason or ("different_prompts" if prompt and _plain(before) != _plain(prompt) else None)
 
 
 def _whole(prompt: Sequence[Turn] | None, turns: list[Turn]) -> list[Turn]:
-    """The conversation with its answer: as it is where it begins itself, else after the prompt."""
-    return turns if prompt is None or (turns and turns[0][0] != "assistant") else [*essential(prompt), *turns]
+    """The conversation with its answer: as it is where it begins itself (also as a transcript that the prompt is part of), else after the
+    prompt."""
+    if prompt is None or (turns and turns[0][0] != "assistant"):
+        return turns
+    whole = transcript(turns[0][1]) if len(turns) == 1 else None
+    return whole if whole and set(_plain(prompt)) & set(_plain(whole[:-1])) else [*prompt, *turns]
 
 
 def _before_and_answer(turns: list[Turn]) -> tuple[list[Turn], str]:

@@ -15,7 +15,7 @@ from storage import Lake, OpenVersion, Ref, UserError, version_digest
 from storage.garbage import IMPORTED
 from storage.versions import forget, open_version
 from tasks.code_version import code_version
-from tasks.formats import Format, all_left_out, preference
+from tasks.formats import Format, check_left_out, preference
 from tasks.prompts import text_digest
 from tasks.sources import find_source, read_source, stream_source
 from tasks.step import Out, step
@@ -77,17 +77,19 @@ def import_preferences(lake: Lake, path: Path, form: Format = "auto", on_rows: C
 
 def _write(opened: OpenVersion, path: Path, form: Format, on_rows: Callable[[int], None]) -> None:
     records, chunk = enumerate(stream_source(str(path), PREFERENCES_FILE)), 0
-    reasons = Counter[str | None]()
+    reasons, first = Counter[str | None](), path.name
     while numbered := list(islice(records, _CHUNK)):
         if chunk not in opened.done:
-            opened.write(chunk, [{"id": opened.row_id(n), **preference(record, form)} for n, record in numbered])
-        reasons.update(row["dropped"] for row in opened.rows(chunk))
+            opened.write(chunk, rows := [{"id": opened.row_id(n), **preference(record, form)} for n, record in numbered])
+        else:
+            rows = opened.rows(chunk)
+        reasons.update(row["dropped"] for row in rows)
+        first = rows[0]["source"] if chunk == 0 else first
         chunk += 1
         on_rows(numbered[-1][0] + 1)
     if not chunk:
         raise UserError(f"{path} is empty: it needs at least one pair.")
-    if not reasons[None]:
-        raise all_left_out(path.name, reasons, opened.rows(0)[0]["source"])
+    check_left_out(path.name, reasons, first)
 
 
 def part_of(prompt: str) -> Part:
@@ -103,6 +105,5 @@ def part_of(prompt: str) -> Part:
 def rows_of_part(source: str, part: Part) -> list[dict[str, Any]]:
     """The preferences of a source whose prompts belong to that part, those left out among them. Raises UserError where all are left out."""
     rows = [preference(record) for record in read_source(source, PREFERENCES_FILE)]
-    if all(row["dropped"] for row in rows):
-        raise all_left_out(source, Counter(row["dropped"] for row in rows), rows[0]["source"])
+    check_left_out(source, Counter(row["dropped"] for row in rows), rows[0]["source"])
     return [row for row in rows if part_of(row["prompt"]) == part]

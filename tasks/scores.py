@@ -70,7 +70,7 @@ def best_and_worst(completions: Sequence[Mapping[str, Any]]) -> tuple[str, str, 
     ranked = [(score, answer) for score, answer in scored if score is not None]
     if len(ranked) < 2:
         return "", "", None, "unscored"
-    best, worst = max(ranked, key=lambda each: each[0]), min(ranked, key=lambda each: each[0])
+    best, worst = max(ranked, key=lambda each: each[0]), min(reversed(ranked), key=lambda each: each[0])
     level = best[0] == worst[0]
     doubtful = len(fine) < len(overall) and _contradict(answers, (best[1], worst[1]))
     reason = "tie" if level else "doubtful_scores" if doubtful else None

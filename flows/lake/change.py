@@ -67,9 +67,11 @@ def import_(
         print(f"pairs@{ref.version}: {ref.rows:,} pairs" + "".join(f", {count:,} left out as {why}" for why, count in left_out.items()))
         for why in left_out:
             print(f"  {why}: {REASONS.get(why, 'as the file says')}")
-        if with_margin < (kept := ref.rows - sum(left_out.values())):
+        kept = ref.rows - sum(left_out.values())
+        if with_margin < kept:
             print(f"{kept - with_margin:,} without a margin: no scores, or none that are numbers")
-        print(f"train on them: dapflow run rso --set preferences.source=pairs@{ref.version}")
+        train = f"train on them: dapflow run rso --set preferences.source=pairs@{ref.version}"
+        print(train if kept else "no pair is left to train on")
 
 
 def gc(

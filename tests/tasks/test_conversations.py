@@ -88,6 +88,7 @@ def test_what_is_no_pair_of_one_turn_is_left_out_with_a_reason(fields: dict[str,
         {"prompt": messages(("system", ""), ASK), "chosen": messages(YES), "rejected": messages(NO)},
         {"prompt": f"\n\nHuman: {ASK[1]}\n\nAssistant:", "chosen": "Yes.", "rejected": "No."},
         {"chosen": f"Human: {ASK[1]}\n\nAssistant: Yes.", "rejected": f"Human: {ASK[1]}\n\nAssistant: No."},
+        {"prompt": ASK[1], "chosen": f"Human: {ASK[1]}\n\nAssistant: Yes.", "rejected": f"Human: {ASK[1]}\n\nAssistant: No."},
         {"prompt": None, "chosen": messages(ASK, YES), "rejected": messages(ASK, NO)},
         {"prompt": messages(ASK), "chosen": {"role": "assistant", "content": "Yes."}, "rejected": {"from": "gpt", "value": "No."}},
     ],
@@ -95,6 +96,11 @@ def test_what_is_no_pair_of_one_turn_is_left_out_with_a_reason(fields: dict[str,
 def test_one_turn_of_the_user_is_read_in_every_form(fields: dict[str, Any]) -> None:
     found = row(**fields)
     assert [found[name] for name in ("prompt", "chosen", "rejected", "dropped")] == ["Is it late?", "Yes.", "No.", None]
+
+
+def test_an_answer_that_is_a_dialogue_is_an_answer() -> None:
+    dialogue = "Human: Who is there?\n\nAssistant: The wind."
+    assert row(prompt="Write a dialogue.", chosen=dialogue, rejected="No.")["chosen"] == dialogue
 
 
 def test_a_prompt_for_sampling_is_one_turn_or_refused() -> None:

@@ -62,7 +62,7 @@ def answer(text: str, overall: Any = None, *ratings: Any) -> dict[str, Any]:
         ([answer("a", 10, "1"), answer("b", 7, "4"), answer("c", 5)], ("a", "c", 5.0, "doubtful_scores")),
         ([answer("a", 9, "5"), answer("b", 7, "4"), answer("c", 5)], ("a", "c", 4.0, None)),
         ([answer("a", 10) | {"fine-grained_score": 1.25}, answer("b", 7) | {"fine-grained_score": 4.25}], ("b", "a", 3.0, None)),
-        ([answer("a", 7), answer("b", 7)], ("a", "a", 0.0, "tie")),
+        ([answer("a", 7), answer("b", 7)], ("a", "b", 0.0, "tie")),
         ([answer("a", 7), answer("b")], ("", "", None, "unscored")),
         ([answer(" ", 9), answer("a", 7), answer("b", 2)], ("a", "b", 5.0, None)),
         ([], ("", "", None, "unscored")),
