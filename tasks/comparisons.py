@@ -6,7 +6,6 @@ that mixes judges or is on another scale (tasks.votes).
 Imports neither torch nor prefect. Test: pytest tests/flows/test_winrate.py
 """
 
-import csv
 import gzip
 import json
 import math
@@ -20,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.errors import UserError
-from tasks.delimited import table_reader
+from tasks.delimited import table_of
 from tasks.prompt_columns import instruction_of
 from tasks.votes import check_judges, check_repeated, check_scale, judge_named, names_a_judge
 
@@ -180,13 +179,10 @@ def _decoded(path: Path, form: str, names: Names) -> Iterator[Mapping[str, Any]]
 
 
 def _csv(text: IO[str], file: str, names: Names) -> Iterator[Mapping[str, Any]]:
-    reader = table_reader(text)
-    try:
-        if reader.fieldnames is not None:
-            _require(reader.fieldnames, file, names)
-        yield from reader
-    except csv.Error as error:
-        raise UserError(f"{file}, line {reader.line_num}: not valid CSV ({error}).") from error
+    columns, rows = table_of(text, file)
+    if columns:
+        _require(columns, file, names)
+    yield from (row for _, row in rows)
 
 
 def _json(text: IO[str], file: str, names: Names) -> Iterator[Mapping[str, Any]]:

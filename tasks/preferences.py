@@ -53,7 +53,7 @@ def say_left_out(out: Out, source: str, rows: Sequence[dict[str, Any]]) -> None:
     """Tell the user how many preferences nothing is learned from, by reason."""
     if reasons := Counter(row["dropped"] for row in rows if row["dropped"]):
         told = ", ".join(f"{count:,} as {reason.replace('_', ' ')}" for reason, count in sorted(reasons.items()))
-        out.say(f"Of {len(rows):,} preferences of {source} {reasons.total():,} are left out: {told}.")
+        out.say(f"Of {len(rows):,} preferences of {source} left out: {told}.")
 
 
 def import_preferences(lake: Lake, path: Path, form: Format = "auto", on_rows: Callable[[int], None] = lambda _: None) -> Ref:

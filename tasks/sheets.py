@@ -5,7 +5,6 @@ Columns: `prompt` (or `instruction`), and `completion` (or `response`, `output`)
 `baseline`, `first` and `second`. Test: pytest tests/flows/test_judge_file.py
 """
 
-import csv
 import gzip
 import hashlib
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ from typing import IO, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from storage import DatasetRef, UserError
-from tasks.delimited import table_reader
+from tasks.delimited import table_of
 from tasks.prompts import prompt_tags, prompt_text, text_digest
 from tasks.sources import Record, stream_source
 from tasks.step import Out, step
@@ -108,11 +107,4 @@ def _write(out: Out, rows: list[dict[str, Any]]) -> None:
 
 
 def _csv(text: IO[str], file: str) -> Iterator[Record]:
-    reader = table_reader(text)
-    try:
-        for row in reader:
-            if None in row:  # what follows the last column: part of an answer would be judged as the whole of it
-                raise UserError(f"{file}:{reader.line_num}: more fields than the header has columns: put text with a comma into quotes.")
-            yield Record(place=f"{file}:{reader.line_num}", fields=row)
-    except csv.Error as error:
-        raise UserError(f"{file}:{reader.line_num}: not valid CSV ({error}).") from error
+    yield from (Record(place=place, fields=row) for place, row in table_of(text, file)[1])

@@ -9,9 +9,11 @@ import pytest
 from storage import Lake, UserError
 from tasks.conversations import transcript, turns_of
 from tasks.formats import preference
-from tasks.preferences import import_preferences
+from tasks.preferences import PREFERENCES_FILE, import_preferences, load_preferences, part_of
+from tasks.progress import Silent, report_to
 from tasks.prompts import prompt_text
-from tasks.sources import Record
+from tasks.sources import Record, find_source
+from tasks.step import use_lake
 
 ASK, YES, NO = ("user", "Is it late?"), ("assistant", "Yes."), ("assistant", "No.")
 
@@ -122,3 +124,26 @@ def test_a_file_is_read_less_its_conversations_and_refused_where_nothing_else_is
     with pytest.raises(UserError, match=r"hh\.jsonl:1: nothing of hh\.jsonl.*2 as several_turns \(it is a conversation of several turns"):
         import_preferences(lake, file)
     assert len(lake.catalogue().versions) == 1  # nothing of the refused file is left
+
+
+class Listener(Silent):
+    """Keeps what a step says."""
+
+    def __init__(self) -> None:
+        self.sentences = list[str]()
+
+    def said(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+
+def test_a_step_says_what_it_leaves_out_and_why(lake: Lake, prefect_server: None, tmp_path: Path) -> None:
+    prompts = [f"Question {n}?" for n in range(60)]
+    mine = [prompt for prompt in prompts if part_of(prompt) == "reward"]
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("\n".join(json.dumps({"prompt": prompt, "chosen": "a", "rejected": "b", "margin": -1 if prompt == mine[0] else 2}) for prompt in prompts))
+    source, listener = find_source(str(file), PREFERENCES_FILE), Listener()
+    with use_lake(lake), report_to(listener):
+        load_preferences(source.name, source.digest, "reward")
+    assert listener.sentences == [
+        f"Of {len(mine)} preferences of {file} left out: 1 as contradicted."
+    ]

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from storage import UserError
-from tasks.baseline import prompt_text as asked_of_baseline
 from tasks.formats import preference
 from tasks.prompt_columns import check_columns, normal
 from tasks.prompts import prompt_text
@@ -25,7 +24,7 @@ def test_alpacas_input_stands_below_its_instruction() -> None:
     fields = {"instruction": "Which herb is it?", "input": "It smells of toothpaste.\n\nIt is green."}
     joined = "Which herb is it?\n\nIt smells of toothpaste.\n\nIt is green."
     assert preference(record(**fields, **PAIR))["prompt"] == joined
-    assert prompt_text(record(**fields)) == asked_of_baseline(record(**fields)) == joined
+    assert prompt_text(record(**fields)) == joined
     for nothing in ("", "  ", None, "<noinput>", float("nan")):
         assert prompt_text(record(instruction="Which herb is it?", input=nothing)) == "Which herb is it?"
 
