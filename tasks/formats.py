@@ -60,7 +60,10 @@ def check_left_out(what: str, reasons: Mapping[str | None, int], first: str) -> 
     misread = {reason for reason in reasons if reason in REASONS and reason not in _NOTHING_TO_LEARN}
     if None not in reasons and misread:
         told = "; ".join(f"{count:,} as {reason} ({REASONS.get(reason or '', 'as the file says')})" for reason, count in reasons.items())
-        raise UserError(f"{first}: nothing of {what} can be learned from: every row is left out, {told}.")
+        raise UserError(
+            f"{first}: nothing of {what} can be learned from: every row is left out, {told}. It needs rows with a prompt of one turn,"
+            " two different answers to it, and no scores that say the opposite."
+        )
 
 
 def _useless(row: Mapping[str, Any]) -> str | None:

@@ -69,7 +69,7 @@ def import_(
             print(f"  {why}: {REASONS.get(why, 'as the file says')}")
         kept = ref.rows - sum(left_out.values())
         if with_margin < kept:
-            print(f"{kept - with_margin:,} without a margin: no scores, or none that are numbers")
+            print(f"of the {kept:,} others {kept - with_margin:,} without a margin: no scores, or none that are numbers")
         train = f"train on them: dapflow run rso --set preferences.source=pairs@{ref.version}"
         print(train if kept else "no pair is left to train on")
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect import flow
 
 from storage import Lake, UserError
 from tasks.conversations import transcript, turns_of
@@ -136,14 +137,15 @@ class Listener(Silent):
         self.sentences.append(sentence)
 
 
-def test_a_step_says_what_it_leaves_out_and_why(lake: Lake, prefect_server: None, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("prefect_server")
+def test_a_step_says_what_it_leaves_out_and_why(lake: Lake, tmp_path: Path) -> None:
     prompts = [f"Question {n}?" for n in range(60)]
     mine = [prompt for prompt in prompts if part_of(prompt) == "reward"]
     file = tmp_path / "pairs.jsonl"
     file.write_text("\n".join(json.dumps({"prompt": prompt, "chosen": "a", "rejected": "b", "margin": -1 if prompt == mine[0] else 2}) for prompt in prompts))
     source, listener = find_source(str(file), PREFERENCES_FILE), Listener()
     with use_lake(lake), report_to(listener):
-        load_preferences(source.name, source.digest, "reward")
+        flow(lambda: load_preferences(source.name, source.digest, "reward"))()
     assert listener.sentences == [
         f"Of {len(mine)} preferences of {file} left out: 1 as contradicted."
     ]
