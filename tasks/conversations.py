@@ -18,6 +18,7 @@ Turn = tuple[str, str]  # the speaker's role and the text
 _ROLES = {"human": "user", "prompter": "user", "developer": "system"} | dict.fromkeys(("gpt", "chatgpt", "bot", "model", "ai"), "assistant")
 _SPEAKER = re.compile(r"(?:\A\s*|\n\n)(Human|User|Assistant|System):")
 _NAMES = ("prompt", "instruction")
+_LISTS = ("conversations", "conversation", "messages")  # which are the prompt where none of those is
 WHY = {
     "several_turns": "it is a conversation of several turns, and a prompt is one turn of the user's",
     "system_prompt": "it has a system message, and a prompt is one turn of the user's",
@@ -25,8 +26,11 @@ WHY = {
 
 
 def prompt_turns(record: Record) -> list[Turn]:
-    """The turns of a record's `prompt`, or of its `instruction` with `input`; none where it is empty. Raises UserError for what is no text."""
-    given = [name for name in _NAMES if name in record.fields]
+    """The turns of a record's `prompt`, or of its `instruction` with `input`, else of its `conversations`; none where it is empty.
+
+    Raises UserError for what is no text.
+    """
+    given = [name for name in _NAMES if name in record.fields] or [name for name in _LISTS if isinstance(record.fields.get(name), list)]
     name = next((name for name in given if record.fields[name] is not None), given[0] if given else _NAMES[0])
     value = instruction_of(record.fields, name)
     if value is None and given:
@@ -45,7 +49,7 @@ def one_turn(record: Record) -> str:
     if reason := why_left_out(turns):
         raise UserError(f"{record.place}: this prompt cannot be taken: {WHY[reason]}. Take the row out, or write it as one text.")
     if not turns:
-        raise UserError(f"{record.place}: `{next(name for name in _NAMES if name in record.fields)}` must be a non-empty string.")
+        raise UserError(f"{record.place}: `{next(name for name in (*_NAMES, *_LISTS) if name in record.fields)}` must be a non-empty string.")
     return turns[0][1]
 
 
@@ -68,8 +72,9 @@ def _text(content: Any) -> str | None:
         return content or ""
     if not isinstance(content, list):
         return None
-    texts = [part.get("text") if isinstance(part, Mapping) else part for part in content]
-    return "".join(texts) if all(isinstance(text, str) for text in texts) else None
+    parts: list[Any] = [part.get("text") if isinstance(part, Mapping) else part for part in content]
+    texts = [part for part in parts if isinstance(part, str)]
+    return "".join(texts) if len(texts) == len(parts) else None
 
 
 def transcript(text: str) -> list[Turn] | None:

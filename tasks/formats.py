@@ -29,6 +29,7 @@ REASONS = WHY | {
     "different_prompts": "its answers are to different prompts",
     "tie": "its scores are level",
     "contradicted": "its scores say that the rejected answer is the better one",
+    "infinite_scores": "a score of it is infinite",
     "doubtful_scores": "its overall scores and its ratings by aspect contradict one another",
     "unscored": "it has fewer than two answers with a text and a score",
 }  # why a row of a file is left out

@@ -21,6 +21,7 @@ _PAIR_SCORES = (
     "scores", "ratings", "grade", "points", "quality_score", "reward_score", "rm_score",
 )  # fmt: skip
 _OVERALL = ("overall_score", "score", "overall_rating", "rating")
+_INFINITE = ("inf", "infinity")
 _TEXTS = ("response", "text", "content", "completion")
 
 
@@ -35,6 +36,10 @@ def number(value: Any) -> float | None:
     return read if math.isfinite(read) else None
 
 
+def _infinite(value: Any) -> bool:
+    return (isinstance(value, float) and math.isinf(value)) or (isinstance(value, str) and value.strip().lower().lstrip("+-") in _INFINITE)
+
+
 def margin_of(fields: Mapping[str, Any]) -> tuple[float | None, str | None]:
     """How far the file's scores put chosen above rejected, None without; and why the pair is left out: level, or the other way round."""
     named = {normal(name): value for name, value in fields.items()}
@@ -42,6 +47,9 @@ def margin_of(fields: Mapping[str, Any]) -> tuple[float | None, str | None]:
     scores = [[number(named.get(way.format(side))) for side in ("chosen", "rejected")] for way in ways]
     margins = [chosen - rejected for chosen, rejected in scores if chosen is not None and rejected is not None]
     margins += [margin for margin in [number(named.get("margin"))] if margin is not None]
+    given = [named.get(way.format(side)) for way in ways for side in ("chosen", "rejected")]
+    if any(map(_infinite, (*given, named.get("margin")))):
+        return None, "infinite_scores"
     if not margins:
         return None, None
     reason = "contradicted" if min(margins) < 0 else "tie" if margins[0] == 0 else None
