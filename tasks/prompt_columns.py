@@ -7,6 +7,7 @@ Empty ones, numbers, names and ids say nothing. Imports neither torch nor prefec
 
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 from storage.errors import UserError
@@ -25,6 +26,7 @@ _CONVERSATIONS = frozenset({"messages", "conversation", "conversations", "dialog
 _NO_INPUT = "<noinput>"  # as Alpaca's first files write it
 
 
+@lru_cache(1024)
 def normal(name: str) -> str:
     """A column's name as others write it: systemPrompt, System-Prompt and `system prompt` are system_prompt."""
     return re.sub(r"[^a-z0-9]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()).strip("_")

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from itertools import combinations
+from itertools import chain, combinations
 from statistics import fmean
 from typing import Any
 
@@ -20,6 +20,9 @@ _PAIR_SCORES = (
     "score", "rating", "reward", "overall_score", "avg_rating", "average_rating", "mean_rating", "avg_score", "average_score", "mean_score",
     "scores", "ratings", "grade", "points", "quality_score", "reward_score", "rm_score",
 )  # fmt: skip
+_COLUMNS = [
+    (form.format("chosen"), form.format("rejected")) for word in _PAIR_SCORES for form in (f"{word}_{{}}", f"{{}}_{word}")
+]
 _OVERALL = ("overall_score", "score", "overall_rating", "rating")
 _INFINITE = ("inf", "infinity")
 _TEXTS = ("response", "text", "content", "completion")
@@ -43,12 +46,11 @@ def _infinite(value: Any) -> bool:
 def margin_of(fields: Mapping[str, Any]) -> tuple[float | None, str | None]:
     """How far the file's scores put chosen above rejected, None without; and why the pair is left out: level, or the other way round."""
     named = {normal(name): value for name, value in fields.items()}
-    ways = [form for word in _PAIR_SCORES for form in (f"{word}_{{}}", f"{{}}_{word}")]
-    scores = [[number(named.get(way.format(side))) for side in ("chosen", "rejected")] for way in ways]
+    given = [(named.get(chosen), named.get(rejected)) for chosen, rejected in _COLUMNS]
+    scores = [(number(chosen), number(rejected)) for chosen, rejected in given]
     margins = [chosen - rejected for chosen, rejected in scores if chosen is not None and rejected is not None]
     margins += [margin for margin in [number(named.get("margin"))] if margin is not None]
-    given = [named.get(way.format(side)) for way in ways for side in ("chosen", "rejected")]
-    if any(map(_infinite, (*given, named.get("margin")))):
+    if any(map(_infinite, (*chain.from_iterable(given), named.get("margin")))):
         return None, "infinite_scores"
     if not margins:
         return None, None
