@@ -46,7 +46,7 @@ def _infinite(value: Any) -> bool:
 def margin_of(fields: Mapping[str, Any]) -> tuple[float | None, str | None]:
     """How far the file's scores put chosen above rejected, None without; and why the pair is left out: level, or the other way round."""
     named = {normal(name): value for name, value in fields.items()}
-    given = [(named.get(chosen), named.get(rejected)) for chosen, rejected in _COLUMNS]
+    given = [(named[chosen], named[rejected]) for chosen, rejected in _COLUMNS if chosen in named and rejected in named]
     scores = [(number(chosen), number(rejected)) for chosen, rejected in given]
     margins = [chosen - rejected for chosen, rejected in scores if chosen is not None and rejected is not None]
     margins += [margin for margin in [number(named.get("margin"))] if margin is not None]
