@@ -32,7 +32,7 @@ def winrate(
     """Win rates of answers against a baseline's, raw and length-controlled (AlpacaEval 2), with 95 % intervals.
 
     The file (.parquet, .csv, .json, .jsonl; .gz) has a row for each judged answer; preference is the probability, from 0 to 1, that
-    the output beats the baseline's answer.
+    the output beats the baseline's answer, as one judge sees it.
 
     Example: dapflow winrate judged.parquet --preference p_beats_baseline
 

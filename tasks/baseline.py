@@ -9,6 +9,7 @@ from typing import Any
 
 from storage import DatasetRef, Lake, ModelRef, UserError
 from storage.promotions import line_from, line_of
+from tasks.prompts import prompt_text
 from tasks.sources import read_source
 from tasks.step import Out, current_lake, step
 
@@ -39,7 +40,7 @@ def load_answers(out: Out, source: str, digest: str, prompts: DatasetRef) -> Non
     `digest`: of the file's content. A prompt that the file does not answer gets a refused row that says so. Raises UserError where it
     answers none.
     """
-    answers = {record.text("prompt", "instruction"): record.text("completion", "answer", "output") for record in read_source(source, "")}
+    answers = {prompt_text(record): record.text("completion", "answer", "output") for record in read_source(source, "")}
     rows = out.lake.rows_of(prompts)
     if not any(row["prompt"] in answers for row in rows):
         raise UserError(f"{source} answers none of the {len(rows)} held-out prompts: `dapflow show prompts` prints them.")

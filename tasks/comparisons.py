@@ -1,16 +1,16 @@
 """Reads comparisons against a baseline from a file: .parquet, .csv, .json (an array, or lines), .jsonl, and the last three as .gz.
 
     instruction, output, baseline, preference (P(output beats baseline), 0 to 1), and optionally generator (which system answered)
-A row without one of them is left out and counted; a row that says something impossible is refused by its number.
+A row without one of them is left out and counted; a row that says something impossible is refused by its number, and so is a file
+that mixes judges or is on another scale (tasks.votes).
 Imports neither torch nor prefect. Test: pytest tests/flows/test_winrate.py
 """
 
-import csv
 import gzip
 import json
 import math
-from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -19,9 +19,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.errors import UserError
+from tasks.delimited import table_of
+from tasks.prompt_columns import instruction_of
+from tasks.votes import check_judges, check_repeated, check_scale, judge_named, names_a_judge
 
 ONLY_SYSTEM = "output"
-_GENERATOR = "generator"
+_GENERATOR, _INPUT = "generator", "input"
+_COMMA = " (with a point before its decimals, no comma)"
 _GZIP = ".gz"
 _FORMS = ".parquet, .csv, .json or .jsonl (the last three also as .gz)"
 
@@ -42,10 +46,14 @@ class Names:
         optional = [name for name in (self.generator, self.second) if name]
         return [self.instruction, self.output, self.baseline, self.preference, *optional]
 
+    def judges(self, there: Iterable[str]) -> list[str]:
+        """The columns that say who judged, where it is one preference that is read."""
+        return [] if self.second else [name for name in there if name not in self.needed() and names_a_judge(name)]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """One judged answer. `delta`: how many characters it is longer than the baseline's; `answer` is equal for equal answers."""
+    """One judged answer. `delta`: how many characters it is longer than the baseline's; `answer` and `against` are equal for equal answers."""
 
     system: str
     instruction: str
@@ -53,6 +61,12 @@ class Comparison:
     delta: int
     preference: float
     second: float | None = None
+    against: int = 0
+
+    @property
+    def asked(self) -> tuple[str, str, int, int]:
+        """What was judged, of whom and against what."""
+        return self.system, self.instruction, self.answer, self.against
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,17 +83,27 @@ def read_comparisons(path: Path, names: Names) -> Comparisons:
         raise UserError(f"There is no file {path}: give {_FORMS}.")
     if twice := [name for name, times in Counter(names.needed()).items() if times > 1]:
         raise UserError(f"Two of the options name the column {twice[0]}: each is another one.")
-    rows, left_out = list[Comparison](), Counter[str]()
+    rows, numbers, left_out = list[Comparison](), list[int](), Counter[str]()
+    judges = defaultdict[str, set[str]](set)
     for number, fields in enumerate(_records(path, names), start=1):
         read = _comparison(fields, names, f"{path.name}, row {number}")
         if isinstance(read, str):
             left_out[read] += 1
         else:
             rows.append(read)
+            numbers.append(number)
+            for name in names.judges(fields):
+                judges[name] |= {judge for judge in [judge_named(fields[name])] if judge is not None}
     if not rows and left_out:
         raise UserError(f"No row of {path.name} has all of {', '.join(names.needed())}: there is nothing to average.")
     if not rows:
         raise UserError(f"{path.name} is empty: it needs at least one row of {', '.join(names.needed())}.")
+    check_scale([row.preference for row in rows], numbers, names.preference, path.name)
+    if names.second is None:
+        check_judges(judges, path.name)
+        check_repeated(rows, numbers, path.name)
+    else:
+        check_scale([row.second for row in rows if row.second is not None], numbers, names.second, path.name)
     return Comparisons(rows=rows, left_out=left_out)
 
 
@@ -90,8 +114,8 @@ def _comparison(fields: Mapping[str, Any], names: Names, place: str) -> Comparis
     for name, value in values.items():
         if value is None or (isinstance(value, float) and math.isnan(value)):
             return name
-    preference = _probability(values[names.preference], names.preference, place)
-    second = None if names.second is None else _probability(values[names.second], names.second, place)
+    preference = _number(values[names.preference], names.preference, place)
+    second = None if names.second is None else _number(values[names.second], names.second, place)
     if preference is None:
         return names.preference
     if names.second is not None and second is None:
@@ -99,8 +123,9 @@ def _comparison(fields: Mapping[str, Any], names: Names, place: str) -> Comparis
     output, baseline = (_text(values[name], name, place) for name in (names.output, names.baseline))
     return Comparison(
         system=str(system),
-        instruction=str(values[names.instruction]),
+        instruction=str(instruction_of(fields, names.instruction)),
         answer=hash(output),
+        against=hash(baseline),
         delta=len(output) - len(baseline),
         preference=preference,
         second=second,
@@ -113,21 +138,18 @@ def _text(value: Any, name: str, place: str) -> str:
     return value
 
 
-def _probability(value: Any, name: str, place: str) -> float | None:
-    """A number from 0 to 1; None where a text says that there is none."""
+def _number(value: Any, name: str, place: str) -> float | None:
+    """A finite number; None where a text says that there is none."""
     if isinstance(value, str) and not value.strip():
         return None
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise UserError(f"{place}: `{name}` must be a number from 0 to 1, not {str(value)[:40]!r}.") from None
+        raise UserError(f"{place}: `{name}` must be a number from 0 to 1, not {str(value)[:40]!r}{_COMMA if ',' in str(value) else ''}.") from None
     if math.isnan(number):
         return None
-    if not 0 <= number <= 1:
-        raise UserError(
-            f"{place}: `{name}` is {number}, but must be the probability, from 0 to 1, that the output beats the baseline"
-            " (from AlpacaEval's 1 to 2, subtract 1)."
-        )
+    if math.isinf(number):
+        raise UserError(f"{place}: `{name}` is {number}, but must be the probability, from 0 to 1, that the output beats the baseline.")
     return number
 
 
@@ -157,14 +179,10 @@ def _decoded(path: Path, form: str, names: Names) -> Iterator[Mapping[str, Any]]
 
 
 def _csv(text: IO[str], file: str, names: Names) -> Iterator[Mapping[str, Any]]:
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.DictReader(text)
-    try:
-        if reader.fieldnames is not None:
-            _require(reader.fieldnames, file, names)
-        yield from reader
-    except csv.Error as error:
-        raise UserError(f"{file}, line {reader.line_num}: not valid CSV ({error}).") from error
+    columns, rows = table_of(text, file)
+    if columns:
+        _require(columns, file, names)
+    yield from (row for _, row in rows)
 
 
 def _json(text: IO[str], file: str, names: Names) -> Iterator[Mapping[str, Any]]:
@@ -204,7 +222,8 @@ def _parquet(path: Path, names: Names) -> Iterator[Mapping[str, Any]]:
         with pq.ParquetFile(path) as file:
             there = file.schema_arrow.names
             _require(there, path.name, names)
-            wanted = [*names.needed(), *([_GENERATOR] if names.generator is None and _GENERATOR in there else [])]
+            more = [*names.judges(there), *([] if names.generator else [_GENERATOR]), _INPUT]
+            wanted = list(dict.fromkeys([*names.needed(), *(name for name in more if name in there)]))
             for batch in file.iter_batches(10_000, columns=wanted):
                 yield from batch.to_pylist()
     except (pa.ArrowException, OSError) as error:

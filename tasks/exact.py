@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from storage import DatasetRef, ModelRef, UserError
 from tasks.engines.base import Sampling
 from tasks.metrics import mean, paired, rows_of
-from tasks.prompts import text_digest
+from tasks.prompts import prompt_text, text_digest
 from tasks.sources import Record, read_source
 from tasks.step import Out, step
 
@@ -48,7 +48,7 @@ def load_tasks(out: Out, source: str, digest: str) -> None:
         [
             {"id": out.row_id(n), "digest": text_digest(text), "prompt": text, "source": one.place, "split": "held_out", "parents": []}
             for n, one in enumerate(records)
-            for text in [one.text("prompt")]
+            for text in [prompt_text(one)]
         ],
     )
 
@@ -93,5 +93,5 @@ def _answers(records: Sequence[Record]) -> dict[str, list[str]]:
         answers = record.fields.get("answers")
         if not isinstance(answers, list) or not answers or not all(isinstance(one, str) and _plain(one) for one in answers):
             raise UserError(f"{record.place}: `answers` must be a list of non-empty strings.")
-        found[record.text("prompt")] = answers
+        found[prompt_text(record)] = answers
     return found

@@ -1,16 +1,19 @@
 """The usual forms of preference data, read record by record into the columns of `pairs`.
 
-pairs            `prompt`, `chosen`, `rejected`, as text or as messages; or whole conversations `chosen` and `rejected`
+pairs            `prompt` (or `instruction` with `input`), `chosen`, `rejected`, as text or as messages; or whole conversations `chosen` and
+                 `rejected`
 hh               transcripts `chosen` and `rejected` ("\\n\\nHuman: ...\\n\\nAssistant: ...") that differ in the last answer
-ultrafeedback    `instruction` and `completions` with `response` and `overall_score`: the best against the worst
-A conversation of several turns becomes one prompt, as a transcript.
+ultrafeedback    `instruction` and `completions` with `response`, ratings by aspect and `overall_score`: the best against the worst
+A row that nothing can be learned from is kept with the reason in `dropped` (REASONS); what is of no such form is refused by its place.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from storage import UserError
-from tasks.prompts import prompt_text
+from tasks.conversations import WHY, Turn, essential, prompt_turns, shown, transcript, turns_of, why_left_out
+from tasks.prompt_columns import check_columns
+from tasks.scores import best_and_worst, margin_of
 from tasks.sources import Record
 
 Format = Literal["auto", "pairs", "hh", "ultrafeedback"]
@@ -20,23 +23,56 @@ RATINGS = (
     "slightly",
     "negligible",
 )  # how much better the chosen one is (Llama 2, arXiv 2307.09288, section 3.2.1)
-_HUMAN, _ASSISTANT = "\n\nHuman:", "\n\nAssistant:"
+REASONS = WHY | {
+    "identical": "its two answers are the same",
+    "empty": "its prompt or an answer is empty",
+    "different_prompts": "its answers are to different prompts",
+    "tie": "its scores are level",
+    "contradicted": "its scores say that the rejected answer is the better one",
+    "infinite_scores": "a score of it is infinite",
+    "doubtful_scores": "its overall scores and its ratings by aspect contradict one another",
+    "unscored": "it has fewer than two answers with a text and a score",
+}  # why a row of a file is left out
+_FORM = ("different_prompts", "unscored", *WHY)  # reasons that leave the answers without a meaning
+_NOTHING_TO_LEARN = ("identical", "empty", "tie")  # of a file that was understood
+_SIDES = ("chosen", "rejected")
 
 
 def preference(record: Record, form: Format = "auto") -> dict[str, Any]:
     """The columns of `pairs` that a record fills. Raises UserError that names the record when it is not of that form."""
     form = _form(record) if form == "auto" else form
-    texts = {"pairs": _plain, "hh": _transcripts, "ultrafeedback": _scored}[form](record)
-    for name in ("prompt", "chosen", "rejected"):
+    row = _scored(record) if form == "ultrafeedback" else _pair(record, form)
+    for name in ("prompt", *_SIDES):
         try:
-            texts[name].encode()
+            row[name].encode()
         except UnicodeEncodeError as error:
             raise UserError(
                 f"{record.place}: `{name}` holds half a character (\\u{ord(error.object[error.start]):04x}): remove it."
             ) from error
     given = record.fields.get("dropped")
-    dropped = given if isinstance(given, str) else "identical" if texts["chosen"] == texts["rejected"] else None
-    return {"source": record.place, "rating": _rating(record), "dropped": dropped, **texts}
+    dropped = given if isinstance(given, str) else _useless(row) or row["dropped"]
+    if dropped is None:
+        check_columns(record.fields, row["prompt"], record.place)
+    return row | {"source": record.place, "rating": _rating(record), "dropped": dropped}
+
+
+def check_left_out(what: str, reasons: Mapping[str | None, int], first: str) -> None:
+    """Raise UserError where every row is left out, and not only for equal or empty answers. first: the place of the first row."""
+    misread = {reason for reason in reasons if reason in REASONS and reason not in _NOTHING_TO_LEARN}
+    if None not in reasons and misread:
+        told = "; ".join(f"{count:,} as {reason} ({REASONS.get(reason or '', 'as the file says')})" for reason, count in reasons.items())
+        raise UserError(
+            f"{first}: nothing of {what} can be learned from: every row is left out, {told}. It needs rows with a prompt of one turn,"
+            " two different answers to it, and no scores that say the opposite."
+        )
+
+
+def _useless(row: Mapping[str, Any]) -> str | None:
+    if row["dropped"] in _FORM:
+        return row["dropped"]
+    if not all(row[name].strip() for name in ("prompt", *_SIDES)):
+        return "empty"
+    return "identical" if row["chosen"] == row["rejected"] else None
 
 
 def _rating(record: Record) -> str | None:
@@ -49,80 +85,80 @@ def _rating(record: Record) -> str | None:
 def _form(record: Record) -> Format:
     if isinstance(record.fields.get("completions"), list):
         return "ultrafeedback"
-    chosen = record.fields.get("chosen")
-    return "hh" if isinstance(chosen, str) and chosen.startswith(_HUMAN) and "prompt" not in record.fields else "pairs"
+    if any(record.fields.get(name) is not None for name in ("prompt", "instruction")):
+        return "pairs"
+    texts = [record.fields.get(name) for name in _SIDES]
+    return "hh" if any(isinstance(text, str) and text.lstrip().startswith("Human:") for text in texts) else "pairs"
 
 
-def _plain(record: Record) -> dict[str, Any]:
-    if not any(isinstance(record.fields.get(name), list) for name in ("prompt", "chosen", "rejected")):
-        given = {name: record.fields.get(name) for name in ("prompt", "chosen", "rejected")}
-        texts = {name: text for name, text in given.items() if isinstance(text, str)}
-        if len(texts) == len(given) and not all(text.strip() for text in texts.values()):
-            return texts | {"dropped": "empty"}
-        return {"prompt": prompt_text(record), "chosen": record.text("chosen"), "rejected": record.text("rejected")} | _margin(record)
-    chosen, rejected = _messages(record, "chosen"), _messages(record, "rejected")
-    if "prompt" in record.fields:
-        prompt = _messages(record, "prompt") if isinstance(record.fields["prompt"], list) else [("user", record.text("prompt"))]
-    else:
-        same = [one == other for one, other in zip(chosen, rejected, strict=False)]  # whole conversations: what both begin with
-        prompt = chosen[: same.index(False) if False in same else len(same)]
-    if chosen[: len(prompt)] == prompt and rejected[: len(prompt)] == prompt:
-        chosen, rejected = chosen[len(prompt) :], rejected[len(prompt) :]
-    answers = {"chosen": chosen, "rejected": rejected}
-    if not prompt or any([role for role, _ in turns] != ["assistant"] for turns in answers.values()):
+def _pair(record: Record, form: Format) -> dict[str, Any]:
+    sides = [_transcript(record, name) if form == "hh" else _answer(record, name) for name in _SIDES]
+    alone = all(len(turns) <= 1 and turns[:1] == [("assistant", text) for _, text in turns] for turns in sides)
+    given = any(record.fields.get(name) is not None for name in ("prompt", "instruction"))
+    prompt = essential(prompt_turns(record)) if form != "hh" and (given or alone) else None
+    (before, chosen), (other, rejected) = (_before_and_answer(_whole(prompt, turns)) for turns in sides)
+    if all(turns and turns[-1][0] != "assistant" for turns in sides):
         raise UserError(
-            f"{record.place}: `chosen` and `rejected` must be the same conversation with one last message of the assistant each."
+            f"{record.place}: `chosen` must be a transcript that begins with `Human:` and ends with an answer of `Assistant:`."
+            if form == "hh"
+            else f"{record.place}: `chosen` and `rejected` must be the same conversation with one last message of the assistant each."
         )
-    return {"prompt": _conversation(prompt), **{name: turns[0][1] for name, turns in answers.items()}} | _margin(record)
+    before, other = before or ([] if chosen.strip() else other), other or ([] if rejected.strip() else before)  # null in place of a conversation
+    margin, reason = margin_of(record.fields)
+    reason = _why_no_prompt(prompt, before, other) or reason
+    return {"prompt": shown(before), "chosen": chosen, "rejected": rejected, "margin": margin, "dropped": reason}
 
 
-def _transcripts(record: Record) -> dict[str, Any]:
-    (before, chosen), (other, rejected) = (record.text(name).rpartition(_ASSISTANT)[::2] for name in ("chosen", "rejected"))
-    if not before.startswith(_HUMAN):
-        raise UserError(f"{record.place}: `chosen` must be a transcript that begins with `Human:` and ends with an answer of `Assistant:`.")
-    turns = [
-        ("user" if place % 2 == 0 else "assistant", text.strip())
-        for place, text in enumerate(before.removeprefix(_HUMAN).replace(_ASSISTANT, _HUMAN).split(_HUMAN))
-    ]
-    dropped = "different_prompts" if before != other else "empty" if not (chosen.strip() and rejected.strip()) else None
-    texts = {"prompt": _conversation(turns), "chosen": chosen.strip(), "rejected": rejected.strip()}
-    return texts | ({"dropped": dropped} if dropped else {})
+def _why_no_prompt(prompt: Sequence[Turn] | None, before: list[Turn], other: list[Turn]) -> str | None:
+    """Why what stands before the two answers is not one prompt. prompt: what the record says it is, if it does."""
+    if _plain(before) != _plain(other):
+        return "different_prompts"
+    reason = why_left_out(before) or why_left_out(prompt or [])
+    return reason or ("different_prompts" if prompt and _plain(before) != _plain(prompt) else None)
+
+
+def _whole(prompt: Sequence[Turn] | None, turns: list[Turn]) -> list[Turn]:
+    """The conversation with its answer: as it is where it begins itself (also as a transcript that the prompt is part of), else after the
+    prompt."""
+    if prompt is None or (turns and turns[0][0] != "assistant"):
+        return turns
+    whole = transcript(turns[0][1]) if len(turns) == 1 else None
+    return whole if whole and set(_plain(prompt)) & set(_plain(whole[:-1])) else [*prompt, *turns]
+
+
+def _before_and_answer(turns: list[Turn]) -> tuple[list[Turn], str]:
+    answered = bool(turns) and turns[-1][0] == "assistant"
+    return (essential(turns[:-1]), turns[-1][1]) if answered else (essential(turns), "")
+
+
+def _plain(turns: Sequence[Turn]) -> list[Turn]:
+    return [(role, text.strip()) for role, text in turns]
+
+
+def _answer(record: Record, name: str) -> list[Turn]:
+    value = record.fields.get(name)
+    if name not in record.fields:
+        record.text(name)  # which says that there is none
+    if value is None or isinstance(value, str):
+        return [("assistant", value or "")]
+    return turns_of(value, name, record.place)
+
+
+def _transcript(record: Record, name: str) -> list[Turn]:
+    value = record.fields.get(name)
+    if name not in record.fields or value is None or isinstance(value, str) and not value.strip():
+        return _answer(record, name)
+    human = isinstance(value, str) and value.lstrip().startswith("Human:")
+    turns = transcript(value) or [("user", value.strip())] if human else None
+    if turns is None:
+        raise UserError(f"{record.place}: `{name}` must be a transcript that begins with `Human:` and ends with an answer of `Assistant:`.")
+    return turns
 
 
 def _scored(record: Record) -> dict[str, Any]:
-    prompt = record.text("instruction", "prompt")
-    answers = []
-    for one in record.fields["completions"]:
-        text = next((one[name] for name in ("response", "text", "content", "completion") if isinstance(one.get(name), str)), None)
-        score = next((one[name] for name in ("overall_score", "score", "fine-grained_score") if one.get(name) is not None), None)
-        if text is not None and isinstance(score, int | float):
-            answers.append((float(score), text))
-    if len(answers) < 2:
-        raise UserError(f"{record.place}: `completions` needs at least two with `response` and `overall_score`.")
-    best, worst = max(answers, key=lambda one: one[0]), min(answers, key=lambda one: one[0])
-    texts = {"prompt": prompt, "chosen": best[1], "rejected": worst[1], "margin": best[0] - worst[0]}
-    return texts | ({"dropped": "tie"} if best[0] == worst[0] else {})
-
-
-def _messages(record: Record, name: str) -> list[tuple[str, str]]:
-    value = record.fields.get(name)
-    if isinstance(value, str):
-        return [("assistant", value)]
-    if not isinstance(value, list) or not all(isinstance(one, Mapping) and isinstance(one.get("content"), str) for one in value):
-        raise UserError(f"{record.place}: `{name}` must be text or a list of messages with `role` and `content`.")
-    return [(str(one.get("role")), one["content"]) for one in value]
-
-
-def _margin(record: Record) -> dict[str, float]:
-    scores = [record.fields.get(name) for name in ("score_chosen", "score_rejected")]
-    if all(isinstance(score, int | float) for score in scores):
-        return {"margin": float(scores[0]) - float(scores[1])}  # type: ignore[arg-type]
-    margin = record.fields.get("margin")
-    return {"margin": float(margin)} if isinstance(margin, int | float) else {}
-
-
-def _conversation(turns: list[tuple[str, str]]) -> str:
-    """One user turn as it is; several as a transcript."""
-    if len(turns) == 1:
-        return turns[0][1]
-    return "\n\n".join(f"{role.capitalize()}: {text}" for role, text in turns)
+    completions = record.fields.get("completions")
+    if not isinstance(completions, list) or not all(isinstance(each, Mapping) for each in completions):
+        raise UserError(f"{record.place}: `completions` must be a list of answers with `response` and `overall_score`.")
+    turns = essential(prompt_turns(record))
+    best, worst, margin, reason = best_and_worst(completions)
+    return {"prompt": shown(turns), "chosen": best, "rejected": worst, "margin": margin, "dropped": why_left_out(turns) or reason}

@@ -9,10 +9,8 @@ Test: pytest -m methods tests/flows/test_methods.py
 from typing import Any, Literal
 
 from storage import DatasetRef, UserError
-from tasks.formats import preference
-from tasks.preferences import PREFERENCES_FILE, Part, part_of
+from tasks.preferences import Part, rows_of_part, say_left_out
 from tasks.prompts import text_digest
-from tasks.sources import read_source
 from tasks.step import Out, step
 
 Sides = Literal["chosen", "both"]
@@ -25,7 +23,9 @@ def load_preference_prompts(out: Out, source: str, digest: str, part: Part, firs
     left_out: prompts that are measured on, and so never trained on.
     """
     aside = {row["digest"] for row in out.lake.rows_of(left_out)}
-    rows = {row["prompt"]: row for row in _rows(source, part)}
+    preferences = rows_of_part(source, part)
+    say_left_out(out, source, preferences)
+    rows = {row["prompt"]: row for row in preferences if row["dropped"] is None}
     prompts = [text for text in rows if text_digest(text) not in aside]
     if not prompts:
         raise UserError(f"{source} has no prompts to train on for the part `{part}`: it needs at least about 20 pairs.")
@@ -51,8 +51,9 @@ def load_answers(out: Out, prompts: DatasetRef, source: str, digest: str, part: 
     """The chosen answer to each prompt, or the chosen and the rejected, once each: finished, without token ids, sampled by no policy."""
     names = ("chosen", "rejected") if sides == "both" else ("chosen",)
     answers: dict[str, list[str]] = {}
-    for row in _rows(source, part):
-        answers.setdefault(row["prompt"], []).extend(row[name] for name in names)
+    for row in rows_of_part(source, part):
+        if row["dropped"] is None:
+            answers.setdefault(row["prompt"], []).extend(row[name] for name in names)
     rows: list[dict[str, Any]] = []
     for prompt in out.lake.rows_of(prompts):
         texts = dict.fromkeys(answers[prompt["prompt"]])
@@ -77,8 +78,3 @@ def pair_with_gold(out: Out, prompts: DatasetRef, gold: DatasetRef, completions:
             | {"chosen_id": chosen["id"], "chosen": chosen["text"], "rejected_id": sample["id"], "rejected": sample["text"]}
         )
     out.write(0, [{"id": out.row_id(n), **row} for n, row in enumerate(rows)])
-
-
-def _rows(source: str, part: Part) -> list[dict[str, Any]]:
-    rows = (preference(record) for record in read_source(source, PREFERENCES_FILE))
-    return [row for row in rows if row["dropped"] is None and part_of(row["prompt"]) == part]

@@ -3,7 +3,8 @@
 load_preferences(source="shipped", ...)  ->  pairs          import_preferences(lake, Path("hh.jsonl.gz"))  ->  pairs
 """
 
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from storage import Lake, OpenVersion, Ref, UserError, version_digest
 from storage.garbage import IMPORTED
 from storage.versions import forget, open_version
 from tasks.code_version import code_version
-from tasks.formats import Format, preference
+from tasks.formats import Format, check_left_out, preference
 from tasks.prompts import text_digest
 from tasks.sources import find_source, read_source, stream_source
 from tasks.step import Out, step
@@ -35,16 +36,24 @@ class Preferences(BaseModel):
     )
 
 
-@step("pairs", title="load preferences ({part})", expects=lambda source, part, **_: len(_rows_of(source, part)))
+@step("pairs", title="load preferences ({part})", expects=lambda source, part, **_: len(rows_of_part(source, part)))
 def load_preferences(out: Out, source: str, digest: str, part: Part) -> None:
     """Labelled pairs of one part of a source; a prompt's pairs are all in the same part. What cannot be learned from is kept as dropped.
 
     `digest`: of the source's content, so that a changed file is another version.
     """
-    rows = _rows_of(source, part)
+    rows = rows_of_part(source, part)
     if not rows:
         raise UserError(f"{source} has no preferences for the part `{part}`: it needs at least about 20 pairs with different prompts.")
+    say_left_out(out, source, rows)
     out.write(0, [{"id": out.row_id(n), **row} for n, row in enumerate(rows)])
+
+
+def say_left_out(out: Out, source: str, rows: Sequence[dict[str, Any]]) -> None:
+    """Tell the user how many preferences nothing is learned from, by reason."""
+    if reasons := Counter(row["dropped"] for row in rows if row["dropped"]):
+        told = ", ".join(f"{count:,} as {reason.replace('_', ' ')}" for reason, count in sorted(reasons.items()))
+        out.say(f"Of {len(rows):,} preferences of {source} left out: {told}.")
 
 
 def import_preferences(lake: Lake, path: Path, form: Format = "auto", on_rows: Callable[[int], None] = lambda _: None) -> Ref:
@@ -68,13 +77,19 @@ def import_preferences(lake: Lake, path: Path, form: Format = "auto", on_rows: C
 
 def _write(opened: OpenVersion, path: Path, form: Format, on_rows: Callable[[int], None]) -> None:
     records, chunk = enumerate(stream_source(str(path), PREFERENCES_FILE)), 0
-    while some := list(islice(records, _CHUNK)):
+    reasons, first = Counter[str | None](), path.name
+    while numbered := list(islice(records, _CHUNK)):
         if chunk not in opened.done:
-            opened.write(chunk, [{"id": opened.row_id(n), **preference(record, form)} for n, record in some])
+            opened.write(chunk, rows := [{"id": opened.row_id(n), **preference(record, form)} for n, record in numbered])
+        else:
+            rows = opened.rows(chunk)
+        reasons.update(row["dropped"] for row in rows)
+        first = rows[0]["source"] if chunk == 0 else first
         chunk += 1
-        on_rows(some[-1][0] + 1)
+        on_rows(numbered[-1][0] + 1)
     if not chunk:
         raise UserError(f"{path} is empty: it needs at least one pair.")
+    check_left_out(path.name, reasons, first)
 
 
 def part_of(prompt: str) -> Part:
@@ -87,6 +102,8 @@ def part_of(prompt: str) -> Part:
     raise AssertionError("the shares add up to 100")
 
 
-def _rows_of(source: str, part: Part) -> list[dict[str, Any]]:
-    rows = (preference(record) for record in read_source(source, PREFERENCES_FILE))
+def rows_of_part(source: str, part: Part) -> list[dict[str, Any]]:
+    """The preferences of a source whose prompts belong to that part, those left out among them. Raises UserError where all are left out."""
+    rows = [preference(record) for record in read_source(source, PREFERENCES_FILE)]
+    check_left_out(source, Counter(row["dropped"] for row in rows), rows[0]["source"])
     return [row for row in rows if part_of(row["prompt"]) == part]

@@ -10,6 +10,8 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from storage import UserError
+from tasks.conversations import one_turn
+from tasks.prompt_columns import check_columns
 from tasks.self_instruct.settings import SelfInstruct
 from tasks.sources import Record, read_source
 from tasks.step import Out, step
@@ -63,8 +65,10 @@ def load_prompts(
 
 
 def prompt_text(record: Record) -> str:
-    """The user's turn of a record."""
-    return record.text("prompt", "instruction")
+    """The user's turn of a record, with Alpaca's `input`. Raises UserError, naming the record, where columns say more, or others speak."""
+    text = one_turn(record)
+    check_columns(record.fields, text, record.place)
+    return text
 
 
 def prompt_tags(record: Record) -> dict[str, Any]:

@@ -5,10 +5,8 @@ Columns: `prompt` (or `instruction`), and `completion` (or `response`, `output`)
 `baseline`, `first` and `second`. Test: pytest tests/flows/test_judge_file.py
 """
 
-import csv
 import gzip
 import hashlib
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, ClassVar
@@ -16,8 +14,9 @@ from typing import IO, Any, ClassVar
 from pydantic import BaseModel, ConfigDict
 
 from storage import DatasetRef, UserError
+from tasks.delimited import table_of
 from tasks.prompts import prompt_tags, prompt_text, text_digest
-from tasks.sources import Record, check_text, stream_source
+from tasks.sources import Record, stream_source
 from tasks.step import Out, step
 
 _PAIRS = (("chosen", "rejected"), ("output", "baseline"), ("first", "second"))
@@ -68,13 +67,13 @@ def read_sheet(path: Path) -> list[Record]:
     form = (path.with_suffix("") if packed else path).suffix.lower()
     if not path.is_file():
         raise UserError(f"There is no file {path}: give {_FORMS}.")
-    if form in (".parquet", ".jsonl", ".ndjson"):
+    if form in (".parquet", ".jsonl", ".ndjson", ".json"):
         return list(stream_source(str(path), ""))
-    if form not in (".json", ".csv"):
+    if form != ".csv":
         raise UserError(f"{path.name} is of no form that is known here: give {_FORMS}.")
     try:
         with gzip.open(path, "rt", encoding="utf-8-sig", newline="") if packed else path.open(encoding="utf-8-sig", newline="") as text:
-            return list(_csv(text, path.name) if form == ".csv" else _json(text, path.name))
+            return list(_csv(text, path.name))
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8.") from error
     except (EOFError, OSError) as error:  # also gzip's
@@ -108,24 +107,4 @@ def _write(out: Out, rows: list[dict[str, Any]]) -> None:
 
 
 def _csv(text: IO[str], file: str) -> Iterator[Record]:
-    csv.field_size_limit(2**31 - 1)
-    reader = csv.DictReader(text)
-    try:
-        for row in reader:
-            if None in row:  # what follows the last column: part of an answer would be judged as the whole of it
-                raise UserError(f"{file}:{reader.line_num}: more fields than the header has columns: put text with a comma into quotes.")
-            yield Record(place=f"{file}:{reader.line_num}", fields=row)
-    except csv.Error as error:
-        raise UserError(f"{file}:{reader.line_num}: not valid CSV ({error}).") from error
-
-
-def _json(text: IO[str], file: str) -> Iterator[Record]:
-    try:
-        rows = json.load(text)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{file}: not valid JSON ({error}).") from error
-    for number, row in enumerate(rows if isinstance(rows, list) else [rows], start=1):
-        if not isinstance(row, dict):
-            raise UserError(f'{file}, row {number}: expected an object such as {{"prompt": "..."}}, not {type(row).__name__}.')
-        check_text(row, f"{file}, row {number}")
-        yield Record(place=f"{file}, row {number}", fields=row)
+    yield from (Record(place=place, fields=row) for place, row in table_of(text, file)[1])

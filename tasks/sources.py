@@ -1,4 +1,4 @@
-"""Where prompts and preferences come from: the shipped sets, a JSONL or Parquet file, or a data set of the model hub.
+"""Where prompts and preferences come from: the shipped sets, a JSONL, JSON or Parquet file, or a data set of the model hub.
 
 Every record keeps its place ("prompts.jsonl:12"), and malformed ones are named by it.
 """
@@ -7,8 +7,9 @@ import gzip
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +93,36 @@ def _file_records(path: Path) -> Iterator[Record]:
         return
     try:
         with gzip.open(path, "rt", encoding="utf-8-sig") if suffix == ".gz" else path.open(encoding="utf-8-sig") as lines:
-            for number, line in enumerate(lines, start=1):
-                if line.strip():
-                    yield Record(place=f"{path.name}:{number}", fields=_json_object(line, f"{path.name}:{number}"))
+            if path.name.lower().removesuffix(".gz").endswith(".json"):
+                yield from _json_records(lines.read(), path.name)
+            else:
+                yield from _line_records(lines, path.name)
     except UnicodeDecodeError as error:
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}): save it as UTF-8.") from error
     except (gzip.BadGzipFile, EOFError) as error:
         raise UserError(f"{path} is not a whole gzip file: {error}.") from error
+
+
+def _line_records(lines: Iterable[str], file: str) -> Iterator[Record]:
+    for number, line in enumerate(lines, start=1):
+        if line.strip():
+            yield Record(place=f"{file}:{number}", fields=_json_object(line, f"{file}:{number}"))
+
+
+def _json_records(text: str, file: str) -> Iterator[Record]:
+    """An array of objects, or one; of what begins with no bracket its lines, where it is not one object."""
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        if text.lstrip().startswith("["):
+            raise UserError(f"{file}: not valid JSON ({error}).") from error
+        yield from _line_records(StringIO(text), file)
+        return
+    for number, row in enumerate(value if isinstance(value, list) else [value], start=1):
+        if not isinstance(row, dict):
+            raise UserError(f'{file}, row {number}: expected an object such as {{"prompt": "..."}}, not {type(row).__name__}.')
+        check_text(row, f"{file}, row {number}")
+        yield Record(place=f"{file}, row {number}", fields=row)
 
 
 def _parquet_records(path: Path) -> Iterator[Record]:

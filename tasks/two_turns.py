@@ -17,7 +17,7 @@ from storage import DatasetRef, ModelRef
 from tasks.chat import transcript
 from tasks.contests import by_comparison, by_scores, prompt_wins, scores_of, why_undecided
 from tasks.metrics import SIDES, mean, paired, rows_of
-from tasks.prompts import text_digest
+from tasks.prompts import prompt_text, text_digest
 from tasks.sources import read_source
 from tasks.step import Out, step
 
@@ -40,7 +40,7 @@ def load_first_turns(out: Out, source: str, digest: str) -> None:
     rows = list[dict[str, Any]]()
     for n, record in enumerate(read_source(source, TURNS_FILE)):
         record.text("follow_up")
-        text = record.text("prompt")
+        text = prompt_text(record)
         row = {"id": out.row_id(n), "digest": text_digest(text), "prompt": text, "source": record.place}
         rows.append(row | {"split": "held_out", "parents": []})
     out.write(0, rows)

@@ -38,7 +38,7 @@ def export(version: str, path: Path, /, *, replace: bool = False, lake: Lake = "
 def import_(
     file: Path, /, *, format: Literal["auto", "pairs", "hh", "ultrafeedback"] = "auto", lake: Lake = "lake", as_json: Json = False
 ) -> None:
-    """Bring a file of preferences into the lake: prompt/chosen/rejected, HH transcripts, or UltraFeedback; .jsonl, .jsonl.gz, .parquet.
+    """Bring a file of preferences into the lake: prompt/chosen/rejected, HH transcripts, or UltraFeedback; .jsonl, .json (.gz), .parquet.
 
     Example: dapflow import hh.jsonl.gz
 
@@ -52,17 +52,26 @@ def import_(
     from flows.environment import prepare
 
     prepare(None)
+    from tasks.formats import REASONS
     from tasks.preferences import import_preferences
 
     with OpenLake(lake) as opened, bars.counting(f"import {file.name}") as count:
         ref = import_preferences(opened, file, format, count)
-        reasons = opened.rows("SELECT dropped, count(*) AS n FROM pairs WHERE version = ? GROUP BY dropped", [ref.version])
+        query = "SELECT dropped, count(*) AS n, count(margin) AS margins FROM pairs WHERE version = ? GROUP BY dropped ORDER BY dropped"
+        reasons = opened.rows(query, [ref.version])
     left_out = {row["dropped"]: row["n"] for row in reasons if row["dropped"]}
+    with_margin = sum(row["margins"] for row in reasons if row["dropped"] is None)
     if as_json:
-        print_json({"version": ref.version, "rows": ref.rows, "left_out": left_out})
+        print_json({"version": ref.version, "rows": ref.rows, "left_out": left_out, "with_margin": with_margin})
     else:
         print(f"pairs@{ref.version}: {ref.rows:,} pairs" + "".join(f", {count:,} left out as {why}" for why, count in left_out.items()))
-        print(f"train on them: dapflow run rso --set preferences.source=pairs@{ref.version}")
+        for why in left_out:
+            print(f"  {why}: {REASONS.get(why, 'as the file says')}")
+        kept = ref.rows - sum(left_out.values())
+        if with_margin < kept:
+            print(f"of the {kept:,} others {kept - with_margin:,} without a margin: no scores, or none that are numbers")
+        train = f"train on them: dapflow run rso --set preferences.source=pairs@{ref.version}"
+        print(train if kept else "no pair is left to train on")
 
 
 def gc(

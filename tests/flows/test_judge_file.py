@@ -171,6 +171,8 @@ def test_a_table_and_an_array_are_read_as_well(tmp_path: Path) -> None:
     assert sheet_of(tmp_path / "a.csv").columns == ("first", "second")
     assert read_sheet(tmp_path / "a.csv")[0].fields == {"prompt": "Why, then?", "first": "because", "second": "so, then"}
     assert sheet_of(tmp_path / "a.json").columns == ("response",)
+    (tmp_path / "b.csv").write_text("prompt;completion\nWhy, then?;because, so\n")
+    assert read_sheet(tmp_path / "b.csv")[0].fields == {"prompt": "Why, then?", "completion": "because, so"}
 
 
 def test_a_row_with_more_fields_than_columns_is_refused_rather_than_judged_in_part(tmp_path: Path) -> None:

@@ -42,7 +42,8 @@ def written(path: Path, rows: list[Row]) -> Path:
         return path
     with opened(path, "wt", encoding="utf-8", newline="") as file:
         if form == "csv":
-            writer = csv.DictWriter(file, rows[0].keys())
+            sign = ";" if "semicolons" in path.name else "\t" if "tabs" in path.name else ","
+            writer = csv.DictWriter(file, rows[0].keys(), delimiter=sign)
             writer.writeheader()
             writer.writerows(rows)
         elif form == "json":
@@ -70,6 +71,8 @@ def said(capsys: pytest.CaptureFixture[str]) -> Any:
     [
         "rows.parquet",
         "rows.csv",
+        "rows.semicolons.csv",
+        "rows.tabs.csv",
         "rows.json",
         "rows.jsonl",
         "rows.csv.gz",
@@ -156,6 +159,9 @@ def test_a_single_row_has_no_length_controlled_rate_and_says_why(said: Any, tmp_
         ("instruction,output,baseline,preference\na,b,c,inf\n", "`preference` is inf"),
         ("instruction,output,baseline,preference\na,b,c,better\n", "must be a number from 0 to 1, not 'better'"),
         ("instruction,output,baseline,preference,preference\na,b,c,0.2,0.9\n", "has the column preference more than once"),
+        ("instruction,output,baseline,preference\na,b, with a comma,c,1\n", "rows.csv:2: more fields than the header has columns"),
+        ("instruction;output;baseline;preference\na;b;c;0,5\n", "not '0,5' (with a point before its decimals, no comma)"),
+        ("instruction,output,baseline,preference,judge\na,b,c,1,x\na,b,c,0,y\n", "votes of 2 judges (column `judge`: x, y)"),
         ('instruction,output,baseline,preference\na,"b\x00",c,1\n', None),
     ],
 )

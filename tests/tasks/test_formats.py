@@ -39,21 +39,23 @@ def test_messages_with_and_without_a_prompt_of_their_own() -> None:
     alone = {"prompt": turns("p"), "chosen": turns("p", "c")[1:], "rejected": turns("p", "r")[1:]}
     assert columns(alone)[:3] == ("p", "c", "r")
     several = {"chosen": turns("p", "a", "q", "c"), "rejected": turns("p", "a", "q", "r")}
-    assert columns(several)[:3] == ("User: p\n\nAssistant: a\n\nUser: q", "c", "r")
+    assert columns(several)[1:] == ("c", "r", None, "several_turns")
+    assert json.loads(columns(several)[0]) == turns("p", "a", "q")
 
 
 def test_hh_transcripts_that_differ_in_the_last_answer() -> None:
     start = "\n\nHuman: p\n\nAssistant: a\n\nHuman: q\n\nAssistant:"
-    assert columns({"chosen": f"{start} c", "rejected": f"{start} r"})[:3] == ("User: p\n\nAssistant: a\n\nUser: q", "c", "r")
+    assert columns({"chosen": f"{start} c", "rejected": f"{start} r"})[1:] == ("c", "r", None, "several_turns")
     assert columns({"chosen": "\n\nHuman: p\n\nAssistant: c", "rejected": "\n\nHuman: p\n\nAssistant: r"})[:3] == ("p", "c", "r")
     assert columns({"chosen": f"{start} c", "rejected": "\n\nHuman: other\n\nAssistant: r"})[4] == "different_prompts"
-    assert columns({"chosen": f"{start} c", "rejected": f"{start} "})[4] == "empty"
+    assert columns({"chosen": "\n\nHuman: p\n\nAssistant: c", "rejected": "\n\nHuman: p\n\nAssistant: "})[4] == "empty"
 
 
 def test_ultrafeedback_the_best_against_the_worst() -> None:
     answers = [{"response": text, "overall_score": score} for text, score in (("b", 7), ("a", 8.5), ("c", 2))]
     assert columns({"instruction": "p", "completions": answers}) == ("p", "a", "c", 6.5, None)
     assert columns({"instruction": "p", "completions": [answers[0], answers[0] | {"response": "other"}]})[4] == "tie"
+    assert columns({"instruction": "p", "completions": answers[:1]})[4] == "unscored"
 
 
 @pytest.mark.parametrize(
@@ -63,7 +65,7 @@ def test_ultrafeedback_the_best_against_the_worst() -> None:
         ({"prompt": "p", "chosen": "c", "rejected": "r", "rating": "very"}, "negligible"),
         ({"chosen": turns("p", "c", "q"), "rejected": turns("p", "r", "q")}, "one last message of the assistant"),
         ({"prompt": turns("p"), "chosen": [{"content": 3}], "rejected": turns("p", "r")}, "list of messages"),
-        ({"instruction": "p", "completions": [{"response": "a", "overall_score": 1}]}, "at least two"),
+        ({"instruction": "p", "completions": ["a", "b"]}, "list of answers"),
         ({"chosen": "\n\nHuman: p", "rejected": "\n\nHuman: p"}, "transcript"),
         ({"prompt": "p", "chosen": "a\ud800b", "rejected": "r"}, "half a character"),
     ],
