@@ -106,7 +106,7 @@ def answer_of(text: str) -> Any:
     raise _refused("an error in place of an answer", status, said)
 
 
-def connection(base_url: str | None) -> dict[str, str | None]:
+def connection(base_url: str | None) -> dict[str, Any]:
     """What a client of the openai package is made with. Raises UserError for what no request can carry."""
     values = {name: _header(variable) for name, variable in _HEADERS.items()}
     url = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or None
