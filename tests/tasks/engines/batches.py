@@ -12,7 +12,7 @@ Answer = Callable[[Body], tuple[int, Body]]
 
 @dataclass
 class Batches:
-    """What the server holds, and how it misbehaves. `fates`, one a batch: "completed" (when left out), "expired", "failed"; lines end well
+    """What the server holds, and how it misbehaves. `fates`, one a batch: "completed" (when left out), "expired", "failed", or how else it is to be called; lines end well
     unless `line_fate` says of one, by its custom id and how often it came: "expired", "500", "garbage" or "400"."""
 
     fates: list[str] = field(default_factory=list)
@@ -96,7 +96,7 @@ class Batches:
             else:
                 status, body = answer(line["body"])
                 response = {"status_code": status, "request_id": "r", "body": body}
-                good.append(json.dumps({"id": "x", "custom_id": key, "response": response, "error": None}))
+                good.append(json.dumps({"id": "x", "custom_id": key, "response": response, "error": None}, ensure_ascii=False))
         for kind, some in (("output_file_id", good), ("error_file_id", bad)):
             if some:
                 job[kind] = f"file-{len(self.files)}"
