@@ -74,6 +74,7 @@ class Client(Generic[Key]):
         self._meter: Meter[Key] = meter or Unmetered()
         self.tally = Tally()
         self._dialect, self._forms = Dialect(), set[str]()
+        self._broken: UserError | None = None  # why nothing more is sent
         self._rejected = 0  # requests in a row that were refused for what is no question's fault
         self._under_way: dict[asyncio.Task[Any], Key] = {}
         self._runner = asyncio.Runner()
@@ -98,10 +99,10 @@ class Client(Generic[Key]):
         Raises UserError when the server has failed for longer than the patience, knows neither key nor model, or refuses the first few
         for the same reason; what was under way then has been yielded before.
         """
-        waiting, broken, held = iter(requests), list[UserError](), list[tuple[Key, T | Refusal]]()
+        waiting, held = iter(requests), list[tuple[Key, T | Refusal]]()
         try:
             while True:
-                for key, request in islice(waiting, 0 if broken else max(0, self._room() - len(self._under_way))):
+                for key, request in islice(waiting, 0 if self._broken else max(0, self._room() - len(self._under_way))):
                     task = self._runner.get_loop().create_task(self._ask(key, request, read, tokens(request)))
                     self._under_way[task] = key
                 if not self._under_way:
@@ -112,18 +113,18 @@ class Client(Generic[Key]):
                     try:
                         answer = task.result()
                     except UserError as error:
-                        broken.append(error)
+                        self._broken = self._broken or error
                     else:
                         held.append((key, answer))
                         if self.tally.add(answer) and isinstance(answer, Refusal):
-                            broken.append(self._refuses_all(answer))
+                            self._broken = self._broken or self._refuses_all(answer)
                 if self.tally.answered:
                     yield from held
                     held.clear()
         finally:
             self._give_up()
-        if broken:
-            raise broken[0]
+        if self._broken:
+            raise self._broken
         for _, answer in held:  # too few to be a few in a row
             if isinstance(answer, Refusal) and answer.status == 403 and not is_of_the_question(answer.reason):
                 raise self._refuses_all(answer)
@@ -140,7 +141,7 @@ class Client(Generic[Key]):
 
     def _refuses_all(self, refusal: Refusal) -> UserError:
         model = self.endpoint.model or self._wire.base_url
-        return UserError(f"{model} refuses every request ({refusal.reason}): {refusal.remedy}, and run again.")
+        return UserError(f"{model} {refusal.WHOLLY} ({refusal.reason}): {refusal.remedy}, and run again.")
 
     def _give_up(self) -> None:
         """Take back what is under way."""
@@ -184,6 +185,8 @@ class Client(Generic[Key]):
 
         Raises UserError where requests are refused one after the other for what is no question's fault.
         """
+        if self._broken:
+            raise self._broken
         while await self._meter.allow(request):
             spoken = self._dialect.spoken(request)
             try:

@@ -6,8 +6,8 @@ Test: pytest tests/tasks/engines/test_openai.py
 import math
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
-from typing import Any, Self
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 from storage import UserError
 from tasks.chat import transcript, turns_of
@@ -19,9 +19,17 @@ from tasks.engines.thoughts import ALL_THOUGHT, NO_ANSWER, left_out
 from tasks.engines.wire import UnusableAnswerError
 
 _CHARACTERS_PER_TOKEN = 4  # for the limit on tokens only
-_HOPELESS = 3  # prompts whose answers are no answers for one and the same reason, before any has one
+_REMEDY = "look at sampling.max_tokens and at how the model is served"
 _CUT = ("length", "max_tokens")
 _WHOLE = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", "")  # "": not told
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoAnswer(Refusal):
+    """Completions of which none is an answer, all for the same reason."""
+
+    WHOLLY: ClassVar[str] = "gives no answer that counts"
+    completions: tuple[Completion, ...]
 
 
 class OpenAIEngine:
@@ -50,22 +58,8 @@ class OpenAIEngine:
 
         Raises UserError when the server has refused the first few and answered none: then it is not the prompts.
         """
-        with closing(self._answers(requests, sampling, on_tokens)) as answers:
-            yield from self._unless_none_is_an_answer(answers)
-
-    def _unless_none_is_an_answer(self, answers: Iterator[Completion]) -> Iterator[Completion]:
-        held = list[Completion]()  # refused, while no prompt has an answer
-        for completion in answers:
-            if completion.finish_reason != "refused":
-                yield from held
-                yield completion
-                yield from answers
-                return
-            held.append(completion)
-            prompts = {refused.prompt_id for refused in held}
-            if len(prompts) == _HOPELESS and len({refused.note for refused in held}) == 1:
-                raise UserError(f"{self._endpoint.model} gives no answer that counts ({completion.note}): change that and run again.")
-        yield from held
+        with closing(self._answers(requests, sampling, on_tokens)) as answers:  # what is under way ends with whoever asked
+            yield from answers
 
     def _answers(self, requests: Sequence[Request], sampling: Sampling, on_tokens: Callable[[int], None] | None) -> Generator[Completion]:
         left = {request.prompt_id: request for request in requests if request.seeds}
@@ -75,7 +69,7 @@ class OpenAIEngine:
             for prompt_id, answer in self._client.each(asked, self._read, self._tokens):
                 request, first = left[prompt_id], got[prompt_id]
                 wanted = len(request.seeds) - first
-                found = [_refused(answer.reason)] * wanted if isinstance(answer, Refusal) else answer[:wanted]
+                found = _completions(answer, wanted)
                 for place, one in enumerate(found):
                     if on_tokens:
                         on_tokens(len(one.token_ids) or len(one.text) // _CHARACTERS_PER_TOKEN)
@@ -102,14 +96,18 @@ class OpenAIEngine:
             body |= {"prompt": list(request.prompt_token_ids) or text, "logprobs": 0}
         return body | _further(sampling, self._endpoint)
 
-    def _read(self, answer: Any) -> list[Completion]:
+    def _read(self, answer: Any) -> "list[Completion] | NoAnswer":
         choices = answer.get("choices") if isinstance(answer, dict) else None
         if not choices:
             raise UnusableAnswerError("no choice in the answer")
         try:
-            return [self._completion(choice) for choice in choices]
+            completions = [self._completion(choice) for choice in choices]
         except (KeyError, TypeError, AttributeError) as error:
             raise UnusableAnswerError("no text in the answer") from error
+        notes = {completion.note for completion in completions if completion.finish_reason == "refused"}
+        if len(notes) == 1 and all(completion.finish_reason == "refused" for completion in completions):
+            return NoAnswer(reason=notes.pop() or "", remedy=_REMEDY, completions=tuple(completions))
+        return completions
 
     def _completion(self, choice: Any) -> Completion:
         text, thought, as_it_came = self._said(choice)
@@ -174,6 +172,13 @@ def _logprobs(given: Any) -> list[float]:
 
 def _token_ids(given: Any) -> list[int]:
     return given if isinstance(given, list) and all(type(token) is int for token in given) else []
+
+
+def _completions(answer: list[Completion] | Refusal, wanted: int) -> list[Completion]:
+    """Of an answer, as many as are wanted; a refusal is one of all of them."""
+    if isinstance(answer, NoAnswer):
+        return list(answer.completions[:wanted])
+    return [_refused(answer.reason)] * wanted if isinstance(answer, Refusal) else answer[:wanted]
 
 
 def _refused(reason: str) -> Completion:

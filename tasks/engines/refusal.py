@@ -4,15 +4,14 @@
 Test: pytest tests/tasks/engines/test_refusal.py
 """
 
-import json
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 Standing = Literal["passes", "account", "question"]
 """Whether the same request may be answered later, whether no request will be, or whether it is this one that will not."""
-_WORDS = 300  # characters of what a server says
+_WORDS, _SHOWN = 300, 80  # characters of what a server says, and of what is no answer
 _ACCOUNT = (401, 402, 404)
 _SPENT = re.compile(r"insufficient[ _](quota|balance|credits?|funds)|billing_(hard_limit_reached|not_active)", re.I)
 _OF_THE_QUESTION = re.compile(
@@ -42,6 +41,7 @@ _SETTINGS = {  # what sets a parameter of a request; {} is who asks, `sampling` 
 class Refusal:
     """What the server will not answer, however often it is asked. remedy: what to do, should it refuse every request."""
 
+    WHOLLY: ClassVar[str] = "refuses every request"  # what is said of a server that answers no other way
     reason: str
     status: int | None = None
     remedy: str = ""
@@ -132,7 +132,7 @@ def whole(text: str) -> str:
 
 def shown(came: str) -> str:
     """The beginning of what came in place of an answer, in a sentence."""
-    return json.dumps(whole(came[:80]), ensure_ascii=False) if came else "nothing"
+    return f'"{_line(came)[:_SHOWN]}"' if came else "nothing"
 
 
 def _line(value: Any) -> str:

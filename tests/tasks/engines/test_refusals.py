@@ -17,11 +17,11 @@ from tests.tasks.engines.test_openai import SAMPLING, requests, sample
 Instead = Callable[[dict[str, Any]], tuple[int, Any] | None]
 
 
-def refused(instead: Instead, count: int = 60, **settings: object) -> tuple[str, Behaviour]:
+def refused(instead: Instead, count: int = 60) -> tuple[str, Behaviour]:
     """The sentence that a step ends with, and the server."""
     behaviour = Behaviour(instead=instead)
     with pytest.raises(UserError) as caught:
-        sample(behaviour, requests(count, samples=1), **settings)
+        sample(behaviour, requests(count, samples=1))
     return str(caught.value), behaviour
 
 
