@@ -4,15 +4,17 @@ paid_calls(recipe, calls, lake)  ->  {"calls": ..., "known": ..., "usd": ..., "m
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from flows.recipe import Recipe
 from storage import DatasetRef, Lake
 from storage.ledger import known_answers
 from tasks.comparing import asked_of, own_matches, policy_matches
-from tasks.judges.asking import Body, comparison_bodies, request_key, score_bodies
+from tasks.judges.asking import known_readings
 from tasks.judges.llm import LLM
 from tasks.judges.programs import Program
+from tasks.judges.questions import comparison_bodies, earlier_bodies, request_key, score_bodies
 from tasks.judging import asked_prompts, question_of
 from tasks.step import Call
 
@@ -59,20 +61,24 @@ def _held(call: Call, by: LLM, lake: Lake | None) -> int:
     refs = {name: value for name, value in call.arguments.items() if isinstance(value, DatasetRef)}
     if lake is None or call.step not in _JUDGING or any(lake.find(ref.version) is None for ref in refs.values()):
         return 0
-    return len(known_answers(lake, (request_key(by, body) for body in _bodies(call, by, lake, refs))))
+    keys = dict(_keys(call, by, lake, refs))
+    return len(known_readings(lambda wanted: known_answers(lake, wanted), by, keys, keys.__getitem__))
 
 
-def _bodies(call: Call, by: LLM, lake: Lake, refs: Mapping[str, DatasetRef]) -> Iterator[Body]:
-    """What a step is going to ask."""
+def _keys(call: Call, by: LLM, lake: Lake, refs: Mapping[str, DatasetRef]) -> Iterator[tuple[str, str]]:
+    """What a step is going to ask, by key, and the key under which the same was asked earlier, if it was asked otherwise."""
     template, prompts = by.prompt_template(), asked_prompts(lake, refs["prompts"], by)
     if call.step == "judge":
         for row in lake.rows_of(refs["completions"]):
-            yield from score_bodies(by, template, question_of(prompts[row["prompt_id"]], row))
+            for body in score_bodies(by, template, question_of(prompts[row["prompt_id"]], row)):
+                yield (key := request_key(by, body)), key
         return
     drawn = (
         policy_matches(lake, refs["before"], refs["after"])
         if call.step == "compare_policies"
         else own_matches(lake, refs["completions"], call.arguments["seed"])
     )
+    earlier = earlier_bodies(by) or partial(comparison_bodies, by, template)
     for match in asked_of(prompts, drawn):
-        yield from comparison_bodies(by, template, match)
+        for body, before in zip(comparison_bodies(by, template, match), earlier(match), strict=True):
+            yield request_key(by, body), request_key(by, before)

@@ -4,34 +4,70 @@
 Test: pytest tests/tasks/judges/test_llm.py
 """
 
-import hashlib
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from storage import Lake, UserError
 from storage.ledger import Ledger
-from tasks.engines.endpoint import Client, Refusal, Unaffordable
+from tasks.engines.endpoint import Client, UnusableAnswerError
 from tasks.events import BUDGET_REACHED, tell
-from tasks.judges.base import Match, Question, Verdict, weigh
+from tasks.judges.base import Match, Question, Verdict
 from tasks.judges.budget import LedgerMeter
 from tasks.judges.llm import LLM
-from tasks.judges.parsing import parse_criteria, parse_score
-from tasks.judges.prompted import Prompted
-from tasks.judges.replies import Reply, first_is_better, reply_of
-from tasks.judges.templates import fill
+from tasks.judges.questions import Body, comparison_bodies, earlier_bodies, request_key, score_bodies, tokens_of, with_more_room
+from tasks.judges.readings import Reading, Unread, compared_verdict, read_reply, scored_verdict, still_cut
+from tasks.judges.replies import reply_of
 
 if TYPE_CHECKING:
     from tasks.judges.batches import BatchClient
 
 Item = TypeVar("Item", Match, Question)
-Body = dict[str, Any]
-Reading = float | None | Refusal
-"""What an answer says: a score or a probability, None for one that cannot be read, or why there is no answer."""
-_LIKELIEST = 20  # tokens whose log-probabilities are asked for: as many as OpenAI and vLLM give
 _PAGE = 20_000  # verdicts that are looked up in the ledger at once
+
+
+class _Asked(Generic[Item]):
+    """Which questions the items need, and the readings of their answers as they come; a question that several items need is asked once."""
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        bodies: Callable[[Item], list[Body]],
+        key_of: Callable[[Body], str],
+        on_rows: Callable[[int], None] | None,
+    ) -> None:
+        self._items = items
+        self._bodies = bodies
+        self._on_rows = on_rows
+        self._keys = [[key_of(body) for body in bodies(item)] for item in items]
+        self._left = [len(of_item) for of_item in self._keys]
+        self._readings: dict[str, Reading] = {}
+        self.wanting: dict[str, list[tuple[int, int]]] = defaultdict(list)  # item by item, and which of its requests
+        for number, of_item in enumerate(self._keys):
+            for place, key in enumerate(of_item):
+                self.wanting[key].append((number, place))
+
+    def body(self, key: str, bodies: Callable[[Item], list[Body]] | None = None) -> Body:
+        """The request of a key; bodies: of the same question in other words."""
+        number, place = self.wanting[key][0]
+        return (bodies or self._bodies)(self._items[number])[place]
+
+    def settle(self, key: str, reading: Reading) -> None:
+        """Take a reading for whatever wants it."""
+        self._readings[key] = reading
+        for number, _ in self.wanting[key]:
+            self._left[number] -= 1
+            if self._on_rows and not self._left[number]:
+                self._on_rows(1)
+
+    def readings(self) -> Iterator[list[Reading]]:
+        """Those of each item, in order."""
+        for of_item in self._keys:
+            yield [self._readings[key] for key in of_item]
 
 
 class LLMJudge:
@@ -50,53 +86,47 @@ class LLMJudge:
 
     def compare(self, matches: Sequence[Match], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]:
         """A verdict on each match, from both orders."""
-        return self._verdicts(matches, lambda match: comparison_bodies(self._by, self._template, match), compared_verdict, on_rows)
+        asks = partial(comparison_bodies, self._by, self._template)
+        return self._verdicts(matches, asks, earlier_bodies(self._by), compared_verdict, on_rows)
 
     def judge(self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]:
         """A score for each completion."""
-        return self._verdicts(questions, lambda question: score_bodies(self._by, self._template, question), scored_verdict, on_rows)
+        return self._verdicts(questions, partial(score_bodies, self._by, self._template), None, scored_verdict, on_rows)
 
     def _verdicts(
         self,
         items: Sequence[Item],
         bodies: Callable[[Item], list[Body]],
+        earlier: Callable[[Item], list[Body]] | None,
         weighed: Callable[[Sequence[Reading]], Verdict],
         on_rows: Callable[[int], None] | None,
     ) -> Iterator[Verdict]:
-        keys = [[self._key(body) for body in bodies(item)] for item in items]
-        readings = self._known(keys)
-        left = [sum(key not in readings for key in of_item) for of_item in keys]
-        wanting: dict[str, list[tuple[int, int]]] = defaultdict(list)  # question by question, and which of its requests
-        for number, of_item in enumerate(keys):
-            for place, key in enumerate(of_item):
-                if key not in readings:
-                    wanting[key].append((number, place))
-        if on_rows:
-            on_rows(left.count(0))
-        asked = ((key, bodies(items[wants[0][0]])[wants[0][1]]) for key, wants in wanting.items())
-        for key, reading in self._client.each(asked, lambda answer: self._read(reply_of(answer)), _tokens):
-            readings[key] = reading
-            for number, _ in wanting[key]:
-                left[number] -= 1
-                if on_rows and not left[number]:
-                    on_rows(1)
+        asked = _Asked(items, bodies, self._key, on_rows)
+        before = None if earlier is None else lambda key: self._key(asked.body(key, earlier))
+        longer: dict[str, str] = {}  # by the key of the question with more room: that of the question
+        for key, reading in self._answers(asked.wanting, asked.body, before):
+            if isinstance(reading, Unread) and reading.cut:
+                longer[self._key(with_more_room(self._by, asked.body(key)))] = key
+            else:
+                asked.settle(key, reading)
+        for key, reading in self._answers(longer, lambda key: with_more_room(self._by, asked.body(longer[key])), None):
+            asked.settle(longer[key], still_cut(self._by, reading))
         self._ledger.synchronise()
-        verdicts = [weighed([readings[key] for key in of_item]) for of_item in keys]
+        verdicts = [weighed(readings) for readings in asked.readings()]
         self._check(verdicts)
         yield from verdicts
 
-    def _known(self, keys: Sequence[Sequence[str]]) -> dict[str, Reading]:
-        known: dict[str, Reading] = {}
-        for first in range(0, len(keys), _PAGE):
-            page = {key for of_item in keys[first : first + _PAGE] for key in of_item} - known.keys()
-            known |= {key: self._read(reply_of(json.loads(answer))) for key, answer in self._ledger.find(page).items()}
-        return known
+    def _answers(
+        self, keys: Iterable[str], body_of: Callable[[str], Body], before: Callable[[str], str] | None
+    ) -> Iterator[tuple[str, Reading]]:
+        """What the answer to each question says: of the ledger where it is known, else of the server, as they come."""
+        known = known_readings(self._ledger.find, self._by, keys, before)
+        yield from known.items()
+        asked = ((key, body_of(key)) for key in keys if key not in known)
+        yield from self._client.each(asked, lambda answer: read_reply(self._by, reply_of(answer)), tokens_of)
 
     def _key(self, body: Body) -> str:
         return request_key(self._by, body)
-
-    def _read(self, reply: Reply) -> float | None:
-        return read_reply(self._by, reply)
 
     def _check(self, verdicts: Sequence[Verdict]) -> None:
         """Raise UserError when too many verdicts cannot be used, or when the budget is spent and the recipe says to stop then."""
@@ -147,88 +177,26 @@ def llm_judge(lake: Lake, version: str, by: LLM, say: Callable[[str], None] = la
                 say(report)
 
 
-def comparison_bodies(by: LLM, template: str, match: Match) -> list[Body]:
-    """The requests of a comparison: all samples in the order given, then all in the other."""
-    return [body for text in comparison_texts(by, template, match) for body in _bodies(by, text)]
+def known_readings(
+    find: Callable[[Iterable[str]], Mapping[str, str]], by: LLM, keys: Iterable[str], before: Callable[[str], str] | None
+) -> dict[str, Reading]:
+    """What the answers say that somebody has paid for. find: of the ledger; before: the key of the same question as it was asked earlier,
+    whose answer counts where it holds a verdict."""
+    known: dict[str, Reading] = {}
+    waiting = iter(keys)
+    while page := list(islice(waiting, _PAGE)):
+        known |= _read_all(by, find(page))
+        earlier = {before(key): key for key in page if key not in known} if before else {}
+        readable = _read_all(by, find(earlier)) if earlier else {}
+        known |= {earlier[key]: reading for key, reading in readable.items() if isinstance(reading, float)}
+    return known
 
 
-def score_bodies(by: LLM, template: str, question: Question) -> list[Body]:
-    """The requests of a score."""
-    return list(_bodies(by, score_text(by, template, question)))
+def _read_all(by: LLM, answers: Mapping[str, str]) -> dict[str, Reading]:
+    readings: dict[str, Reading] = {}
+    for key, answer in answers.items():
+        with suppress(UnusableAnswerError):  # by the rules of today: it is asked for again
+            readings[key] = read_reply(by, reply_of(json.loads(answer)))
+    return readings
 
 
-def comparison_texts(by: Prompted, template: str, match: Match) -> tuple[str, str]:
-    """What a judge is asked about a match, in the order given and in the other."""
-    first, second = match.first, match.second
-    return (
-        _filled(by, template, prompt=match.prompt, first=first, second=second),
-        _filled(by, template, prompt=match.prompt, first=second, second=first),
-    )
-
-
-def score_text(by: Prompted, template: str, question: Question) -> str:
-    """What a judge is asked about a completion."""
-    criteria = {"criteria": "\n".join(f"- {name}" for name in by.criteria)} if by.criteria else {}
-    return _filled(by, template, prompt=question.prompt, completion=question.completion, **criteria)
-
-
-def read_reply(by: Prompted, reply: Reply) -> float | None:
-    """The probability that the first is better, or the score; None for what cannot be read."""
-    lowest, highest = by.scale
-    if by.compares:
-        return first_is_better(reply)
-    if by.mode != "rubric":
-        return parse_score(reply.text, highest, lowest)
-    grades = parse_criteria(reply.text, by.criteria, highest, lowest)
-    return None if grades is None else sum(by.criteria[name] * grades[name] for name in grades) / sum(by.criteria.values())
-
-
-def request_key(by: LLM, body: Body) -> str:
-    """Recognises a request wherever it comes from: all of it, and the model, and nothing else."""
-    return hashlib.sha256(json.dumps([by.endpoint.model, body], sort_keys=True).encode()).hexdigest()
-
-
-def _filled(by: Prompted, template: str, **material: str) -> str:
-    return fill(template, **material, **({"instruction": by.instruction} if by.instruction else {}))
-
-
-def _bodies(by: LLM, text: str) -> Iterator[Body]:
-    labels = {"logprobs": True, "top_logprobs": _LIKELIEST} if by.compares and by.logprobs else {}
-    for sample in range(by.samples):
-        turns = [{"role": "user", "content": text}]
-        yield {"messages": turns, "temperature": by.temperature, "max_tokens": by.answer_tokens, "seed": sample, **labels}
-
-
-def _tokens(body: Any) -> int:
-    return sum(len(turn["content"]) for turn in body["messages"]) // 4 + body["max_tokens"]
-
-
-def compared_verdict(readings: Sequence[Reading]) -> Verdict:
-    """What the answers to a match amount to: those in the order given, then as many in the other."""
-    half = len(readings) // 2
-    return _why_not(readings) or weigh(_mean(readings[:half]), _mean(readings[half:]))
-
-
-def scored_verdict(readings: Sequence[Reading]) -> Verdict:
-    """What the answers about a completion amount to: the mean of those that could be read."""
-    if (verdict := _why_not(readings)) is not None:
-        return verdict
-    score = _mean(readings)
-    readable = sum(isinstance(reading, float) for reading in readings)
-    if score is None:
-        return Verdict(outcome="invalid", note=f"none of {len(readings)} answers holds a score")
-    return Verdict(outcome="scored", score=score, note=f"{readable} of {len(readings)} answers hold a score")
-
-
-def _why_not(readings: Sequence[Reading]) -> Verdict | None:
-    """Over budget when any call was not made, refused when the server answered to one that it will not."""
-    for reading in sorted(readings, key=lambda one: not isinstance(one, Unaffordable)):
-        if isinstance(reading, Refusal):
-            return Verdict(outcome="over_budget" if isinstance(reading, Unaffordable) else "refused", note=reading.reason)
-    return None
-
-
-def _mean(readings: Sequence[Reading]) -> float | None:
-    """Over those that could be read."""
-    valid = [reading for reading in readings if isinstance(reading, float)]
-    return sum(valid) / len(valid) if valid else None

@@ -92,13 +92,14 @@ def both_orders(compare: Callable[[str, str, str], float | None], prompt: str, f
     return weigh(compare(prompt, first, second), compare(prompt, second, first))
 
 
-def weigh(forward: float | None, backward: float | None) -> Verdict:
+def weigh(forward: float | None, backward: float | None, why: str = "no verdict in the answer") -> Verdict:
     """The verdict that the two orders amount to: each the probability of whatever stood first, or None for an answer that cannot be read.
 
-    One that cannot be read makes the verdict invalid: half an answer still holds the bias of its order.
+    One that cannot be read makes the verdict invalid: half an answer still holds the bias of its order. why: it cannot be read.
     """
     if forward is None or backward is None:
-        return Verdict(outcome="invalid", note="no readable answer in one of the two orders", forward=forward, backward=backward)
+        note = f"no readable answer in one of the two orders: {why}"
+        return Verdict(outcome="invalid", note=note, forward=forward, backward=backward)
     # (forward + 1 - backward) / 2, and exactly 0.5 for a judge that sees places only
     return decided(0.5 + (forward - backward) / 2, forward, backward)
 

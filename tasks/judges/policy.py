@@ -4,17 +4,21 @@
 Test: pytest tests/tasks/judges/test_policy.py
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from storage import Lake, ModelRef
-from tasks.engines.base import Engine, Request, Sampling
+from tasks.engines.base import Completion, Engine, Request, Sampling
 from tasks.engines.endpoint import Refusal
+from tasks.engines.message import split_thought
 from tasks.engines.sampler import Prompter, Sampler, engine_for
-from tasks.judges.asking import Reading, compared_verdict, comparison_texts, read_reply, score_text, scored_verdict
 from tasks.judges.base import Match, Question, Verdict
 from tasks.judges.prompted import SelfJudge
+from tasks.judges.questions import comparison_texts, score_text
+from tasks.judges.readings import Reading, Unread, compared_verdict, read_reply, scored_verdict, still_cut
 from tasks.judges.replies import Reply
 from tasks.seeds import derive_seed
 
@@ -52,7 +56,7 @@ class PolicyJudge:
 
     def _ask(self, texts: Sequence[str]) -> list[list[Reading]]:
         """What the answers to each text say, in as many samples as there are to be."""
-        found: list[list[Reading]] = [[] for _ in texts]
+        readings: list[list[Reading]] = [[] for _ in texts]
         requests = list[Request]()
         for place, text in enumerate(texts):
             ids, reason = self._prompter.render(text)
@@ -60,17 +64,47 @@ class PolicyJudge:
                 seeds = tuple(derive_seed("judge", text, sample) for sample in range(self._asks.samples))
                 requests.append(Request(prompt_id=str(place), prompt_token_ids=ids, prompt=text, seeds=seeds))
             else:
-                found[place] = [Refusal(reason=reason)] * self._asks.samples
-        for answer in self._engine.generate(requests, sampling_of(self._asks, None)):
-            said = Refusal(reason=answer.note or "refused") if answer.finish_reason == "refused" else None
-            found[int(answer.prompt_id)].append(said or read_reply(self._asks, Reply(text=answer.text)))
-        return found
+                readings[place] = [Refusal(reason=reason)] * self._asks.samples
+        seeds_of = {request.prompt_id: request.seeds for request in requests}
+        cut: dict[str, list[int]] = defaultdict(list)
+        for answer, reading in self._readings(requests, self._asks.answer_tokens):
+            if isinstance(reading, Unread) and reading.cut:
+                cut[answer.prompt_id].append(seeds_of[answer.prompt_id][answer.sample])
+            else:
+                readings[int(answer.prompt_id)].append(reading)
+        longer = [replace(request, seeds=tuple(cut[request.prompt_id])) for request in requests if request.prompt_id in cut]
+        fitting = [request for request in longer if self._fits(request)]
+        for answer, reading in self._readings(fitting, self._asks.more_tokens):
+            readings[int(answer.prompt_id)].append(still_cut(self._asks, reading))
+        for request in longer:
+            missing = self._asks.samples - len(readings[int(request.prompt_id)])
+            readings[int(request.prompt_id)] += [Unread(reason=f"cut off at {self._asks.answer_tokens} tokens")] * missing
+        return readings
+
+    def _readings(self, requests: Sequence[Request], max_tokens: int) -> Iterator[tuple[Completion, Reading]]:
+        """The answers of at most so many tokens, and what they say."""
+        if not requests:
+            return
+        for answer in self._engine.generate(requests, sampling_of(self._asks, None, max_tokens)):
+            if answer.finish_reason == "refused":
+                yield answer, Refusal(reason=answer.note or "refused")
+            else:
+                reply = Reply(text=split_thought(answer.text)[1], cut=answer.finish_reason == "length")
+                yield answer, read_reply(self._asks, reply)
+
+    def _fits(self, request: Request) -> bool:
+        """Whether the context has room for a longer answer."""
+        return not self._prompter.context or len(request.prompt_token_ids) + self._asks.more_tokens <= self._prompter.context
 
 
-def sampling_of(asks: SelfJudge, chat_template: str | None) -> Sampling:
+def sampling_of(asks: SelfJudge, chat_template: str | None, max_tokens: int | None = None) -> Sampling:
     """How the policy's answers are drawn when it judges."""
     return Sampling(
-        n=asks.samples, temperature=asks.temperature, top_p=asks.top_p, max_tokens=asks.answer_tokens, chat_template=chat_template
+        n=asks.samples,
+        temperature=asks.temperature,
+        top_p=asks.top_p,
+        max_tokens=max_tokens or asks.answer_tokens,
+        chat_template=chat_template,
     )
 
 

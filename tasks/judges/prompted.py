@@ -9,8 +9,11 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.judges.templates import check_places, template_digest, template_text
 
-_LABEL_TOKENS = 8  # as many as an answer that is one label may take, with what a model may put around it
+_LABEL_TOKENS = 64  # for an answer that is to be one label: a model that puts a sentence around it comes to the sentence's end
+_MORE, _LEAST_MORE = 4, 1024  # times the room of before, for an answer that was cut off: one that thinks takes hundreds of tokens
+_EARLIER_LABEL_TOKENS = 8  # under the template's first version
 _INSTRUCTION = "instruction-v1"
+_SHIPPED = {"pairwise": "pairwise-v2", "additive": "additive-v1", "ten": "ten-v1", "rubric": "rubric-v1"}
 
 
 class Prompted(BaseModel):
@@ -28,7 +31,9 @@ class Prompted(BaseModel):
     criteria: dict[str, float] = Field(default={}, description="rubric: weight by name, for example {correct: 2, brief: 1}")
     samples: int = Field(default=1, ge=1, description="answers to each question, averaged over those that can be read")
     temperature: float = Field(default=0.0, ge=0)
-    max_tokens: int = Field(default=400, ge=1, description="of an answer with reasons")
+    max_tokens: int = Field(
+        default=400, ge=1, description="of an answer with reasons; one that is cut off is never read, and asked for once more with more room"
+    )
 
     @model_validator(mode="after")
     def _check_words(self) -> Self:
@@ -63,9 +68,24 @@ class Prompted(BaseModel):
         return min(self.max_tokens, _LABEL_TOKENS) if self.compares and not self.reasoning else self.max_tokens
 
     @property
+    def more_tokens(self) -> int:
+        """The longest answer to a question that is asked again, since its first answer was cut off."""
+        return max(_MORE * self.answer_tokens, _LEAST_MORE)
+
+    @property
     def template_name(self) -> str:
         """The template, by name or file."""
-        return self.template or ("pairwise-reasoned-v1" if self.reasoning else f"{self.mode}-v1")
+        return self.template or ("pairwise-reasoned-v2" if self.reasoning else _SHIPPED[self.mode])
+
+    @property
+    def earlier(self) -> Self | None:
+        """The same judge as it was asked before the shipped template's present version: what it answered then is paid, and may be read."""
+        if self.template is not None or not self.compares:
+            return None
+        return self.model_copy(
+            update={"template": self.template_name.replace("-v2", "-v1")}
+            | ({} if self.reasoning else {"max_tokens": min(self.max_tokens, _EARLIER_LABEL_TOKENS)})
+        )
 
     def prompt_template(self) -> str:
         """The template with the preference in plain words before it. Raises UserError for one that is not there or does not fit."""
@@ -96,6 +116,11 @@ class SelfJudge(Prompted):
     labelled: int = Field(
         default=200, ge=1, description="pairs, at most, of the preferences' test part on which it is measured each iteration"
     )
+
+    @property
+    def more_tokens(self) -> int:
+        """Twice as many: a small policy rarely comes to an end at all."""
+        return 2 * self.answer_tokens
 
     @model_validator(mode="before")
     @classmethod

@@ -16,7 +16,8 @@ from multiprocessing.connection import Connection
 from storage import Lake
 from storage.ledger import Cost, Ledger
 from tasks.engines.endpoint import Endpoint
-from tasks.judges.asking import comparison_bodies, llm_judge, request_key
+from tasks.judges.asking import llm_judge
+from tasks.judges.questions import comparison_bodies, request_key
 from tasks.judges.llm import LLM
 from tests.tasks.judges.judging import matches
 

@@ -57,7 +57,7 @@ def test_pairs_and_policies_are_compared_in_both_orders_and_a_second_recipe_pays
     judging = one["judging"]
     assert (judging["calls"], judging["usd"], judging["usd_per_pair"]) == (asked, 0.0, 0.0)
     assert one["judges"]["training"] == {
-        "judge": "judge pairwise-v1", "consistency": 1.0, "consistency_high": pytest.approx(1.0), "consistency_low": pytest.approx(0.5, abs=0.3),
+        "judge": "judge pairwise-v2", "consistency": 1.0, "consistency_high": pytest.approx(1.0), "consistency_low": pytest.approx(0.5, abs=0.3),
         "first": pytest.approx(0.5, abs=0.01), "first_low": pytest.approx(0.2, abs=0.2), "first_high": pytest.approx(0.8, abs=0.2),
     }  # fmt: skip
     figures, later = ({row["name"]: row["value"] for row in each["iterations"][0]["metrics"]} for each in (result, again))
@@ -90,7 +90,7 @@ def test_a_judge_that_always_says_first_makes_no_pair(tmp_path: Path, capsys: py
         assert "No pair is left to train on: " in told
         assert "tie" in {row["dropped"] for row in reasons}
         assert all(f"{row['pairs']} {row['dropped']}" in told for row in reasons)
-        verdicts = lake.rows("SELECT outcome, score, forward, backward FROM verdicts WHERE judge = 'judge pairwise-v1'")
+        verdicts = lake.rows("SELECT outcome, score, forward, backward FROM verdicts WHERE judge = 'judge pairwise-v2'")
         asked = [row for row in verdicts if row["forward"] is not None]
         assert asked and all(row == {"outcome": "tie", "score": 0.5, "forward": 1.0, "backward": 1.0} for row in asked)
         assert lake.rows("SELECT DISTINCT dropped IS NULL AS kept FROM pairs WHERE source = 'compared'") == [{"kept": False}]

@@ -30,6 +30,7 @@ class Behaviour:
     retry_after: str = "0.05"  # seconds that a 429 asks to be left alone
     faults: float = 0.0  # the share of requests that go wrong, by chance
     reply: Callable[[str], str] | None = None  # what it says to a prompt
+    ending: Callable[[Body], Body] = lambda body: {}  # of a request: what its choices have in place of the usual, such as a finish_reason
     likeliest: Callable[[str], dict[str, float]] | None = None  # log-probabilities of the likeliest tokens at each place
     refuse: Callable[[str], str | None] = lambda prompt: None
     instead: Callable[[Body], tuple[int, Any] | None] = lambda body: None  # status, and JSON or a text, in place of an answer
@@ -151,6 +152,7 @@ class _Handler(BaseHTTPRequestHandler):
         n, said, tops = min(body.get("n", 1), self.behaviour.choices or 99), self.behaviour.reply, self.behaviour.likeliest
         texts = [said(prompt) if said else f"{prompt} / {body['seed']} / {place}" for place in range(n)]
         choices = [_choice(place, text, chat, tops(prompt) if tops else {}) for place, text in enumerate(texts)]
+        choices = [choice | self.behaviour.ending(body) for choice in choices]
         for place in self.behaviour.without_text & set(range(len(choices))):
             choices[place]["message"]["content"] = None
         tokens = len(str(prompt).split()), sum(len(text.split()) for text in texts)

@@ -22,7 +22,7 @@ def test_both_orders_are_asked_and_kept(lake: Lake) -> None:
     assert (verdict.outcome, verdict.score, verdict.forward, verdict.backward) == ("win", 1.0, 1.0, 0.0)
     there, back = (responses(body["messages"][0]["content"]) for body in behaviour.asked)
     assert there == back[::-1]
-    assert {body["max_tokens"] for body in behaviour.asked} == {8}  # a label needs no more
+    assert {body["max_tokens"] for body in behaviour.asked} == {64}  # room for a label with a sentence around it
 
 
 @pytest.mark.parametrize("place", ["1", "2"])
@@ -77,6 +77,78 @@ def test_half_a_comparison_is_invalid_and_is_not_asked_again(lake: Lake) -> None
         [verdict] = compare(lake, behaviour, matches(1), version=version, max_invalid_rate=1)
         assert (verdict.outcome, verdict.score, verdict.forward, verdict.backward) == ("invalid", None, 1.0, None)
     assert len(behaviour.asked) == 2  # an answer that cannot be read has been paid for like any other
+
+
+CUT: dict[str, Any] = {"finish_reason": "length"}
+
+
+def test_an_answer_that_was_cut_off_is_never_read_and_asked_for_once_more_with_more_room(lake: Lake) -> None:
+    behaviour = Behaviour(reply=prefers_good, ending=lambda body: CUT if body["max_tokens"] < 1000 else {})
+    assert [verdict.outcome for verdict in compare(lake, behaviour, matches(2))] == ["win", "win"]
+    assert Counter(body["max_tokens"] for body in behaviour.asked) == {64: 4, 1024: 4}
+    assert [verdict.outcome for verdict in compare(lake, behaviour, matches(2), version="v2")] == ["win", "win"]
+    assert len(behaviour.asked) == 8  # what was cut off is in the ledger, too
+
+
+def test_an_answer_that_is_cut_off_twice_is_invalid_with_that_reason(lake: Lake) -> None:
+    behaviour = Behaviour(reply=prefers_good, ending=lambda body: CUT)
+    [verdict] = compare(lake, behaviour, matches(1), max_invalid_rate=1)
+    assert (verdict.outcome, verdict.note) == ("invalid", "no readable answer in one of the two orders: cut off at 1024 tokens")
+    [verdict] = score(lake, Behaviour(reply=lambda prompt: "Score: 4", ending=lambda body: CUT), questions(1), mode="ten", max_invalid_rate=1)
+    assert (verdict.outcome, verdict.note) == ("invalid", "none of 1 answers holds a score: cut off at 1600 tokens")
+
+
+def test_a_question_that_the_server_refuses_with_more_room_is_invalid(lake: Lake) -> None:
+    behaviour = Behaviour(reply=prefers_good, ending=lambda body: CUT)
+    behaviour.refuse = lambda prompt: "context of 512 tokens" if behaviour.asked[-1]["max_tokens"] > 64 else None
+    [verdict] = compare(lake, behaviour, matches(1), max_invalid_rate=1, endpoint={"concurrency": 1})
+    assert verdict.outcome == "invalid"
+    assert verdict.note is not None
+    assert verdict.note.endswith("cut off at 64 tokens, and refused with more (context of 512 tokens)")
+
+
+@pytest.mark.parametrize(
+    ("choice", "outcome"),
+    [
+        ({"finish_reason": "content_filter"}, "refused"),
+        ({"finish_reason": None}, "win"),
+        ({"message": {"role": "assistant", "content": None, "reasoning_content": "Better: 2"}}, "invalid"),  # nothing but a thought
+        ({"message": {"role": "assistant", "content": "<think>Better: 2</think>\nI cannot say."}}, "invalid"),
+        ({"message": {"role": "assistant", "content": [{"type": "text", "text": "I cannot say."}]}}, "invalid"),
+        ({"logprobs": {"content": [{"token": "1", "top_logprobs": [{"token": "1", "logprob": None}]}]}}, "win"),
+        ({"logprobs": {"content": None}}, "win"),
+    ],
+)
+def test_odd_ends_and_forms_of_an_answer_are_what_they_are(choice: dict[str, Any], outcome: str, lake: Lake) -> None:
+    behaviour = Behaviour(reply=prefers_good, ending=lambda body: choice)
+    [verdict] = compare(lake, behaviour, matches(1), max_invalid_rate=1)
+    assert verdict.outcome == outcome
+
+
+def test_a_thought_before_the_verdict_is_no_verdict(lake: Lake) -> None:
+    behaviour = Behaviour(reply=lambda prompt: f"<think>Better: {_other(prompt)}? No.</think>\n\nBetter: {prefers_good(prompt)}")
+    assert [verdict.outcome for verdict in compare(lake, behaviour, matches(2))] == ["win", "win"]
+
+
+def test_what_was_paid_under_the_earlier_template_is_read_anew_and_only_what_holds_no_verdict_is_asked_again(lake: Lake) -> None:
+    told = {"Question 0?": "{good} is better ({bad} is brief).", "Question 1?": "It depends.", "Question 2?": "{good}"}
+
+    def reply(prompt: str) -> str:
+        form = next(form for question, form in told.items() if question in prompt)
+        return form.format(good=prefers_good(prompt), bad=_other(prompt))
+
+    behaviour = Behaviour(reply=reply, ending=lambda body: CUT if "Question 2?" in body["messages"][0]["content"] else {})
+    earlier = {"template": "pairwise-v1", "max_tokens": 8, "max_invalid_rate": 1}
+    before = compare(lake, behaviour, matches(3), **earlier)
+    assert [verdict.outcome for verdict in before] == ["win", "invalid", "invalid"]
+    asked = len(behaviour.asked)
+    behaviour.ending = lambda body: {}
+    again = compare(lake, behaviour, matches(3), version="v2", max_invalid_rate=1)
+    assert [(verdict.outcome, verdict.forward) for verdict in again] == [("win", 1.0), ("invalid", None), ("win", 1.0)]
+    new = [body["messages"][0]["content"] for body in behaviour.asked[asked:]]
+    assert not [prompt for prompt in new if "Question 0?" in prompt]
+    assert len(new) == 4
+    assert all("or tie where neither" in prompt for prompt in new)
 
 
 def test_a_preference_in_plain_words_stands_before_the_question(lake: Lake) -> None:

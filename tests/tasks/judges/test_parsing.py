@@ -1,17 +1,19 @@
-"""A judge's answer is a score, a choice or nothing (pitfall P14): never an exception, never a default."""
+"""A judge's answer is a score, a choice or nothing: never an exception, never a default, and never the opposite of what was said."""
 
 import random
+from collections import Counter
 
 import pytest
 
 from tasks.engines.endpoint import Refusal
-from tasks.judges.asking import scored_verdict
 from tasks.judges.parsing import parse_choice, parse_criteria, parse_score
+from tasks.judges.readings import Unread, scored_verdict
+from tests.tasks.judges import said
 
 PIECES = [
     "Score", "score:", ":", "5", "/5", "**", "-3", "\n", "ten", "Оценка: 4", "評価：5", '{"score": ', "}", "1e9", "NaN", "Score: ", "Ignore this",
     ".", "0", "<", ">", "Better", "better: ", "1", "2", "Response ", " tie", "I'm sorry, but I can't help with that.", '{"better": 1', "１",
-    "Judge: answer 1.", "brief: 4",
+    "Judge: answer 1.", "brief: 4", "\n", "\n", "\nScore: 4\n", "\nBetter: 1\n",
 ]  # fmt: skip
 
 
@@ -35,10 +37,10 @@ PIECES = [
         ("Score: 4.5.6", None),
         ("Score (0-5): 4", 4.0),
         ("**Score (out of 5):** 2", 2.0),
-        ("Score (4). 3 reasons follow", 4.0),
+        ("Score (4). 3 reasons follow", None),
         ("Score: 4 - since it is right", 4.0),
         ("Score: 4\n- 2 errors", 4.0),
-        ("Score: 4/5 - 2 errors", 4.0),
+        ("Score: 4/5 - 2 errors", None),  # nobody knows whether they are taken off
         ("Score: 4-5", None),  # two scores are none
         ("Score: 3 or 4", None),
         ("Score: 3 to 4", None),
@@ -79,7 +81,7 @@ def test_a_score_is_read_or_nothing(text: str, score: float | None) -> None:
         ("Better: 1 or 2", None),
         ("Better: 1 and 2", None),
         ("Better: 1, 2", None),
-        ("Better: 1, and 2 is worse", 1.0),
+        ("Better: 1, and 2 is worse", None),
         ("12", None),
         ("-1", None),
         ("Both answers are good, but 1 is shorter", None),
@@ -108,6 +110,44 @@ def test_twenty_thousand_odd_answers_give_a_value_on_the_scale_or_nothing() -> N
     assert all(100 < count < 8_000 for count in read)  # some can be read and most cannot
 
 
+def test_no_comparison_is_read_as_what_it_does_not_say() -> None:
+    assert len(said.PLAIN) + len(said.ALONE) + len(said.OPEN) >= 60
+    wrong, unread = Counter[str](), Counter[str]()
+    for text, meant, must_be_read in said.comparisons(20_000):
+        choice = parse_choice(text)
+        wrong[text] += choice not in (None, meant)
+        unread[text] += choice is None and must_be_read
+    assert not +wrong
+    assert not +unread
+
+
+def test_no_score_is_read_as_what_it_does_not_say() -> None:
+    wrong = Counter[str]()
+    for text, meant in said.scores(5_000):
+        wrong[text] += parse_score(text) != meant
+    assert not +wrong
+
+
+@pytest.mark.parametrize(
+    ("text", "grades"),
+    [
+        ("The answer is brief (2 sentences).", None),
+        ("brief: 3\nThe answer is brief: 2 sentences", {"brief": 3.0}),
+        ("Brief: 9/10 - two lines", {"brief": 9.0}),
+        ("1. **Brief:** 9", {"brief": 9.0}),
+        ("correct: 4, brief: 9", {"brief": 9.0}),
+        ('{"correct": 4, "brief": 9}', {"brief": 9.0}),
+        ("brief: 9\nbrief: 3", None),
+        ("brief: 4/5", None),
+        ("brief: 8 to 9", None),
+        ("> brief: 9", None),
+        ("<think>brief: 9</think>", None),
+    ],
+)
+def test_a_criterion_is_graded_by_its_own_line_only(text: str, grades: dict[str, float] | None) -> None:
+    assert parse_criteria(text, ["brief"], 10, 1) == grades
+
+
 def test_a_rubric_is_whole_or_nothing() -> None:
     assert parse_criteria("Correct: 7\n- **to the point**: 9/10", ["correct", "to the point"], 10, 1) == {
         "correct": 7.0,
@@ -118,6 +158,7 @@ def test_a_rubric_is_whole_or_nothing() -> None:
 
 
 def test_answers_without_a_score_are_invalid_and_do_not_pull_the_mean_down() -> None:
-    assert scored_verdict([4.0, None, 2.0]).score == 3.0  # not (4 + 0 + 2) / 3
-    assert (scored_verdict([None, None]).outcome, scored_verdict([None, None]).score) == ("invalid", None)
+    assert scored_verdict([4.0, Unread(reason="no verdict in the answer"), 2.0]).score == 3.0  # not (4 + 0 + 2) / 3
+    unread = scored_verdict([Unread(reason="no verdict in the answer")] * 2)
+    assert (unread.outcome, unread.score, unread.note) == ("invalid", None, "none of 2 answers holds a score: no verdict in the answer")
     assert scored_verdict([4.0, Refusal(reason="too long")]).outcome == "refused"

@@ -1,7 +1,7 @@
 """A policy as the judge: its own engine answers the prompts of an LLM judge."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -17,8 +17,9 @@ class Says:
 
     rows_per_chunk, together = 128, False
 
-    def __init__(self, reply: Callable[[str, int], str]) -> None:
+    def __init__(self, reply: Callable[[str, int], str], room: int = 0) -> None:
         self.reply = reply
+        self.room = room  # tokens that an answer takes: with fewer it is cut off
         self.asked: list[Request] = []
 
     def generate(
@@ -28,7 +29,8 @@ class Says:
             self.asked.append(request)
             for sample in range(len(request.seeds)):
                 text = self.reply(request.prompt, sample)
-                yield Completion(prompt_id=request.prompt_id, sample=sample, text=text, token_ids=[], logprobs=[], finish_reason="stop")
+                ended: Literal["stop", "length"] = "stop" if sampling.max_tokens >= self.room else "length"
+                yield Completion(prompt_id=request.prompt_id, sample=sample, text=text, token_ids=[], logprobs=[], finish_reason=ended)
 
     def report(self) -> str:
         return ""
@@ -41,8 +43,10 @@ class Short(Prompter):
         return ((1,), None) if "Question 1?" not in prompt else ((), "it does not fit")
 
 
-def judge(reply: Callable[[str, int], str], prompter: Prompter | None = None, **settings: Any) -> tuple[PolicyJudge, Says]:
-    engine = Says(reply)
+def judge(
+    reply: Callable[[str, int], str], prompter: Prompter | None = None, room: int = 0, **settings: Any
+) -> tuple[PolicyJudge, Says]:
+    engine = Says(reply, room)
     return PolicyJudge("policy", SelfJudge(**settings), engine, prompter or Prompter(sampling=Sampling())), engine
 
 
@@ -68,5 +72,29 @@ def test_scores_are_the_mean_of_those_that_can_be_read() -> None:
 def test_what_does_not_fit_its_context_is_refused_and_what_cannot_be_read_invalid() -> None:
     asked, _ = judge(lambda prompt, sample: "well", prompter=Short(sampling=Sampling()))
     assert [(one.outcome, one.note) for one in asked.judge(questions(2))] == [
-        ("invalid", "none of 3 answers holds a score"), ("refused", "it does not fit"),
+        ("invalid", "none of 3 answers holds a score: no verdict in the answer"), ("refused", "it does not fit"),
     ]  # fmt: skip
+
+
+def test_an_answer_that_was_cut_off_is_drawn_once_more_with_twice_the_room() -> None:
+    asked, engine = judge(lambda prompt, sample: "Score: 4", room=200, samples=2)  # 160 tokens, then 320
+    [verdict] = asked.judge(questions(1))
+    assert (verdict.outcome, verdict.score) == ("scored", 4.0)
+    first, again = engine.asked
+    assert first.seeds == again.seeds  # the same draws, further
+    asked, _ = judge(lambda prompt, sample: "Score: 4", room=400, samples=2)
+    [verdict] = asked.judge(questions(1))
+    assert (verdict.outcome, verdict.note) == ("invalid", "none of 2 answers holds a score: cut off at 320 tokens")
+
+
+def test_what_is_cut_off_and_has_no_more_room_is_invalid() -> None:
+    narrow = Prompter(sampling=Sampling(max_tokens=160), context=200)
+    asked, engine = judge(lambda prompt, sample: "Score: 4", narrow, room=200, samples=2)
+    [verdict] = asked.judge(questions(1))
+    assert (verdict.outcome, verdict.note) == ("invalid", "none of 2 answers holds a score: cut off at 160 tokens")
+    assert len(engine.asked) == 1
+
+
+def test_a_thought_of_the_policy_is_no_verdict() -> None:
+    asked, _ = judge(lambda prompt, sample: "<think>Score: 1</think>\nScore: 4")
+    assert [verdict.score for verdict in asked.judge(questions(1))] == [4.0]
