@@ -24,7 +24,7 @@ _N_AT_MOST = re.compile(r"""(?<![\w'])n ?(?:[<>=!]|must |is |should |larger |gre
 _SETTINGS = {  # what sets a parameter of a request; {} is who asks, `sampling` or `judge`
     "temperature": "{}.temperature=1",
     "top_p": "{}.top_p=1",
-    "max_tokens": "a smaller {}.max_tokens",
+    "max_tokens": "another {}.max_tokens",
     "top_k": "sampling.top_k=0",
     "min_p": "sampling.min_p=0",
     "repetition_penalty": "sampling.repetition_penalty=1",
