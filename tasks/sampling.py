@@ -12,6 +12,7 @@ from typing import Any
 from storage import DatasetRef, ModelRef
 from tasks.engines.base import Completion, Engine, Request, Sampling
 from tasks.engines.sampler import Prompter, Sampler, engine_for
+from tasks.engines.thoughts import Thoughts
 from tasks.seeds import derive_seed
 from tasks.shards import in_this_process, spread
 from tasks.step import Out, step
@@ -50,15 +51,18 @@ def sample_chunks(out: Out, policy: ModelRef, prompts: DatasetRef, sampling: Sam
         return
     log = out.scratch / f"server-{out.share.index}.log"
     with engine_for(out.lake, policy, sampler, sampling, log, out.say) as (engine, prompter):
-        refused = Counter[str | None]()
+        refused, thoughts = Counter[str | None](), Thoughts()
         progress = _Progress(out, len(rows) * sampling.n * sampling.max_tokens, len(chunks), len(missing))
         for some in [missing] if engine.together else [[one] for one in missing]:
             for number, answers in _sampled(engine, prompter, some, sampling, seed, progress):
                 out.write(number, list(_rows(out, chunks[number], answers, policy, seed)))
                 refused.update(one.note for one in answers if one.finish_reason == "refused")
+                thoughts.count(answers)
                 progress.chunk_done()
         if report := engine.report():
             out.say(report)
+        if warning := thoughts.warning():
+            out.say(f"WARNING: {warning}")
         if refused:
             [(reason, _)] = refused.most_common(1)
             others = f", and {len(refused) - 1} more reasons in their notes" if len(refused) > 1 else ""

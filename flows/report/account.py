@@ -9,6 +9,8 @@ from flows.report.find import Found, own_versions
 from flows.report.making import made_of
 from storage import Lake
 from tasks.calibration import reliability_of
+from tasks.engines.message import MARKS
+from tasks.engines.thoughts import NOTES, Thoughts
 
 Row = dict[str, Any]
 # noun -> SQL for why a row went no further; null for one that did
@@ -150,6 +152,19 @@ def warnings(told: list[Row], metrics: Mapping[str, Row], judged: int, held_out:
         if row["high"] is not None and row["high"] < 0.5
     ]
     return said
+
+
+def thoughts(lake: Lake, found: Found) -> list[str]:
+    """That the policy thinks before it answers, where completions of this iteration hold thoughts, or held them."""
+    versions = {*own_versions(lake.catalogue(), found), *found.parts.values()}
+    apart = " OR ".join("starts_with(note, ?)" for _ in NOTES)
+    [row] = lake.rows(
+        f"SELECT count(*) FILTER (WHERE {apart}) AS apart, count(*) FILTER (WHERE regexp_matches(text, ?)) AS inside FROM completions"
+        " WHERE version IN (SELECT unnest(?))",
+        [*NOTES, MARKS, sorted(versions)],
+    )
+    told = Thoughts(apart=row["apart"], inside=row["inside"]).warning()
+    return [told] if told else []
 
 
 def semantics(lake: Lake, found: Found, metrics: Mapping[str, Row]) -> list[tuple[str, str]]:

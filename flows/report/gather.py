@@ -38,7 +38,7 @@ def report_of(lake: Lake, found: Found, shown: int = 12) -> Row:
         "measured": found.metrics,
         "outcome": _outcome(by_name, held_out, [row["win"] for row in judged]),
         "cost": account.cost(made),
-        "warnings": account.warnings(judges, by_name, len(judged), held_out, len(known)),
+        "warnings": account.thoughts(lake, found) + account.warnings(judges, by_name, len(judged), held_out, len(known)),
         "judges": judges,
         "examples": outcome.examples(lake, found, judged, shown),
         "metrics": metrics,

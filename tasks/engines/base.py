@@ -53,7 +53,7 @@ class Completion:
     string); they are empty where a server does not tell them.
 
     logprobs: of each token, in nats, at temperature 1 over the whole vocabulary, whatever it was sampled with; empty where not told.
-    sample: index into seeds. note: why it was refused.
+    sample: index into seeds. note: why it was refused, or that a thought before the answer is left out.
     """
 
     prompt_id: str

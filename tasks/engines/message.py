@@ -13,6 +13,7 @@ _NAMES = "think|thinking|thought|thoughts|reasoning|seed:think"
 _OPENING = rf"(?:<\s*(?:{_NAMES})\s*>|\[THINK\]|◁think▷)"
 _CLOSING = rf"(?:<\s*/\s*(?:{_NAMES})\s*>|\[/THINK\]|◁/think▷)"
 _TAG = re.compile(f"{_OPENING}|{_CLOSING}", re.IGNORECASE)
+MARKS = rf"(?i){_TAG.pattern}|<\|channel\|>"  # of a text that holds thoughts, as an SQL function takes it too
 _THOUGHT = re.compile(rf"{_OPENING}(.*?){_CLOSING}", re.DOTALL | re.IGNORECASE)
 _ENDED_ONLY = re.compile(rf"^(.*){_CLOSING}", re.DOTALL | re.IGNORECASE)  # the chat template has written the opening tag
 _BEGUN_ONLY = re.compile(rf"{_OPENING}(.*)$", re.DOTALL | re.IGNORECASE)  # cut off amid the thought

@@ -3,17 +3,33 @@
 Test: pytest tests/tasks/engines/test_openai.py
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import replace
-from typing import Any, Self
+import math
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 from storage import UserError
 from tasks.chat import transcript, turns_of
 from tasks.engines.base import Completion, Request, Sampling, Say
-from tasks.engines.endpoint import Client, Endpoint, Refusal, UnusableAnswerError
+from tasks.engines.endpoint import Client, Endpoint
+from tasks.engines.message import message_of, split_thought
+from tasks.engines.refusal import Refusal, whole
+from tasks.engines.thoughts import ALL_THOUGHT, NO_ANSWER, left_out
+from tasks.engines.wire import UnusableAnswerError
 
 _CHARACTERS_PER_TOKEN = 4  # for the limit on tokens only
-_HOPELESS = 3  # prompts that are refused for one and the same reason, before any is answered
+_REMEDY = "look at sampling.max_tokens and at how the model is served"
+_CUT = ("length", "max_tokens")
+_WHOLE = ("stop", "eos", "eos_token", "stop_sequence", "end_turn", "")  # "": not told
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoAnswer(Refusal):
+    """Completions of which none is an answer, all for the same reason."""
+
+    WHOLLY: ClassVar[str] = "gives no answer that counts"
+    completions: tuple[Completion, ...]
 
 
 class OpenAIEngine:
@@ -22,7 +38,7 @@ class OpenAIEngine:
     rows_per_chunk, together = 1, True
 
     def __init__(self, endpoint: Endpoint, say: Say = lambda sentence: None) -> None:
-        self._client: Client[str] = Client(endpoint, say=say)
+        self._client: Client[str] = Client(endpoint, say=say, asker="sampling")
         self._endpoint = endpoint
 
     def __enter__(self) -> Self:
@@ -42,27 +58,10 @@ class OpenAIEngine:
 
         Raises UserError when the server has refused the first few and answered none: then it is not the prompts.
         """
-        return self._unless_all_are_refused(self._answers(requests, sampling, on_tokens))
+        with closing(self._answers(requests, sampling, on_tokens)) as answers:  # what is under way ends with whoever asked
+            yield from answers
 
-    def _unless_all_are_refused(self, answers: Iterator[Completion]) -> Iterator[Completion]:
-        held = list[Completion]()  # refused, while nothing has been answered
-        for one in answers:
-            if one.finish_reason != "refused":
-                yield from held
-                held.clear()
-                yield one
-                yield from answers
-                return
-            held.append(one)
-            prompts = {other.prompt_id for other in held}
-            if len(prompts) == _HOPELESS and len({other.note for other in held}) == 1:
-                raise UserError(
-                    f"{self._endpoint.model} refuses every request ({one.note}): change what it is asked for, for example sampling.top_k=0, "
-                    "sampling.min_p=0 or another endpoint, and run again."
-                )
-        yield from held
-
-    def _answers(self, requests: Sequence[Request], sampling: Sampling, on_tokens: Callable[[int], None] | None) -> Iterator[Completion]:
+    def _answers(self, requests: Sequence[Request], sampling: Sampling, on_tokens: Callable[[int], None] | None) -> Generator[Completion]:
         left = {request.prompt_id: request for request in requests if request.seeds}
         got: dict[str, int] = dict.fromkeys(left, 0)
         while left:
@@ -70,7 +69,7 @@ class OpenAIEngine:
             for prompt_id, answer in self._client.each(asked, self._read, self._tokens):
                 request, first = left[prompt_id], got[prompt_id]
                 wanted = len(request.seeds) - first
-                found = [_refused(answer.reason)] * wanted if isinstance(answer, Refusal) else answer[:wanted]
+                found = _completions(answer, wanted)
                 for place, one in enumerate(found):
                     if on_tokens:
                         on_tokens(len(one.token_ids) or len(one.text) // _CHARACTERS_PER_TOKEN)
@@ -97,29 +96,48 @@ class OpenAIEngine:
             body |= {"prompt": list(request.prompt_token_ids) or text, "logprobs": 0}
         return body | _further(sampling, self._endpoint)
 
-    def _read(self, answer: Any) -> list[Completion]:
+    def _read(self, answer: Any) -> "list[Completion] | NoAnswer":
         choices = answer.get("choices") if isinstance(answer, dict) else None
         if not choices:
             raise UnusableAnswerError("no choice in the answer")
         try:
-            return [self._completion(choice) for choice in choices]
+            completions = [self._completion(choice) for choice in choices]
         except (KeyError, TypeError, AttributeError) as error:
             raise UnusableAnswerError("no text in the answer") from error
+        notes = {completion.note for completion in completions if completion.finish_reason == "refused"}
+        if len(notes) == 1 and all(completion.finish_reason == "refused" for completion in completions):
+            return NoAnswer(reason=notes.pop() or "", remedy=_REMEDY, completions=tuple(completions))
+        return completions
 
     def _completion(self, choice: Any) -> Completion:
-        text, ended = choice["message"].get("content") if self._endpoint.api == "chat" else choice["text"], choice.get("finish_reason")
+        text, thought, as_it_came = self._said(choice)
+        ended = str(choice.get("finish_reason") or "").lower()
         if ended == "content_filter":
             return _refused("withheld by the server's content filter")
-        if text is None or ended not in ("stop", "length"):  # half an answer, or none: not one of the policy's
+        if thought and not text:
+            return _refused(ALL_THOUGHT if ended in _CUT else NO_ANSWER)
+        if text is None or ended not in (*_CUT, *_WHOLE):  # half an answer, or none: not one of the policy's
             return _refused("no text in the answer" if text is None else f"the answer ended with {ended}")
         return Completion(
             prompt_id="",
             sample=0,
-            text=text,
-            token_ids=list(choice.get("token_ids") or []),
-            logprobs=_logprobs(choice.get("logprobs") or {}),
-            finish_reason="length" if ended == "length" else "stop",
+            text=whole(text),
+            token_ids=_token_ids(choice.get("token_ids")) if as_it_came else [],  # a thought's tokens are not the answer's
+            logprobs=_logprobs(choice.get("logprobs")) if as_it_came else [],
+            finish_reason="length" if ended in _CUT else "stop",
+            note=None if as_it_came else left_out(thought),
         )
+
+    def _said(self, choice: Any) -> tuple[str | None, str, bool]:
+        """The answer, None where there is none; what the model thought before it; and whether the tokens are those of the answer."""
+        if self._endpoint.api == "chat":
+            message = message_of(choice["message"])
+            content = choice["message"].get("content")
+            return message.answer, message.thought, not message.thought and (content == message.answer or isinstance(content, list))
+        if choice["text"] is None:
+            return None, "", True
+        thought, answer = split_thought(choice["text"])
+        return answer, thought, answer == choice["text"]
 
     def _tokens(self, body: Mapping[str, Any]) -> int:
         said = body.get("prompt") or "".join(turn["content"] for turn in body["messages"])
@@ -143,8 +161,24 @@ def _further(sampling: Sampling, endpoint: Endpoint) -> dict[str, Any]:
 
 
 def _logprobs(given: Any) -> list[float]:
-    chat = given.get("content")
-    return [token["logprob"] for token in chat] if chat is not None else list(given.get("token_logprobs") or [])
+    """Of each token; none at all where the server does not tell every one, as a number."""
+    told: Any = None
+    if isinstance(given, Mapping):
+        chat = given.get("content")
+        told = given.get("token_logprobs") if chat is None else [isinstance(token, Mapping) and token.get("logprob") for token in chat]
+    numbers = isinstance(told, list) and all(type(logprob) in (int, float) and math.isfinite(logprob) for logprob in told)
+    return told if numbers else []
+
+
+def _token_ids(given: Any) -> list[int]:
+    return given if isinstance(given, list) and all(type(token) is int for token in given) else []
+
+
+def _completions(answer: list[Completion] | Refusal, wanted: int) -> list[Completion]:
+    """Of an answer, as many as are wanted; a refusal is one of all of them."""
+    if isinstance(answer, NoAnswer):
+        return list(answer.completions[:wanted])
+    return [_refused(answer.reason)] * wanted if isinstance(answer, Refusal) else answer[:wanted]
 
 
 def _refused(reason: str) -> Completion:

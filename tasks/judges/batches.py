@@ -7,21 +7,25 @@ newer version of the code, or another that is alive. Test: pytest tests/tasks/ju
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from storage import Lake, UserError
 from storage.batches import Job, alone, begin_job, end_job, name_job, new_tag, open_jobs
 from storage.ledger import Ledger
-from tasks.engines.endpoint import Endpoint, Refusal, Unaffordable, UnusableAnswerError
+from tasks.engines.dialect import Dialect
+from tasks.engines.endpoint import Endpoint
 from tasks.engines.meter import Attempt
+from tasks.engines.refusal import Refusal, Unaffordable, advice, is_of_the_question, same_reason
+from tasks.engines.tally import HOPELESS
+from tasks.engines.wire import UnusableAnswerError
 from tasks.judges.batch_server import BatchServer, Line
 from tasks.judges.budget import LedgerMeter
 
 T = TypeVar("T")
 Body = Mapping[str, Any]
 _MOST_REQUESTS, _MOST_BYTES = 50_000, 150_000_000  # in one batch: OpenAI's limits, the second with some room
-_TIMES = 3  # that a request is put into a batch, before it is refused
 
 
 class BatchClient:
@@ -79,9 +83,11 @@ class BatchClient:
         """What a batch brings that is open already. Where another run waits for it, its answers are in the ledger by then."""
         with alone(self._lake, job.tag, lambda: self._say(f"Another run waits for batch {job.batch or job.tag}: its answers serve both.")):
             known = self._ledger.find(waiting.keys() & set(job.keys))
-            found: list[tuple[str, T | Refusal]] = [(key, read(json.loads(answer))) for key, answer in known.items()]
-            for key in known:
-                del waiting[key]
+            found = list[tuple[str, T | Refusal]]()
+            for key, answer in known.items():
+                with suppress(UnusableAnswerError):  # which the code that paid it could use
+                    found.append((key, read(json.loads(answer))))
+                    del waiting[key]
             still = [one for one in open_jobs(self._lake, self._server.base_url, self._endpoint.model) if one.tag == job.tag]
             if not still or waiting.keys().isdisjoint(still[0].keys):
                 return found
@@ -118,32 +124,47 @@ class BatchClient:
             end_job(self._lake, job, "lost")
             raise UserError(f"{self._server.base_url} has failed batch {job.batch} ({ended.reason}): put that right, then run again.")
         lines = {line.key: line for line in self._server.lines(ended)}
-        found: list[tuple[str, T | Refusal]] = []
+        found, asked = list[tuple[str, T | Refusal]](), dict[str, Body]()
         for key in mine:
-            outcome = self._entered(key, waiting[key], lines.get(key) or Line(key=key, error=ended.status), read)
-            if outcome is not None:
+            line = lines.get(key) or Line(key=key, error=ended.status)
+            for outcome in self._entered(key, waiting[key], line, read):
                 found.append((key, outcome))
-                del waiting[key]
+                asked[key] = waiting.pop(key)
         self._ledger.synchronise()
         others = set(job.keys) - set(mine)
         end_job(self._lake, job, "done", left=sorted(others - self._ledger.find(others).keys()))
+        answered = any(not isinstance(outcome, Refusal) for _, outcome in found)
+        self._check([lines[key] for key in asked if key in lines], asked, answered)
         return found
 
-    def _entered(self, key: str, request: Body, line: Line, read: Callable[[Any], T]) -> T | Refusal | None:
-        """What a line amounts to, written into the ledger; None for what is to be asked again."""
-        number, answer, error = self._meter.sent(key, request), None, line.error
+    def _check(self, lines: Sequence[Line], asked: Mapping[str, Body], answered: bool) -> None:
+        """Raise UserError where a few lines are refused for the same reason, which lies in no question: the next batch would be, too."""
+        row = Counter[str]()
+        for line in lines:
+            if not line.is_refused or is_of_the_question(line.said.words) or (answered and not line.is_of_the_account):
+                continue
+            row[same_reason(line.said.words)] += 1
+            if row[same_reason(line.said.words)] == HOPELESS:
+                learnt = Dialect().learn(line.said, asked[line.key])
+                remedy = f"set judge.batch=false, to ask it {learnt}" if learnt else advice(line.said, asked[line.key], "judge")
+                raise UserError(f"{self._endpoint.model} refuses the requests of a batch ({line.error}): {remedy}, and run again.")
+
+    def _entered(self, key: str, request: Body, line: Line, read: Callable[[Any], T]) -> list[T | Refusal]:
+        """What a line amounts to, written into the ledger; nothing for what is to be asked again (`read` may make None of an answer)."""
+        number, error, answer = self._meter.sent(key, request), line.error, list[T]()
         if line.status == 200:
             try:
-                answer = read(line.body)
+                answer.append(read(line.body))
             except UnusableAnswerError as unusable:
                 error = str(unusable)
         text = None if line.body is None else json.dumps(line.body)
         unanswered = line.status or 400  # what no model has read costs nothing
         self._meter.ended(number, Attempt(answer=text, error=error, status=None if line.status == 200 else unanswered))
         if error is None:
-            return answer
-        if line.status is not None and 400 <= line.status < 500 and line.status not in (408, 409, 429):
-            return Refusal(reason=error)
-        self._failed[key] += 1
+            return [*answer]
         self._reasons[error] += 1
-        return Refusal(reason=f"{error}, {_TIMES} times") if self._failed[key] == _TIMES else None
+        if line.is_refused:
+            return [Refusal(reason=error, status=line.status)]
+        self._failed[key] += 1
+        times = self._endpoint.attempts
+        return [Refusal(reason=f"{error}, {times} times")] if self._failed[key] == times else []

@@ -13,6 +13,7 @@ from tasks.chat import context_length
 from tasks.comparing import asked_of, comparer_for, comparison_row, first_matches, unasked
 from tasks.engines.base import Request, Sampling
 from tasks.engines.sampler import Prompter
+from tasks.engines.thoughts import Thoughts
 from tasks.engines.transformers import TransformersEngine
 from tasks.judges.base import Comparer, scores_of
 from tasks.judges.llm import LLM
@@ -59,6 +60,10 @@ def sampled(out: Out, loaded: Loaded, prompts: Sequence[Row], sampling: Sampling
             seeds |= {(row["id"], sample): one for sample, one in enumerate(own)}
             requests.append(Request(prompt_id=row["id"], prompt_token_ids=ids, seeds=own))
     answers = sorted(TransformersEngine(loaded).generate(requests, sampling), key=lambda one: (one.prompt_id, one.sample))
+    thoughts = Thoughts()
+    thoughts.count(answers)
+    if (warning := thoughts.warning()) and number == 0:  # once
+        out.say(f"WARNING: {warning}")
     first = number * rounds.prompts * sampling.n
     return [
         {"id": out.row_id(first + place), "prompt_id": one.prompt_id, "sample": one.sample, "policy": out.version, "text": one.text}

@@ -76,3 +76,23 @@ def test_a_server_of_one_s_own_serves_the_policy_of_the_iteration(
         assert rows
         assert all(row["token_ids"] == [5, 6] for row in rows)
     assert any(step["state"] == "run" for step in result["steps"])
+
+
+def test_thoughts_of_a_served_policy_are_no_part_of_its_answers_and_are_spoken_of_in_run_and_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def thinks(prompt: str) -> str:
+        return f"<think>What is asked is: {prompt}</think>It is {len(prompt)} or so."
+
+    with openai_server(Behaviour(reply=thinks)) as url:
+        code, result, err = run(tmp_path, capsys, engine="openai", endpoint__model="teacher", endpoint__base_url=url)
+    assert code == 0, err
+    warning = "The policy thinks before it answers. 12 completions came with a thought, which is left out"
+    assert f"WARNING: {warning}" in " ".join(err.split())
+    with Lake(tmp_path) as lake:
+        rows = lake.rows("SELECT text, token_ids, logprobs FROM completions WHERE note LIKE 'a thought of%'")
+    assert len(rows) == 12
+    assert all(row["text"].startswith("It is ") and not row["token_ids"] and not row["logprobs"] for row in rows)
+    code, out, err = dapflow("report", "--json", "--lake", str(tmp_path), capsys=capsys)
+    assert code == 0, err
+    assert warning in out

@@ -33,6 +33,8 @@ class Behaviour:
     ending: Callable[[Body], Body] = lambda body: {}  # of a request: what its choices have in place of the usual, such as a finish_reason
     likeliest: Callable[[str], dict[str, float]] | None = None  # log-probabilities of the likeliest tokens at each place
     refuse: Callable[[str], str | None] = lambda prompt: None
+    instead: Callable[[Body], tuple[int, Any] | None] = lambda body: None  # status, and JSON or a text, in place of an answer
+    keys: set[str | None] = field(default_factory=set)  # that came
     asked: list[Body] = field(default_factory=list)
     answered: list[str] = field(default_factory=list)  # prompts
     tokens: list[tuple[int, int]] = field(default_factory=list)  # prompt and completion, of each answer
@@ -73,6 +75,7 @@ class _Handler(BaseHTTPRequestHandler):
         body = json.loads(data)
         with behaviour.lock:
             behaviour.asked.append(body)
+            behaviour.keys.add(self.headers["Authorization"])
             behaviour.at_once += 1
             behaviour.most_at_once = max(behaviour.most_at_once, behaviour.at_once)
             misdeed = behaviour.misdeeds.pop(0) if behaviour.misdeeds else None
@@ -131,6 +134,10 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _answer(self, body: Body) -> None:
+        if instead := self.behaviour.instead(body):
+            status, given = instead
+            self._send(status, None, text=given if isinstance(given, str) else json.dumps(given))
+            return
         status, answer = self._reply(body)
         self._send(status, answer)
         if status == 200:

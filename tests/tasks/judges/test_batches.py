@@ -10,6 +10,7 @@ import pytest
 
 from storage import Lake, UserError
 from tasks.engines.endpoint import Endpoint
+from tasks.judges import batch_server
 from tasks.judges.asking import llm_judge
 from tasks.judges.budget import Budget
 from tasks.judges.llm import LLM
@@ -212,3 +213,70 @@ def test_a_server_without_batches_is_named(lake: Lake) -> None:
         by = LLM(endpoint=Endpoint(base_url=url.replace("/v1", "/v2"), model="judge", patience_minutes=0.001), batch=True)
         with llm_judge(lake, "v1", by) as panel, pytest.raises(UserError, match=r"no batch of that kind|does not serve batches"):
             list(panel.compare(matches(1)))
+
+
+def test_an_answer_that_says_nothing_is_one_invalid_verdict_and_is_in_one_batch(lake: Lake) -> None:
+    behaviour = Behaviour(reply=lambda prompt: "Hard to tell." if "Question 1?" in prompt else f"Better: {prefers_good(prompt)}")
+    assert outcomes(lake, behaviour, 3, reasoning=True, max_invalid_rate=1) == ["win", "invalid", "win"]
+    assert set(behaviour.batches.came.values()) == {1}
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_an_answer_that_cannot_be_used_is_asked_for_as_often_as_the_setting_says(attempts: int, lake: Lake) -> None:
+    nothing = {"choices": []}
+    behaviour = Behaviour(batches=Batches(bodies=lambda body: nothing if "Question 1?" in body["messages"][-1]["content"] else None))
+    behaviour.reply = prefers_good
+    found = compare(lake, behaviour, matches(3), batch=True, max_invalid_rate=1, endpoint={"attempts": attempts})
+    assert [verdict.outcome for verdict in found] == ["win", "refused", "win"]
+    assert found[1].note == f"no choice in the answer, {attempts} times"
+    assert len(behaviour.batches.jobs) == attempts
+
+
+@pytest.mark.parametrize("separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r", "\r\n"])
+def test_no_separator_within_an_answer_ends_a_line_of_a_result(separator: str, lake: Lake) -> None:
+    behaviour = Behaviour(reply=lambda prompt: f"Both are right.{separator}The first is longer.\nBetter: {prefers_good(prompt)}")
+    assert outcomes(lake, behaviour, 2, reasoning=True) == ["win"] * 2
+    assert len(behaviour.batches.jobs) == 1
+
+
+@pytest.mark.parametrize("state", ["COMPLETED", "Completed", "succeeded", "EXPIRED", "canceled", "Cancelled", "TIMEOUT_EXCEEDED"])
+def test_an_end_is_known_by_whatever_name_and_in_any_case_of_letters(state: str, lake: Lake) -> None:
+    assert outcomes(lake, Behaviour(reply=prefers_good, batches=Batches(fates=[state])), 2) == ["win"] * 2
+
+
+def test_a_state_that_nobody_knows_ends_with_a_sentence_and_the_batch_is_picked_up_again(lake: Lake) -> None:
+    behaviour = Behaviour(reply=prefers_good, batches=Batches(fates=["paused"]))
+    with pytest.raises(UserError, match="says that batch batch_0 is 'paused', of which nobody knows what it means"):
+        outcomes(lake, behaviour, 2)
+    assert [row["state"] for row in lake.rows("SELECT state FROM batches")] == ["open"]
+    assert len(behaviour.batches.jobs) == 1
+
+
+def test_a_batch_that_never_ends_is_waited_for_no_longer_than_its_window(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batch_server, "_WINDOW_HOURS", 0)
+    behaviour = Behaviour(reply=prefers_good, batches=Batches(looks=NEVER))
+    with pytest.raises(UserError, match=r"has not ended batch batch_0 \(in_progress\) within its 0 hours: cancel it there"):
+        compare(lake, behaviour, matches(1), batch=True, endpoint={"patience_minutes": 0.005})
+    assert len(behaviour.batches.jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "remedy"),
+    [
+        ("Use 'max_completion_tokens' instead of 'max_tokens'.", "set judge.batch=false, to ask it for max_completion_tokens"),
+        ("'temperature' does not support 0 with this model.", "set judge.temperature=1"),
+        ("Insufficient Balance", "look at what it says"),
+    ],
+)
+def test_a_batch_of_refusals_is_not_followed_by_another_and_its_words_are_told(words: str, remedy: str, lake: Lake) -> None:
+    behaviour = Behaviour(refuse=lambda prompt: words)
+    with pytest.raises(UserError) as caught:
+        outcomes(lake, behaviour, 3, max_invalid_rate=1)
+    assert f"judge refuses the requests of a batch ({words}): {remedy}" in str(caught.value)
+    assert len(behaviour.batches.jobs) == 1
+
+
+def test_a_key_that_cannot_be_sent_is_named_for_batches_too(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OPENAI_API_KEY", "sk\x07planted")
+    with pytest.raises(UserError, match="OPENAI_API_KEY cannot be sent"):
+        outcomes(lake, Behaviour(reply=prefers_good), 1)
