@@ -106,6 +106,11 @@ def read_tokenizer(path: Path) -> Any:
     return tokenizer
 
 
+def read_config(path: Path) -> Any:
+    """The model's configuration."""
+    return AutoConfig.from_pretrained(path, **_LOCAL)
+
+
 def _from_pretrained(path: Path, **options: Any) -> Any:
     return AutoModelForCausalLM.from_pretrained(path, use_safetensors=True, **_LOCAL, **options)
 
@@ -117,7 +122,7 @@ def _unreadable(path: Path, error: BaseException) -> UserError:
 
 def _end_token(path: Path, tokenizer: Any) -> str:
     """The token that ends an answer by the model's own configurations, the generation's first."""
-    configurations = [AutoConfig.from_pretrained(path, **_LOCAL).get_text_config()]
+    configurations = [read_config(path).get_text_config()]
     if (path / "generation_config.json").is_file():
         configurations.insert(0, GenerationConfig.from_pretrained(path, local_files_only=True))
     for configuration in configurations:
