@@ -185,6 +185,6 @@ def test_a_tokenizer_without_an_end_takes_the_models_own(copy: Path) -> None:
 
 
 def test_an_architecture_without_fused_attention_runs_with_the_plain_one(copy: Path) -> None:
-    small = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    small: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
     Gemma2ForCausalLM(Gemma2Config(**small, head_dim=8, vocab_size=1024)).save_pretrained(copy)
     assert load(resolve(str(copy)).path).model.config._attn_implementation == "eager"
