@@ -5,6 +5,7 @@ Whatever the user has set in the environment stays.
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -12,6 +13,7 @@ from platformdirs import user_cache_path
 
 from storage import Lake
 from storage.location import locate
+from storage.processors import processors
 
 _SERVER = "server.json"
 _DEFAULTS = {
@@ -25,6 +27,8 @@ _DEFAULTS = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TQDM_DISABLE": "1",  # the bars are ours
 }
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "GOMP_CPU_AFFINITY", "OMP_PROC_BIND", "OMP_PLACES")
+_SPINS = "1000"  # tests/benchmarks/beside.py: nothing lost alone; the default of some 100,000 keeps processors that others could use
 
 
 def prepare(lake: str | None) -> None:
@@ -35,6 +39,8 @@ def prepare(lake: str | None) -> None:
     """
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    for name, value in thread_defaults(os.environ).items():
+        os.environ.setdefault(name, value)
     if lake is not None:
         Lake(lake).close()
     if "PREFECT_HOME" not in os.environ:  # a history that is the lake's alone
@@ -43,6 +49,15 @@ def prepare(lake: str | None) -> None:
     home = Path(os.environ.setdefault("PREFECT_HOME", str(beside / "prefect")))
     home.mkdir(parents=True, exist_ok=True)
     end_orphaned_server(home)
+
+
+def thread_defaults(environment: Mapping[str, str]) -> dict[str, str]:
+    """Threads of OpenMP, which reads this when torch is loaded, and of tokenizers: no more than there are processors, and such as wait
+    asleep for one another where something else is running. Left out where `environment` says how they are to wait."""
+    count = processors()
+    spins = {} if any(name in environment for name in _WAITING) else {"GOMP_SPINCOUNT": _SPINS}
+    fewer = {"OMP_NUM_THREADS": str(count)} if count < (os.cpu_count() or 1) else {}  # OpenMP knows of no quota
+    return {**spins, **fewer, "RAYON_NUM_THREADS": str(count)}
 
 
 def remember_server() -> None:

@@ -7,6 +7,7 @@ from flows.iteration import Iteration
 from flows.judged import cost_figures, judge_figures
 from storage import Lake, ModelRef
 from tasks.contamination import left_out
+from tasks.training.lengths import TOO_LONG, left_out_too_long
 
 
 def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
@@ -14,12 +15,14 @@ def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
     metrics = {row["name"]: row for row in lake.rows_of(iteration.parts["metrics"])}
     accepted = iteration.parts.get("acceptances")
     made = iteration.parts.get("pairs")
-    pairs = lake.rows("SELECT dropped FROM pairs WHERE version = ?", [(made or iteration.policy).version])
+    pairs = lake.rows("SELECT id, dropped FROM pairs WHERE version = ?", [(made or iteration.policy).version])
     acceptances = lake.rows(
         "SELECT * FROM acceptances WHERE version = ?", [(accepted or iteration.policy).version]
     )  # none where a judge compared
     able = [row for row in acceptances if row["note"] is None]
+    too_long = left_out_too_long(lake, iteration.policy.version)
     dropped = Counter(row["dropped"] for row in pairs if row["dropped"])
+    dropped.update(TOO_LONG for row in (*pairs, *acceptances) if row["id"] in too_long)
     dropped.update(row["note"] for row in acceptances if row["note"])
     if accepted is None and "verdicts" in iteration.parts:
         dropped.update(row["outcome"] for row in lake.rows_of(iteration.parts["verdicts"]) if row["other_id"] is None)
@@ -34,8 +37,8 @@ def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
         "metrics": [{key: row[key] for key in ("name", "value", "low", "high", "unit", "note")} for row in metrics.values()],
         "max_lag": _lag(lake, iteration.policy),
         "acceptance_rate": sum(row["accepted"] for row in able) / len(able) if able else 0.0 if accepted else None,
-        "pairs": sum(row["dropped"] is None for row in pairs),
-        "answers": 0 if pairs else sum(row["accepted"] for row in able),  # trained on as they are
+        "pairs": sum(row["dropped"] is None and row["id"] not in too_long for row in pairs),
+        "answers": 0 if pairs else sum(row["accepted"] and row["id"] not in too_long for row in able),  # trained on as they are
         "dropped": dict(sorted(dropped.items())),
         "judges": {role: judge_figures(lake, iteration, role) for role in iteration.judges},
         "judging": cost_figures(lake, iteration),

@@ -13,6 +13,7 @@ import duckdb
 
 from storage.errors import LakeError
 from storage.location import Location
+from storage.processors import processors
 
 Connection = duckdb.DuckDBPyConnection
 MEMORY_LIMIT = "1GB"  # of DuckDB; what does not fit spills to the temporary directory
@@ -22,6 +23,7 @@ _CONFIG: dict[str, Any] = {
     "autoload_known_extensions": "false",
     "python_enable_replacements": "false",  # a table's name is never a Python variable's, and a Ctrl-C is not lost in the look-up
     "memory_limit": MEMORY_LIMIT,
+    "threads": str(processors()),
 }
 _numbers = itertools.count()
 _lock = threading.Lock()

@@ -15,10 +15,11 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from storage import DatasetRef, ModelRef
-from tasks.chat import render
+from tasks.chat import context_length, render
 from tasks.metrics import Figure, mean, rows_of, share
 from tasks.policy import load_policy
 from tasks.step import Out, step
+from tasks.training.lengths import fitting
 from tasks.training.logps import reference_logps
 from tasks.training.train import pair_groups, sampled_of
 
@@ -93,9 +94,9 @@ def measure_displacement(
     share of pairs whose chosen answer has become less likely: likelihood displacement (arXiv 2410.08847)."""
     kept = [row for row in out.lake.rows_of(pairs) if row["dropped"] is None and row["chosen"] and row["rejected"]]
     rows = [kept[place * len(kept) // most] for place in range(most)] if len(kept) > most else kept
-    changes = _changes(out, policy, start, rows, system, chat_template) if rows else []
-    why = "no pair has both a chosen and a rejected answer"
-    chosen, rejected = ({row["id"]: change[side] for row, change in zip(rows, changes, strict=True)} for side in (0, 1))
+    changes = _changes(out, policy, start, rows, system, chat_template) if rows else {}
+    why = "no pair that fits the context has both a chosen and a rejected answer"
+    chosen, rejected = ({row: change[side] for row, change in changes.items()} for side in (0, 1))
     figures = [
         mean("chosen_logp_change", chosen, seed, why),
         mean("rejected_logp_change", rejected, seed, why),
@@ -106,9 +107,12 @@ def measure_displacement(
 
 def _changes(
     out: Out, policy: ModelRef, start: ModelRef, rows: Sequence[dict[str, Any]], system: str | None, chat_template: str | None
-) -> list[tuple[float, ...]]:
-    """log pi_new - log pi_start of the chosen and the rejected answer of each pair."""
+) -> dict[str, tuple[float, ...]]:
+    """log pi_new - log pi_start of the chosen and the rejected answer of each pair that both can read, by the pair's id."""
     new, old = load_policy(out.lake, policy), load_policy(out.lake, start)
-    groups = pair_groups(new, rows, sampled_of(out.lake, rows), system, chat_template)
+    context = min(context_length(model.model) for model in (new, old))
+    groups, _ = fitting(pair_groups(new, rows, sampled_of(out.lake, rows), system, chat_template), context, least=2)
     sides = [list(reference_logps(model, groups)) for model in (new.model, old.model)]
-    return [tuple(a - b for a, b in zip(*both, strict=True)) for both in zip(*sides, strict=True)]
+    return {
+        group.row_ids[0]: tuple(a - b for a, b in zip(*both, strict=True)) for group, both in zip(groups, zip(*sides, strict=True), strict=True)
+    }

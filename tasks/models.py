@@ -15,12 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
+from safetensors import safe_open
+from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from storage import UserError
 from tasks import embedded
+from tasks.model_directory import read_model, read_tokenizer, require_files, require_whole
 from tasks.training.settings import fast_dtype
 
 logging.disable_progress_bar()  # steps show their own
@@ -61,8 +62,10 @@ def resolve(name: str, notify: Callable[[str], None] = lambda sentence: None) ->
             f"There is no model `{name}`: give {', '.join(f'`{one}`' for one in embedded.MAKERS)}, a directory with "
             "config.json and *.safetensors, or a hub id such as `org/name`."
         )
-    _check(path)
-    return ModelFiles(name=name, path=path, digest=files_digest(path))
+    require_files(path)
+    digest = files_digest(path)
+    require_whole(path, digest)
+    return ModelFiles(name=name, path=path, digest=digest)
 
 
 def files_digest(path: Path) -> str:
@@ -127,15 +130,8 @@ def _read(path: Path, dtype: torch.dtype, device: torch.device) -> Loaded:
     if device.type != "cpu":  # the same to the bit again, as on a CPU; attention obeys only where what cannot be repeated is an error
         torch.use_deterministic_algorithms(True)
         torch.utils.deterministic.fill_uninitialized_memory = False  # pyright: ignore[reportAttributeAccessIssue]
-    try:
-        # trust_remote_code unset would ask on the terminal whether to run the code
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-        model: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=dtype, use_safetensors=True, attn_implementation="sdpa", local_files_only=True, trust_remote_code=False
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError, KeyError) as error:
-        raise UserError(f"The model in {path} cannot be loaded ({str(error).strip().splitlines()[0]}): fetch or save it again.") from error
-    return Loaded(model=model.to(device).eval(), tokenizer=tokenizer)
+    model = read_model(path, dtype=dtype)
+    return Loaded(model=model.to(device).eval(), tokenizer=read_tokenizer(path))
 
 
 _load = lru_cache(maxsize=3)(_read)
@@ -164,19 +160,3 @@ def _from_hub(name: str) -> Path:
             f"The model {name} cannot be had from the hub ({reason}): check its name and the network (HF_TOKEN for a gated one), "
             "or give a directory."
         ) from error
-
-
-def _check(path: Path) -> None:
-    weights = sorted(path.glob("*.safetensors"))
-    if not (path / "config.json").is_file():
-        raise UserError(f"{path} is not a model directory: it has no config.json.")
-    if not weights:
-        raise UserError(f"{path} has no *.safetensors, and other weight files can run code when they are loaded: save it as safetensors.")
-    if not any((path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")):
-        raise UserError(f"{path} has no tokenizer (tokenizer.json): save the model's tokenizer beside it.")
-    for file in weights:
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except (SafetensorError, OSError) as error:
-            raise UserError(f"{file} is truncated or corrupt ({os.path.getsize(file):,} bytes): fetch or save it again.") from error

@@ -11,6 +11,7 @@ from storage import Lake
 from tasks.calibration import reliability_of
 from tasks.engines.message import MARKS
 from tasks.engines.thoughts import NOTES, Thoughts
+from tasks.training.lengths import left_out_too_long
 
 Row = dict[str, Any]
 # noun -> SQL for why a row went no further; null for one that did
@@ -35,22 +36,23 @@ _STAGES = {
     "judged_after": ("verdicts", "verdicts on the answers after"),
     "compared": ("verdicts", "verdicts on both answers"),
 }
-_KNOWN = "known from training"
+_KNOWN, _TOO_LONG = "known from training", "longer than the context"
 _NOTED = ("completions", "verdicts")  # nouns whose rows say more about why
 
 
 def stages(lake: Lake, found: Found, known: Set[str]) -> list[Row]:
     """Stage by stage: how many rows there were, how many went on, and what was left out by reason, with what one of them says. known: the
     held-out prompts that training knows."""
-    made = []
+    made, too_long = [], sorted(left_out_too_long(lake, found.policy))
     for part, (noun, title) in _STAGES.items():
         if part not in found.parts:
             continue
         note = "any_value(note)" if noun in _NOTED else "NULL"
         rows = lake.rows(
-            f"SELECT CASE WHEN id IN (SELECT unnest(?)) THEN '{_KNOWN}' ELSE {_WHY[noun]} END AS why, count(*) AS n, {note} AS note"
+            f"SELECT CASE WHEN id IN (SELECT unnest(?)) THEN '{_KNOWN}' WHEN id IN (SELECT unnest(?)) THEN '{_TOO_LONG}'"
+            f" ELSE {_WHY[noun]} END AS why, count(*) AS n, {note} AS note"
             f" FROM {noun} WHERE version = ? GROUP BY ALL ORDER BY n DESC, why",
-            [sorted(known), found.parts[part]],
+            [sorted(known), too_long, found.parts[part]],
         )
         dropped = [{"why": row["why"], "rows": row["n"], "note": row["note"]} for row in rows if row["why"]]
         total = sum(row["n"] for row in rows)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from transformers import AutoConfig, AutoTokenizer
 
 from storage import Lake, ModelRef
 from tasks.chat import context_length, render
@@ -22,6 +21,7 @@ from tasks.engines.openai import OpenAIEngine
 from tasks.engines.serve import served
 from tasks.engines.transformers import TransformersEngine
 from tasks.engines.vllm import VLLM, VLLMEngine, vllm_engine
+from tasks.model_directory import read_config, read_tokenizer
 from tasks.policy import load_policy, policy_path
 from tasks.shards import one_at_a_time
 
@@ -112,6 +112,4 @@ def engine_for(
 
 
 def _prompter(path: Path, sampling: Sampling, most: int | None = None) -> Prompter:
-    tokenizer: Any = AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    config = AutoConfig.from_pretrained(path, local_files_only=True, trust_remote_code=False)
-    return Prompter(sampling=sampling, tokenizer=tokenizer, context=min(context_length(config), most or sys.maxsize))
+    return Prompter(sampling=sampling, tokenizer=read_tokenizer(path), context=min(context_length(read_config(path)), most or sys.maxsize))

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from storage import Lake, ModelRef
 from tasks.judges.base import Match, Question, Verdict, weigh
-from tasks.training.ranker import Comparison, load_ranker
+from tasks.training.ranker import Comparison, Preference, load_ranker
 
 _LEAST = 1e-6  # probabilities are kept this far from 0 and 1, so that their logit is finite
 
@@ -25,28 +25,33 @@ class RankerJudge:
 
     def judge(self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]:
         """One verdict per question, in order."""
-        notes = [self._why_not(question) for question in questions]
-        asked = [
-            Comparison(question.prompt, question.completion, self._baselines[question.prompt], question.completion_id)
-            for question, note in zip(questions, notes, strict=True)
-            if note is None
+        comparisons = [
+            Comparison(question.prompt, question.completion, self._baselines.get(question.prompt, ""), question.completion_id)
+            for question in questions
         ]
-        found = iter(self._ranker.compare(asked))
+        notes = [self._why_not(comparison) for comparison in comparisons]
+        preferences = iter(self._ranker.compare([one for one, note in zip(comparisons, notes, strict=True) if note is None]))
         for note in notes:
-            yield Verdict(outcome="invalid", note=note) if note else Verdict(outcome="scored", score=_logit(next(found).probability))
+            yield Verdict(outcome="invalid", note=note) if note else Verdict(outcome="scored", score=_logit(next(preferences).probability))
             if on_rows:
                 on_rows(1)
 
     def compare(self, matches: Sequence[Match], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]:
         """rho(x, y_1, y_2) in both orders, one verdict per match: who labels the pairs of accepted candidates. Baselines play no part."""
-        asked = [Comparison(match.prompt, match.first, match.second, match.completion_id) for match in matches]
-        for found in self._ranker.compare(asked):
-            yield weigh(found.forward, 1 - found.backward)
+        comparisons = [Comparison(match.prompt, match.first, match.second, match.completion_id) for match in matches]
+        notes = [self._ranker.why_unread(comparison) for comparison in comparisons]
+        preferences = iter(self._ranker.compare([one for one, note in zip(comparisons, notes, strict=True) if note is None]))
+        for note in notes:
+            yield Verdict(outcome="invalid", note=note) if note else _weighed(next(preferences))
             if on_rows:
                 on_rows(1)
 
-    def _why_not(self, question: Question) -> str | None:
-        return None if self._baselines.get(question.prompt, "").strip() else "no baseline answer to compare with"
+    def _why_not(self, comparison: Comparison) -> str | None:
+        return self._ranker.why_unread(comparison) if comparison.second.strip() else "no baseline answer to compare with"
+
+
+def _weighed(preference: Preference) -> Verdict:
+    return weigh(preference.forward, 1 - preference.backward)
 
 
 def _logit(probability: float) -> float:

@@ -1,11 +1,15 @@
 """The reward model as a judge: pointwise, batched, prompts computed once for all their completions."""
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from itertools import groupby
 
 from storage import Lake, ModelRef
+from tasks.chat import context_length
 from tasks.judges.base import Question, Verdict
+from tasks.training.batches import Group
 from tasks.training.features import text_group
+from tasks.training.lengths import fitting, lengths, why_unread
 from tasks.training.pointwise import load_scorer
 
 
@@ -20,13 +24,20 @@ class RewardModelJudge:
 
     def judge(self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None) -> Iterator[Verdict]:
         """One verdict per question, in order; questions about the same prompt that follow one another share its computation."""
-        tokenizer = self._scorer.backbone.tokenizer
-        groups = []
+        groups = list[Group]()
         for turns, same in groupby(questions, key=lambda question: question.turns or (question.prompt,)):
-            members = list(same)
-            groups.append(text_group(tokenizer, turns[-1], [one.completion for one in members], members[0].completion_id, turns[:-1]))
-        scores = self._scorer.scores(groups, on_groups=lambda count: None)
-        for score in (score for group in scores for score in group):
-            yield Verdict(outcome="scored", score=float(score))
+            groups.append(self._group(turns, list(same)))
+        context = context_length(self._scorer.backbone.model)
+        kept, _ = fitting(groups, context, least=1)
+        scores = iter([float(score) for group in self._scorer.scores(kept, on_groups=lambda count: None) for score in group])
+        for tokens in (tokens for group in groups for tokens in lengths(group)):
+            note = why_unread(tokens, context)
+            yield Verdict(outcome="invalid", note=note) if note else Verdict(outcome="scored", score=next(scores))
             if on_rows:
                 on_rows(1)
+
+    def _group(self, turns: Sequence[str], questions: Sequence[Question]) -> Group:
+        """The answers to one prompt, a row each."""
+        answers = [question.completion for question in questions]
+        group = text_group(self._scorer.backbone.tokenizer, turns[-1], answers, questions[0].completion_id, turns[:-1])
+        return replace(group, row_ids=tuple(question.completion_id for question in questions))

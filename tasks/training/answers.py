@@ -50,8 +50,8 @@ def train_on_answers(
     def groups(loaded: Loaded) -> list[Group]:
         return list_groups(loaded, lists, prompts, sampled, system, chat_template)
 
-    samplers = [sampled[row["completion_id"]]["policy"] for one in lists for row in one]
-    learn(out, policy, reference, groups, samplers, training.steps(len(lists)), loss, training, seed)
+    samplers = {row["id"]: [sampled[row["completion_id"]]["policy"]] for ranked in lists for row in ranked}
+    learn(out, policy, reference, groups, samplers, loss, training, seed)
 
 
 def list_groups(

@@ -17,6 +17,7 @@ from accelerate.commands.config.config_args import default_config_file, load_con
 from accelerate.utils import DistributedType
 
 from storage import UserError
+from storage.processors import processors
 from tasks.training.job import Job
 from tasks.training.logs import StepLog
 from tasks.training.settings import Training
@@ -53,7 +54,7 @@ def launch(job: Job, folder: Path, on_step: Callable[[StepLog], None]) -> list[S
     path = os.pathsep.join(filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH"))))
     environment = os.environ | {"PYTHONPATH": path, "PYTHONSAFEPATH": "1"}  # a folder of the user's called tasks is not ours
     if not torch.cuda.is_available():
-        environment |= {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // processes)), "GLOO_SOCKET_IFNAME": _loopback()}
+        environment |= {"OMP_NUM_THREADS": str(max(1, processors() // processes)), "GLOO_SOCKET_IFNAME": _loopback()}
     refused = None
     with (
         (folder / _LOG).open("w") as errors,

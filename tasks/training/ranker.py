@@ -17,6 +17,7 @@ from tasks.chat import context_length
 from tasks.models import Loaded, load, save
 from tasks.training.batches import Group, microbatches
 from tasks.training.fit import fit
+from tasks.training.lengths import lengths, why_unread
 from tasks.training.logps import pick_scorer, sequence_logps
 from tasks.training.losses import Loss
 from tasks.training.parameters import merge, trainable
@@ -65,7 +66,7 @@ class Ranker:
     def compare(
         self, comparisons: Sequence[Comparison], max_tokens: int = 2048, on_rows: Callable[[int], None] | None = None
     ) -> list[Preference]:
-        """One preference a comparison, in order."""
+        """One preference a comparison, in order; each must fit (see `why_unread`)."""
         groups = [self.group(one, swapped) for one in comparisons for swapped in (False, True)]
         right = [0.0] * len(groups)
         model, scorer = self._loaded.model, pick_scorer(self._loaded.model)
@@ -77,6 +78,11 @@ class Ranker:
                     on_rows(len(batch))
         return [Preference(forward=right[place], backward=right[place + 1]) for place in range(0, len(right), 2)]
 
+    def why_unread(self, comparison: Comparison) -> str | None:
+        """Why this comparison cannot be asked; None where it can."""
+        tokens = max(max(lengths(self.group(comparison, swapped))) for swapped in (False, True))
+        return why_unread(tokens, context_length(self._loaded.model))
+
     def group(self, one: Comparison, swapped: bool) -> Group:
         """The question as a prompt, and the two labels as answers: that of the first answer, then that of the second."""
         first, second = (one.second, one.first) if swapped else (one.first, one.second)
@@ -85,7 +91,7 @@ class Ranker:
         ids = self._loaded.tokenizer(text, add_special_tokens=False)["input_ids"]
         labels = self._labels[::-1] if swapped else self._labels
         return Group(
-            prompt=tuple(ids[-context_length(self._loaded.model) + 1 :]),
+            prompt=tuple(ids),
             answers=tuple((label,) for label in labels),
             row_ids=(one.row_id,),
             preference=one.certain,

@@ -16,12 +16,14 @@ from torch import Tensor
 
 from storage import DatasetRef, ModelRef, UserError
 from tasks.calibration import rows_about
-from tasks.models import files_digest
+from tasks.chat import context_length
+from tasks.models import Loaded, files_digest
 from tasks.policy import load_policy
 from tasks.statistics import calibration_error, wilson
 from tasks.step import Out, step
 from tasks.training.backbone import Backbone, Labelled, tune
 from tasks.training.features import answer_features, text_group
+from tasks.training.lengths import fitting, say_left_out
 from tasks.training.pointwise import Scorer, fit_head, save_scorer
 from tasks.training.ranker import Comparison, Ranker, save_ranker, tune_ranker
 from tasks.training.settings import MARGINS, RewardModel
@@ -31,21 +33,23 @@ from tasks.training.settings import MARGINS, RewardModel
 def train_reward_model(out: Out, backbone: ModelRef, labelled: DatasetRef, test: DatasetRef, settings: RewardModel, seed: int) -> None:
     """Fit on `labelled`, report the accuracy on `test` (a metric of the version, with its 95 % interval) and, as metrics about the pairs of
     `test`, the probability of each pair's better answer. Raises UserError where there is nothing to fit, or to test, on."""
-    rows = [row for row in out.lake.rows_of(labelled) if row["dropped"] is None]
-    held_out = [row for row in out.lake.rows_of(test) if row["dropped"] is None]
+    loaded = load_policy(out.lake, backbone)
+    rows, too_long = _readable(out, loaded, labelled, settings)
+    held_out, untested = _readable(out, loaded, test, settings)
+    say_left_out([*too_long, *untested], context_length(loaded.model), out.say)
     if not held_out:
         raise UserError(
-            f"None of the {test.rows} preferences that test the reward model can be used (ties, identical answers): add others."
+            f"None of the {test.rows} preferences that test the reward model can be used (ties, identical answers, too long): add others."
         )
     directory = out.scratch / "partial-reward-model"
     directory.mkdir(exist_ok=True)
     train = _pointwise if settings.kind == "pointwise" else _pairwise
-    probabilities, more = train(out, backbone, rows, held_out, settings, seed, directory)
+    probabilities, more = train(out, backbone, loaded, rows, held_out, settings, seed, directory)
     digest = files_digest(directory)
     role = {"pointwise": "reward", "pairwise": "ranker"}[settings.kind]
     row = {"id": out.row_id(0), "name": f"{role} model on {len(rows)} pairs", "role": role, "parent": backbone.version}
     out.write(0, [row | {"path": out.publish(directory), "digest": digest, "recipe": settings.model_dump_json()}])
-    told = [*_figures(out, probabilities, held_out), *more, *rows_about(held_out, probabilities)]
+    told = [*_figures(out, probabilities, held_out), *more, *rows_about(held_out, probabilities), *too_long, *untested]
     out.write(1, [{"id": out.row_id(place), **one} for place, one in enumerate(told)], table="metrics")
 
 
@@ -54,8 +58,20 @@ Trained = tuple[list[float], list[dict[str, Any]]]
 """The probability of the better answer of each held-out pair, and further metrics."""
 
 
-def _pointwise(out: Out, backbone: ModelRef, rows: Rows, held_out: Rows, settings: RewardModel, seed: int, directory: Path) -> Trained:
-    loaded = load_policy(out.lake, backbone)
+def _readable(out: Out, loaded: Loaded, pairs: DatasetRef, settings: RewardModel) -> tuple[Rows, list[dict[str, Any]]]:
+    """The pairs that are not dropped and fit the backbone's context, and figures about those that do not."""
+    rows = {row["id"]: row for row in out.lake.rows_of(pairs) if row["dropped"] is None}
+    if settings.kind == "pointwise":
+        groups = [text_group(loaded.tokenizer, row["prompt"], _answers(row), row["id"]) for row in rows.values()]
+    else:
+        groups = [Ranker(loaded).group(_comparison(row), swapped=False) for row in rows.values()]
+    kept, too_long = fitting(groups, context_length(loaded.model), least=2)
+    return [rows[group.row_ids[0]] for group in kept], too_long
+
+
+def _pointwise(
+    out: Out, backbone: ModelRef, loaded: Loaded, rows: Rows, held_out: Rows, settings: RewardModel, seed: int, directory: Path
+) -> Trained:
     base = Backbone(model=loaded.model, tokenizer=loaded.tokenizer)
     margins = [MARGINS[settings.margins].get(row["rating"] or "", 0.0) for row in rows]
     certain = [1.0 if row["probability"] is None else row["probability"] for row in rows]
@@ -73,14 +89,21 @@ def _pointwise(out: Out, backbone: ModelRef, rows: Rows, held_out: Rows, setting
     return (scores[:, 0] - scores[:, 1]).sigmoid().tolist(), []
 
 
-def _pairwise(out: Out, backbone: ModelRef, rows: Rows, held_out: Rows, settings: RewardModel, seed: int, directory: Path) -> Trained:
-    pairs, asked = ([Comparison(row["prompt"], *_answers(row), row["id"], row["probability"]) for row in some] for some in (rows, held_out))
+def _pairwise(
+    out: Out, backbone: ModelRef, loaded: Loaded, rows: Rows, held_out: Rows, settings: RewardModel, seed: int, directory: Path
+) -> Trained:
+    del backbone  # a ranker is a whole model of its own
+    pairs, asked = ([_comparison(row) for row in some] for some in (rows, held_out))
     progress = _Progress(out, 2 * (settings.epochs * len(pairs) + len(asked)))
-    tuned = tune_ranker(load_policy(out.lake, backbone), pairs, settings, seed, checkpoint_dir=out.scratch, on_step=progress)
+    tuned = tune_ranker(loaded, pairs, settings, seed, checkpoint_dir=out.scratch, on_step=progress)
     found = Ranker(tuned).compare(asked, on_rows=progress)
     save_ranker(directory, tuned)
     consistent = sum(preference.consistent for preference in found)
     return [preference.probability for preference in found], [_share(out, "position_consistency", consistent, len(found))]
+
+
+def _comparison(row: dict[str, Any]) -> Comparison:
+    return Comparison(row["prompt"], *_answers(row), row["id"], row["probability"])
 
 
 def _answers(row: dict[str, Any]) -> tuple[str, str]:

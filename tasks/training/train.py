@@ -18,7 +18,8 @@ import torch
 from storage import DatasetRef, Lake, ModelRef
 from storage.errors import NothingToLearnError
 from storage.logps import KeptLogps
-from tasks.chat import render
+from tasks.chat import context_length, render
+from tasks.model_directory import read_config
 from tasks.models import Loaded, end_ids, files_digest, release
 from tasks.policy import load_policy, policy_path
 from tasks.step import Out, step
@@ -27,12 +28,14 @@ from tasks.training.batches import Group
 from tasks.training.freshness import age_figures, largest_lag, require_fresh, sample_ages
 from tasks.training.job import Job
 from tasks.training.launch import LOGS, launch, with_processes
+from tasks.training.lengths import fitting, say_left_out
 from tasks.training.logps import reference_logps
 from tasks.training.logs import StepLog, memory_figures
 from tasks.training.losses import Loss
 from tasks.training.settings import Training
 
 _SIDES = ("chosen", "rejected")
+_FIGURES = "figures.json"
 _KEEP_SECONDS = 10  # reference log-probs that a kill may cost
 _CURVES = ("loss", "logp_chosen", "logp_rejected", "reward_chosen", "reward_rejected", "margin", "accuracy", "kl", "entropy")
 _CURVES += ("reward", "value_loss", "explained_variance", "clip_fraction", "approx_kl")
@@ -67,8 +70,10 @@ def train(
         policy,
         reference,
         lambda loaded: pair_groups(loaded, rows, sampled, system, chat_template),
-        [sampled[row[f"{side}_id"]]["policy"] if row[f"{side}_id"] else None for row in rows for side in _SIDES if row[side] is not None],
-        training.steps(len(rows)),
+        {
+            row["id"]: [sampled[row[f"{side}_id"]]["policy"] if row[f"{side}_id"] else None for side in _SIDES if row[side] is not None]
+            for row in rows
+        },
         loss,
         training,
         seed,
@@ -80,18 +85,21 @@ def learn(
     policy: ModelRef,
     reference: ModelRef,
     make_groups: Callable[[Loaded], list[Group]],
-    samplers: Sequence[str | None],
-    steps: int,
+    samplers: Mapping[str, Sequence[str | None]],
     loss: Loss,
     training: Training,
     seed: int,
 ) -> None:
-    """Train a copy of `policy` on the groups, and write its row and its curves. samplers: who sampled each answer, None for nobody's."""
-    ages = sample_ages(out.lake, policy, samplers)
+    """Train a copy of `policy` on the groups that fit its context, and write its row and its curves.
+
+    samplers: who sampled each answer of a row, None for nobody's.
+    """
     if out.pending(0):
-        require_fresh(largest_lag(ages, steps), training.max_lag)
         loaded = load_policy(out.lake, policy)
-        groups = make_groups(loaded)
+        groups, too_long = _fitting(out, loaded, reference, make_groups(loaded), loss)
+        steps = training.steps(len(groups))
+        ages = sample_ages(out.lake, policy, [sampler for group in groups for row in group.row_ids for sampler in samplers[row]])
+        require_fresh(largest_lag(ages, steps), training.max_lag)
         if loss.registered.needs_reference:
             groups = _with_reference(out, reference, groups, training.torch_dtype(loaded.model.device))
         job = Job(policy=policy_path(out.lake, policy), groups=groups, loss=loss, training=with_processes(training), seed=seed)
@@ -102,9 +110,27 @@ def learn(
         )
         directory = out.scratch / "partial-policy"
         (out.scratch / LOGS).write_text(json.dumps([asdict(log) for log in logs]))
+        (out.scratch / _FIGURES).write_text(json.dumps([*age_figures(ages, steps), *too_long]))
         recipe = {"loss": loss.model_dump(), "training": training.model_dump(), "pairs": len(groups), "steps": len(logs)}
         out.write(0, [policy_row(out, policy, reference, loss, directory, recipe)])
-    out.write(1, curve_rows(out, json.loads((out.scratch / LOGS).read_text()), age_figures(ages, steps)), table="metrics")
+    logs, figures = (json.loads((out.scratch / name).read_text()) for name in (LOGS, _FIGURES))
+    out.write(1, curve_rows(out, logs, figures), table="metrics")
+
+
+def _fitting(
+    out: Out, policy: Loaded, reference: ModelRef, groups: Sequence[Group], loss: Loss
+) -> tuple[list[Group], list[dict[str, Any]]]:
+    """The groups that fit the policy and, where the loss asks it, the reference; figures about the rows that do not."""
+    contexts = [context_length(policy.model)]
+    if loss.registered.needs_reference:
+        contexts.append(context_length(read_config(policy_path(out.lake, reference))))
+    kept, too_long = fitting(groups, min(contexts), loss.registered.answers)
+    say_left_out(too_long, min(contexts), out.say)
+    if not kept:
+        raise NothingToLearnError(
+            f"No row is left to train on: all {len(too_long):,} are longer than the model's context of {min(contexts):,} tokens."
+        )
+    return kept, too_long
 
 
 def policy_row(out: Out, policy: ModelRef, reference: ModelRef, loss: Loss, directory: Path, recipe: dict[str, Any]) -> dict[str, Any]:
@@ -200,8 +226,8 @@ class _Progress:
         self.out.progress(min((log.step + 1) * self.batch, self.total), self.total, "pairs", note)
 
 
-def curve_rows(out: Out, logs: Sequence[dict[str, Any]], ages: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
-    """The curves of a training run as metrics, then its figures of the whole: `ages`, and the models that were in memory."""
+def curve_rows(out: Out, logs: Sequence[dict[str, Any]], figures: Sequence[dict[str, Any]] = ()) -> list[dict[str, Any]]:
+    """The curves of a training run as metrics, then its other figures, and the models that were in memory. A figure may name its subject."""
     units = {
         "accuracy": "share of pairs",
         "entropy": "nats per token",
@@ -222,5 +248,5 @@ def curve_rows(out: Out, logs: Sequence[dict[str, Any]], ages: Sequence[dict[str
             if log[name] is not None:
                 row = {"id": out.row_id(len(rows)), "subject": out.version, "name": name, "step": log["step"]}
                 rows.append(row | {"value": log[name], "unit": units.get(name, "nats")})
-    whole = [*ages, *memory_figures(logs)]
+    whole = [*figures, *memory_figures(logs)]
     return rows + [{"id": out.row_id(len(rows) + n), "subject": out.version, **row} for n, row in enumerate(whole)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.environment import prepare
+from flows.environment import prepare, thread_defaults
 
 _LEAVES_A_CHILD = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], stdout=2).pid)"
 
@@ -22,3 +22,26 @@ def test_a_home_of_one_s_own_is_where_the_orphan_is_looked_for(tmp_path: Path, m
     (home / "server.json").write_text(json.dumps({"pid": orphan.pid, "started": orphan.create_time()}))
     prepare(str(tmp_path / "lake"))
     assert not orphan.is_running() or orphan.status() == psutil.STATUS_ZOMBIE
+
+
+def test_threads_wait_asleep_beside_others_unless_the_user_says_how_they_wait() -> None:
+    assert int(thread_defaults({})["GOMP_SPINCOUNT"]) > 0
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "GOMP_CPU_AFFINITY", "OMP_PROC_BIND", "OMP_PLACES"):
+        assert "GOMP_SPINCOUNT" not in thread_defaults({name: "as chosen"})
+
+
+def test_every_setting_of_threads_stands_before_torch_is_loaded(tmp_path: Path) -> None:
+    script = (
+        "import os, sys; from flows.environment import prepare, thread_defaults; expected = thread_defaults(os.environ); prepare(None)\n"
+        "assert expected and all(os.environ[name] == value for name, value in expected.items())\n"
+        "assert 'torch' not in sys.modules"
+    )
+    environment = {"PATH": "", "PREFECT_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+
+
+def test_what_the_user_has_set_of_threads_stays(tmp_path: Path) -> None:
+    script = "import os; from flows.environment import prepare; prepare(None); print(os.environ['GOMP_SPINCOUNT'], os.environ['RAYON_NUM_THREADS'])"
+    environment = {"PATH": "", "PREFECT_HOME": str(tmp_path), "HOME": str(tmp_path), "GOMP_SPINCOUNT": "7", "RAYON_NUM_THREADS": "3"}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True)
+    assert done.stdout == "7 3\n"
