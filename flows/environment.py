@@ -13,6 +13,10 @@ from platformdirs import user_cache_path
 from storage import Lake
 from storage.location import locate
 
+UI_PASSWORD = "DAPFLOW_UI_PASSWORD"
+"""What `dapflow ui` asks for, and the other commands show it: a password, for the user `dapflow`, or user:password."""
+ALLOW = "DAPFLOW_ALLOW_COMMANDS"
+"""1: runs may execute what only their parameters name (flows/allowed.py)."""
 _SERVER = "server.json"
 _DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -35,6 +39,7 @@ def prepare(lake: str | None) -> None:
     """
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    server_password()
     if lake is not None:
         Lake(lake).close()
     if "PREFECT_HOME" not in os.environ:  # a history that is the lake's alone
@@ -45,10 +50,18 @@ def prepare(lake: str | None) -> None:
     end_orphaned_server(home)
 
 
+def server_password() -> str | None:
+    """`user:password` that Prefect's server asks for, if any: DAPFLOW_UI_PASSWORD becomes Prefect's own settings, of server and clients."""
+    if password := os.environ.get(UI_PASSWORD):
+        for name in ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"):
+            os.environ.setdefault(name, password if ":" in password else f"dapflow:{password}")
+    return os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+
+
 def remember_server() -> None:
     """Write down the server that Prefect has started for this process, so that a later run can end it should this one be killed."""
     for child in psutil.Process().children():
-        if any("prefect.server.api.server" in word for word in child.cmdline()):
+        if "flows.served" in child.cmdline():
             (Path(os.environ["PREFECT_HOME"]) / _SERVER).write_text(json.dumps({"pid": child.pid, "started": child.create_time()}))
 
 
