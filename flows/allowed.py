@@ -1,14 +1,12 @@
 """What runs may execute beside our own code: never what only their parameters say, which whoever reaches the server can write.
 
-What `dapflow run` and `dapflow deploy` were given on this machine is remembered, as digests in a file of the user's own; recipe files of this
+What `dapflow run` and `dapflow deploy` were given on this machine is remembered, as digests, one a line, in a file of the user's own; recipe files of this
 machine say it themselves. DAPFLOW_ALLOW_COMMANDS=1 (`dapflow worker --allow-commands`) allows all. Test: pytest tests/flows/test_allowed.py
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from platformdirs import user_data_path
@@ -18,15 +16,11 @@ from flows.environment import ALLOW
 
 def remember(executed: Iterable[str]) -> None:
     """Allow runs on this machine, of this user, to execute these from now on."""
-    known = _known()
-    if not (new := {_digest(each) for each in executed} - known):
-        return
-    path = _file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f".{os.getpid()}")
-    with open(draft, "w", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
-        json.dump(sorted(known | new), file)
-    draft.replace(path)
+    if new := sorted({_digest(each) for each in executed} - _known()):
+        path = _file()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+            file.write("\n".join(["", *new, ""]))
 
 
 def is_allowed(executed: str) -> bool:
@@ -39,10 +33,9 @@ def _digest(executed: str) -> str:
 
 
 def _known() -> set[str]:
-    with suppress(OSError, ValueError):
-        return set(json.loads(_file().read_text()))
-    return set()
+    path = _file()
+    return set(path.read_text(errors="replace").split()) if path.is_file() else set()
 
 
 def _file() -> Path:
-    return user_data_path("dapflow") / "allowed.json"
+    return user_data_path("dapflow") / "allowed.txt"

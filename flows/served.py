@@ -29,10 +29,11 @@ from tasks.door import MEBIBYTE, PAGES, Door, headed
 REPORTS, LINEAGE = "/reports", "/lineage"
 _NOT_YET = "There is no page of {version} yet: it is written when the iteration ends, on the machine that ran it. Until then: dapflow lineage {version}\n"
 
-# Prefect's own pages: their scripts make styles and draw graphs in workers; nothing comes from, or goes to, another site.
+# Prefect's own pages: their scripts make styles, and further scripts to draw graphs; nothing comes from, or goes to, another site.
 _PREFECT = (
-    "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; worker-src 'self' blob:; "
-    "frame-src 'none'; object-src 'none'; base-uri 'self'; form-action 'self'; frame-ancestors 'none'"
+    "default-src 'self'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "font-src 'self' data:; worker-src 'self' blob:; frame-src 'none'; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'none'"
 )
 _LARGEST_REQUEST, _LARGEST_MESSAGE = 16 * MEBIBYTE, 2 * MEBIBYTE  # Prefect's events and logs have 1.5 MB at most
 _LONGEST_VERSION = 64

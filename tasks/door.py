@@ -113,9 +113,8 @@ class Door:
         declared = headers.get("content-length", "0")
         if not declared.isascii() or not declared.isdigit() or len(declared) > 15 or int(declared) > self._largest:
             return None
-        messages = [await receive()]
-        size = len(messages[0].get("body", b""))
-        while messages[-1].get("more_body"):
+        messages, size = list[Message](), 0
+        while not messages or messages[-1].get("more_body"):
             messages.append(await receive())
             size += len(messages[-1].get("body", b""))
             if size > self._largest:

@@ -50,9 +50,10 @@ def allow(commands: bool) -> None:
 
 def name_hosts(names: tuple[str, ...]) -> None:
     """Have the servers of this process, and of those that it starts, answer to these names. Raises UserError for what is no name."""
-    if wrong := [name for name in names if not re.fullmatch(r"[A-Za-z0-9._:\[\]-]+", name)]:
+    hosts = " ".join(names).replace(",", " ").split()
+    if wrong := [host for host in hosts if not re.fullmatch(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?", host)]:
         raise UserError(f"--allow-host {wrong[0]}: name a host alone, for example --allow-host gpu.example, without http:// and port.")
-    os.environ[HOSTS] = " ".join(names)
+    os.environ[HOSTS] = " ".join(hosts)
 
 
 @contextmanager
