@@ -17,7 +17,7 @@ import yaml
 from cyclopts import Parameter, validators
 
 from flows.allowed import remember
-from flows.environment import prepare
+from flows.environment import prepare, refused
 from flows.lake.options import AllowCommands, Lake, allow
 from flows.started import start_of
 from storage.errors import UserError
@@ -123,7 +123,10 @@ def reach(server: str) -> None:
 
     os.environ["PREFECT_API_URL"] = server
     try:
-        httpx.get(f"{server}/health", timeout=30).raise_for_status()
+        answer = httpx.get(f"{server}/health", timeout=30)
+        if answer.status_code == 403:
+            raise UserError(refused(server, answer.text))
+        answer.raise_for_status()
     except httpx.HTTPError as error:
         raise UserError(
             f"No Prefect server answers at {server} ({error}): start one with `dapflow ui`, or name another with --server."

@@ -6,7 +6,9 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
@@ -134,6 +136,28 @@ def test_a_page_cannot_have_a_run_made_whatever_it_calls_what_it_sends(surface: 
 def test_a_name_that_the_operator_has_named_comes_in(ui: int) -> None:
     headers = [("Host", f"gpu.example:{ui}"), ("Origin", f"http://gpu.example:{ui}")]
     assert ask(ui, path="/api/health", headers=headers, host=False).status == 200
+
+
+def test_who_calls_it_by_another_name_is_told_why_it_refuses(ui: int) -> None:
+    class Elsewhere(BaseHTTPRequestHandler):  # a name that leads here
+        def do_GET(self) -> None:
+            answer = ask(ui, path=self.path, headers=[("Host", "server:4200")], host=False)
+            self.send_response(answer.status)
+            self.end_headers()
+            self.wfile.write(answer.text.encode())
+
+        def log_message(self, format: str, *args: object) -> None:
+            del format, args
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        command = [sys.executable, "-P", "-m", "flows.cli", "worker", "--server", f"http://127.0.0.1:{server.server_port}/api"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        server.shutdown()
+        thread.join()
+    assert done.returncode == 2
+    assert "refuses: This server does not answer to the name server: if the name is yours, start it with --allow-host server" in done.stderr
 
 
 @pytest.mark.parametrize(("surface", "size"), [("ui", 17), ("inside", 17), ("model", 2), ("metrics", 2)])
