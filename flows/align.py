@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 from prefect import flow
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 
 from flows.changes import change, stages
 from flows.environment import remember_server
+from flows.executed import check_commands, check_name
 from flows.iteration import Iteration, iterate
 from flows.judges import check_judge
 from flows.own import find_recipe
@@ -41,7 +42,7 @@ def align(
     remember_server()
     if toy:
         torch.set_num_threads(1)  # its products are so small that a second thread only waits for the first
-    wanted = chosen(recipe, settings, toy)
+    wanted = chosen(recipe, settings, toy, from_parameters=deployment.id is not None)
     done: list[Iteration] = []
     reports: list[str] = []
     command = command_of(recipe, iterations, settings, toy)
@@ -66,11 +67,19 @@ def command_of(recipe: str, iterations: int, settings: Sequence[str], toy: bool)
     return shlex.join([*words, *(word for setting in settings for word in ("--set", setting))])
 
 
-def chosen(name: str, settings: Sequence[str], toy: bool) -> Recipe:
-    """The recipe that a name, settings and the toy switch stand for. Raises UserError also for a judge that could not be asked."""
+def chosen(name: str, settings: Sequence[str], toy: bool, *, from_parameters: bool = False) -> Recipe:
+    """The recipe that a name, settings and the toy switch stand for. Raises UserError also for a judge that could not be asked.
+
+    from_parameters: they are those of a run on a server, rather than typed here: then what they execute must be allowed.
+    """
     check_tracker()
+    if from_parameters:
+        check_name(name)
     recipe = find_recipe(name)
-    wanted = change(toy_of(recipe) if toy else recipe, settings)
+    written = toy_of(recipe) if toy else recipe
+    wanted = change(written, settings)
+    if from_parameters:
+        check_commands(written, wanted)
     for stage in stages(wanted):
         check_judge(stage, stage.judge, labels=True)
         check_judge(stage, stage.evaluation.judge, labels=False)

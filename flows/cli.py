@@ -18,11 +18,11 @@ from flows.agreement import agreement
 from flows.ahead import server_ahead
 from flows.compare_command import compare
 from flows.deploy import deploy, worker
-from flows.environment import of_server, prepare
+from flows.environment import UI_PASSWORD, of_server, prepare, server_password
 from flows.exporter import metrics
 from flows.judge import judge
 from flows.lake import COMMANDS
-from flows.lake.options import Lake, Port, check_free
+from flows.lake.options import AllowHost, Lake, Port, check_free, name_hosts
 from flows.people import label
 from flows.policies import policies, promote, rollback
 from flows.report.command import compare_runs, report
@@ -31,6 +31,7 @@ from flows.talk import chat, serve
 from flows.winrate import winrate
 from storage.errors import UserError, interrupted
 from storage.location import locate
+from tasks.door import is_loopback
 
 app = App(
     name="dapflow",
@@ -90,10 +91,13 @@ def run(
     console.print(f"[bold]dapflow run {recipe}[/bold]  lake {locate(lake).address}  (loading, starting Prefect ...)", highlight=False)
     with server_ahead():
         from flows.align import align, chosen
+        from flows.allowed import remember
         from flows.console import ConsoleReporter, print_summary
+        from flows.executed import executed_by
         from tasks.progress import report_to
 
-        chosen(recipe, list(settings), toy)  # says what is wrong with the recipe before anything is run
+        wanted = chosen(recipe, list(settings), toy)  # says what is wrong with the recipe before anything is run
+        remember(executed_by(recipe, wanted))  # for `dapflow resume`
     reporter = ConsoleReporter(console)
     with reporter, report_to(reporter):
         result = align(recipe, iterations, settings, toy, lake)
@@ -164,7 +168,7 @@ def in_full(values: dict[str, Any], origins: dict[str, str], prefix: str = "", d
 
 
 @app.command
-def ui(*, lake: Lake = "lake", port: Port = 4200, host: str = "127.0.0.1") -> NoReturn:
+def ui(*, lake: Lake = "lake", port: Port = 4200, host: str = "127.0.0.1", allow_host: AllowHost = ()) -> NoReturn:
     """Open the Prefect UI on the runs of a lake, on loopback; Ctrl-C ends it. Workers and schedules use the same server.
 
     Example: dapflow ui --port 4300
@@ -172,20 +176,24 @@ def ui(*, lake: Lake = "lake", port: Port = 4200, host: str = "127.0.0.1") -> No
     Parameters
     ----------
     host
-        Another address to listen on: then PREFECT_SERVER_API_AUTH_STRING=user:password must be set, and is asked for.
+        Another address to listen on: then a password must be set in DAPFLOW_UI_PASSWORD (for the user `dapflow`, or user:password), and is
+        asked for.
     """
-    if host not in ("127.0.0.1", "localhost", "::1") and not os.environ.get("PREFECT_SERVER_API_AUTH_STRING"):
-        raise UserError(f"--host {host} lets others in: set PREFECT_SERVER_API_AUTH_STRING=user:password, which they are then asked for.")
+    password = server_password()
+    if not is_loopback(host) and not password:
+        raise UserError(f"--host {host} lets others in: set a password in {UI_PASSWORD}, which they are then asked for (user dapflow).")
     check_free(host, port)
+    name_hosts(allow_host)
     prepare(lake)
     shown = socket.gethostname() if host in ("0.0.0.0", "::") else f"[{host}]" if ":" in host else host
-    url = f"http://{shown}:{port}/api"
     os.environ.pop("PREFECT_API_URL", None)  # a server asks no other
     for name in ("PREFECT_SERVER_UI_API_URL", "PREFECT_UI_API_URL"):
-        os.environ.setdefault(name, url)
+        os.environ.setdefault(name, "/api")  # by whichever of its names the browser came
     os.environ.setdefault("PREFECT_UI_URL", f"http://{shown}:{port}")  # what notifications link to
     os.environ.setdefault("PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE", "prefect.server.concurrency.lease_storage.filesystem")
     print(f"The runs of {locate(lake).address}: http://{shown}:{port}/runs", flush=True)
+    if not password:
+        print(f"Every user of this machine can reach it: set {UI_PASSWORD} to have a password asked for (user dapflow).", flush=True)
     pages = str(locate(lake).root.absolute() / "reports")
     os.execv(sys.executable, [sys.executable, "-P", "-m", "flows.served", "--host", host, "--port", str(port), "--reports", pages])
 

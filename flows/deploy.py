@@ -16,8 +16,10 @@ from typing import Annotated, Any, NoReturn
 import yaml
 from cyclopts import Parameter, validators
 
-from flows.environment import prepare
-from flows.lake.options import Lake
+from flows.allowed import remember
+from flows.environment import prepare, refused
+from flows.lake.options import AllowCommands, Lake, allow
+from flows.started import start_of
 from storage.errors import UserError
 from storage.location import locate
 
@@ -74,6 +76,7 @@ def deploy(
     with get_client(sync_client=True) as client:
         _pool(client)
         _prefect_deploy(described)
+        remember(start_of(client.read_deployment_by_name(_full_name(one))) for one in described["deployments"])
         told = set_up(client, notify, dead_after)
     for one in described["deployments"]:
         for schedule in one["schedules"]:
@@ -84,11 +87,12 @@ def deploy(
     print(f"UI: {server.removesuffix('/api')}   start one now: PREFECT_API_URL={server} prefect deployment run night/{first}")
 
 
-def worker(*, pool: str = POOL, server: Server = LOCAL) -> NoReturn:
+def worker(*, pool: str = POOL, allow_commands: AllowCommands = False, server: Server = LOCAL) -> NoReturn:
     """Start a worker for the nights: it starts each run in a process of its own. Ctrl-C ends it.
 
     Example: dapflow worker
     """
+    allow(allow_commands)
     reach(server)
     prepare(None)
     _check_pool(pool)
@@ -119,7 +123,10 @@ def reach(server: str) -> None:
 
     os.environ["PREFECT_API_URL"] = server
     try:
-        httpx.get(f"{server}/health", timeout=30).raise_for_status()
+        answer = httpx.get(f"{server}/health", timeout=30)
+        if answer.status_code == 403:
+            raise UserError(refused(server, answer.text))
+        answer.raise_for_status()
     except httpx.HTTPError as error:
         raise UserError(
             f"No Prefect server answers at {server} ({error}): start one with `dapflow ui`, or name another with --server."
@@ -161,14 +168,21 @@ def _check_schedule(cron: str, timezone: str) -> None:
 
 
 def _check_settings(active: tuple[str, ...], settings: tuple[str, ...], toy: bool) -> None:
-    """Raises UserError for what an active recipe does not take. Keys of judges are not asked for: they are the worker's."""
+    """Raises UserError for what an active recipe does not take; what it executes is allowed from now on, on this machine. Keys of judges are
+    not asked for: they are the worker's."""
     from flows.changes import change
+    from flows.executed import executed_by
     from flows.recipes import recipe_named
     from flows.toys import toy as toy_of
 
     for name in active:
         recipe = recipe_named(name)
-        change(toy_of(recipe) if toy else recipe, settings)
+        remember(executed_by(name, change(toy_of(recipe) if toy else recipe, settings)))
+
+
+def _full_name(deployment: dict[str, Any]) -> str:
+    """Of its flow, by the last word of the entry point, and of itself."""
+    return f"{deployment['entrypoint'].replace(':', '.').rpartition('.')[2].replace('_', '-')}/{deployment['name']}"
 
 
 def _pool(client: Any) -> None:

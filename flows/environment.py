@@ -15,6 +15,10 @@ from storage import Lake
 from storage.location import locate
 from storage.processors import processors
 
+UI_PASSWORD = "DAPFLOW_UI_PASSWORD"
+"""What `dapflow ui` asks for, and the other commands show it: a password, for the user `dapflow`, or user:password."""
+ALLOW = "DAPFLOW_ALLOW_COMMANDS"
+"""1: runs may execute what only their parameters name (flows/allowed.py)."""
 _SERVER = "server.json"
 _DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -41,6 +45,7 @@ def prepare(lake: str | None) -> None:
         os.environ.setdefault(name, value)
     for name, value in thread_defaults(os.environ).items():
         os.environ.setdefault(name, value)
+    server_password()
     if lake is not None:
         Lake(lake).close()
     if "PREFECT_HOME" not in os.environ:  # a history that is the lake's alone
@@ -60,10 +65,18 @@ def thread_defaults(environment: Mapping[str, str]) -> dict[str, str]:
     return {**spins, **fewer, "RAYON_NUM_THREADS": str(count)}
 
 
+def server_password() -> str | None:
+    """`user:password` that Prefect's server asks for, if any: DAPFLOW_UI_PASSWORD becomes Prefect's own settings, of server and clients."""
+    if password := os.environ.get(UI_PASSWORD):
+        for name in ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"):
+            os.environ.setdefault(name, password if ":" in password else f"dapflow:{password}")
+    return os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
+
+
 def remember_server() -> None:
     """Write down the server that Prefect has started for this process, so that a later run can end it should this one be killed."""
     for child in psutil.Process().children():
-        if any("prefect.server.api.server" in word for word in child.cmdline()):
+        if "flows.served" in child.cmdline():
             (Path(os.environ["PREFECT_HOME"]) / _SERVER).write_text(json.dumps({"pid": child.pid, "started": child.create_time()}))
 
 
@@ -85,10 +98,17 @@ def of_server(error: BaseException) -> str | None:
 
     url = os.environ.get("PREFECT_API_URL", "no address")
     of_ours = isinstance(error, ConnectError | HTTPStatusError) and str(error.request.url).startswith(url)
-    if isinstance(error, HTTPStatusError) and of_ours and error.response.status_code in (401, 403):
+    if isinstance(error, HTTPStatusError) and of_ours and error.response.status_code == 403:
+        return refused(url, error.response.text)
+    if isinstance(error, HTTPStatusError) and of_ours and error.response.status_code == 401:
         return f"The Prefect server at {url} does not let us in: set PREFECT_API_AUTH_STRING=user:password, as it asks for."
     if (isinstance(error, ConnectError) and of_ours) or str(error).startswith("Failed to reach API at"):
         return (
             f"No Prefect server answers at {url}: start it, or unset PREFECT_API_URL. Nothing is lost: the same command goes on from here."
         )
     return None
+
+
+def refused(url: str, text: str) -> str:
+    """What to tell the user when a server refuses all that is asked by this address: the door says why, in a sentence."""
+    return f"The Prefect server at {url} refuses: {text.strip()[:300]}"

@@ -5,16 +5,18 @@
 Needs prometheus-client (pip install 'dapflow[metrics]'). Test: pytest tests/flows/test_exporter.py
 """
 
+import socket
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
-from flows.lake.options import Lake, PortOrAny, listening
+from flows.lake.options import AllowHost, Lake, PortOrAny, listening, name_hosts
 from flows.report.find import iterations, own_versions
 from storage.errors import UserError
 from storage.lake import Lake as OpenLake
 from storage.location import locate
+from tasks.door import Door
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -57,7 +59,7 @@ _MADE = (
 )
 
 
-def metrics(*, port: PortOrAny | None = None, host: str = "127.0.0.1", lake: Lake = "lake") -> None:
+def metrics(*, port: PortOrAny | None = None, host: str = "127.0.0.1", allow_host: AllowHost = (), lake: Lake = "lake") -> None:
     """Print what the lake holds and what it took as metrics of Prometheus; with --port, serve them until Ctrl-C.
 
     Example: dapflow metrics --port 9464
@@ -70,7 +72,7 @@ def metrics(*, port: PortOrAny | None = None, host: str = "127.0.0.1", lake: Lak
         Another address to listen on. Whoever reaches it reads figures and names of recipes and judges, and no texts.
     """
     try:
-        from prometheus_client import CollectorRegistry, generate_latest, start_http_server
+        from prometheus_client import CollectorRegistry, generate_latest, make_asgi_app
     except ImportError as error:
         raise UserError("dapflow metrics needs a package: pip install 'dapflow[metrics]'.") from error
     registry = CollectorRegistry()
@@ -79,13 +81,14 @@ def metrics(*, port: PortOrAny | None = None, host: str = "127.0.0.1", lake: Lak
     if port is None:
         print(generate_latest(registry).decode(), end="")
         return
+    import uvicorn
+
+    name_hosts(allow_host)
     with listening(host, port):
-        server, thread = start_http_server(port, host, registry)
-    print(f"The metrics of {locate(lake).address}: http://{host}:{server.server_port}/metrics", flush=True)
-    try:
-        thread.join()
-    finally:
-        server.shutdown()
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    print(f"The metrics of {locate(lake).address}: http://{host}:{listener.getsockname()[1]}/metrics", flush=True)
+    settings = uvicorn.Config(Door(make_asgi_app(registry), host), lifespan="off", ws="none", log_level="critical")
+    uvicorn.Server(settings).run([listener])
 
 
 class Collector:

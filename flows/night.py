@@ -13,7 +13,7 @@ from prefect import flow, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
-from prefect.runtime import flow_run
+from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 
 from flows.align import chosen
@@ -52,7 +52,7 @@ def night(recipe: RecipeName = _FIRST, settings: tuple[str, ...] = (), toy: bool
     Returns the row of `promotions` that it has written. Raises UserError for what the user can put right.
     """
     remember_server()
-    wanted, run = chosen(recipe.value, settings, toy), str(flow_run.id)
+    wanted, run = chosen(recipe.value, settings, toy, from_parameters=deployment.id is not None), str(flow_run.id)
     with Lake(lake) as opened, use_lake(opened), use_shards(wanted.shards):
         bury(opened)
         end_earlier_attempts(run)

@@ -5,10 +5,10 @@ import os
 from rich.console import Console
 
 from flows.environment import prepare
-from flows.lake.options import Lake, PortOrAny, existing
+from flows.lake.options import AllowHost, Lake, PortOrAny, existing, name_hosts
 
 
-def label(*, host: str = "127.0.0.1", port: PortOrAny = 8700, lake: Lake = "lake") -> None:
+def label(*, host: str = "127.0.0.1", port: PortOrAny = 8700, allow_host: AllowHost = (), lake: Lake = "lake") -> None:
     """Label the pairs of answers that a lake's runs wait for, on a page in the browser; suspended runs then go on. Ctrl-C ends it.
 
     Example: dapflow label --lake ./lake
@@ -21,6 +21,7 @@ def label(*, host: str = "127.0.0.1", port: PortOrAny = 8700, lake: Lake = "lake
         Port of the page; another where it is taken.
     """
     prepare(None)
+    name_hosts(allow_host)
     from storage.labels import latest_labels, waiting
     from tasks.judges.desk.server import Desk, serve
     from tasks.judges.desk.sitting import Sitting

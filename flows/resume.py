@@ -8,13 +8,14 @@ from typing import Any
 
 from rich.console import Console
 
+from flows.ahead import put_behind_the_door
 from flows.deploy import POOL, reach
 from flows.environment import prepare
-from flows.lake.options import Lake, existing
+from flows.lake.options import AllowCommands, Lake, allow, existing
 from storage.errors import UserError
 
 
-def resume(run: str | None = None, /, *, server: str | None = None, lake: Lake = "lake") -> None:
+def resume(run: str | None = None, /, *, server: str | None = None, lake: Lake = "lake", allow_commands: AllowCommands = False) -> None:
     """Go on with a run that failed, crashed or was killed: what the lake holds is not done again.
 
     Example: dapflow resume
@@ -26,6 +27,7 @@ def resume(run: str | None = None, /, *, server: str | None = None, lake: Lake =
     server
         The Prefect server's API, if it is not PREFECT_API_URL; without either, the runs of the lake itself.
     """
+    allow(allow_commands)
     _connect(server, lake)
     from prefect.client.orchestration import get_client
     from prefect.states import Scheduled
@@ -80,6 +82,8 @@ def _connect(server: str | None, lake: str) -> None:
         reach(url)
     existing(lake).close()  # before `prepare`, which makes one
     prepare(lake)
+    if "PREFECT_API_URL" not in os.environ:
+        put_behind_the_door()
 
 
 def _find(client: Any, name: str | None) -> Any:
@@ -97,11 +101,12 @@ def _find(client: Any, name: str | None) -> Any:
 
 
 def _again(parameters: dict[str, Any]) -> None:
-    from flows.align import align
+    from flows.align import align, chosen
     from flows.console import ConsoleReporter, print_summary
     from flows.night import in_words, night
     from tasks.progress import report_to
 
+    chosen(parameters.get("recipe", "rso"), parameters.get("settings", ()), parameters.get("toy", False), from_parameters=True)
     reporter = ConsoleReporter(Console())
     with reporter, report_to(reporter):
         if "iterations" in parameters:

@@ -1,9 +1,11 @@
-"""The Prefect server that `dapflow ui` starts, with the lake's own pages beside Prefect's: what artifacts link to.
+"""Prefect's server behind our door (tasks/door.py): the one that `dapflow ui` starts, and the one inside `dapflow run`.
+
+Of `dapflow ui`, with the lake's own pages beside Prefect's, what artifacts link to:
 
 /reports/<policy>/index.html   the report of an iteration, and the lineage pages beside it
 /lineage/<version>             the newest lineage page of a dataset version, whatever policy it led to
 Pages are written when an iteration ends. Where the server asks for a password, the pages do too. What a locked database refuses is asked
-again here: of a browser's requests nobody else does.
+again here: of a browser's requests nobody else does. Test: pytest tests/flows/test_served.py tests/flows/test_doors.py
 """
 
 import argparse
@@ -22,19 +24,30 @@ from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tasks.door import MEBIBYTE, PAGES, Door, headed
+
 REPORTS, LINEAGE = "/reports", "/lineage"
 _NOT_YET = "There is no page of {version} yet: it is written when the iteration ends, on the machine that ran it. Until then: dapflow lineage {version}\n"
 
+# Prefect's own pages: their scripts make styles, and further scripts to draw graphs; nothing comes from, or goes to, another site.
+_PREFECT = (
+    "default-src 'self'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
+    "font-src 'self' data:; worker-src 'self' blob:; frame-src 'none'; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "frame-ancestors 'none'"
+)
+_LARGEST_REQUEST, _LARGEST_MESSAGE = 16 * MEBIBYTE, 2 * MEBIBYTE  # Prefect's events and logs have 1.5 MB at most
+_LONGEST_VERSION = 64
+
 
 class Guarded:
-    """An application behind a user and a password, `user:password`; open to all where there is none."""
+    """Pages behind a user and a password, `user:password`; open to all where there is none."""
 
     def __init__(self, app: ASGIApp, password: str | None) -> None:
         self._app = app
         self._wanted = f"Basic {base64.b64encode(password.encode()).decode()}" if password else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        said = dict(scope["headers"]).get(b"authorization", b"")
+        said, send = dict(scope["headers"]).get(b"authorization", b""), headed(send, PAGES)
         if self._wanted is None or hmac.compare_digest(said, self._wanted.encode()):
             await self._app(scope, receive, send)
         else:
@@ -90,7 +103,8 @@ def pages(reports: Path, password: str | None) -> list[Mount]:
 
     def lineage(request: Request) -> Response:
         version = request.path_params["version"]
-        found = sorted(reports.glob(f"*/lineage/{version}.html"), key=lambda path: path.stat().st_mtime) if version.isalnum() else []
+        known = version.isascii() and version.isalnum() and len(version) <= _LONGEST_VERSION
+        found = sorted(reports.glob(f"*/lineage/{version}.html"), key=lambda path: path.stat().st_mtime) if known else []
         if not found:
             return PlainTextResponse(_NOT_YET.format(version=version), 404)
         return RedirectResponse(f"{REPORTS}/{found[-1].relative_to(reports).as_posix()}")
@@ -104,16 +118,24 @@ def pages(reports: Path, password: str | None) -> list[Mount]:
 def main() -> None:
     """Serve until a signal ends it."""
     parser = argparse.ArgumentParser()
-    parser.add_argument("--host", required=True)
+    parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--reports", type=Path, required=True)
+    parser.add_argument("--reports", type=Path, help="whose pages are served too")
     arguments = parser.parse_args()
     from prefect.server.api.server import create_app
 
     app = create_app(final=True)
-    app.router.routes[:0] = pages(arguments.reports, os.environ.get("PREFECT_SERVER_API_AUTH_STRING"))
+    if arguments.reports:
+        app.router.routes[:0] = pages(arguments.reports, os.environ.get("PREFECT_SERVER_API_AUTH_STRING"))
     level = os.environ.get("PREFECT_SERVER_LOGGING_LEVEL", "WARNING").lower()
-    uvicorn.run(Patient(app), host=arguments.host, port=arguments.port, log_level=level)
+    uvicorn.run(
+        behind_the_door(app, arguments.host), host=arguments.host, port=arguments.port, log_level=level, ws_max_size=_LARGEST_MESSAGE
+    )
+
+
+def behind_the_door(app: ASGIApp, host: str) -> Door:
+    """Prefect's application, as it is served at an address."""
+    return Door(Patient(app), host, _PREFECT, _LARGEST_REQUEST)
 
 
 if __name__ == "__main__":

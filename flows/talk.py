@@ -92,7 +92,7 @@ def serve(model: str = NEWEST, /, *, port: Port = 8000, lake: Lake = "lake") -> 
     path = _path(model, lake)
     check_free(HOST, port)
     command, name = server_command(path, port, str(dtype_of(path)).removeprefix("torch."))
-    print(f"{model} as {name} on http://{HOST}:{port}/v1  (with {Path(command[0]).name} {command[2]})", flush=True)
+    print(f"{model} as {name} on http://{HOST}:{port}/v1  (with {command[3]})", flush=True)
     os.execvp(command[0], command)
 
 

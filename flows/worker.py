@@ -1,9 +1,10 @@
-"""`prefect worker ...`, with a process worker that does not undo a Retry: what `dapflow worker` becomes.
+"""`prefect worker ...`, with a process worker that does not undo a Retry, and starts nothing but our flows: what `dapflow worker` becomes.
 
 Prefect's says of a process that was killed that its run has crashed, then looks for hooks of the flow (it imports all of it: ten seconds),
 and says it again. Whoever has pressed Retry, or typed `dapflow resume`, meanwhile had it undone. Test: make test-nights
 """
 
+import os
 import warnings
 from typing import Any
 
@@ -11,12 +12,33 @@ import httpx
 from prefect.cli import app
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
-from prefect.workers.process import ProcessWorker
+from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
+
+from flows.allowed import is_allowed
+from flows.environment import ALLOW
+from flows.started import changed, of_job, start_of, unusual
+from storage import UserError
 
 with warnings.catch_warnings(action="ignore"):  # that it takes the place of Prefect's
 
     class Worker(ProcessWorker):
         """For pools of type process; those of other types have their own."""
+
+        async def run(self, flow_run: FlowRun, configuration: ProcessJobConfiguration, task_status: Any = None) -> ProcessWorkerResult:
+            """Raises UserError, which becomes the run's state, for a run that would start anything but one of our flows."""
+            assert flow_run.deployment_id is not None, "a worker takes no others"
+            deployment = await self.client.read_deployment(flow_run.deployment_id)
+            flow = await self.client.read_flow(flow_run.flow_id)
+            made_here = is_allowed(start_of(deployment))
+            plain = ProcessJobConfiguration(**of_job(deployment) if made_here else {})
+            plain.prepare_for_flow_run(flow_run, deployment, flow, self.work_pool, self.name, self.backend_id)
+            asked = (None if made_here else unusual(deployment)) or changed(configuration, plain)
+            if asked and os.environ.get(ALLOW) != "1":
+                raise UserError(
+                    f"The run, its deployment or the work pool asks for {asked}, which `dapflow deploy` was not given on this machine: "
+                    "have the deployment made here, or start the worker with --allow-commands."
+                )
+            return await super().run(flow_run, configuration, task_status)
 
         async def _propose_crashed_state(self, flow_run: FlowRun, message: str, client: Any = None) -> None:
             if await self._at_it(flow_run):

@@ -1,7 +1,9 @@
 """What all tests share: an empty lake in a directory of its own, one real Prefect server, and no network."""
 
+import atexit
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +13,8 @@ from flows.environment import prepare
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # toy models: a second thread only waits for busy cores
+os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="dapflow-tests-")  # what tests run is nothing that the developer has allowed
+atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)
 prepare(None)
 
 from storage import Lake, database  # noqa: E402

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,14 +11,29 @@ from typing import Annotated, Any
 import duckdb
 from cyclopts import Parameter, validators
 
+from flows.environment import ALLOW
 from storage.errors import UserError
 from storage.lake import Lake as OpenLake
+from tasks.door import HOSTS
 
 Lake = Annotated[str, Parameter(name="--lake", env_var="DAPFLOW_LAKE", help="Directory of the lake, or postgres:// address.")]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")]
 Count = Annotated[int, Parameter(validator=validators.Number(gte=0))]
 Port = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=65535))]
 PortOrAny = Annotated[int, Parameter(validator=validators.Number(gte=0, lte=65535))]
+AllowHost = Annotated[
+    tuple[str, ...],
+    Parameter(name="--allow-host", env_var=HOSTS, negative=(), help="A name that it answers to beside its own address, repeatable."),
+]
+AllowCommands = Annotated[
+    bool,
+    Parameter(
+        name="--allow-commands",
+        env_var=ALLOW,
+        negative=(),
+        help="Runs may execute whatever their parameters on the server name: commands, functions.",
+    ),
+]
 Limit = Annotated[int, Parameter(help="How many rows at most.", validator=validators.Number(gte=0))]
 
 
@@ -25,6 +41,19 @@ def existing(address: str) -> OpenLake:
     """A lake to write to, which must be there."""
     OpenLake(address, read_only=True).close()
     return OpenLake(address)
+
+
+def allow(commands: bool) -> None:
+    """What AllowCommands says, for this process and those that it starts."""
+    os.environ[ALLOW] = "1" if commands else "0"
+
+
+def name_hosts(names: tuple[str, ...]) -> None:
+    """Have the servers of this process, and of those that it starts, answer to these names. Raises UserError for what is no name."""
+    hosts = " ".join(names).replace(",", " ").split()
+    if wrong := [host for host in hosts if not re.fullmatch(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?", host)]:
+        raise UserError(f"--allow-host {wrong[0]}: name a host alone, for example --allow-host gpu.example, without http:// and port.")
+    os.environ[HOSTS] = " ".join(hosts)
 
 
 @contextmanager

@@ -49,13 +49,14 @@ def served(
 
 
 def server_command(model: Path, port: int, dtype: str) -> tuple[list[str], str]:
-    """The command that serves a model directory on loopback, and the name that it knows the model by: vLLM's, else transformers' own."""
+    """The command that serves a model directory on loopback, behind the door, and the name that it knows the model by: vLLM's, else
+    transformers' own."""
     python = os.environ.get("DAPFLOW_VLLM_PYTHON") or (sys.executable if find_spec("vllm") else None)
+    start = [python or sys.executable, "-P", str(Path(__file__).with_name("guarded_server.py"))]
+    options = ["--host", HOST, "--port", str(port), "--dtype", dtype]
     if python is None:
-        entry = [sys.executable, "-m", "transformers.cli.transformers", "serve", str(model)]
-        return [*entry, "--host", HOST, "--port", str(port), "--dtype", dtype], str(model)
-    entry = [python, "-m", "vllm.entrypoints.openai.api_server", "--model", str(model), "--served-model-name", "policy"]
-    return [*entry, "--host", HOST, "--port", str(port), "--dtype", dtype], "policy"
+        return [*start, "transformers", "serve", str(model), *options], str(model)
+    return [*start, "vllm", "--model", str(model), "--served-model-name", "policy", *options], "policy"
 
 
 def free_port() -> int:

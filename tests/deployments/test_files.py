@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import compose_spec
 import kubernetes_validate
@@ -104,3 +105,15 @@ def test_prefect_yaml_has_a_night_of_each_main_recipe_in_the_queue_that_lets_one
         assert one["name"] in RECIPES
         assert (one["work_pool"]["name"], one["work_pool"]["work_queue_name"]) == (POOL, QUEUE)
         assert one["schedules"][0]["timezone"]
+
+
+def test_a_server_answers_to_the_name_that_workers_reach_it_by() -> None:
+    named = COMPOSE["services"]["server"]["environment"]["DAPFLOW_HOSTS"].split()
+    assert urlsplit(COMPOSE["services"]["worker"]["environment"]["PREFECT_API_URL"]).hostname in named
+    [config] = yaml.safe_load((HERE / "kubernetes" / "kustomization.yaml").read_text())["configMapGenerator"][:1]
+    address = next(value for name, _, value in (line.partition("=") for line in config["literals"]) if name == "PREFECT_API_URL")
+    [server] = dict(RESOURCES)["server.yaml Deployment server"]["spec"]["template"]["spec"]["containers"]
+    assert urlsplit(address).hostname in next(one["value"] for one in server["env"] if one["name"] == "DAPFLOW_HOSTS").split()
+    assert server["readinessProbe"]["httpGet"]["httpHeaders"] == [
+        {"name": "Host", "value": "localhost"}
+    ]  # else it asks by the pod's address

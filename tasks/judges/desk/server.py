@@ -1,29 +1,31 @@
 """The labelling page's server: on loopback, or elsewhere with a password. Text goes out as JSON only, and nothing is loaded from outside.
 
+It stands behind the same door as every server of the project (tasks/door.py): names other than its own are for DAPFLOW_HOSTS to say.
+
     with serve(Desk(host="127.0.0.1", port=8700)) as desk: url = desk.show(sitting); sitting.wait()
 Test: pytest tests/tasks/judges/test_desk.py
 """
 
 import base64
 import hmac
-import ipaddress
 import json
-import math
 import os
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar, get_args
-from urllib.parse import urlsplit
 
 from storage import UserError
+from tasks.door import is_loopback, names_of, refusal
 from tasks.judges.desk.sitting import Choice, Sitting
 
 PASSWORD = "DAPFLOW_LABEL_PASSWORD"
 _FILES = {"/": ("page.html", "text/html"), "/page.css": ("page.css", "text/css"), "/page.js": ("page.js", "text/javascript")}
 _LARGEST_BODY = 4096
+_LENGTH = re.compile("[0-9]{1,9}", re.ASCII)
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; img-src data:; style-src 'self'; script-src 'self'; connect-src 'self'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'",
@@ -38,9 +40,9 @@ class Desk:
 
     def __init__(self, *, host: str, port: int) -> None:
         self.host, self.port = host, port
-        self.open_to_others = not _is_loopback(host)
+        self.names = names_of(host)
         self.password = os.environ.get(PASSWORD)
-        if self.open_to_others and not self.password:
+        if not is_loopback(host) and not self.password:
             raise UserError(
                 f"Others can reach the labelling page at {host}, so it needs a password: set {PASSWORD}, or leave host=127.0.0.1."
             )
@@ -123,11 +125,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _refused(self) -> bool:
         """Whether the request is not from the page itself, or without the password; then it has been answered."""
         desk = self.desk
-        name = urlsplit(f"//{self.headers.get('Host', '')}").hostname or ""
+        headers = [(name.lower(), value) for name, value in self.headers.items()]
         if desk.closed:
             self.close_connection = True
-        elif not desk.open_to_others and not _is_loopback(name):  # a name of somebody else's that points here (DNS rebinding)
-            self._json(403, {"error": "the page answers to its own address only"})
+        elif sentence := refusal(headers, desk.names, "http", self.command):
+            self._json(403, {"error": sentence})
         elif self.command == "POST" and self.headers.get_content_type() != "application/json":  # which no other site may send
             self._json(415, {"error": "JSON is wanted"})
         elif desk.password and not self._knows(desk.password):
@@ -146,12 +148,12 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _body(self) -> Any:
         length = self.headers.get("Content-Length", "")
-        if not length.isdigit() or int(length) > _LARGEST_BODY:
+        if not _LENGTH.fullmatch(length) or int(length) > _LARGEST_BODY:
             self.close_connection = True
             return None
         try:
             return json.loads(self.rfile.read(int(length)))
-        except ValueError:
+        except (ValueError, RecursionError):
             return None
 
     def _json(self, status: int, value: Any) -> None:
@@ -166,11 +168,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _seconds(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) and value >= 0 else None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    known = (
+        isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 2**53
+    )  # also no NaN, and no integer of 400 digits
+    return float(value) if known else None
