@@ -12,6 +12,7 @@ from platformdirs import user_cache_path
 
 from storage import Lake
 from storage.location import locate
+from tasks.engines.supervise import SAFE_PATH
 
 _SERVER = "server.json"
 _DEFAULTS = {
@@ -24,6 +25,7 @@ _DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "TQDM_DISABLE": "1",  # the bars are ours
+    "PYTHONSAFEPATH": SAFE_PATH,  # of the processes started from here: a file called secrets.py where the user stands is not Python's
 }
 
 

@@ -6,11 +6,10 @@ Test: make test-nights
 import os
 from typing import Any
 
-from rich.console import Console
-
 from flows.deploy import POOL, reach
 from flows.environment import prepare
 from flows.lake.options import Lake, existing
+from flows.terminal import terminal
 from storage.errors import UserError
 
 
@@ -102,14 +101,14 @@ def _again(parameters: dict[str, Any]) -> None:
     from flows.night import in_words, night
     from tasks.progress import report_to
 
-    reporter = ConsoleReporter(Console())
+    reporter = ConsoleReporter(terminal())
     with reporter, report_to(reporter):
         if "iterations" in parameters:
             result: Any = align(**parameters)
         else:
             print(in_words(night(**parameters)))
             return
-    print_summary(Console(), result, reporter.records)
+    print_summary(terminal(), result, reporter.records)
 
 
 def _served(client: Any) -> list[str]:

@@ -1,9 +1,13 @@
-"""`prefect worker ...`, with a process worker that does not undo a Retry: what `dapflow worker` becomes.
+"""`prefect worker ...`, with a process worker that does not undo a Retry, and whose runs import nothing from the folder that they work in:
+what `dapflow worker` becomes.
 
 Prefect's says of a process that was killed that its run has crashed, then looks for hooks of the flow (it imports all of it: ten seconds),
-and says it again. Whoever has pressed Retry, or typed `dapflow resume`, meanwhile had it undone. Test: make test-nights
+and says it again. Whoever has pressed Retry, or typed `dapflow resume`, meanwhile had it undone. It also puts the folder of the deployment
+first on the path of each run: a file called secrets.py there would be executed. Test: make test-nights
 """
 
+import shlex
+import sys
 import warnings
 from typing import Any
 
@@ -11,12 +15,23 @@ import httpx
 from prefect.cli import app
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
-from prefect.workers.process import ProcessWorker
+from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
+
+
+class Configuration(ProcessJobConfiguration):
+    """How a run's process is started: a command that is named is what Prefect leaves the path of alone."""
+
+    def prepare_for_flow_run(self, *arguments: Any, **more: Any) -> None:
+        self.command = self.command or shlex.join([sys.executable, "-P", "-m", "prefect.engine"])
+        super().prepare_for_flow_run(*arguments, **more)
+
 
 with warnings.catch_warnings(action="ignore"):  # that it takes the place of Prefect's
 
     class Worker(ProcessWorker):
         """For pools of type process; those of other types have their own."""
+
+        job_configuration = Configuration
 
         async def _propose_crashed_state(self, flow_run: FlowRun, message: str, client: Any = None) -> None:
             if await self._at_it(flow_run):
