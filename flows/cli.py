@@ -202,8 +202,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: one sentence and exit code 2 for what a user can put right, 130 for Ctrl-C."""
     interrupt.listen()
     print_anything()
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        app(sys.argv[1:] if arguments is None else arguments, exit_on_error=False, print_error=False)
+        _check_readable(words)
+        app(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except (UserError, CycloptsError) as error:
         print(f"dapflow: {error}", file=sys.stderr)
@@ -223,6 +225,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print("\ndapflow: stopped. Nothing is lost: the same command goes on from here.", file=sys.stderr)
         sys.exit(130)
+
+
+def _check_readable(words: Sequence[str]) -> None:
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            encoding = sys.getfilesystemencoding()
+            raise UserError(f"{ascii(word)} is not text in {encoding}, which the terminal says it writes: set LC_ALL=C.UTF-8.") from error
 
 
 def _print_no_more() -> None:

@@ -67,7 +67,9 @@ def chat(
                 _answer(one, history, said, system, temperature, max_tokens, turn) for one, history in zip(loaded, histories, strict=True)
             ]
         width = console.width // 2 - 1
-        shown = [Panel(Text(answer), title=Text(name), title_align="left", width=width) for name, answer in zip(names, answers, strict=True)]
+        shown = [
+            Panel(Text(answer), title=Text(name), title_align="left", width=width) for name, answer in zip(names, answers, strict=True)
+        ]
         console.print(Columns(shown) if versus else Text(answers[0]))
 
 

@@ -1,7 +1,7 @@
 """A folder whose files and folders are called like the modules that a process imports; each writes down that it was executed.
 
-    executed = shadow(folder)      # then start something with cwd=folder
-    assert executed() == []
+executed = shadow(folder)      # then start something with cwd=folder
+assert executed() == []
 """
 
 import sys

@@ -48,7 +48,9 @@ def publish_report(policy: ModelRef, metrics: DatasetRef) -> str:
     except UserError as error:
         reporter().said(f"The iteration is done, but its report is not: {error}")
         return ""
-    create_markdown_artifact(key="report", markdown=markdown(one, folder), description=as_text(f"{one['label']}: {one['outcome']['verdict']}"))
+    create_markdown_artifact(
+        key="report", markdown=markdown(one, folder), description=as_text(f"{one['label']}: {one['outcome']['verdict']}")
+    )
     return str(folder / "index.html")
 
 
