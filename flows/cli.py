@@ -233,7 +233,7 @@ def _check_readable(words: Sequence[str]) -> None:
             word.encode()
         except UnicodeEncodeError as error:
             encoding = sys.getfilesystemencoding()
-            raise UserError(f"{ascii(word)} is not text in {encoding}, which the terminal says it writes: set LC_ALL=C.UTF-8.") from error
+            raise UserError(f"{word!a} is not text in {encoding}, which the terminal says it writes: set LC_ALL=C.UTF-8.") from error
 
 
 def _print_no_more() -> None:
