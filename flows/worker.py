@@ -6,6 +6,8 @@ and says it again. Whoever has pressed Retry, or typed `dapflow resume`, meanwhi
 first on the path of each run: a file called secrets.py there would be executed. Test: make test-nights
 """
 
+import asyncio
+import importlib
 import shlex
 import sys
 import warnings
@@ -15,14 +17,27 @@ import httpx
 from prefect.cli import app
 from prefect.client.schemas.objects import FlowRun
 from prefect.exceptions import ObjectNotFound
+from prefect.flows import Flow
+from prefect.workers import process
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
+
+_load = process.load_flow_from_flow_run
+
+
+async def _load_ours_first(flow_run: FlowRun) -> Flow[..., Any]:
+    """The flow of a run that has crashed, for its hooks: loaded in this process, so nothing may come from the folder that it worked in."""
+    await asyncio.to_thread(importlib.import_module, "flows.night")
+    return await _load(flow_run)
+
+
+process.load_flow_from_flow_run = _load_ours_first
 
 
 class Configuration(ProcessJobConfiguration):
     """How a run's process is started: a command that is named is what Prefect leaves the path of alone."""
 
     def prepare_for_flow_run(self, *arguments: Any, **more: Any) -> None:
-        self.command = self.command or shlex.join([sys.executable, "-P", "-m", "prefect.engine"])
+        self.command = self.command or shlex.join([sys.executable, "-P", "-m", "flows.preloaded", "prefect.engine"])
         super().prepare_for_flow_run(*arguments, **more)
 
 

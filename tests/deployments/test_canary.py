@@ -78,7 +78,7 @@ def test_no_page_of_the_ui_fetches_or_links_what_a_run_holds(run: Services, brow
     [flow_run] = [one["id"] for one in run.api("flow_runs/filter", {}) if one["parent_task_run_id"] is None]
     tasks = run.api("task_runs/filter", {"limit": 200})
     assert {"report", "sample", "pair", "load-prompts"} <= {one["key"] for one in artifacts}
-    assert any("127\\.0\\.0\\.1" in str(one["data"]) for one in artifacts)
+    assert any(url in str(one["data"]).replace("\\", "") for one in artifacts)
     pages = [
         "artifacts",
         *(f"artifacts/artifact/{one['id']}" for one in artifacts),

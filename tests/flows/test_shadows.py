@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.deployments.services import Services, services, settings
-from tests.flows.toy import QUICK, SMALL, words
+from tests.deployments.services import Services, services, settings, wait
+from tests.flows.toy import QUICK, words
 from tests.shadows import shadow
 from tests.storage.servers import free_port
 
@@ -121,7 +121,13 @@ def test_server_worker_and_nights_execute_none_of_them(tmp_path: Path) -> None:
     executed = shadow(tmp_path / "here")
     (tmp_path / "here" / "mine.py").write_text(_JUDGE)
     with services(tmp_path, kind=InFolder) as run:
-        run.dapflow("deploy", "--toy", *settings((*SMALL, "judge=mine:score")))
+        run.dapflow("deploy", "--toy", *settings((*QUICK, "judge=mine:score")))
+        killed = run.start_night()
+        wait("it works", lambda: run.begun(killed, "load"), lambda: str(run.state(killed)))
+        process = run.process_of(killed)
+        assert process is not None
+        process.kill()
+        run.wait_for(killed, "Crashed")  # and the worker looks for hooks
         night = run.start_night()
         ended: dict[str, Any] = run.wait_for(night, "GateClosed", "Promoted", "Failed", "Crashed")
         assert ended["name"] in ("GateClosed", "Promoted"), json.dumps(ended)
