@@ -3,6 +3,7 @@
 Heavy imports stand inside the commands, so that --help is quick and Prefect sees the environment that `prepare` made.
 """
 
+import errno
 import json
 import os
 import socket
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
+from rich.text import Text
 
 from flows import interrupt
 from flows.agreement import agreement
@@ -28,6 +29,7 @@ from flows.policies import policies, promote, rollback
 from flows.report.command import compare_runs, report
 from flows.resume import doctor, resume
 from flows.talk import chat, serve
+from flows.terminal import print_anything, terminal
 from flows.winrate import winrate
 from storage.errors import UserError, interrupted
 from storage.location import locate
@@ -86,9 +88,10 @@ def run(
         How many iterations there should be in all, each on top of the one before.
     """
     _at_least_one(iterations)
-    console = Console(stderr=as_json)
+    console = terminal(stderr=as_json)
     prepare(lake)
-    console.print(f"[bold]dapflow run {recipe}[/bold]  lake {locate(lake).address}  (loading, starting Prefect ...)", highlight=False)
+    beginning = f"  lake {locate(lake).address}  (loading, starting Prefect ...)"
+    console.print(Text.assemble((f"dapflow run {recipe}", "bold"), beginning))
     with server_ahead():
         from flows.align import align, chosen
         from flows.allowed import remember
@@ -128,7 +131,7 @@ def plan(
             made = make_plan(wanted, iterations, opened)
     else:
         made = make_plan(wanted, iterations, None)
-    print(json.dumps(made)) if as_json else print_plan(Console(), made)
+    print(json.dumps(made)) if as_json else print_plan(terminal(), made)
 
 
 @app.command
@@ -206,15 +209,23 @@ def _at_least_one(iterations: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: one sentence and exit code 2 for what a user can put right, 130 for Ctrl-C."""
     interrupt.listen()
+    print_anything()
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        app(sys.argv[1:] if arguments is None else arguments, exit_on_error=False, print_error=False)
+        _check_readable(words)
+        app(words, exit_on_error=False, print_error=False)
+        sys.stdout.flush()
     except (UserError, CycloptsError) as error:
         print(f"dapflow: {error}", file=sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # whoever read the output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _print_no_more()
         sys.exit(141)
     except (KeyboardInterrupt, Exception) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:  # of a stream, not of a file by its name
+            _print_no_more()
+            print("dapflow: the output cannot be written, no space is left where it goes.", file=sys.stderr)
+            sys.exit(2)
         if sentence := of_server(error):
             print(f"dapflow: {sentence}", file=sys.stderr)
             sys.exit(2)
@@ -222,6 +233,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
             raise
         print("\ndapflow: stopped. Nothing is lost: the same command goes on from here.", file=sys.stderr)
         sys.exit(130)
+
+
+def _check_readable(words: Sequence[str]) -> None:
+    for word in words:
+        try:
+            word.encode()
+        except UnicodeEncodeError as error:
+            encoding = sys.getfilesystemencoding()
+            raise UserError(f"{word!a} is not text in {encoding}, which the terminal says it writes: set LC_ALL=C.UTF-8.") from error
+
+
+def _print_no_more() -> None:
+    """What is still to be printed would fail once more when Python ends."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 if __name__ == "__main__":

@@ -7,12 +7,13 @@ import json
 from typing import Annotated
 
 from cyclopts import Parameter, validators
-from rich.console import Console
+from rich.text import Text
 
 from flows.ahead import server_ahead
 from flows.environment import prepare
 from flows.lake.options import Json, Lake
 from flows.report.command import Html
+from flows.terminal import terminal
 from storage.errors import UserError
 from storage.location import locate
 
@@ -51,9 +52,10 @@ def compare(
     """
     names = tuple(word for word in methods if "=" not in word)
     changes = (*(word for word in methods if "=" in word), *settings)
-    console = Console(stderr=as_json)
+    console = terminal(stderr=as_json)
     prepare(lake)
-    console.print(f"[bold]dapflow compare[/bold]  lake {locate(lake).address}  (loading, starting Prefect ...)", highlight=False)
+    beginning = f"  lake {locate(lake).address}  (loading, starting Prefect ...)"
+    console.print(Text.assemble(("dapflow compare", "bold"), beginning))
     with server_ahead():
         from flows.compare import compare as run
         from flows.compare import entrants_of

@@ -207,7 +207,7 @@ def _prefect_deploy(described: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "prefect.yaml"
         path.write_text(yaml.safe_dump(described))
-        command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)]
+        command = [sys.executable, "-P", "-m", "flows.preloaded", "prefect", "--no-prompt", "deploy", "--all", "--prefect-file", str(path)]
         done = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PREFECT_LOGGING_LEVEL": "ERROR"})
     if done.returncode:
         raise UserError(f"Prefect does not take the deployments: {(done.stderr + done.stdout).strip()[-500:]}")

@@ -14,6 +14,7 @@ from platformdirs import user_cache_path
 from storage import Lake
 from storage.location import locate
 from storage.processors import processors
+from tasks.engines.supervise import SAFE_PATH
 
 UI_PASSWORD = "DAPFLOW_UI_PASSWORD"
 """What `dapflow ui` asks for, and the other commands show it: a password, for the user `dapflow`, or user:password."""
@@ -30,6 +31,7 @@ _DEFAULTS = {
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
     "TQDM_DISABLE": "1",  # the bars are ours
+    "PYTHONSAFEPATH": SAFE_PATH,  # of the processes started from here: a file called secrets.py where the user stands is not Python's
 }
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "GOMP_CPU_AFFINITY", "OMP_PROC_BIND", "OMP_PLACES")
 _SPINS = "1000"  # tests/benchmarks/beside.py: nothing lost alone; the default of some 100,000 keeps processors that others could use

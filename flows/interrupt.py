@@ -12,10 +12,15 @@ _asked = False
 
 
 def listen() -> None:
-    """From now on, SIGINT and SIGTERM stop the run. Prefect's flows take SIGTERM for themselves and remember nothing: inside one, listen again."""
+    """From now on SIGINT, SIGTERM and SIGHUP, a terminal that is closed, stop the run; under nohup the last one does not.
+
+    Prefect's flows take SIGTERM for themselves and remember nothing: inside one, listen again.
+    """
     if threading.current_thread() is threading.main_thread():  # no other can
         for name in (signal.SIGINT, signal.SIGTERM):
             signal.signal(name, _stop)
+        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
+            signal.signal(signal.SIGHUP, _stop)
 
 
 def check() -> None:

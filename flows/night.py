@@ -29,6 +29,7 @@ from storage.errors import NothingToLearnError
 from storage.promotions import Decision, Line, decide, decided_by, line_of
 from storage.runs import record_run
 from tasks.events import GATE_CLOSED, tell
+from tasks.markdown import as_table, as_text
 from tasks.models import resolve
 from tasks.policy import register_model
 from tasks.shards import use_shards
@@ -93,7 +94,7 @@ def gate(recipe: Recipe, line: Line, candidate: ModelRef, metrics: DatasetRef) -
         figures=figures,
     )
     row = decide(lake, line, decision)
-    create_markdown_artifact(key="gate", markdown=_card(row, checks), description=row["reason"])
+    create_markdown_artifact(key="gate", markdown=_card(row, checks), description=as_text(row["reason"]))
     if row["action"] == "keep":
         tell(GATE_CLOSED, candidate.version, f"models@{candidate.version} was not promoted: {row['reason']}.")
     return row
@@ -135,14 +136,12 @@ def in_words(row: dict[str, Any]) -> str:
 
 
 def _card(row: dict[str, Any], checks: list[Check]) -> str:
-    lines = [
-        f"**{'Promoted' if row['action'] == 'promote' else 'Not promoted'}**: `models@{row['candidate']}`, {row['reason']}.",
-        f"The promoted policy is `{'models@' + row['policy'] if row['policy'] else 'the initial one'}`.",
-        "",
-        "| figure | found | asked | |",
-        "| --- | --- | --- | --- |",
-    ]
-    for check in checks:
-        found = "not measured" if check.found is None else f"{check.found:.4g}"
-        lines.append(f"| {check.name} | {found} | {'≥' if check.at_least else '≤'} {check.threshold:g} | {'✓' if check.holds else '✗'} |")
-    return "\n".join(lines)
+    decided = f"**{'Promoted' if row['action'] == 'promote' else 'Not promoted'}**: `models@{row['candidate']}`, {as_text(row['reason'])}."
+    promoted = f"The promoted policy is `{'models@' + row['policy'] if row['policy'] else 'the initial one'}`."
+    figures = as_table(("figure", "found", "asked", ""), map(_figure, checks))
+    return f"{decided}\n{promoted}\n\n{figures}"
+
+
+def _figure(check: Check) -> tuple[str, ...]:
+    found = "not measured" if check.found is None else f"{check.found:.4g}"
+    return check.name, found, f"{'≥' if check.at_least else '≤'} {check.threshold:g}", "✓" if check.holds else "✗"

@@ -2,10 +2,9 @@
 
 import os
 
-from rich.console import Console
-
 from flows.environment import prepare
 from flows.lake.options import AllowHost, Lake, PortOrAny, existing, name_hosts
+from flows.terminal import terminal
 
 
 def label(*, host: str = "127.0.0.1", port: PortOrAny = 8700, allow_host: AllowHost = (), lake: Lake = "lake") -> None:
@@ -26,7 +25,7 @@ def label(*, host: str = "127.0.0.1", port: PortOrAny = 8700, allow_host: AllowH
     from tasks.judges.desk.server import Desk, serve
     from tasks.judges.desk.sitting import Sitting
 
-    console, desk, sat = Console(highlight=False), Desk(host=host, port=port), set[str]()
+    console, desk, sat = terminal(), Desk(host=host, port=port), set[str]()
     with existing(lake) as opened, serve(desk):
         while some := [one for one in waiting(opened) if one.version not in sat]:
             wanted = some[0]
@@ -34,7 +33,7 @@ def label(*, host: str = "127.0.0.1", port: PortOrAny = 8700, allow_host: AllowH
             known = latest_labels(opened, [question.key for question in wanted.questions])
             sitting = Sitting(opened, wanted.questions, wanted.enough, wanted.seed, known)
             if not sitting.enough:
-                console.print(f"{sitting.missing} pairs for verdicts@{wanted.version}: {desk.show(sitting)}")
+                console.print(f"{sitting.missing} pairs for verdicts@{wanted.version}: {desk.show(sitting)}", highlight=False)
                 sitting.wait()
             console.print(_goes_on(wanted.run))
         console.print("Nothing waits for a person." if not sat else "That was all.")

@@ -5,10 +5,10 @@ Test: pytest tests/flows/test_policies.py
 
 from typing import Any
 
-from rich.console import Console
 from rich.text import Text
 
 from flows.lake.options import Json, Lake, existing, print_json, reading
+from flows.terminal import terminal
 from storage.errors import UserError
 from storage.promotions import Decision, decide, line_from, line_of, newest_line, promotions
 from storage.refs import ModelRef
@@ -32,7 +32,7 @@ def policies(*, lake: Lake = "lake", as_json: Json = False) -> None:
             own = [row for row in rows if row["line"] == line]
             print(f"line {line[:8]}, * the promoted policy")
             for row in own:
-                Console(highlight=False).print(_entry(row, row is _head(own)))
+                terminal().print(_entry(row, row is _head(own)), highlight=False)
 
 
 def promote(policy: str, /, *, reason: str = "by hand", lake: Lake = "lake", as_json: Json = False) -> None:

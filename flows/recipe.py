@@ -105,7 +105,7 @@ class Recipe(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: str
+    name: str = Field(min_length=1, max_length=100)
     title: str = Field(description="the method in one line")
     paper: str = Field(description="where it comes from")
     policy: str = Field(default="embedded:smollm2-135m", description="the initial policy: `embedded:...`, `toy`, a directory or a hub id")
@@ -156,6 +156,13 @@ class Recipe(BaseModel):
     )
 
     then: Then | None = Field(default=None, description="how later iterations differ: `iteration`, the first of them, and `changes`")
+
+    @field_validator("name")
+    @classmethod
+    def _is_a_name(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("a name stands in titles and tables: leave out line breaks and characters that are not seen")
+        return value
 
     @field_validator("data", mode="before")
     @classmethod

@@ -6,12 +6,11 @@ Test: make test-nights
 import os
 from typing import Any
 
-from rich.console import Console
-
 from flows.ahead import put_behind_the_door
 from flows.deploy import POOL, reach
 from flows.environment import prepare
 from flows.lake.options import AllowCommands, Lake, allow, existing
+from flows.terminal import terminal
 from storage.errors import UserError
 
 
@@ -107,14 +106,14 @@ def _again(parameters: dict[str, Any]) -> None:
     from tasks.progress import report_to
 
     chosen(parameters.get("recipe", "rso"), parameters.get("settings", ()), parameters.get("toy", False), from_parameters=True)
-    reporter = ConsoleReporter(Console())
+    reporter = ConsoleReporter(terminal())
     with reporter, report_to(reporter):
         if "iterations" in parameters:
             result: Any = align(**parameters)
         else:
             print(in_words(night(**parameters)))
             return
-    print_summary(Console(), result, reporter.records)
+    print_summary(terminal(), result, reporter.records)
 
 
 def _served(client: Any) -> list[str]:

@@ -8,12 +8,12 @@ from typing import Annotated, Any, NoReturn
 
 from cyclopts import Parameter, validators
 from rich.columns import Columns
-from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
 from flows.environment import prepare
 from flows.lake.options import Lake, Port, check_free
+from flows.terminal import terminal
 from storage.errors import LakeError, UserError
 from storage.lake import NEWEST, PROMOTED
 from storage.lake import Lake as OpenLake
@@ -47,7 +47,7 @@ def chat(
         A second one, whose answers stand beside the first's.
     """
     prepare(None)
-    console = Console()
+    console = terminal()
     names = [model] if versus is None else [model, versus]
     with console.status("loading ..."):
         from tasks.chat import context_length
@@ -67,7 +67,9 @@ def chat(
                 _answer(one, history, said, system, temperature, max_tokens, turn) for one, history in zip(loaded, histories, strict=True)
             ]
         width = console.width // 2 - 1
-        shown = [Panel(Text(answer), title=name, title_align="left", width=width) for name, answer in zip(names, answers, strict=True)]
+        shown = [
+            Panel(Text(answer), title=Text(name), title_align="left", width=width) for name, answer in zip(names, answers, strict=True)
+        ]
         console.print(Columns(shown) if versus else Text(answers[0]))
 
 

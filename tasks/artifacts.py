@@ -1,8 +1,7 @@
 """What a step shows on its page in the Prefect UI: where its rows came from, a few of them, and how far it is while it runs."""
 
-import re
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
@@ -11,11 +10,11 @@ from prefect.runtime import flow_run
 
 from storage import Lake, Ref
 from storage.refs import row_id
+from tasks.markdown import Markdown, as_quotation, as_table, as_text
 from tasks.pictures import calibration, training_curves
 
 _SECONDS_BETWEEN_UPDATES = 5.0
 _SHOWN_ROWS = 5
-_CELL, _TEXT = 300, 1_000  # characters
 _SHOWN_COLUMNS = {
     "prompts": ("prompt", "split", "source"),
     "completions": ("prompt_id", "text", "finish_reason"),
@@ -47,7 +46,7 @@ class ProgressArtifact:
             update_progress_artifact(self._id, progress=100.0 * share, description=self._told(note))
 
     def _told(self, note: str) -> str:
-        return f"{self._description}: {note}" if note else self._description
+        return as_text(f"{self._description}: {note}" if note else self._description)
 
 
 def publish_artifacts(lake: Lake, ref: Ref, step: str, code: str, parameters: Mapping[str, Any], parents: Mapping[str, str]) -> None:
@@ -55,20 +54,20 @@ def publish_artifacts(lake: Lake, ref: Ref, step: str, code: str, parameters: Ma
     if TaskRunContext.get() is None:
         return
     facts = [
-        ("version", f"`{ref.kind}@{ref.version}`"),
+        ("version", f"{ref.kind}@{ref.version}"),
         ("rows", f"{ref.rows:,}"),
-        *((f"from {role}", f"`{version}`") for role, version in parents.items()),
-        *((name, f"`{value}`") for name, value in _flat(parameters)),
-        ("code version", f"`{code}`"),
-        ("lineage", f"[where it came from and what it led to](/lineage/{ref.version}), once the iteration has ended"),
-        ("flow run", f"`{flow_run.name}`"),
+        *((f"from {role}", version) for role, version in parents.items()),
+        *((name, str(value)) for name, value in _flat(parameters)),
+        ("code version", code),
+        ("lineage", Markdown(f"[where it came from and what it led to](/lineage/{ref.version}), once the iteration has ended")),
+        ("flow run", flow_run.name),
     ]
     columns = _SHOWN_COLUMNS[ref.kind]
     files = [file for file in lake.files_of(ref.version) if file.table == ref.kind]
     rows = [[row[column] for column in columns] for row in lake.pick(files, "id < ?", [row_id(ref.version, _SHOWN_ROWS)])]
     drawn = [training_curves(lake, ref.version), calibration(lake, ref.version)] if ref.kind == "models" else []
-    shown = "\n\n".join(_pair(*row) for row in rows) if ref.kind == "pairs" else _table(columns, [map(_cell, row) for row in rows])
-    markdown = f"{''.join(drawn)}\n\n{shown}\n\n{_table(('', ''), [map(_in_row, fact) for fact in facts])}"
+    shown = "\n\n".join(_pair(*row) for row in rows) if ref.kind == "pairs" else as_table(columns, rows)
+    markdown = f"{''.join(drawn)}\n\n{shown}\n\n{as_table(('', ''), facts)}"
     create_markdown_artifact(key=step.replace("_", "-"), markdown=markdown, description=f"{ref.kind}@{ref.version}")
 
 
@@ -93,36 +92,7 @@ def _pair(
     """A pair as one reads it, its answers one below the other: in a table a long prompt would push them out of sight."""
     found = [] if margin is None else [f"margin {margin:.3g}"]
     found += [] if probability is None else [f"better with probability {probability:.2f}"]
-    why = [_plain(source)] if source else []
-    why += [f"left out: {_plain(dropped)}"] if dropped else found
+    why = [as_text(source)] if source else []
+    why += [f"left out: {as_text(dropped)}"] if dropped else found
     texts = (("prompt", prompt), (f"chosen ({', '.join(why)})" if why else "chosen", chosen), ("rejected", rejected))
-    return "\n\n".join(f"**{name}**\n\n{_quoted(text or '')}" for name, text in texts) + "\n\n---"
-
-
-def _quoted(text: str) -> str:
-    return "> " + _plain(_cut(text, _TEXT)).replace("\n", "\n> ")
-
-
-def _table(header: tuple[str, ...], rows: Iterable[Iterable[str]]) -> str:
-    lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
-    return "\n".join([*lines, *("| " + " | ".join(row) + " |" for row in rows)])
-
-
-def _cell(value: Any) -> str:
-    text = f"{value:.4g}" if isinstance(value, float) else str(value if value is not None else "")
-    return _plain(_cut(text, _CELL)).replace("\n", " ")
-
-
-def _in_row(markdown: str) -> str:
-    """Markdown of our own, for a cell."""
-    return _cut(markdown.replace("|", "\\|").replace("\n", " "), _CELL)
-
-
-def _cut(text: str, most: int) -> str:
-    return text if len(text) <= most else text[: most - 3] + "..."
-
-
-def _plain(text: str) -> str:
-    """So that Markdown shows the text as it is, whatever a model has written: no picture of it is fetched, no link of it is made."""
-    inline = re.sub(r"([\\`*_{}\[\]<>&!|~])", r"\\\1", text)
-    return re.sub(r"(?m)^(\s*\d*)([-+#=.)])", r"\1\\\2", inline)
+    return "\n\n".join(f"**{name}**\n\n{as_quotation(said or '')}" for name, said in texts) + "\n\n---"

@@ -9,12 +9,12 @@ import os
 from collections import defaultdict
 from collections.abc import Mapping
 from functools import cache
-from importlib import import_module
 from typing import Protocol
 
 from storage import Lake, Ref, UserError
 from storage.logs import log
 from storage.runs import current_run
+from tasks.modules import module_named
 from tasks.progress import reporter
 
 VARIABLE = "DAPFLOW_TRACKER"
@@ -67,7 +67,7 @@ def _tracker(name: str, root: str) -> Tracker:
         return _TensorBoard(root)
     module, _, function = name.partition(":")
     try:
-        return getattr(import_module(module), function)
+        return getattr(module_named(module), function)
     except (ImportError, AttributeError, ValueError) as error:
         raise UserError(f"{VARIABLE}={name}: {error}. It is `tensorboard`, or package.module:function.") from error
 

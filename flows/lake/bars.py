@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from flows.terminal import terminal
 
 
 @contextmanager
@@ -24,6 +25,6 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
 
 
 def _bar() -> Progress:
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.fields[counted]}"), TimeElapsedColumn())
-    console = Console(stderr=True)
+    columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TextColumn("{task.fields[counted]}"), TimeElapsedColumn())
+    console = terminal(stderr=True)
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

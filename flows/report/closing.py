@@ -15,6 +15,7 @@ from flows.lake.cells import span, table_of
 from flows.report import svg
 from flows.report.making import made_of
 from flows.report.page import environment, now
+from tasks.markdown import as_table, as_text
 
 Row = Mapping[str, Any]
 _INITIAL = "(initial policy)"
@@ -124,12 +125,7 @@ def closing_page(told: Row) -> str:
 
 def markdown(told: Row) -> str:
     """Both tables."""
-    return "\n\n".join([*(_markdown(*one) for one in (outcome_rows(told), making_rows(told))), *notes(told)])
-
-
-def _markdown(headers: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [headers, ["---"] * len(headers), *([cell.replace("|", "\\|").replace("\n", " ") for cell in row] for row in rows)]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return "\n\n".join([*(as_table(*drawn) for drawn in (outcome_rows(told), making_rows(told))), *map(as_text, notes(told))])
 
 
 def _number(figures: Mapping[str, float | None], name: str, form: str) -> str:

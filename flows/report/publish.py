@@ -3,8 +3,7 @@
 publish_report(policy, metrics)  ->  the page's path, as text; empty where it could not be written: an iteration is not lost for its report
 """
 
-import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from flows.report.lineage import write_lineage
 from flows.report.page import page, write
 from flows.report.terminal import price
 from storage import DatasetRef, Lake, ModelRef, UserError
+from tasks.markdown import as_table, as_text
 from tasks.progress import reporter
 from tasks.step import current_lake
 
@@ -48,7 +48,9 @@ def publish_report(policy: ModelRef, metrics: DatasetRef) -> str:
     except UserError as error:
         reporter().said(f"The iteration is done, but its report is not: {error}")
         return ""
-    create_markdown_artifact(key="report", markdown=markdown(one, folder), description=f"{one['label']}: {one['outcome']['verdict']}")
+    create_markdown_artifact(
+        key="report", markdown=markdown(one, folder), description=as_text(f"{one['label']}: {one['outcome']['verdict']}")
+    )
     return str(folder / "index.html")
 
 
@@ -60,24 +62,13 @@ def markdown(one: Row, folder: Path) -> str:
     lines = [[line.name, *line.cells, line.unit] for line in laid_out(one["metrics"])]
     return "\n\n".join(
         [
-            f"# {outcome['verdict'].capitalize()}{rate}",
-            outcome["sentence"],
-            f"Cost: {price(one['cost'])}.",
-            *(f"> {said}" for said in one["warnings"]),
+            f"# {as_text(outcome['verdict'].capitalize() + rate)}",
+            as_text(outcome["sentence"]),
+            as_text(f"Cost: {price(one['cost'])}."),
+            *(f"> {as_text(warning)}" for warning in one["warnings"]),
             f"[The whole report](/reports/{folder.name}/index.html), [where it came from](/reports/{folder.name}/lineage/index.html); "
-            f"as files: `{folder / 'index.html'}`",
-            _table(("", "prompt", "before", "after"), examples) if examples else "",
-            _table(("metric", "before", "after", "unit"), lines),
+            f"as files: {as_text(folder / 'index.html')}",
+            as_table(("", "prompt", "before", "after"), examples, _LONG) if examples else "",
+            as_table(("metric", "before", "after", "unit"), lines),
         ]
     )
-
-
-def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    return "\n".join(
-        ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *([_cell(one) for one in row] for row in rows))]
-    )
-
-
-def _cell(text: str) -> str:
-    text = text if len(text) <= _LONG else text[: _LONG - 3] + "..."
-    return html.escape(text, quote=False).replace("|", "\\|").replace("\n", " ")

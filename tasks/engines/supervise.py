@@ -14,15 +14,22 @@ from collections.abc import Sequence
 import psutil
 
 _GRACE_SECONDS = 10
+SAFE_PATH = "dapflow"
+"""PYTHONSAFEPATH of our own processes: any value keeps the working directory off their path, and this one says who has set it."""
 
 
 def main(command: Sequence[str]) -> int:
     """Its exit status."""
-    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+    child = subprocess.Popen(command, stdin=subprocess.DEVNULL, env=users_environment(), start_new_session=True)
     threading.Thread(target=_watch, args=(child,), daemon=True).start()
     signal.signal(signal.SIGTERM, lambda *_: end(child))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     return child.wait()
+
+
+def users_environment() -> dict[str, str]:
+    """The environment as the user has it: their command may be a module of the folder that they stand in."""
+    return {name: value for name, value in os.environ.items() if (name, value) != ("PYTHONSAFEPATH", SAFE_PATH)}
 
 
 def end(child: subprocess.Popen[bytes]) -> None:

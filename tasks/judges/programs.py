@@ -5,7 +5,6 @@ A function with a parameter `answer` is given the prompt's reference answer by t
 """
 
 import hashlib
-import importlib
 import importlib.util
 import inspect
 import math
@@ -22,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from storage import UserError
 from tasks.judges.base import Match, Question, Verdict, both_orders
 from tasks.judges.shipped import exact_answer, keywords, matches, on_topic, shorter, valid_json
+from tasks.modules import module_named
 
 Function = Callable[..., float]
 PROGRAMS: dict[str, Function] = {
@@ -195,6 +195,6 @@ def _file(path: Path) -> ModuleType:
 
 def _module(name: str) -> ModuleType:
     try:
-        return importlib.import_module(name)
+        return module_named(name)
     except Exception as error:
         raise UserError(f"The module {name} cannot be imported ({type(error).__name__}: {error}).") from error

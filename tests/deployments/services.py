@@ -31,7 +31,7 @@ class Services:
     def __init__(self, folder: Path, environment: dict[str, str] | None = None, lake: str | None = None) -> None:
         self.folder, self.port, self.lake = folder, free_port(), lake or str(folder / "lake")
         self.url = f"http://127.0.0.1:{self.port}/api"
-        clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT") and name != "PYTHONSAFEPATH"}
         here = {"PREFECT_HOME": str(folder / "home"), "PREFECT_API_URL": self.url, "DAPFLOW_LAKE": self.lake}
         self.environment = clean | here | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"} | (environment or {})
         self.processes: dict[str, psutil.Popen] = {}
@@ -157,9 +157,11 @@ class Services:
 
 
 @contextmanager
-def services(folder: Path, environment: dict[str, str] | None = None, lake: str | None = None) -> Iterator[Services]:
+def services(
+    folder: Path, environment: dict[str, str] | None = None, lake: str | None = None, kind: type[Services] = Services
+) -> Iterator[Services]:
     """A server and one worker."""
-    found = Services(folder, environment, lake)
+    found = kind(folder, environment, lake)
     try:
         found.start_server()
         found.start_worker()

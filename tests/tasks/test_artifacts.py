@@ -2,7 +2,8 @@
 
 from markdown_it import MarkdownIt
 
-from tasks.artifacts import _cell, _pair, _table
+from tasks.artifacts import _pair
+from tasks.markdown import as_table
 
 HOSTILE = '![p](http://127.0.0.1/p.png) <img src="http://127.0.0.1/q.png"> [l](http://127.0.0.1)\n\n# no heading\n| a | b |\n1. one\n- two *bold* &lt;\n===\nx'
 
@@ -24,6 +25,6 @@ def test_a_pair_of_which_nothing_else_is_known_is_shown_all_the_same() -> None:
 
 
 def test_a_cell_stays_in_its_row() -> None:
-    html = MarkdownIt("commonmark").enable("table").render(_table(("text",), [[_cell(HOSTILE)]]))
+    html = MarkdownIt("commonmark").enable("table").render(as_table(("text",), [[HOSTILE]]))
     assert html.count("<td>") == 1
     assert "<img" not in html
