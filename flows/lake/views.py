@@ -1,25 +1,16 @@
 """How the lake's commands look in a terminal."""
 
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flows.lake.cells import cell, size, span, table_of
 from storage.catalogue import VersionInfo
-from storage.database import quoted
-from storage.lake import Lake
 from storage.refs import Ref
-
-_COPY = {"csv": "FORMAT csv, HEADER", "json": "FORMAT json, ARRAY true", "parquet": "FORMAT parquet"}
 
 
 def dataset_row(info: VersionInfo, bytes: int) -> dict[str, Any]:
@@ -87,34 +78,6 @@ def print_diff(console: Console, found: Mapping[str, Any]) -> None:
         left = found["added"] + found["removed"] + found["changed"] - len(found["changes"])
         if left:
             console.print(f"and {left:,} more", highlight=False)
-
-
-def print_table(console: Console, batches: Iterator[pa.RecordBatch], limit: int) -> None:
-    """The first `limit` rows of a query."""
-    rows: list[dict[str, Any]] = []
-    names: list[str] = []
-    for batch in batches:
-        names = batch.schema.names
-        rows += batch.to_pylist()
-        if len(rows) > limit:
-            break
-    table = table_of(*names)
-    for row in rows[:limit]:
-        table.add_row(*(Text(cell(row[name], 300)) for name in names))
-    console.print(table)
-    console.print(
-        f"the first {limit:,} rows; --limit or --format csv for more" if len(rows) > limit else f"{len(rows):,} rows", highlight=False
-    )
-
-
-def print_raw(lake: Lake, query: str, form: str) -> None:
-    """All rows of a query on standard output, as csv, json or parquet."""
-    with tempfile.TemporaryDirectory() as folder, lake.cursor() as cursor:
-        target = Path(folder) / "rows"
-        cursor.execute(f"COPY ({query.strip().rstrip(';')}\n) TO '{quoted(target)}' ({_COPY[form]})")
-        with target.open("rb") as rows:
-            shutil.copyfileobj(rows, sys.stdout.buffer)
-    sys.stdout.buffer.flush()
 
 
 def print_garbage(console: Console, rows: Sequence[Mapping[str, Any]], removed: bool) -> None:
