@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Annotated, Any, NoReturn
 
 from cyclopts import App, CycloptsError, Parameter
-from rich.console import Console
 
 from flows import interrupt
 from flows.agreement import agreement
@@ -27,6 +26,7 @@ from flows.people import label
 from flows.policies import policies, promote, rollback
 from flows.report.command import compare_runs, report
 from flows.resume import doctor, resume
+from flows.screen import Screen, say
 from flows.talk import chat, serve
 from flows.winrate import winrate
 from storage.errors import UserError, interrupted
@@ -85,7 +85,7 @@ def run(
         How many iterations there should be in all, each on top of the one before.
     """
     _at_least_one(iterations)
-    console = Console(stderr=as_json)
+    console = Screen(stderr=as_json)
     prepare(lake)
     console.print(f"[bold]dapflow run {recipe}[/bold]  lake {locate(lake).address}  (loading, starting Prefect ...)", highlight=False)
     with server_ahead():
@@ -124,7 +124,7 @@ def plan(
             made = make_plan(wanted, iterations, opened)
     else:
         made = make_plan(wanted, iterations, None)
-    print(json.dumps(made)) if as_json else print_plan(Console(), made)
+    print(json.dumps(made)) if as_json else print_plan(Screen(), made)
 
 
 @app.command
@@ -201,14 +201,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         app(sys.argv[1:] if arguments is None else arguments, exit_on_error=False, print_error=False)
     except (UserError, CycloptsError) as error:
-        print(f"dapflow: {error}", file=sys.stderr)
+        say(f"dapflow: {error}", sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # whoever read the output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(141)
     except (KeyboardInterrupt, Exception) as error:
         if sentence := of_server(error):
-            print(f"dapflow: {sentence}", file=sys.stderr)
+            say(f"dapflow: {sentence}", sys.stderr)
             sys.exit(2)
         if not interrupted(error):
             raise

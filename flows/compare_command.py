@@ -7,12 +7,12 @@ import json
 from typing import Annotated
 
 from cyclopts import Parameter, validators
-from rich.console import Console
 
 from flows.ahead import server_ahead
 from flows.environment import prepare
 from flows.lake.options import Json, Lake
 from flows.report.command import Html
+from flows.screen import Screen
 from storage.errors import UserError
 from storage.location import locate
 
@@ -51,7 +51,7 @@ def compare(
     """
     names = tuple(word for word in methods if "=" not in word)
     changes = (*(word for word in methods if "=" in word), *settings)
-    console = Console(stderr=as_json)
+    console = Screen(stderr=as_json)
     prepare(lake)
     console.print(f"[bold]dapflow compare[/bold]  lake {locate(lake).address}  (loading, starting Prefect ...)", highlight=False)
     with server_ahead():

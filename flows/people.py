@@ -2,10 +2,9 @@
 
 import os
 
-from rich.console import Console
-
 from flows.environment import prepare
 from flows.lake.options import Lake, PortOrAny, existing
+from flows.screen import Screen
 
 
 def label(*, host: str = "127.0.0.1", port: PortOrAny = 8700, lake: Lake = "lake") -> None:
@@ -25,7 +24,7 @@ def label(*, host: str = "127.0.0.1", port: PortOrAny = 8700, lake: Lake = "lake
     from tasks.judges.desk.server import Desk, serve
     from tasks.judges.desk.sitting import Sitting
 
-    console, desk, sat = Console(highlight=False), Desk(host=host, port=port), set[str]()
+    console, desk, sat = Screen(highlight=False), Desk(host=host, port=port), set[str]()
     with existing(lake) as opened, serve(desk):
         while some := [one for one in waiting(opened) if one.version not in sat]:
             wanted = some[0]

@@ -8,12 +8,12 @@ from typing import Annotated, Any, NoReturn
 
 from cyclopts import Parameter, validators
 from rich.columns import Columns
-from rich.console import Console
 from rich.panel import Panel
 from rich.text import Text
 
 from flows.environment import prepare
 from flows.lake.options import Lake, Port, check_free
+from flows.screen import Screen
 from storage.errors import LakeError, UserError
 from storage.lake import NEWEST, PROMOTED
 from storage.lake import Lake as OpenLake
@@ -47,7 +47,7 @@ def chat(
         A second one, whose answers stand beside the first's.
     """
     prepare(None)
-    console = Console()
+    console = Screen()
     names = [model] if versus is None else [model, versus]
     with console.status("loading ..."):
         from tasks.chat import context_length

@@ -38,7 +38,7 @@ def print_datasets(console: Console, rows: Sequence[Mapping[str, Any]], limit: i
             ">took": span(row["seconds"]),
             ">age": age,
         }
-        table.add_row(*(values[column] for column in columns), style="" if row["state"] == "complete" else "dim")
+        table.add_row(*(Text(values[column]) for column in columns), style="" if row["state"] == "complete" else "dim")
     console.print(table)
     total = f"{len(rows)} versions, {size(sum(row['bytes'] for row in rows))} of Parquet"
     console.print(total + (f"; --limit {len(rows)} shows all" if len(rows) > limit else ""), highlight=False)
@@ -62,7 +62,11 @@ def print_rows(console: Console, ref: Ref, rows: Sequence[Mapping[str, Any]]) ->
 
 def print_diff(console: Console, found: Mapping[str, Any]) -> None:
     """Counts, then the changes."""
-    console.print(f"{found['kind']}@{found['a']} ({found['rows'][0]:,} rows) -> {found['b']} ({found['rows'][1]:,} rows)", highlight=False)
+    console.print(
+        f"{found['kind']}@{found['a']} ({found['rows'][0]:,} rows) -> {found['b']} ({found['rows'][1]:,} rows)",
+        highlight=False,
+        markup=False,
+    )
     policies = found["kind"] == "models"
     if policies:
         console.print("who won on each held-out prompt: the policy, or the one before it", highlight=False)
@@ -87,7 +91,8 @@ def print_garbage(console: Console, rows: Sequence[Mapping[str, Any]], removed: 
         return
     table = table_of("kind", "version", "step", ">rows", ">size", "why")
     for row in rows:
-        table.add_row(row["kind"], row["version"], row["step"], f"{row['rows']:,}", size(row["bytes"]), row["why"])
+        cells = (row["kind"], row["version"], row["step"], f"{row['rows']:,}", size(row["bytes"]), row["why"])
+        table.add_row(*map(Text, cells))
     console.print(table)
     total = f"{len(rows)} versions, {size(sum(row['bytes'] for row in rows))}"
     console.print(f"removed {total}" if removed else f"would remove {total}: say --yes to do it", highlight=False)
@@ -100,6 +105,6 @@ def print_damage(console: Console, checked: int, damaged: Sequence[Mapping[str, 
             Text(f"{row['kind']}@{row['version']}: {row['rows']:,} rows of {row['step']}, {span(row['seconds'])} to make again", "red")
         )
         for file in row["files"]:
-            console.print(f"  {file['what']}: {file['path']}", highlight=False, soft_wrap=True)
+            console.print(f"  {file['what']}: {file['path']}", highlight=False, markup=False, soft_wrap=True)
     if not damaged:
         console.print(f"{checked} versions, all whole", highlight=False)
