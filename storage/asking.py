@@ -135,6 +135,7 @@ def _heard(work: Callable[[], T]) -> T:
 
 @contextmanager
 def _asking(lake: Lake, timeout_s: float) -> Iterator[_Asking]:
+    assert lake.read_only, "a lake to write to shares its instance with the process, which must not be shut in"
     with lake.cursor() as cursor, _memory():
         confine(cursor, lake.location)
         yield _Asking(cursor, lake.location.address, timeout_s)

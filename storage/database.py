@@ -60,6 +60,8 @@ def attach(location: Location, read_only: bool = False) -> tuple[Connection, str
 
 def confine(connection: Connection, location: Location) -> None:
     """Shut an instance in for SQL that a user wrote: it opens no file but the lake's data, and no setting of it can be changed again."""
+    if connection.execute("SELECT current_setting('lock_configuration')").fetchone() == (True,):
+        return  # by a question before
     data = quoted(location.data.rstrip("/") + "/")
     connection.execute(f"SET allowed_directories = ['{data}']")
     connection.execute(f"SET max_temp_directory_size = '{_SPILL_LIMIT}'")

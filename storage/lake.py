@@ -52,6 +52,7 @@ class Lake:
     def __init__(self, address: str | os.PathLike[str] = "lake", *, read_only: bool = False) -> None:
         self.location = locate(address)
         self.root = self.location.root
+        self.read_only = read_only
         self._closed = False
         self._schemas: dict[str, pa.Schema] = {}
         self._empty: dict[str, str] = {}

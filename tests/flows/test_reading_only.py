@@ -114,19 +114,16 @@ def test_no_table_function_of_this_duckdb_but_the_listed_is_called_and_none_chan
     names = {row["name"] for row in found}
     assert len(names) > 100 and names > TABLE_FUNCTIONS
     for name in sorted(names - TABLE_FUNCTIONS):
-        for arguments in ("", "'lake_0'", "'/etc/passwd'", "'lake_0', 'pairs'"):
-            with pytest.raises(UserError, match="no function"):
-                _ask(reader, f'from "{name}"({arguments})')
+        with pytest.raises(UserError, match="no function"):
+            _ask(reader, f"from \"{name}\"('lake_0')")
     assert _digest(night) == before
 
 
 def test_the_engine_itself_opens_no_other_file_and_keeps_its_settings(reader: Lake, tmp_path: Path) -> None:
     with question(reader, "select 1", 60) as asked:
-        for text in (f"COPY (SELECT 1) TO '{tmp_path}/x'", "FROM read_text('/etc/passwd')", "SET threads = 1", "ATTACH ':memory:' AS m"):
+        for text in (f"COPY (SELECT 1) TO '{tmp_path}/x'", "FROM read_text('/etc/passwd')", "SET threads = 1", f"ATTACH '{tmp_path}/m'"):
             with pytest.raises(UserError, match="database says"):
                 asked.ask.timed(lambda text=text: asked.ask.cursor.execute(text).fetchall())
-            if text.startswith("ATTACH"):
-                break
     assert not list(tmp_path.iterdir())
 
 
