@@ -11,7 +11,7 @@ from rich.text import Text
 
 from flows.lake.cells import table_of
 from flows.lake.options import Json, Lake, print_json, reading
-from flows.terminal import terminal
+from flows.screen import Screen
 from storage.errors import UserError
 from storage.lake import Lake as OpenLake
 
@@ -82,7 +82,7 @@ def agreement(
         from tasks.pictures import agreement_by_length
 
         picture.write_bytes(agreement_by_length(found))
-    print_json(found.as_json()) if as_json else _print(terminal(), found, names)
+    print_json(found.as_json()) if as_json else _print(Screen(), found, names)
 
 
 def _of_file(path: Path, instruction: str, output: str, baseline: str, first: str, second: str) -> "list[Judgement]":

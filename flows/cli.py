@@ -28,8 +28,9 @@ from flows.people import label
 from flows.policies import policies, promote, rollback
 from flows.report.command import compare_runs, report
 from flows.resume import doctor, resume
+from flows.screen import Screen, say
 from flows.talk import chat, serve
-from flows.terminal import print_anything, terminal
+from flows.screen import print_anything
 from flows.winrate import winrate
 from storage.errors import UserError, interrupted
 from storage.location import locate
@@ -88,7 +89,7 @@ def run(
         How many iterations there should be in all, each on top of the one before.
     """
     _at_least_one(iterations)
-    console = terminal(stderr=as_json)
+    console = Screen(stderr=as_json)
     prepare(lake)
     beginning = f"  lake {locate(lake).address}  (loading, starting Prefect ...)"
     console.print(Text.assemble((f"dapflow run {recipe}", "bold"), beginning))
@@ -131,7 +132,7 @@ def plan(
             made = make_plan(wanted, iterations, opened)
     else:
         made = make_plan(wanted, iterations, None)
-    print(json.dumps(made)) if as_json else print_plan(terminal(), made)
+    print(json.dumps(made)) if as_json else print_plan(Screen(), made)
 
 
 @app.command
@@ -216,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except (UserError, CycloptsError) as error:
-        print(f"dapflow: {error}", file=sys.stderr)
+        say(f"dapflow: {error}", sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # whoever read the output has seen enough
         _print_no_more()
@@ -227,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             print("dapflow: the output cannot be written, no space is left where it goes.", file=sys.stderr)
             sys.exit(2)
         if sentence := of_server(error):
-            print(f"dapflow: {sentence}", file=sys.stderr)
+            say(f"dapflow: {sentence}", sys.stderr)
             sys.exit(2)
         if not interrupted(error):
             raise

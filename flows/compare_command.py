@@ -13,7 +13,7 @@ from flows.ahead import server_ahead
 from flows.environment import prepare
 from flows.lake.options import Json, Lake
 from flows.report.command import Html
-from flows.terminal import terminal
+from flows.screen import Screen
 from storage.errors import UserError
 from storage.location import locate
 
@@ -52,7 +52,7 @@ def compare(
     """
     names = tuple(word for word in methods if "=" not in word)
     changes = (*(word for word in methods if "=" in word), *settings)
-    console = terminal(stderr=as_json)
+    console = Screen(stderr=as_json)
     prepare(lake)
     beginning = f"  lake {locate(lake).address}  (loading, starting Prefect ...)"
     console.print(Text.assemble(("dapflow compare", "bold"), beginning))

@@ -14,7 +14,7 @@ from rich.text import Text
 from flows.ahead import server_ahead
 from flows.lake.cells import table_of
 from flows.lake.options import Json, Lake, print_json
-from flows.terminal import terminal
+from flows.screen import Screen
 from storage.errors import UserError
 
 _SHOWN = 10
@@ -58,7 +58,7 @@ def judge(
         raise UserError(f"{output} is neither .parquet nor .jsonl.")
     if output is not None and not output.parent.is_dir():  # said before anything is paid for
         raise UserError(f"There is no folder {output.parent} for {output.name}: make it, or name another.")
-    console = terminal(stderr=True)
+    console = Screen(stderr=True)
     prepare(lake)
     with server_ahead():
         from flows.console import ConsoleReporter
@@ -83,7 +83,7 @@ def judge(
         told = {"output": str(output), "rows": len(rows)} if output is not None else {"rows": rows}
         print_json(found | told)
     else:
-        _print(terminal(), found, output)
+        _print(Screen(), found, output)
 
 
 def _write(path: Path, rows: list[dict[str, Any]]) -> None:

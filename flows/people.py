@@ -4,7 +4,7 @@ import os
 
 from flows.environment import prepare
 from flows.lake.options import AllowHost, Lake, PortOrAny, existing, name_hosts
-from flows.terminal import terminal
+from flows.screen import Screen
 
 
 def label(*, host: str = "127.0.0.1", port: PortOrAny = 8700, allow_host: AllowHost = (), lake: Lake = "lake") -> None:
@@ -25,7 +25,7 @@ def label(*, host: str = "127.0.0.1", port: PortOrAny = 8700, allow_host: AllowH
     from tasks.judges.desk.server import Desk, serve
     from tasks.judges.desk.sitting import Sitting
 
-    console, desk, sat = terminal(), Desk(host=host, port=port), set[str]()
+    console, desk, sat = Screen(), Desk(host=host, port=port), set[str]()
     with existing(lake) as opened, serve(desk):
         while some := [one for one in waiting(opened) if one.version not in sat]:
             wanted = some[0]

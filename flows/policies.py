@@ -8,7 +8,7 @@ from typing import Any
 from rich.text import Text
 
 from flows.lake.options import Json, Lake, existing, print_json, reading
-from flows.terminal import terminal
+from flows.screen import Screen, say
 from storage.errors import UserError
 from storage.promotions import Decision, decide, line_from, line_of, newest_line, promotions
 from storage.refs import ModelRef
@@ -30,9 +30,9 @@ def policies(*, lake: Lake = "lake", as_json: Json = False) -> None:
     else:
         for line in dict.fromkeys(row["line"] for row in rows):
             own = [row for row in rows if row["line"] == line]
-            print(f"line {line[:8]}, * the promoted policy")
+            say(f"line {line[:8]}, * the promoted policy")
             for row in own:
-                terminal().print(_entry(row, row is _head(own)), highlight=False)
+                Screen().print(_entry(row, row is _head(own)), highlight=False)
 
 
 def promote(policy: str, /, *, reason: str = "by hand", lake: Lake = "lake", as_json: Json = False) -> None:
@@ -84,7 +84,7 @@ def _tell(row: dict[str, Any], as_json: bool) -> None:
     if as_json:
         print_json(row)
     else:
-        print(f"The promoted policy is {'models@' + row['policy'] if row['policy'] else 'the one that the line began with'}.")
+        say(f"The promoted policy is {'models@' + row['policy'] if row['policy'] else 'the one that the line began with'}.")
 
 
 def _entry(row: dict[str, Any], promoted: bool) -> Text:

@@ -10,7 +10,7 @@ from flows.ahead import put_behind_the_door
 from flows.deploy import POOL, reach
 from flows.environment import prepare
 from flows.lake.options import AllowCommands, Lake, allow, existing
-from flows.terminal import terminal
+from flows.screen import Screen, say
 from storage.errors import UserError
 
 
@@ -35,18 +35,18 @@ def resume(run: str | None = None, /, *, server: str | None = None, lake: Lake =
 
     with existing(lake) as opened, get_client(sync_client=True) as client:
         for sentence in bury(opened):
-            print(sentence)
+            say(sentence)
         found = _find(client, run)
         if found.state.is_completed():
-            print(f"{found.name} ended well ({found.state.name}): there is nothing to resume.")
+            say(f"{found.name} ended well ({found.state.name}): there is nothing to resume.")
             return
         if not found.state.is_final():
             raise UserError(f"{found.name} is {found.state.name}: it is not over yet.")
         if found.deployment_id is not None:
             client.set_flow_run_state(found.id, Scheduled(name="AwaitingRetry", message="dapflow resume"), force=True)
-            print(f"{found.name} is scheduled again: a worker takes it up.")
+            say(f"{found.name} is scheduled again: a worker takes it up.")
             return
-    print(f"{found.name}, once more ({found.state.message or found.state.name})")
+    say(f"{found.name}, once more ({found.state.message or found.state.name})")
     _again(found.parameters)
 
 
@@ -68,12 +68,12 @@ def doctor(*, server: str | None = None, lake: Lake = "lake") -> None:
 
     with existing(lake) as opened, get_client(sync_client=True) as client:
         buried = bury(opened)
-        print("\n".join(buried) or "runs: none whose process is gone")
+        say("\n".join(buried) or "runs: none whose process is gone")
         left = [one for one in find_garbage(opened) if one.info.state == "open"]
         size = sum(one.bytes for one in left) / 2**20
         print(f"lake: {len(left)} versions left open ({size:.1f} MiB): the next run goes on with them, `dapflow gc` takes them out")
         if "PREFECT_API_URL" in os.environ:
-            print("\n".join(_served(client)))
+            say("\n".join(_served(client)))
 
 
 def _connect(server: str | None, lake: str) -> None:
@@ -106,14 +106,14 @@ def _again(parameters: dict[str, Any]) -> None:
     from tasks.progress import report_to
 
     chosen(parameters.get("recipe", "rso"), parameters.get("settings", ()), parameters.get("toy", False), from_parameters=True)
-    reporter = ConsoleReporter(terminal())
+    reporter = ConsoleReporter(Screen())
     with reporter, report_to(reporter):
         if "iterations" in parameters:
             result: Any = align(**parameters)
         else:
-            print(in_words(night(**parameters)))
+            say(in_words(night(**parameters)))
             return
-    print_summary(terminal(), result, reporter.records)
+    print_summary(Screen(), result, reporter.records)
 
 
 def _served(client: Any) -> list[str]:

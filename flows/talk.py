@@ -13,7 +13,7 @@ from rich.text import Text
 
 from flows.environment import prepare
 from flows.lake.options import Lake, Port, check_free
-from flows.terminal import terminal
+from flows.screen import Screen
 from storage.errors import LakeError, UserError
 from storage.lake import NEWEST, PROMOTED
 from storage.lake import Lake as OpenLake
@@ -47,7 +47,7 @@ def chat(
         A second one, whose answers stand beside the first's.
     """
     prepare(None)
-    console = terminal()
+    console = Screen()
     names = [model] if versus is None else [model, versus]
     with console.status("loading ..."):
         from tasks.chat import context_length

@@ -12,7 +12,7 @@ from rich.text import Text
 from flows.lake import bars
 from flows.lake.cells import table_of
 from flows.lake.options import Json, print_json
-from flows.terminal import terminal
+from flows.screen import Screen
 
 if TYPE_CHECKING:
     from tasks.winrate import Result, SystemResult
@@ -63,7 +63,7 @@ def winrate(
         from tasks.winrate import win_rates
 
         result = win_rates(found, difficulty, advance=count)
-    print_json(result.as_json()) if as_json else _print(terminal(), result)
+    print_json(result.as_json()) if as_json else _print(Screen(), result)
 
 
 def _print(console: Console, result: "Result") -> None:

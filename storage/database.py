@@ -17,6 +17,7 @@ from storage.processors import processors
 
 Connection = duckdb.DuckDBPyConnection
 MEMORY_LIMIT = "1GB"  # of DuckDB; what does not fit spills to the temporary directory
+_SPILL_LIMIT = "8GB"  # of what a user's own SQL spills
 _BUSY_MILLISECONDS = 30_000
 _CONFIG: dict[str, Any] = {
     "autoinstall_known_extensions": "false",
@@ -57,6 +58,17 @@ def attach(location: Location, read_only: bool = False) -> tuple[Connection, str
     connection = instance.cursor()
     connection.execute(f"ATTACH 'ducklake:{quoted(location.catalogue)}' AS {name} ({', '.join(options)})")
     return connection, name
+
+
+def confine(connection: Connection, location: Location) -> None:
+    """Shut an instance in for SQL that a user wrote: it opens no file but the lake's data, and no setting of it can be changed again."""
+    if connection.execute("SELECT current_setting('lock_configuration')").fetchone() == (True,):
+        return  # by a question before
+    data = quoted(location.data.rstrip("/") + "/")
+    connection.execute(f"SET allowed_directories = ['{data}']")
+    connection.execute(f"SET max_temp_directory_size = '{_SPILL_LIMIT}'")
+    connection.execute("SET enable_external_access = false")
+    connection.execute("SET lock_configuration = true")
 
 
 def attach_catalogue(location: Location) -> Connection:

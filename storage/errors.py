@@ -1,6 +1,7 @@
 """Errors that a user can cause and mend: one sentence, no traceback, exit code 2."""
 
 import errno
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,12 @@ from pathlib import Path
 import duckdb
 
 RESERVE = 32 * 2**20  # bytes
+_LONGEST = 400  # characters of a library's message: it may quote a value
+_CREDENTIAL = re.compile(
+    r"(?P<key>\b\w*(?:passw(?:or)?d|pwd|secret|token|key_id)\s*(?:=>?|:)\s*)(?:'[^']*'|\"[^\"]*\"|[^\s,;&)]+)"
+    r"|(?<=://)[^\s/@]*:[^\s/]*(?=@)",
+    re.IGNORECASE,
+)
 
 
 class UserError(ValueError):
@@ -62,15 +69,15 @@ def _sentence(text: str, address: str) -> str | None:
     if _is_full(text):
         return _full(address)
     if any(sign in text for sign in ("connection to server", "could not connect", "Unable to connect")):
-        return f"The catalogue of the lake {address} cannot be reached ({_first_line(text)}): is the server running, and PGPASSWORD set?"
+        return f"The catalogue of the lake {address} cannot be reached ({one_line(text)}): is the server running, and PGPASSWORD set?"
     if any(sign in text for sign in ("Permission denied", "readonly database", "unable to open database")):
         return f"The lake at {address} cannot be written: check the directory's permissions, or choose another with --lake."
     if "read-only mode" in text:
         return f"The lake at {address} is open for reading only: nothing in it was changed."
     if any(sign in text for sign in ("Could not establish connection", "Could not connect", "Connection refused")):
-        return f"The data of the lake {address} cannot be reached ({_first_line(text)}): is the server running?"
+        return f"The data of the lake {address} cannot be reached ({one_line(text)}): is the server running?"
     if "not a database" in text:
-        return f"The catalogue of the lake at {address} is damaged ({_first_line(text)}): put a copy back, or use another lake with --lake."
+        return f"The catalogue of the lake at {address} is damaged ({one_line(text)}): put a copy back, or use another lake with --lake."
     return None
 
 
@@ -80,7 +87,7 @@ def _is_full(text: str) -> bool:
 
 def _damaged(address: str, text: str) -> str:
     return (
-        f"The lake at {address} is damaged ({_first_line(text)}): `dapflow verify` names what is missing, "
+        f"The lake at {address} is damaged ({one_line(text)}): `dapflow verify` names what is missing, "
         "and running the recipe again makes it anew."
     )
 
@@ -95,8 +102,11 @@ def _full(address: str) -> str:
     return f"The disk under {address} is full: free some space and run the same command again, it goes on where it stopped."
 
 
-def _first_line(text: str) -> str:
-    return text.strip().splitlines()[0] if text.strip() else "no message"
+def one_line(text: str) -> str:
+    """The first line of a library's message, not too long, without passwords that it may quote from an address."""
+    line = text.strip().splitlines()[0] if text.strip() else "no message"
+    line = _CREDENTIAL.sub(lambda match: f"{match['key'] or ''}***", line)
+    return line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
 
 
 def interrupted(error: BaseException | None) -> bool:

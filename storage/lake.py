@@ -8,7 +8,7 @@ Writes under its root only (catalogue.sqlite, data/, models/, checkpoints/, lock
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import duckdb
@@ -19,7 +19,7 @@ from storage.catalogue import Catalogue, DataFile
 from storage.database import Connection, attach
 from storage.errors import LakeError, lake_errors, require_space, unwritable
 from storage.index import Index
-from storage.location import Location, locate
+from storage.location import Location, copied, locate
 from storage.patience import patiently
 from storage.refs import ModelRef, Ref
 from storage.schema import MIGRATIONS
@@ -52,6 +52,7 @@ class Lake:
     def __init__(self, address: str | os.PathLike[str] = "lake", *, read_only: bool = False) -> None:
         self.location = locate(address)
         self.root = self.location.root
+        self.read_only = read_only
         self._closed = False
         self._schemas: dict[str, pa.Schema] = {}
         self._empty: dict[str, str] = {}
@@ -59,10 +60,14 @@ class Lake:
         with lake_errors(self.location.address):
             if read_only and not self.location.exists:
                 raise LakeError(f"There is no lake at {self.root}: make one with `dapflow run rso`, or name another with --lake.")
-            _make(self.location)
+            self._copied = ExitStack()
+            attached = self.location
             if not read_only:
+                _make(self.location)
                 require_space(self.root, self.location.address)
-            self._connection, self.name = patiently(lambda: attach(self.location, read_only))
+            elif not os.access(self.root, os.W_OK):  # a read-only mount: SQLite wants to write beside the catalogue even to read it
+                attached = self._copied.enter_context(copied(self.location))
+            self._connection, self.name = patiently(lambda: attach(attached, read_only))
             self._index = Index(self.location, self.name, self.cursor)
             try:
                 self._migrate(read_only)
@@ -254,6 +259,7 @@ class Lake:
             self._idle.pop().close()
         with closing(self._connection):
             self._connection.execute(f"DETACH DATABASE IF EXISTS {self.name}")
+        self._copied.close()
 
     def __enter__(self) -> "Lake":
         return self

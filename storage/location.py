@@ -7,8 +7,12 @@ Passwords come from PGPASSWORD or ~/.pgpass, and keys of S3 from AWS_ACCESS_KEY_
 """
 
 import os
-from dataclasses import dataclass
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from storage.errors import LakeError
@@ -66,3 +70,17 @@ def locate(address: str | os.PathLike[str]) -> Location:
     fields = {"dbname": unquote(name), "host": parts.hostname, "port": port, "user": parts.username and unquote(parts.username)}
     dsn = " ".join(f"{key}={value}" for key, value in fields.items() if value)
     return Location(f"postgres:{dsn}", root, options.get("data", str(root / "data")), text)
+
+
+@contextmanager
+def copied(location: Location) -> Iterator[Location]:
+    """The lake with a copy of its SQLite catalogue, as it is now, in a temporary directory; its data stay where they are."""
+    if location.sqlite_file is None:
+        yield location
+        return
+    with TemporaryDirectory(prefix="dapflow-catalogue-") as folder:
+        for suffix in ("", "-wal"):  # what was committed last may still stand in the write-ahead log
+            file = location.sqlite_file.with_name(location.sqlite_file.name + suffix)
+            if file.exists():
+                shutil.copy(file, folder)
+        yield replace(location, catalogue=f"sqlite:{Path(folder) / location.sqlite_file.name}")

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from flows.terminal import terminal
+from flows.screen import Screen
 
 
 @contextmanager
@@ -26,5 +26,5 @@ def counting(what: str) -> Iterator[Callable[[int], None]]:
 
 def _bar() -> Progress:
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TextColumn("{task.fields[counted]}"), TimeElapsedColumn())
-    console = terminal(stderr=True)
+    console = Screen(stderr=True)
     return Progress(*columns, console=console, transient=True, disable=not console.is_terminal)

@@ -5,6 +5,8 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
+from flows.screen import visible
+
 
 def table_of(*columns: str) -> Table:
     """An empty table; a column named ">rows" stands to the right."""
@@ -16,10 +18,10 @@ def table_of(*columns: str) -> Table:
 
 
 def cell(value: Any, length: int) -> str:
-    """A value in at most so many characters, on one line unless there is room."""
-    text = f"{value:.6g}" if isinstance(value, float) else str(value)
+    """A value in at most so many characters, on one line unless there is room, with its control characters shown."""
+    text = f"{value:.6g}" if isinstance(value, float) else str(value)[: length + 1]
     text = text.replace("\n", " ") if length < 1000 else text
-    return text if len(text) <= length else text[: length - 3] + "..."
+    return visible(text if len(text) <= length else text[: length - 3] + "...")
 
 
 def size(count: int) -> str:

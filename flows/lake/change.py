@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
-from rich.console import Console
 
 from flows.lake import bars, views
 from flows.lake.options import Count, Json, Lake, existing, print_json, reading
+from flows.screen import Screen, say
 from storage.errors import UserError
 from storage.lake import Lake as OpenLake
 
@@ -32,7 +32,7 @@ def export(version: str, path: Path, /, *, replace: bool = False, lake: Lake = "
         ref = opened.ref(version)
         with bars.waiting(f"export {ref.kind}@{ref.version}"):
             rows = write(opened, ref, path, replace=replace)
-    print(f"{rows:,} rows of {ref.kind}@{ref.version} in {path}")
+    say(f"{rows:,} rows of {ref.kind}@{ref.version} in {path}")
 
 
 def import_(
@@ -64,14 +64,14 @@ def import_(
     if as_json:
         print_json({"version": ref.version, "rows": ref.rows, "left_out": left_out, "with_margin": with_margin})
     else:
-        print(f"pairs@{ref.version}: {ref.rows:,} pairs" + "".join(f", {count:,} left out as {why}" for why, count in left_out.items()))
+        say(f"pairs@{ref.version}: {ref.rows:,} pairs" + "".join(f", {count:,} left out as {why}" for why, count in left_out.items()))
         for why in left_out:
-            print(f"  {why}: {REASONS.get(why, 'as the file says')}")
+            say(f"  {why}: {REASONS.get(why, 'as the file says')}")
         kept = ref.rows - sum(left_out.values())
         if with_margin < kept:
-            print(f"of the {kept:,} others {kept - with_margin:,} without a margin: no scores, or none that are numbers")
+            say(f"of the {kept:,} others {kept - with_margin:,} without a margin: no scores, or none that are numbers")
         train = f"train on them: dapflow run rso --set preferences.source=pairs@{ref.version}"
-        print(train if kept else "no pair is left to train on")
+        say(train if kept else "no pair is left to train on")
 
 
 def gc(
@@ -102,7 +102,7 @@ def gc(
                 collect(opened, found)
     rows = [views.dataset_row(one.info, one.bytes) | {"why": one.why} for one in found]
     print_json({"removed": yes, "bytes": sum(one.bytes for one in found), "versions": rows}) if as_json else views.print_garbage(
-        Console(), rows, yes
+        Screen(), rows, yes
     )
 
 
@@ -132,6 +132,6 @@ def verify(
                 damaged.append(views.dataset_row(info, 0) | {"files": [{"path": one.path, "what": one.what} for one in damages]})
         if repair:
             forget(opened, [row["version"] for row in damaged])
-    print_json({"checked": checked, "damaged": damaged, "repaired": repair}) if as_json else views.print_damage(Console(), checked, damaged)
+    print_json({"checked": checked, "damaged": damaged, "repaired": repair}) if as_json else views.print_damage(Screen(), checked, damaged)
     if damaged and not repair:
         raise UserError(f"{len(damaged)} of {checked} versions are damaged: `dapflow verify --repair` takes them out, to be made anew.")

@@ -1,16 +1,15 @@
 """The commands that look into the lake: `dapflow datasets`, `show`, `lineage`, `diff`, `sql`. They start quickly (no Prefect, no torch)."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
-import duckdb
 from cyclopts import Parameter
-from rich.console import Console
 
-from flows.lake import trees, views
-from flows.lake.options import Count, Json, Lake, Limit, print_json, reading
+from flows.lake import answers, trees, views
+from flows.lake.options import Count, Json, Lake, Limit, Timeout, print_json, reading
+from flows.screen import Screen, say
+from storage.asking import question, rows_where
 from storage.errors import UserError
 from storage.lake import Lake as OpenLake
 from storage.refs import Ref
@@ -34,10 +33,19 @@ def datasets(*, kind: Kind | None = None, limit: Limit = 50, lake: Lake = "lake"
         found = [one for one in catalogue.versions.values() if kind in (None, one.kind)]
         found.sort(key=lambda one: one.opened_at, reverse=True)
         rows = [views.dataset_row(one, catalogue.bytes_of(one.version)) for one in found]
-    print_json(rows) if as_json else views.print_datasets(Console(), rows, limit)
+    print_json(rows) if as_json else views.print_datasets(Screen(), rows, limit)
 
 
-def show(what: str, /, *, limit: Limit = 10, where: str | None = None, lake: Lake = "lake", as_json: Json = False) -> None:
+def show(
+    what: str,
+    /,
+    *,
+    limit: Limit = 10,
+    where: str | None = None,
+    timeout: Timeout = 60.0,
+    lake: Lake = "lake",
+    as_json: Json = False,
+) -> None:
     """Show rows of a dataset: KIND (its newest version), KIND@VERSION, or a version.
 
     Example: dapflow show pairs --where "dropped is null and margin > 2" --limit 5
@@ -52,10 +60,9 @@ def show(what: str, /, *, limit: Limit = 10, where: str | None = None, lake: Lak
     with reading(lake) as opened:
         ref = _newest(opened, what) if what in NOUNS else opened.ref(what)
         columns = ", ".join(f'"{name}"' for name in opened.schema(ref.kind).names if name not in ("version", "token_ids", "logprobs"))
-        condition = f" AND ({where})" if where else ""
-        query = f"SELECT {columns} FROM \"{ref.kind}\" WHERE version = '{ref.version}'{condition} ORDER BY id LIMIT {limit}"
-        rows = opened.rows(query)
-    print_json(rows) if as_json else views.print_rows(Console(), ref, rows)
+        query = f"SELECT {columns} FROM \"{ref.kind}\" WHERE version = '{ref.version}' AND {{condition}} ORDER BY id LIMIT {limit}"
+        rows = rows_where(opened, query, "true" if where is None else where, timeout)
+    print_json(rows) if as_json else views.print_rows(Screen(), ref, rows)
 
 
 def lineage(
@@ -90,21 +97,21 @@ def lineage(
         if rows:
             for batch in learned_rows(opened, opened.resolve(some_id)):
                 for row in batch.to_pylist():
-                    print(json.dumps(row, default=str) if as_json else trees.learned_line(row))
+                    print_json(row) if as_json else say(trees.learned_line(row))
             return
         node = trace(opened, some_id)
         if html is not None:
             from flows.report.lineage import write_lineage
 
             write_lineage(opened, version_of(node.id), html, prompts, whole=True)
-            print(f"The pages: {html / 'index.html'}", file=sys.stderr if as_json else sys.stdout)
+            say(f"The pages: {html / 'index.html'}", sys.stderr if as_json else sys.stdout)
             if not as_json:
                 return
         counts = levels(opened, node.id) if node.kind == "models" and "-" not in node.id and node.facts.get("state") == "complete" else []
     if as_json:
         print_json(node.as_json() | ({"levels": counts} if counts else {}))
     else:
-        trees.print_tree(Console(), node, counts)
+        trees.print_tree(Screen(), node, counts)
 
 
 def diff(a: str, b: str, /, *, lake: Lake = "lake", as_json: Json = False) -> None:
@@ -123,32 +130,35 @@ def diff(a: str, b: str, /, *, lake: Lake = "lake", as_json: Json = False) -> No
 
     with reading(lake) as opened:
         found = difference(opened, a, b)
-    print_json(found) if as_json else views.print_diff(Console(), found)
+    print_json(found) if as_json else views.print_diff(Screen(), found)
 
 
-def sql(query: str, /, *, format: Literal["table", "csv", "json", "parquet"] = "table", limit: Limit = 100, lake: Lake = "lake") -> None:
-    """Ask the lake in SQL. Read only: the engine refuses everything else.
+def sql(
+    query: str,
+    /,
+    *,
+    format: Literal["table", "csv", "json", "parquet"] = "table",
+    limit: Limit = 100,
+    timeout: Timeout = 60.0,
+    lake: Lake = "lake",
+) -> None:
+    """Ask the lake in SQL. It reads the lake's tables and nothing else: no other file, no setting, no function with an effect.
 
     Example: dapflow sql "select outcome, count(*) from verdicts group by outcome" --format csv
 
     Parameters
     ----------
     query
-        One SELECT over prompts, completions, verdicts, acceptances, pairs, models, metrics, versions, edges, runs, iterations.
+        One SELECT over prompts, completions, verdicts, acceptances, pairs, models, metrics, versions, edges, runs, iterations;
+        `show tables`, `describe TABLE` and `summarize TABLE` say what is in them.
     format
-        How the rows are printed; all but table print every row.
+        How the rows are printed; all but table print every row, and every value in full.
     """
-    try:
-        statements = duckdb.extract_statements(query)
-    except duckdb.Error as error:
-        raise UserError(f"The database says: {str(error).splitlines()[0]}") from error
-    if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
-        raise UserError("`dapflow sql` takes one SELECT: the lake is changed by runs only.")
-    with reading(lake) as opened:
+    with reading(lake) as opened, question(opened, query, timeout) as asked:
         if format == "table":
-            views.print_table(Console(), opened.batches(query, rows=limit + 1), limit)
+            answers.print_table(Screen(), asked, limit)
         else:
-            views.print_raw(opened, query, format)
+            answers.print_raw(asked, format)
 
 
 def _newest(lake: OpenLake, kind: str) -> Ref:

@@ -1,6 +1,7 @@
 """What the commands have in common: their options, opening a lake, ports, JSON."""
 
 import json
+import math
 import os
 import re
 import socket
@@ -12,7 +13,7 @@ import duckdb
 from cyclopts import Parameter, validators
 
 from flows.environment import ALLOW
-from storage.errors import UserError
+from storage.errors import UserError, one_line
 from storage.lake import Lake as OpenLake
 from tasks.door import HOSTS
 
@@ -34,6 +35,7 @@ AllowCommands = Annotated[
         help="Runs may execute whatever their parameters on the server name: commands, functions.",
     ),
 ]
+Timeout = Annotated[float, Parameter(help="How many seconds an answer may take.", validator=validators.Number(gt=0, lte=86400))]
 Limit = Annotated[int, Parameter(help="How many rows at most.", validator=validators.Number(gte=0))]
 
 
@@ -80,9 +82,17 @@ def reading(address: str) -> Iterator[OpenLake]:
         try:
             yield opened
         except duckdb.Error as error:
-            raise UserError(f"The database says: {str(error).splitlines()[0]}") from error
+            raise UserError(f"The database says: {one_line(str(error))}") from error
 
 
 def print_json(value: Any) -> None:
-    """One value, on standard output."""
-    print(json.dumps(value, default=str))
+    """One value, on standard output; what JSON has no number for (NaN, infinity) is null."""
+    print(json.dumps(_finite(value), default=str, allow_nan=False))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _finite(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value

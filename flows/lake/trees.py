@@ -36,7 +36,7 @@ def print_tree(console: Console, node: Node, levels: Sequence[Mapping[str, Any]]
     if levels:
         table = table_of("learned from", ">rows", "by")
         for row in levels:
-            table.add_row(row["level"], f"{row['rows']:,}", row["by"] or "")
+            table.add_row(Text(row["level"]), f"{row['rows']:,}", Text(row["by"] or ""))
         console.print(table)
         console.print(f"every row: dapflow lineage {node.id} --rows", highlight=False)
 

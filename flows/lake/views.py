@@ -1,25 +1,16 @@
 """How the lake's commands look in a terminal."""
 
-import shutil
-import sys
-import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from flows.lake.cells import cell, size, span, table_of
 from storage.catalogue import VersionInfo
-from storage.database import quoted
-from storage.lake import Lake
 from storage.refs import Ref
-
-_COPY = {"csv": "FORMAT csv, HEADER", "json": "FORMAT json, ARRAY true", "parquet": "FORMAT parquet"}
 
 
 def dataset_row(info: VersionInfo, bytes: int) -> dict[str, Any]:
@@ -47,7 +38,7 @@ def print_datasets(console: Console, rows: Sequence[Mapping[str, Any]], limit: i
             ">took": span(row["seconds"]),
             ">age": age,
         }
-        table.add_row(*(values[column] for column in columns), style="" if row["state"] == "complete" else "dim")
+        table.add_row(*(Text(values[column]) for column in columns), style="" if row["state"] == "complete" else "dim")
     console.print(table)
     total = f"{len(rows)} versions, {size(sum(row['bytes'] for row in rows))} of Parquet"
     console.print(total + (f"; --limit {len(rows)} shows all" if len(rows) > limit else ""), highlight=False)
@@ -71,7 +62,11 @@ def print_rows(console: Console, ref: Ref, rows: Sequence[Mapping[str, Any]]) ->
 
 def print_diff(console: Console, found: Mapping[str, Any]) -> None:
     """Counts, then the changes."""
-    console.print(f"{found['kind']}@{found['a']} ({found['rows'][0]:,} rows) -> {found['b']} ({found['rows'][1]:,} rows)", highlight=False)
+    console.print(
+        f"{found['kind']}@{found['a']} ({found['rows'][0]:,} rows) -> {found['b']} ({found['rows'][1]:,} rows)",
+        highlight=False,
+        markup=False,
+    )
     policies = found["kind"] == "models"
     if policies:
         console.print("who won on each held-out prompt: the policy, or the one before it", highlight=False)
@@ -89,34 +84,6 @@ def print_diff(console: Console, found: Mapping[str, Any]) -> None:
             console.print(f"and {left:,} more", highlight=False)
 
 
-def print_table(console: Console, batches: Iterator[pa.RecordBatch], limit: int) -> None:
-    """The first `limit` rows of a query."""
-    rows: list[dict[str, Any]] = []
-    names: list[str] = []
-    for batch in batches:
-        names = batch.schema.names
-        rows += batch.to_pylist()
-        if len(rows) > limit:
-            break
-    table = table_of(*names)
-    for row in rows[:limit]:
-        table.add_row(*(Text(cell(row[name], 300)) for name in names))
-    console.print(table)
-    console.print(
-        f"the first {limit:,} rows; --limit or --format csv for more" if len(rows) > limit else f"{len(rows):,} rows", highlight=False
-    )
-
-
-def print_raw(lake: Lake, query: str, form: str) -> None:
-    """All rows of a query on standard output, as csv, json or parquet."""
-    with tempfile.TemporaryDirectory() as folder, lake.cursor() as cursor:
-        target = Path(folder) / "rows"
-        cursor.execute(f"COPY ({query.strip().rstrip(';')}\n) TO '{quoted(target)}' ({_COPY[form]})")
-        with target.open("rb") as rows:
-            shutil.copyfileobj(rows, sys.stdout.buffer)
-    sys.stdout.buffer.flush()
-
-
 def print_garbage(console: Console, rows: Sequence[Mapping[str, Any]], removed: bool) -> None:
     """What went, or would go."""
     if not rows:
@@ -124,7 +91,8 @@ def print_garbage(console: Console, rows: Sequence[Mapping[str, Any]], removed: 
         return
     table = table_of("kind", "version", "step", ">rows", ">size", "why")
     for row in rows:
-        table.add_row(row["kind"], row["version"], row["step"], f"{row['rows']:,}", size(row["bytes"]), row["why"])
+        cells = (row["kind"], row["version"], row["step"], f"{row['rows']:,}", size(row["bytes"]), row["why"])
+        table.add_row(*map(Text, cells))
     console.print(table)
     total = f"{len(rows)} versions, {size(sum(row['bytes'] for row in rows))}"
     console.print(f"removed {total}" if removed else f"would remove {total}: say --yes to do it", highlight=False)
@@ -137,6 +105,6 @@ def print_damage(console: Console, checked: int, damaged: Sequence[Mapping[str, 
             Text(f"{row['kind']}@{row['version']}: {row['rows']:,} rows of {row['step']}, {span(row['seconds'])} to make again", "red")
         )
         for file in row["files"]:
-            console.print(f"  {file['what']}: {file['path']}", highlight=False, soft_wrap=True)
+            console.print(f"  {file['what']}: {file['path']}", highlight=False, markup=False, soft_wrap=True)
     if not damaged:
         console.print(f"{checked} versions, all whole", highlight=False)

@@ -6,7 +6,7 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from flows.lake.options import Count, Json, Lake, print_json, reading
-from flows.terminal import terminal
+from flows.screen import Screen
 
 Html = Annotated[Path | None, Parameter(name="--html", help="Write one HTML page that needs nothing else.")]
 
@@ -34,7 +34,7 @@ def report(*runs: str, html: Html = None, examples: Count = 12, lake: Lake = "la
     if as_json:
         print_json({"runs": gathered, **({"html": str(html)} if html else {})})
     else:
-        print_report(terminal(), gathered)
+        print_report(Screen(), gathered)
         if html is not None:
             print(f"The page: {html}")
 
@@ -65,6 +65,6 @@ def compare_runs(a: str, b: str, /, *, html: Html = None, examples: Count = 12, 
     if as_json:
         print_json(found)
     else:
-        print_comparison(terminal(), found)
+        print_comparison(Screen(), found)
         if html is not None:
             print(f"The page: {html}")

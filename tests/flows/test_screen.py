@@ -11,7 +11,7 @@ from rich.panel import Panel
 
 from flows.console import ConsoleReporter
 from flows.plan import print_plan
-from flows.terminal import terminal
+from flows.screen import Screen
 from storage import Lake
 from tasks.progress import StepRecord
 from tests.flows.evaluated import run
@@ -30,7 +30,7 @@ def plan(name: str) -> dict[str, Any]:
 
 
 def test_a_string_is_no_markup_and_no_emoji(capsys: pytest.CaptureFixture[str]) -> None:
-    console = terminal()
+    console = Screen()
     console.width = 400
     console.print(MARKUP)
     console.print(Panel(MARKUP))
@@ -39,7 +39,7 @@ def test_a_string_is_no_markup_and_no_emoji(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_name_of_a_step_and_what_it_says_are_no_markup(capsys: pytest.CaptureFixture[str]) -> None:
-    console = terminal()
+    console = Screen()
     console.width = 400
     reporter = ConsoleReporter(console)
     with reporter:
