@@ -28,9 +28,8 @@ from flows.people import label
 from flows.policies import policies, promote, rollback
 from flows.report.command import compare_runs, report
 from flows.resume import doctor, resume
-from flows.screen import Screen, say
+from flows.screen import Screen, print_anything, say
 from flows.talk import chat, serve
-from flows.screen import print_anything
 from flows.winrate import winrate
 from storage.errors import UserError, interrupted
 from storage.location import locate

@@ -145,7 +145,9 @@ def _number(value: Any, name: str, place: str) -> float | None:
     try:
         number = float(value)
     except (TypeError, ValueError):
-        raise UserError(f"{place}: `{name}` must be a number from 0 to 1, not {str(value)[:40]!r}{_COMMA if ',' in str(value) else ''}.") from None
+        raise UserError(
+            f"{place}: `{name}` must be a number from 0 to 1, not {str(value)[:40]!r}{_COMMA if ',' in str(value) else ''}."
+        ) from None
     if math.isnan(number):
         return None
     if math.isinf(number):

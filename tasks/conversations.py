@@ -49,7 +49,9 @@ def one_turn(record: Record) -> str:
     if reason := why_left_out(turns):
         raise UserError(f"{record.place}: this prompt cannot be taken: {WHY[reason]}. Take the row out, or write it as one text.")
     if not turns:
-        raise UserError(f"{record.place}: `{next(name for name in (*_NAMES, *_LISTS) if name in record.fields)}` must be a non-empty string.")
+        raise UserError(
+            f"{record.place}: `{next(name for name in (*_NAMES, *_LISTS) if name in record.fields)}` must be a non-empty string."
+        )
     return turns[0][1]
 
 

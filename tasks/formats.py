@@ -103,7 +103,10 @@ def _pair(record: Record, form: Format) -> dict[str, Any]:
             if form == "hh"
             else f"{record.place}: `chosen` and `rejected` must be the same conversation with one last message of the assistant each."
         )
-    before, other = before or ([] if chosen.strip() else other), other or ([] if rejected.strip() else before)  # null in place of a conversation
+    before, other = (
+        before or ([] if chosen.strip() else other),
+        other or ([] if rejected.strip() else before),
+    )  # null in place of a conversation
     margin, reason = margin_of(record.fields)
     reason = _why_no_prompt(prompt, before, other) or reason
     return {"prompt": shown(before), "chosen": chosen, "rejected": rejected, "margin": margin, "dropped": reason}
@@ -146,7 +149,7 @@ def _answer(record: Record, name: str) -> list[Turn]:
 
 def _transcript(record: Record, name: str) -> list[Turn]:
     value = record.fields.get(name)
-    if name not in record.fields or value is None or isinstance(value, str) and not value.strip():
+    if name not in record.fields or value is None or (isinstance(value, str) and not value.strip()):
         return _answer(record, name)
     human = isinstance(value, str) and value.lstrip().startswith("Human:")
     turns = transcript(value) or [("user", value.strip())] if human else None

@@ -12,7 +12,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
@@ -99,7 +98,9 @@ def read_tokenizer(path: Path) -> Any:
     if isinstance(tokenizer.chat_template, dict):
         if "default" not in tokenizer.chat_template:
             names = ", ".join(sorted(tokenizer.chat_template))
-            raise UserError(f"The tokenizer in {path} has several chat templates ({names}) and none called `default`: name the one to take so.")
+            raise UserError(
+                f"The tokenizer in {path} has several chat templates ({names}) and none called `default`: name the one to take so."
+            )
         tokenizer.chat_template = tokenizer.chat_template["default"]
     if tokenizer.eos_token_id is None:
         tokenizer.eos_token = _end_token(path, tokenizer)

@@ -20,9 +20,7 @@ _PAIR_SCORES = (
     "score", "rating", "reward", "overall_score", "avg_rating", "average_rating", "mean_rating", "avg_score", "average_score", "mean_score",
     "scores", "ratings", "grade", "points", "quality_score", "reward_score", "rm_score",
 )  # fmt: skip
-_COLUMNS = [
-    (form.format("chosen"), form.format("rejected")) for word in _PAIR_SCORES for form in (f"{word}_{{}}", f"{{}}_{word}")
-]
+_COLUMNS = [(form.format("chosen"), form.format("rejected")) for word in _PAIR_SCORES for form in (f"{word}_{{}}", f"{{}}_{word}")]
 _OVERALL = ("overall_score", "score", "overall_rating", "rating")
 _INFINITE = ("inf", "infinity")
 _TEXTS = ("response", "text", "content", "completion")

@@ -245,4 +245,6 @@ class Client(Generic[Key]):
         if left_alone:
             self._say(f"{self._wire.base_url} asks to be left alone for {duration(asked_to_wait(state))} ({why}): it is asked again then.")
         else:
-            self._say(f"{self._wire.base_url} does not answer ({why}): it is asked again for up to {self.endpoint.patience_minutes:g} minutes.")
+            self._say(
+                f"{self._wire.base_url} does not answer ({why}): it is asked again for up to {self.endpoint.patience_minutes:g} minutes."
+            )

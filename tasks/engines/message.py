@@ -38,7 +38,9 @@ def message_of(message: Mapping[str, Any]) -> Message:
     parts = content if isinstance(content, list) else [] if content is None else [content]
     answers = [text for part in parts if (text := _text(part)) is not None]
     thoughts = [text for name in _REASONING if isinstance(text := message.get(name), str)][:1]
-    thoughts += [text for part in parts if isinstance(part, Mapping) and isinstance(text := part.get("thinking", part.get("reasoning")), str)]
+    thoughts += [
+        text for part in parts if isinstance(part, Mapping) and isinstance(text := part.get("thinking", part.get("reasoning")), str)
+    ]
     if not answers:
         return Message(answer=None, thought="\n".join(thoughts))
     thought, answer = split_thought("".join(answers))

@@ -198,5 +198,3 @@ def _read_all(by: LLM, answers: Mapping[str, str]) -> dict[str, Reading]:
         with suppress(UnusableAnswerError):  # by the rules of today: it is asked for again
             readings[key] = read_reply(by, reply_of(json.loads(answer)))
     return readings
-
-

@@ -46,7 +46,9 @@ _FAULTED = re.compile(
     rf"|\bnot\s+(?P<c>{LABEL})",
     re.IGNORECASE,
 )
-_CONDITION = re.compile(r"\b(?:if|unless|assuming|provided|depend\w*|whether|suppos\w+|in\s+case|either|had\s+it|were\s+it|imagine)\b", re.IGNORECASE)
+_CONDITION = re.compile(
+    r"\b(?:if|unless|assuming|provided|depend\w*|whether|suppos\w+|in\s+case|either|had\s+it|were\s+it|imagine)\b", re.IGNORECASE
+)
 _LIMITED = re.compile(r"\b(?:no|not|never|nowhere|only|merely)\b", re.IGNORECASE)
 _REPORTED = re.compile(
     r"\b(?:says?|said|claim\w*|states?|stated|argu\w+|writes?|wrote|suggest\w*|assert\w*|according|pretend\w*|insist\w*|tells?|asks?|asked|instruct\w*|"
@@ -90,7 +92,8 @@ def takes_back(text: str, label: str) -> bool:
     if label == "tie":
         return any(_NAMED.search(sentence) for sentence in sentences) or bool(_RETRACTED.search(text))
     revised = any(
-        _REVISED.search(sentence) and (_UNDECIDED.search(sentence) or _other(label) in _labels(_ANY_LABEL, sentence)) for sentence in sentences
+        _REVISED.search(sentence) and (_UNDECIDED.search(sentence) or _other(label) in _labels(_ANY_LABEL, sentence))
+        for sentence in sentences
     )
     return revised or bool(_RETRACTED.search(text)) or _names_other(sentences, label) or _faults(sentences, label)
 
@@ -106,7 +109,12 @@ def _claim(sentence: str) -> str | None:
         return None
     start = next(found.start(name) for name in ("a", "b", "c") if found[name])
     before, after = sentence[:start], _REASON.split(sentence[start:])[0]
-    if _CONDITION.search(before) or _CONDITION.search(after) or _LIMITED.search(after) or _REPORTED.search(re.sub(r"I\s+would\s+say", "", before)):
+    if (
+        _CONDITION.search(before)
+        or _CONDITION.search(after)
+        or _LIMITED.search(after)
+        or _REPORTED.search(re.sub(r"I\s+would\s+say", "", before))
+    ):
         return None
     return label_of(next(found[name] for name in ("a", "b", "c") if found[name]))
 

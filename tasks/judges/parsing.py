@@ -89,7 +89,9 @@ def parse_score(text: str, highest: float = 5.0, lowest: float = 0.0) -> float |
     lines = _joined(own_lines(text))
     verdicts = [_Line(place=place, value=value) for place, line in enumerate(lines) if (value := _score_of(line, highest)) is not False]
     last = _deciding(lines, verdicts)
-    if last is None or any(_SCORE_SAID.search(line) or (_REVISED.search(line) and re.search(r"[0-9]", line)) for line in lines[last.place + 1 :]):
+    if last is None or any(
+        _SCORE_SAID.search(line) or (_REVISED.search(line) and re.search(r"[0-9]", line)) for line in lines[last.place + 1 :]
+    ):
         return None
     return last.value if lowest <= last.value <= highest else None
 
@@ -102,7 +104,11 @@ def parse_criteria(text: str, names: Iterable[str], highest: float, lowest: floa
     for name in names:
         named = re.compile(rf"{_BULLET}{re.escape(name)}{_RANGE}{_IS}(?:{_NUMBER}(?:{_STOP}|{_REASON}))", re.IGNORECASE)
         begun = re.compile(rf"{_BULLET}{re.escape(name)}{_RANGE}\s*(?:is\s*)?[:=]", re.IGNORECASE)
-        verdicts = [_Line(place=place, value=value) for place, line in enumerate(lines) if (value := _grade_of(line, name, named, begun, highest)) is not False]
+        verdicts = [
+            _Line(place=place, value=value)
+            for place, line in enumerate(lines)
+            if (value := _grade_of(line, name, named, begun, highest)) is not False
+        ]
         last = _deciding(lines, verdicts)
         if last is None or not lowest <= last.value <= highest:
             return None
@@ -145,7 +151,9 @@ def _bare_choice(lines: Sequence[str]) -> Choice | None:
     first, last = spoken[0], spoken[-1]
     if last in bare and (last == first or not lines[last - 1] or lines[last - 1][-1] in ".!?:)"):
         place = last
-    elif first in bare and not any((heading := _HEADING.match(lines[other])) and _HEADING.match(lines[first]) and heading[1] != value for other in spoken):
+    elif first in bare and not any(
+        (heading := _HEADING.match(lines[other])) and _HEADING.match(lines[first]) and heading[1] != value for other in spoken
+    ):
         place = first
     else:
         return None

@@ -32,7 +32,9 @@ class Prompted(BaseModel):
     samples: int = Field(default=1, ge=1, description="answers to each question, averaged over those that can be read")
     temperature: float = Field(default=0.0, ge=0)
     max_tokens: int = Field(
-        default=400, ge=1, description="of an answer with reasons; one that is cut off is never read, and asked for once more with more room"
+        default=400,
+        ge=1,
+        description="of an answer with reasons; one that is cut off is never read, and asked for once more with more room",
     )
 
     @model_validator(mode="after")

@@ -72,5 +72,3 @@ def _bodies(by: LLM, text: str) -> Iterator[Body]:
 def tokens_of(body: Any) -> int:
     """About how many tokens a request may take, prompt and answer together."""
     return sum(len(turn["content"]) for turn in body["messages"]) // 4 + body["max_tokens"]
-
-

@@ -17,7 +17,9 @@ _MATERIAL = re.compile(
 _FENCE = re.compile(r"^[ \t]*(```+|~~~+)[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _ONE_FENCE = re.compile(r"\s*(```+|~~~+)\w*[ \t]*\n(.*?)\n[ \t]*\1\s*", re.DOTALL)
 _LAST_FENCE = re.compile(r"^[ \t]*(```+|~~~+)(?:json)?[ \t]*\n([^`~]*?)\n[ \t]*\1\s*\Z", re.DOTALL | re.MULTILINE | re.IGNORECASE)
-_INTRODUCED = re.compile(r"\b(?:response|answer|completion|output|assistant|user|says?|writes?|quot\w+|example)\b[^\n]*\n*\Z", re.IGNORECASE)
+_INTRODUCED = re.compile(
+    r"\b(?:response|answer|completion|output|assistant|user|says?|writes?|quot\w+|example)\b[^\n]*\n*\Z", re.IGNORECASE
+)
 _QUOTED = re.compile(r"(?:(?<=\s)|(?<=[(:])|^)(?:\"[^\"\n]*\n[^\"]*\"|“[^”\n]*\n[^”]*”|«[^»\n]*\n[^»]*»)")  # over more than a line
 _BULLET = re.compile(r"^(?:[-+•*]\s+|#+\s+)+")
 _EMPHASIS = re.compile(r"\*+|`+|(?<!\w)_+|_+(?!\w)")

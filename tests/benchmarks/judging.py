@@ -17,8 +17,8 @@ from storage import Lake
 from storage.ledger import Cost, Ledger
 from tasks.engines.endpoint import Endpoint
 from tasks.judges.asking import llm_judge
-from tasks.judges.questions import comparison_bodies, request_key
 from tasks.judges.llm import LLM
+from tasks.judges.questions import comparison_bodies, request_key
 from tests.tasks.judges.judging import matches
 
 _ROUNDS = 20  # of as many calls as are under way at once

@@ -85,7 +85,7 @@ def test_thoughts_of_a_served_policy_are_no_part_of_its_answers_and_are_spoken_o
         return f"<think>What is asked is: {prompt}</think>It is {len(prompt)} or so."
 
     with openai_server(Behaviour(reply=thinks)) as url:
-        code, result, err = run(tmp_path, capsys, engine="openai", endpoint__model="teacher", endpoint__base_url=url)
+        code, _, err = run(tmp_path, capsys, engine="openai", endpoint__model="teacher", endpoint__base_url=url)
     assert code == 0, err
     warning = "The policy thinks before it answers. 12 completions came with a thought, which is left out"
     assert f"WARNING: {warning}" in " ".join(err.split())

@@ -48,7 +48,10 @@ def test_what_is_no_message_is_named(value: Any) -> None:
 
 
 def test_other_names_of_the_speakers() -> None:
-    assert turns_of([{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "chosen", "f:1") == [("user", "a"), ("assistant", "b")]
+    assert turns_of([{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}], "chosen", "f:1") == [
+        ("user", "a"),
+        ("assistant", "b"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -143,10 +146,12 @@ def test_a_step_says_what_it_leaves_out_and_why(lake: Lake, tmp_path: Path) -> N
     prompts = [f"Question {n}?" for n in range(60)]
     mine = [prompt for prompt in prompts if part_of(prompt) == "reward"]
     file = tmp_path / "pairs.jsonl"
-    file.write_text("\n".join(json.dumps({"prompt": prompt, "chosen": "a", "rejected": "b", "margin": -1 if prompt == mine[0] else 2}) for prompt in prompts))
+    file.write_text(
+        "\n".join(
+            json.dumps({"prompt": prompt, "chosen": "a", "rejected": "b", "margin": -1 if prompt == mine[0] else 2}) for prompt in prompts
+        )
+    )
     source, listener = find_source(str(file), PREFERENCES_FILE), Listener()
     with use_lake(lake), report_to(listener):
         flow(lambda: load_preferences(source.name, source.digest, "reward"))()
-    assert listener.sentences == [
-        f"Of {len(mine)} preferences of {file} left out: 1 as contradicted."
-    ]
+    assert listener.sentences == [f"Of {len(mine)} preferences of {file} left out: 1 as contradicted."]

@@ -14,7 +14,9 @@ def test_a_number_may_be_a_text(value: Any, read: float) -> None:
     assert number(value) == read
 
 
-@pytest.mark.parametrize("value", [None, True, False, float("nan"), float("inf"), "-inf", "NaN", "N/A", "7/10", "", [7], {"Rating": 7}, 10**400])
+@pytest.mark.parametrize(
+    "value", [None, True, False, float("nan"), float("inf"), "-inf", "NaN", "N/A", "7/10", "", [7], {"Rating": 7}, 10**400]
+)
 def test_what_is_no_number_is_none(value: Any) -> None:
     assert number(value) is None
 

@@ -63,7 +63,7 @@ ALONE = {  # these are read where they are the whole reply
     "Of the two, Response {a} is better.": "a",
     "Response {b} is wrong about the date, so Response {a} is better.": "a",
     "The first thing to say is that both try.\n\nResponse {a} is the better one.": "a",
-    "```json\n{{\"better\": {a}}}\n```": "a",
+    '```json\n{{"better": {a}}}\n```': "a",
     "Tie": "tie",
     "It is a tie.": "tie",
     "Both responses are equally good.": "tie",
@@ -248,7 +248,11 @@ def comparisons(count: int, seed: int = 0) -> Iterator[tuple[str, float | None, 
         text = form if alone else f"{before}{form}{after}"
         value = {None: None, "tie": 0.5, "a": 1.0 if a == "1" else 0.0}[meaning]
         json = form.startswith("{{")
-        yield text.format(a=a, b=b), value, meaning is not None and not (json and before + after.strip()) and not (meaning == "tie" and after)
+        yield (
+            text.format(a=a, b=b),
+            value,
+            meaning is not None and not (json and before + after.strip()) and not (meaning == "tie" and after),
+        )
 
 
 def scores(count: int, seed: int = 0) -> Iterator[tuple[str, float | None]]:
@@ -256,5 +260,7 @@ def scores(count: int, seed: int = 0) -> Iterator[tuple[str, float | None]]:
     rng = random.Random(seed)
     for _ in range(count):
         form = rng.choice(list(SCORES))
-        before = rng.choice(["", "It is clear.\n", "Point 1 holds. Point 2 does not.\n\n", "1. yes\n2. no\n", "> Score: 1\n", "<think>Score: 1</think>"])
+        before = rng.choice(
+            ["", "It is clear.\n", "Point 1 holds. Point 2 does not.\n\n", "1. yes\n2. no\n", "> Score: 1\n", "<think>Score: 1</think>"]
+        )
         yield (form if form.startswith("{") else f"{before}{form}"), SCORES[form]

@@ -100,7 +100,9 @@ def test_an_answer_that_is_cut_off_twice_is_invalid_with_that_reason(lake: Lake)
     behaviour = Behaviour(reply=prefers_good, ending=lambda body: CUT)
     [verdict] = compare(lake, behaviour, matches(1), max_invalid_rate=1)
     assert (verdict.outcome, verdict.note) == ("invalid", "no readable answer in one of the two orders: cut off at 1024 tokens")
-    [verdict] = score(lake, Behaviour(reply=lambda prompt: "Score: 4", ending=lambda body: CUT), questions(1), mode="ten", max_invalid_rate=1)
+    [verdict] = score(
+        lake, Behaviour(reply=lambda prompt: "Score: 4", ending=lambda body: CUT), questions(1), mode="ten", max_invalid_rate=1
+    )
     assert (verdict.outcome, verdict.note) == ("invalid", "none of 1 answers holds a score: cut off at 1600 tokens")
 
 

@@ -43,9 +43,7 @@ class Short(Prompter):
         return ((1,), None) if "Question 1?" not in prompt else ((), "it does not fit")
 
 
-def judge(
-    reply: Callable[[str, int], str], prompter: Prompter | None = None, room: int = 0, **settings: Any
-) -> tuple[PolicyJudge, Says]:
+def judge(reply: Callable[[str, int], str], prompter: Prompter | None = None, room: int = 0, **settings: Any) -> tuple[PolicyJudge, Says]:
     engine = Says(reply, room)
     return PolicyJudge("policy", SelfJudge(**settings), engine, prompter or Prompter(sampling=Sampling())), engine
 
