@@ -114,5 +114,6 @@ def _changes(
     groups, _ = fitting(pair_groups(new, rows, sampled_of(out.lake, rows), system, chat_template), context, least=2)
     sides = [list(reference_logps(model, groups)) for model in (new.model, old.model)]
     return {
-        group.row_ids[0]: tuple(a - b for a, b in zip(*both, strict=True)) for group, both in zip(groups, zip(*sides, strict=True), strict=True)
+        group.row_ids[0]: tuple(a - b for a, b in zip(*both, strict=True))
+        for group, both in zip(groups, zip(*sides, strict=True), strict=True)
     }

@@ -99,7 +99,9 @@ def read_tokenizer(path: Path) -> Any:
     if isinstance(tokenizer.chat_template, dict):
         if "default" not in tokenizer.chat_template:
             names = ", ".join(sorted(tokenizer.chat_template))
-            raise UserError(f"The tokenizer in {path} has several chat templates ({names}) and none called `default`: name the one to take so.")
+            raise UserError(
+                f"The tokenizer in {path} has several chat templates ({names}) and none called `default`: name the one to take so."
+            )
         tokenizer.chat_template = tokenizer.chat_template["default"]
     if tokenizer.eos_token_id is None:
         tokenizer.eos_token = _end_token(path, tokenizer)

@@ -137,7 +137,10 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         _reward_model(tied=False),
         r"it lacks lm_head\.weight, and it does not know score\.weight \(it was saved as a LlamaForSequenceClassification\)",
     ),
-    "a tied reward model": (_reward_model(tied=True), r"it does not know score\.weight \(it was saved as a LlamaForSequenceClassification\)"),
+    "a tied reward model": (
+        _reward_model(tied=True),
+        r"it does not know score\.weight \(it was saved as a LlamaForSequenceClassification\)",
+    ),
     "a lost shard": (_without_shard, r"is not whole: its index names model-00002-of-0000\d\.safetensors, which is not there"),
     "an adapter": (_adapter, "holds an adapter for some/base, not a whole model: merge"),
     "quantised weights": (_quantised, r"is quantised \(gptq\)"),
@@ -185,6 +188,12 @@ def test_a_tokenizer_without_an_end_takes_the_models_own(copy: Path) -> None:
 
 
 def test_an_architecture_without_fused_attention_runs_with_the_plain_one(copy: Path) -> None:
-    small: dict[str, Any] = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2}
+    small: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+    }
     Gemma2ForCausalLM(Gemma2Config(**small, head_dim=8, vocab_size=1024)).save_pretrained(copy)
     assert load(resolve(str(copy)).path).model.config._attn_implementation == "eager"
