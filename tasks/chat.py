@@ -47,7 +47,8 @@ def render_turns(tokenizer: Any, turns: Sequence[Turn], system: str | None = Non
         try:
             text = tokenizer.apply_chat_template(turns, chat_template=template, add_generation_prompt=True, tokenize=False)
         except TemplateError as error:
-            remedy = "set sampling.system and evaluation.sampling.system to null" if system is not None else "mend the template"
+            without = "leave the system prompt out (set sampling.system and evaluation.sampling.system to null), or "
+            remedy = f"{without if system is not None else ''}mend the template"
             raise UserError(f"The chat template refuses the prompt ({error}): {remedy}.") from error
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])  # the template has placed the special tokens
     text = "".join(f"{said}\n" for said in (*([system] if system is not None else []), *(turn["content"] for turn in turns)))
