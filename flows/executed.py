@@ -9,10 +9,12 @@ from pathlib import Path
 
 from flows.allowed import is_allowed
 from flows.changes import stages
+from flows.judges import Named
 from flows.recipe import Recipe
 from storage import UserError
 from tasks.judges.composite import Composite
 from tasks.judges.programs import PROGRAMS
+from tasks.judges.prompted import SelfJudge
 
 _OWN_PROGRAMS = ("regex", "keywords")  # before a colon, where others have the module or file of a function
 _HOW = (
@@ -50,10 +52,17 @@ def _commands(recipe: Recipe) -> Iterator[tuple[str, str]]:
         if (include := stage.evaluation.harness.include) is not None:
             yield "evaluation.harness.include", f"folder of tasks {_absolute(include)}"
         for key, judge in (("judge", stage.judge), ("evaluation.judge", stage.evaluation.judge)):
-            members = judge.members if isinstance(judge, Composite) else {}
-            for place, each in ((key, judge), *((f"{key}.members.{name}", member) for name, member in members.items())):
-                if isinstance(each, str) and (function := _function(each)):
+            for place, named in _named(key, judge):
+                if isinstance(named, str) and (function := _function(named)):
                     yield place, f"function {function}"
+
+
+def _named(key: str, judge: Named) -> Iterator[tuple[str, Named]]:
+    """A judge, or those that it is made of or goes back to, each with its key."""
+    if isinstance(judge, Composite):
+        yield from ((f"{key}.members.{name}", member) for name, member in judge.members.items())
+    else:
+        yield (f"{key}.fallback", judge.fallback) if isinstance(judge, SelfJudge) else (key, judge)
 
 
 def _function(judge: str) -> str | None:

@@ -34,6 +34,7 @@ WAYS: list[tuple[str, list[str], str]] = [
     ("rso", ["judge=./mine.py:short"], "judge"),
     ("rso", ["judge=antigravity:geohash"], "judge"),
     ("rso", ["evaluation.judge=./mine.py:short"], "evaluation.judge"),
+    ("rso", ["judge=policy", "judge.fallback=./mine.py:short"], "judge.fallback"),
     ("rso", ["judge={members: {a: shorter, b: ./mine.py:short}}"], "judge.members.b"),
     ("rso", ["judge.members.a=shorter", "judge.members.b=./mine.py:short"], "judge.members.b"),
     ("rso", ["evaluation.judge={members: {a: shorter, b: ./mine.py:short}}"], "evaluation.judge.members.b"),
