@@ -21,7 +21,7 @@ from prefect.flows import Flow
 from prefect.workers import process
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker
 
-_load = process.load_flow_from_flow_run
+_load = process.load_flow_from_flow_run  # type: ignore[attr-defined]
 
 
 async def _load_ours_first(flow_run: FlowRun) -> Flow[..., Any]:
@@ -30,7 +30,7 @@ async def _load_ours_first(flow_run: FlowRun) -> Flow[..., Any]:
     return await _load(flow_run)
 
 
-process.load_flow_from_flow_run = _load_ours_first
+process.load_flow_from_flow_run = _load_ours_first  # type: ignore[attr-defined]
 
 
 class Configuration(ProcessJobConfiguration):
