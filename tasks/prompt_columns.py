@@ -13,10 +13,65 @@ from typing import Any
 from storage.errors import UserError
 
 _WORDS = frozenset(  # of a column's name
-    ["system", "sys", "history", "previous", "prior", "earlier", "past", "messages", "conversation", "conversations", "dialog", "dialogue", "turns", "context", "contexts", "passage", "passages", "document", "documents", "paragraph", "paragraphs", "article", "background", "knowledge", "evidence", "input", "inputs", "demonstrations", "tools", "functions", "image", "images", "audio", "video"]
+    [
+        "system",
+        "sys",
+        "history",
+        "previous",
+        "prior",
+        "earlier",
+        "past",
+        "messages",
+        "conversation",
+        "conversations",
+        "dialog",
+        "dialogue",
+        "turns",
+        "context",
+        "contexts",
+        "passage",
+        "passages",
+        "document",
+        "documents",
+        "paragraph",
+        "paragraphs",
+        "article",
+        "background",
+        "knowledge",
+        "evidence",
+        "input",
+        "inputs",
+        "demonstrations",
+        "tools",
+        "functions",
+        "image",
+        "images",
+        "audio",
+        "video",
+    ]
 )
 _ABOUT = frozenset(  # what such a name says instead, at its end: what the text is called or where it is from
-    ["id", "ids", "name", "names", "source", "type", "kind", "hash", "url", "link", "title", "model", "lang", "language", "length", "count", "tokens", "score", "scores"]
+    [
+        "id",
+        "ids",
+        "name",
+        "names",
+        "source",
+        "type",
+        "kind",
+        "hash",
+        "url",
+        "link",
+        "title",
+        "model",
+        "lang",
+        "language",
+        "length",
+        "count",
+        "tokens",
+        "score",
+        "scores",
+    ]
 )
 _ANSWERS = frozenset(["chosen", "rejected", "answer", "response", "completion", "output"])
 _ASKED = ("instruction", "question", "query")  # beside a `prompt` that is something else

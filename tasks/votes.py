@@ -12,7 +12,9 @@ from typing import Any, Protocol
 from storage.errors import UserError
 from tasks.prompt_columns import normal
 
-_JUDGES = frozenset(["judge", "annotator", "evaluator", "rater", "grader", "labeler", "labeller", "reviewer", "assessor", "referee", "voter"])
+_JUDGES = frozenset(
+    ["judge", "annotator", "evaluator", "rater", "grader", "labeler", "labeller", "reviewer", "assessor", "referee", "voter"]
+)
 _BY = frozenset(f"{done}_by" for done in ("judged", "annotated", "evaluated", "rated", "graded", "labeled", "labelled", "reviewed"))
 _CALLED = frozenset({"name", "id", "model"})
 _SHOWN = 3  # names of judges in a sentence
