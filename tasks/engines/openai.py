@@ -9,7 +9,6 @@ from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
 
-from storage import UserError
 from tasks.chat import transcript, turns_of
 from tasks.engines.base import Completion, Request, Sampling, Say
 from tasks.engines.endpoint import Client, Endpoint

@@ -35,7 +35,11 @@ class Thoughts:
 
     def warning(self) -> str | None:
         """What a user is told whose policy thinks; None where no completion holds a thought."""
-        told = [f"{self.apart:,} completions came with a thought, which is left out: only the answer is judged and learned"] if self.apart else []
+        told = (
+            [f"{self.apart:,} completions came with a thought, which is left out: only the answer is judged and learned"]
+            if self.apart
+            else []
+        )
         if self.inside:
             told.append(
                 f"{self.inside:,} completions hold a thought (<think> or the like) in their text: it is judged, measured and learned as if "

@@ -10,14 +10,11 @@ import os
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 from storage import UserError
 from tasks.engines.refusal import Said, Standing, said_in, said_of, standing, status_in
-
-if TYPE_CHECKING:
-    import openai  # takes a second, and most processes ask no server
 
 _KEY = "OPENAI_API_KEY"
 _HEADERS = {"api_key": _KEY, "organization": "OPENAI_ORG_ID", "project": "OPENAI_PROJECT_ID"}  # of the environment, sent in headers
@@ -66,7 +63,7 @@ class Wire:
     address in the environment that cannot be used."""
 
     def __init__(self, base_url: str | None, timeout_seconds: float) -> None:
-        import openai
+        import openai  # takes a second, and most processes ask no server
 
         self._timeout = timeout_seconds
         self._client = openai.AsyncOpenAI(timeout=timeout_seconds, max_retries=0, **connection(base_url))  # our own retries are counted
@@ -111,7 +108,9 @@ def connection(base_url: str | None) -> dict[str, Any]:
     values = {name: _header(variable) for name, variable in _HEADERS.items()}
     url = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or None
     if url is not None and not is_address(url):
-        raise UserError("OPENAI_BASE_URL is not the address of a server: it must begin with http:// or https://, for example http://host/v1.")
+        raise UserError(
+            "OPENAI_BASE_URL is not the address of a server: it must begin with http:// or https://, for example http://host/v1."
+        )
     return {"base_url": url, **values, "api_key": values["api_key"] or _NO_KEY}
 
 

@@ -7,7 +7,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import openai
@@ -42,7 +42,7 @@ class Line:
     status: int | None = None
     body: Any = None
     error: str | None = None
-    said: Said = Said()
+    said: Said = field(default_factory=Said)
 
     @property
     def is_refused(self) -> bool:

@@ -65,7 +65,12 @@ def test_a_thought_is_no_part_of_the_answer_and_its_tokens_are_not_the_answer_s(
 
 
 def test_a_thought_is_left_out_of_plain_completions_too() -> None:
-    choice = {"text": "<think>Is it?</think>So.", "finish_reason": "stop", "token_ids": [1, 2], "logprobs": {"token_logprobs": [-1.0, -1.0]}}
+    choice = {
+        "text": "<think>Is it?</think>So.",
+        "finish_reason": "stop",
+        "token_ids": [1, 2],
+        "logprobs": {"token_logprobs": [-1.0, -1.0]},
+    }
     completion = answered(choice, api="completions")
     assert (completion.text, completion.token_ids, completion.logprobs) == ("So.", [], [])
 
@@ -81,7 +86,9 @@ def test_a_thought_with_no_answer_after_it_is_refused() -> None:
     assert answered(said("<think>Is it?</think>")).note == "a thought, and no answer after it"
 
 
-def test_a_policy_whose_thoughts_take_all_tokens_ends_with_what_to_set_and_nothing_of_our_insides(capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_policy_whose_thoughts_take_all_tokens_ends_with_what_to_set_and_nothing_of_our_insides(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     behaviour = Behaviour(instead=lambda body: (200, {"choices": [said(None, "length", reasoning_content="Is it")]}))
     with (
         openai_server(behaviour) as url,

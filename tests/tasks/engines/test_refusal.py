@@ -51,7 +51,9 @@ def test_a_refusal_passes_or_is_the_account_s_or_the_question_s(status: int | No
     assert standing(status, said) == expected
 
 
-@pytest.mark.parametrize("words", ["This model's maximum context length is 10", "Prompt too long", "flagged by moderation", "content_policy"])
+@pytest.mark.parametrize(
+    "words", ["This model's maximum context length is 10", "Prompt too long", "flagged by moderation", "content_policy"]
+)
 def test_what_is_said_of_one_question_is_known(words: str) -> None:
     assert is_of_the_question(words)
     assert parameter_named(Said(words=f"{words}; see max_tokens"), ["max_tokens"]) is None

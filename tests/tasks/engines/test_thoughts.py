@@ -25,7 +25,9 @@ def test_completions_without_thoughts_are_nothing_to_speak_of() -> None:
 
 
 def test_a_thought_in_the_text_of_a_local_engine_is_warned_of_and_so_is_one_that_was_cut() -> None:
-    thoughts = counted(completion("<think>Is it?</think>So."), completion("<think>Is"), completion("Is it?\n</think>\nSo."), completion("So."))
+    thoughts = counted(
+        completion("<think>Is it?</think>So."), completion("<think>Is"), completion("Is it?\n</think>\nSo."), completion("So.")
+    )
     assert thoughts == Thoughts(inside=3)
     assert "3 completions hold a thought" in str(thoughts.warning())
     assert "judged, measured and learned as if it were the answer" in str(thoughts.warning())
@@ -38,7 +40,15 @@ def test_a_thought_that_a_server_told_apart_is_left_out_and_that_is_told() -> No
 
 
 def test_the_report_s_query_knows_the_same_marks(tmp_path: Path) -> None:
-    texts = ["<think>Is it?</think>So.", "Is it?\n</think>So.", "[THINK]1[/THINK]2", "<THOUGHT>", "<|channel|>final<|message|>So.", "So <thinker>", ""]
+    texts = [
+        "<think>Is it?</think>So.",
+        "Is it?\n</think>So.",
+        "[THINK]1[/THINK]2",
+        "<THOUGHT>",
+        "<|channel|>final<|message|>So.",
+        "So <thinker>",
+        "",
+    ]
     with Lake(tmp_path) as lake:
         rows = lake.rows("SELECT regexp_matches(text, ?) AS marked FROM (SELECT unnest(?) AS text)", [MARKS, texts])
     assert [row["marked"] for row in rows] == [True, True, True, True, True, False, False]
