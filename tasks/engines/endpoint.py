@@ -135,9 +135,9 @@ class Client(Generic[Key]):
         return self.tally.report(self.endpoint.model or "the server")
 
     def _room(self) -> int:
-        """How many may be under way: some more than there are places, so that none stays empty; few until there is an answer."""
+        """How many may be under way: some more than there are places, so that none is empty; until an answer a few, less the refused."""
         places = self.endpoint.concurrency
-        return places + places // 4 if self.tally.answered else min(_FIRST, places)
+        return places + places // 4 if self.tally.answered else min(max(1, _FIRST - self.tally.counts["refused"]), places)
 
     def _refuses_all(self, refusal: Refusal) -> UserError:
         model = self.endpoint.model or self._wire.base_url

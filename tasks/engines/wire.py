@@ -63,7 +63,7 @@ class Wire:
     address in the environment that cannot be used."""
 
     def __init__(self, base_url: str | None, timeout_seconds: float) -> None:
-        import openai
+        import openai  # takes a second, and most processes ask no server
 
         self._timeout = timeout_seconds
         self._client = openai.AsyncOpenAI(timeout=timeout_seconds, max_retries=0, **connection(base_url))  # our own retries are counted

@@ -3,6 +3,7 @@
 import json
 import sys
 from collections import Counter
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -81,8 +82,10 @@ def test_a_server_of_one_s_own_serves_the_policy_of_the_iteration(
 def test_thoughts_of_a_served_policy_are_no_part_of_its_answers_and_are_spoken_of_in_run_and_report(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    numbers = count()
+
     def thinks(prompt: str) -> str:
-        return f"<think>What is asked is: {prompt}</think>It is {len(prompt)} or so."
+        return f"<think>What is asked is: {prompt}</think>It is {'so ' * (next(numbers) % 7)}and no other way."
 
     with openai_server(Behaviour(reply=thinks)) as url:
         code, _, err = run(tmp_path, capsys, engine="openai", endpoint__model="teacher", endpoint__base_url=url)
