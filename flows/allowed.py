@@ -1,7 +1,7 @@
 """What runs may execute beside our own code: never what only their parameters say, which whoever reaches the server can write.
 
-What `dapflow run` and `dapflow deploy` were given on this machine is remembered, as digests, one a line, in a file of the user's own; recipe files of this
-machine say it themselves. DAPFLOW_ALLOW_COMMANDS=1 (`dapflow worker --allow-commands`) allows all. Test: pytest tests/flows/test_allowed.py
+What `dapflow run` and `dapflow deploy` were given on this machine is remembered, as digests, one a line, in a file of the user's
+cache directory (another one: DAPFLOW_ALLOWED); recipe files of this machine say it themselves. DAPFLOW_ALLOW_COMMANDS=1 (`dapflow worker --allow-commands`) allows all. Test: pytest tests/flows/test_allowed.py
 """
 
 import hashlib
@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from platformdirs import user_data_path
+from platformdirs import user_cache_path
 
 from flows.environment import ALLOW
 
@@ -38,4 +38,4 @@ def _known() -> set[str]:
 
 
 def _file() -> Path:
-    return user_data_path("dapflow") / "allowed.txt"
+    return Path(os.environ.get("DAPFLOW_ALLOWED") or user_cache_path("dapflow") / "allowed.txt")

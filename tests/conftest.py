@@ -13,8 +13,9 @@ from flows.environment import prepare
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # toy models: a second thread only waits for busy cores
-os.environ["XDG_DATA_HOME"] = tempfile.mkdtemp(prefix="dapflow-tests-")  # what tests run is nothing that the developer has allowed
-atexit.register(shutil.rmtree, os.environ["XDG_DATA_HOME"], ignore_errors=True)
+_own = tempfile.mkdtemp(prefix="dapflow-tests-")
+atexit.register(shutil.rmtree, _own, ignore_errors=True)
+os.environ["DAPFLOW_ALLOWED"] = f"{_own}/allowed.txt"  # what tests run is nothing that the developer has allowed
 prepare(None)
 
 from storage import Lake, database  # noqa: E402

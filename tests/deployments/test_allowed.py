@@ -25,7 +25,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(folder: Path) -> Iterator[Services]:
-    with services(folder, {"XDG_DATA_HOME": str(folder / "data")}) as found:
+    with services(folder, {"DAPFLOW_ALLOWED": str(folder / "data" / "allowed.txt")}) as found:
         found.dapflow("deploy", "--toy", *settings(SMALL, [f"judge={folder}/mine.py:score"]))
         yield found
 

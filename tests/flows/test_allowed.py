@@ -20,7 +20,7 @@ SERVE = ["sampler.engine=openai", "sampler.endpoint.model=m", "sampler.serve=tou
 
 @pytest.fixture(autouse=True)
 def _nothing_allowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.setenv("DAPFLOW_ALLOWED", str(tmp_path / "data" / "allowed.txt"))
     monkeypatch.delenv(ALLOW, raising=False)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("open('ran', 'w').close()\ndef short(prompt, completion): return -len(completion)\n")
