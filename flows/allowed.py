@@ -1,7 +1,8 @@
 """What runs may execute beside our own code: never what only their parameters say, which whoever reaches the server can write.
 
-What `dapflow run` and `dapflow deploy` were given on this machine is remembered, as digests, one a line, in a file of the user's
-cache directory (another one: DAPFLOW_ALLOWED); recipe files of this machine say it themselves. DAPFLOW_ALLOW_COMMANDS=1 (`dapflow worker --allow-commands`) allows all. Test: pytest tests/flows/test_allowed.py
+What `dapflow run` and `dapflow deploy` were given on this machine is remembered, as digests, one a line, in a file of the user's cache
+directory (another one: DAPFLOW_ALLOWED); recipe files of this machine say it themselves. DAPFLOW_ALLOW_COMMANDS=1 (`dapflow worker
+--allow-commands`) allows all. Test: pytest tests/flows/test_allowed.py
 """
 
 import hashlib

@@ -60,7 +60,7 @@ def test_what_was_typed_on_this_machine_a_run_may_execute(recipe: str, settings:
     monkeypatch.setattr("flows.align.check_judge", lambda *arguments, **options: None)
     remember(executed_by(recipe, chosen(recipe, settings, True)))
     chosen(recipe, settings, True, from_parameters=True)
-    assert oct(Path("data/dapflow/allowed.txt").stat().st_mode)[-3:] == "600"
+    assert oct(Path("data/allowed.txt").stat().st_mode)[-3:] == "600"
     with pytest.raises(UserError, match="The run's parameters ask"):
         chosen("rso", [*SERVE[:2], "sampler.serve=another {port}"], True, from_parameters=True)
 
@@ -94,7 +94,7 @@ def test_a_worker_that_allows_commands_allows_all(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("text", ["", "nonsense\n", "\n\n3"])
 def test_a_broken_file_allows_nothing(text: str) -> None:
-    path = Path("data/dapflow/allowed.txt")
+    path = Path("data/allowed.txt")
     path.parent.mkdir(parents=True)
     path.write_text(text)
     assert not is_allowed("command x")
