@@ -6,7 +6,6 @@ Test: pytest tests/tasks/test_models.py
 
 import gc
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
