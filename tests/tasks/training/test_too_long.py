@@ -56,7 +56,7 @@ def reward_model(source: str, settings: RewardModel) -> tuple[ModelRef, Any, Any
     return train_reward_model(policy, labelled, test, settings, 0), labelled, test
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", "nll"])
+@pytest.mark.parametrize("loss", ["sigmoid_norm", "nll"])
 def test_training_leaves_out_the_pairs_that_do_not_fit_and_the_lake_names_them(tmp_path: Path, lake: Lake, loss: str) -> None:
     with use_lake(lake):
         trained, pairs, measured = learn(_source(tmp_path, long=20), loss)
@@ -71,7 +71,7 @@ def test_training_leaves_out_the_pairs_that_do_not_fit_and_the_lake_names_them(t
 
 def test_when_nothing_fits_training_says_so_before_it_computes(tmp_path: Path, lake: Lake) -> None:
     with use_lake(lake), pytest.raises(NothingToLearnError, match="are longer than the model's context of 512 tokens"):
-        learn(_source(tmp_path, long=60), "sigmoid")
+        learn(_source(tmp_path, long=60), "sigmoid_norm")
 
 
 def test_a_reward_model_learns_from_what_fits_and_gives_no_verdict_on_what_does_not(tmp_path: Path, lake: Lake) -> None:
