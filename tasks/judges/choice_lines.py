@@ -32,6 +32,11 @@ _BARE_CHOICE = re.compile(rf"{LEAD}{_CHOSEN}{STOP}", re.IGNORECASE)
 _BECAUSE = re.compile(rf"{LEAD}{_CHOSEN}\s*,?\s+(?:because|since)\s+(?P<reason>\D.*)", re.IGNORECASE)
 _LABEL = re.compile(LABEL, re.IGNORECASE)
 _HEADING = re.compile(r"(?:the\s+)?(?:response|answer|option|candidate|completion|output|assistant)\s*[#:_]?\s*([12])\b", re.IGNORECASE)
+_ASKS_WHICH = re.compile(  # a line that a bare choice may answer
+    r"(?!.*\b(?:worse|worst|weaker|inferior|less|not|reject\w*|loses?|loser)\b).*\b(?:better|best|prefer\w*|verdict|choice|choose|pick|winner|decision|decide|"
+    r"judge?ments?|conclusion|conclude|overall|(?:my|final)\s+answer)\b",
+    re.IGNORECASE,
+)
 _CHOICE_KEYS = ("better", "winner", "verdict", "choice", "preferred", "preference", "better_response", "better_answer")
 
 
@@ -68,6 +73,9 @@ def bare_choice(lines: Sequence[str]) -> tuple[str, int] | None:
         return None
     [value] = set(bare.values())
     first, last = spoken[0], spoken[-1]
+    before = lines[spoken[-2]] if len(spoken) > 1 else ""
+    if last in bare and before.endswith((":", "?")) and not _ASKS_WHICH.match(before):
+        return None
     if last in bare and (last == first or not lines[last - 1] or lines[last - 1][-1] in ".!?:)"):
         place = last
     elif first in bare and not any(

@@ -43,7 +43,7 @@ _NAMED = re.compile(
     rf"(?P<a>{LABEL}){_GAP}{_PRAISE}\b|\b(?:{_PRAISE}{_THING}(?:\s+(?:is|was|would\s+be|goes\s+to))?\s*[:=]?|prefer|choose|pick|select|favou?r|"
     rf"go\s+with|vote\s+for|(?:verdict|answer|choice|mind)\s+(?:is|to)|in\s+favou?r\s+of|lean\s+towards?)\s+(?P<b>{LABEL})"
     rf"|(?:,|;|\band|\bbut|\bwhile|\bwhereas)\s+(?P<c>{LABEL})\s+(?:in|for|on|at|with|when|if)\b"
-    rf"|^(?P<d>{LABEL})\s+(?:in|for|on|at|with)\s+(?:\w+\s*){{1,3}}[.!]?$|(?P<e>{LABEL})\s+is\s+the\s+one\b",
+    rf"|^(?P<d>{LABEL})\s+(?:in|for|on|at|with)\s+(?:\w+\s*){{1,3}}[.!]?$|(?P<e>{LABEL})\s+is\s+the\s+one\s+(?:that\s+)?I\b",
     re.IGNORECASE,
 )
 _FAULTED = re.compile(
@@ -55,7 +55,8 @@ _CONDITION = re.compile(
     r"\b(?:if|unless|assuming|provided|depend\w*|whether|suppos\w+|in\s+case|either|had\s+it|were\s+it|imagine)\b", re.IGNORECASE
 )
 _LIMITED = re.compile(
-    r"\b(?:no|not|never|nowhere|only|merely|(?:in|at)\s+nothing|at\s+first|but\s+(?:it\s+)?isn't|so\s+it\s+(?:would\s+)?seems?)\b",
+    r"\b(?:no|not|never|nowhere|only|merely|(?:in|at)\s+nothing|at\s+first|but\s+(?:it\s+)?isn't|so\s+it\s+(?:would\s+)?seems?|on\s+paper|in\s+theory|for\s+now|false|"
+    r"(?:it\s+)?(?:says|claims)|according\s+to\s+it(?:self)?|it\s+(?:is\s+)?worse)\b",
     re.IGNORECASE,
 )
 _REPORTED = re.compile(
@@ -65,7 +66,7 @@ _REPORTED = re.compile(
 )
 _UNDECIDED = re.compile(
     r"\b(?:tie|tied|draw|equally|equal|no\s+(?:clear\s+)?(?:winner|preference|difference)|cannot|can't|hard\s+to|unclear|undecided|not\s+sure|unsure|"
-    r"same\s+quality|neither|depends)\b",
+    r"same\s+quality|neither|depends|it\s+(?:is\s+)?worse)\b",
     re.IGNORECASE,
 )
 _REVISED = re.compile(
@@ -79,7 +80,7 @@ _RETRACTED = re.compile(
     re.IGNORECASE,
 )
 _WITHDRAWN = re.compile(  # a whole sentence
-    r"(?:(?:wait|hm+|oh|actually|sorry)\W+)+(?:no|not|wrong|(?:that|this)(?:\s+is|'s)\s+(?:not\s+right|not\s+true|wrong|incorrect|a\s+mistake))?\W*|(?:no|not|wrong)\W*",
+    r"(?:(?:wait|hm+|oh|actually|sorry)\W+)+(?:no|not|wrong|(?:that|this)(?:\s+is|'s)\s+(?:not\s+right|not\s+true|wrong|incorrect|a\s+mistake))?\W*|(?:no|not|wrong|false)\W*",
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r'"[^"\n]*"|“[^”\n]*”|«[^»\n]*»')

@@ -25,7 +25,7 @@ _INTRODUCED = re.compile(
 _SAID_BY = re.compile(  # a line that brings in what something else says
     rf"(?:.*\b(?:{LABEL}|(?:the|this|that)\s+(?:response|answer|completion|output|text|prompt|question|user)|it)\s+(?:\w+\s+){{0,2}}?"
     r"(?:says?|said|ends?|contains?|reads?|writes?|states?|claims?|includes?|instructs?|tries|demands?|tells?)(?:\b[^.!?:\n]{0,60}:|\s+with|)"
-    rf"|.*\b(?:line|sentence|words?|end)\s+of\s+(?:{LABEL}|the\s+(?:response|answer|completion))\s+(?:is|are|reads?)\s*:?|(?:for\s+)?example\s*:)",
+    rf"|.*\b(?:line|sentence|words?|end)\s+of\s+(?:{LABEL}|the\s+(?:response|answer|completion))\s+(?:is|are|reads?)\s*:?|(?:(?:for\s+)?example|draft)\s*:)",
     re.IGNORECASE,
 )
 _END_MARK = re.compile(r"(?:\s*(?:</s>|<eos>|<end_of_turn>|<\|\w+\|>))+\s*\Z")  # as servers leave them behind an answer
