@@ -16,6 +16,9 @@ _WORDS = frozenset(  # of a column's name
     [
         "system",
         "sys",
+        "preamble",
+        "persona",
+        "instructions",
         "history",
         "previous",
         "prior",

@@ -9,9 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-_NAMES = "think|thinking|thought|thoughts|reasoning|seed:think"
-_OPENING = rf"(?:<\s*(?:{_NAMES})\s*>|\[THINK\]|◁think▷)"
-_CLOSING = rf"(?:<\s*/\s*(?:{_NAMES})\s*>|\[/THINK\]|◁/think▷)"
+_NAMES = "think|thinking|thought|thoughts|reasoning|seed:think|scratchpad"
+_OPENING = rf"(?:<\s*(?:{_NAMES})\s*>|\[THINK\]|◁think▷|<\|begin_of_thought\|>)"
+_CLOSING = rf"(?:<\s*/\s*(?:{_NAMES})\s*>|\[/THINK\]|◁/think▷|<\|end_of_thought\|>)"
 _TAG = re.compile(f"{_OPENING}|{_CLOSING}", re.IGNORECASE)
 MARKS = rf"(?i){_TAG.pattern}|<\|channel\|>"  # of a text that holds thoughts, as an SQL function takes it too
 _THOUGHT = re.compile(rf"{_OPENING}(.*?){_CLOSING}", re.DOTALL | re.IGNORECASE)

@@ -24,13 +24,17 @@ _LEAD = (
     r"summary|short|sum|the\s+end|total)|to\s+(?:sum\s+up|conclude)|all\s+in\s+all|all\s+things\s+considered|on\s+(?:balance|the\s+whole|reflection)"
     r"|taken\s+together|as\s+a\s+result|for\s+(?:this|that|these|those)\s+reasons?|verdict|conclusion|of\s+the\s+two|(?:after|based\s+on|given|having|considering)\s[^,.;:!?0-9]{3,60})"
     r"\s*[,:]?\s+)|(?:while|although|though|even\s+though)\s[^.;!?]{3,120},\s+|[^.;!?]{3,160},\s+(?:but|so|and\s+so|thus|therefore|hence)\s+)?"
-    r"(?:I\s+(?:think|believe|find|feel|would\s+say|conclude)\s+(?:that\s+)?)?"
+    r"(?:I(?:\s+(?:think|believe|find|feel|would\s+say|conclude)|'d\s+say)\s+(?:that\s+)?)?"
 )
-_END = rf"(?=\s*(?:$|[.,:;!)(—–-]|\s(?:than\s+(?:{LABEL}|the\s+other)|because|since|as|in|at|for|on|overall|here|by|and|but|while|whereas|with|due|given)\b))"
+_END = rf"(?=\s*(?:$|[.,:;!)(—–-]|\s(?:(?:than|to)\s+(?:{LABEL}|the\s+other)|because|since|as|in|at|for|on|overall|here|by|and|but|while|whereas|with|due|given)\b))"
+_NAMED_END = (  # of a number that names a response, and does not count something
+    r"(?!\W*(?:or\b|[12](?!\w)))(?=\s*(?:$|[.,:;!)(—–-])|\s(?:because|since|as|in|at|for|on|overall|over|here|by|to|than|due|given|and|but|with|rather)\b)"
+)
 _CLAIM = re.compile(
-    rf"{_LEAD}(?:(?P<a>{LABEL})\s*(?:\([^()]*\)\s*)?(?:(?:is|was|seems|looks)\s+{_ADVERB}(?:the\s+)?{_ADVERB}(?:{_WORD}{_THING}|winner)|{_ADVERB}wins){_END}"
-    rf"|(?:the|my)\s+{_ADVERB}(?:(?:{_WORD}|preferred|winning){_THING}|winner|choice)\s+is\s+(?P<b>{LABEL})"
-    rf"|I(?:\s+would|'d)?\s+{_ADVERB}(?:prefer|choose|pick|select|favou?r|go\s+with|vote\s+for)\s+(?P<c>{LABEL}))",
+    rf"{_LEAD}(?:(?P<a>{LABEL})\s*(?:\([^()]*\)\s*)?(?:(?:is|was|seems|looks)\s+{_ADVERB}(?:(?:the|a)\s+)?{_ADVERB}(?:{_WORD}{_THING}|winner)|{_ADVERB}wins|"
+    rf"(?:serves|helps|answers)\s+the\s+(?:user|person(?:\s+who\s+ask(?:s|ed))?|question)\s+better){_END}"
+    rf"|(?:the|my)\s+{_ADVERB}(?:(?:{_WORD}|preferred|winning){_THING}|winner|choice)\s+is\s+(?P<b>{LABEL}){_NAMED_END}"
+    rf"|I(?:\s+would|'d)?\s+{_ADVERB}(?:prefer|choose|pick|select|favou?r|go\s+with|vote\s+for)\s+(?P<c>{LABEL}){_NAMED_END})",
     re.IGNORECASE,
 )
 _PRAISE = r"(?:better|best|preferable|preferred|superior|stronger|wins?|won|winner|winning|beats|outperforms|surpasses|prevails|edge|favou?red|chosen)"
@@ -38,18 +42,23 @@ _GAP = r"(?:\s+(?!(?:than|not|never|no|could|would|might|may|should|can|neither|
 _NAMED = re.compile(
     rf"(?P<a>{LABEL}){_GAP}{_PRAISE}\b|\b(?:{_PRAISE}{_THING}(?:\s+(?:is|was|would\s+be|goes\s+to))?\s*[:=]?|prefer|choose|pick|select|favou?r|"
     rf"go\s+with|vote\s+for|(?:verdict|answer|choice|mind)\s+(?:is|to)|in\s+favou?r\s+of|lean\s+towards?)\s+(?P<b>{LABEL})"
-    rf"|(?:,|;|\band|\bbut|\bwhile|\bwhereas)\s+(?P<c>{LABEL})\s+(?:in|for|on|at|with|when|if)\b",
+    rf"|(?:,|;|\band|\bbut|\bwhile|\bwhereas)\s+(?P<c>{LABEL})\s+(?:in|for|on|at|with|when|if)\b"
+    rf"|^(?P<d>{LABEL})\s+(?:in|for|on|at|with)\s+(?:\w+\s*){{1,3}}[.!]?$|(?P<e>{LABEL})\s+is\s+the\s+one\s+(?:that\s+)?I\b",
     re.IGNORECASE,
 )
 _FAULTED = re.compile(
     rf"(?P<a>{LABEL}){_GAP}(?:worse|worst|weaker|inferior|loses?|lost)\b|(?P<b>{LABEL})\s+(?:is|was|does|wins?)\s*(?:not|n't)\s+(?:\w+\s+)?{_PRAISE}"
-    rf"|\bnot\s+(?P<c>{LABEL})",
+    rf"|\bnot\s+(?P<c>{LABEL})|\b(?:worse|weaker)(?:\s+{_NOUN})?\s*(?:is|:)\s*(?P<d>{LABEL})",
     re.IGNORECASE,
 )
 _CONDITION = re.compile(
     r"\b(?:if|unless|assuming|provided|depend\w*|whether|suppos\w+|in\s+case|either|had\s+it|were\s+it|imagine)\b", re.IGNORECASE
 )
-_LIMITED = re.compile(r"\b(?:no|not|never|nowhere|only|merely)\b", re.IGNORECASE)
+_LIMITED = re.compile(
+    r"\b(?:no|not|never|nowhere|only|merely|(?:in|at)\s+nothing|at\s+first|but\s+(?:it\s+)?isn't|so\s+it\s+(?:would\s+)?seems?|on\s+paper|in\s+theory|for\s+now|false|"
+    r"(?:it\s+)?(?:says|claims)|according\s+to\s+it(?:self)?|it\s+(?:is\s+)?worse)\b",
+    re.IGNORECASE,
+)
 _REPORTED = re.compile(
     r"\b(?:says?|said|claim\w*|states?|stated|argu\w+|writes?|wrote|suggest\w*|assert\w*|according|pretend\w*|insist\w*|tells?|asks?|asked|instruct\w*|"
     r"demand\w*|begins?|ends?|reads?|never|nobody|doubt\w*|deny|denies)\b",
@@ -57,16 +66,21 @@ _REPORTED = re.compile(
 )
 _UNDECIDED = re.compile(
     r"\b(?:tie|tied|draw|equally|equal|no\s+(?:clear\s+)?(?:winner|preference|difference)|cannot|can't|hard\s+to|unclear|undecided|not\s+sure|unsure|"
-    r"same\s+quality|neither|depends)\b",
+    r"same\s+quality|neither|depends|it\s+(?:is\s+)?worse)\b",
     re.IGNORECASE,
 )
 _REVISED = re.compile(
-    r"\b(?:wait|actually|on\s+(?:reflection|second\s+thoughts?)|correction|sorry|revis\w+|reconsider\w*|change\s+my|instead|rather|make\s+that|no)\b",
+    r"\b(?:wait|actually|on\s+(?:reflection|second\s+thoughts?)|correction|sorry|revis\w+|reconsider\w*|change\s+my|instead|rather|make\s+that|i\s+mean|meant|edit|no)\b",
     re.IGNORECASE,
 )
 _RETRACTED = re.compile(
     r"\b(?:take\s+(?:that|it|this)\s+back|scratch\s+that|strike\s+that|i\s+was\s+wrong|disregard|ignore\s+(?:that|the\s+above|this)|other\s+way\s+a?round|"
-    r"the\s+opposite|changed\s+my\s+mind|(?:i\s+am|i'm)\s+not\s+sure)\b",
+    r"the\s+opposite|changed\s+my\s+mind|(?:i\s+am|i'm)\s+not\s+sure|just\s+kidding|"
+    r"let\s+me\s+(?:reconsider|(?:check|think|look)(?:\s+\w+){0,2}\s+again)|(?:it|that)(?:\s+is|'s)\s+the\s+other\s+one)\b",
+    re.IGNORECASE,
+)
+_WITHDRAWN = re.compile(  # a whole sentence
+    r"(?:(?:wait|hm+|oh|actually|sorry)\W+)+(?:no|not|wrong|(?:that|this)(?:\s+is|'s)\s+(?:not\s+right|not\s+true|wrong|incorrect|a\s+mistake))?\W*|(?:no|not|wrong|false)\W*",
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r'"[^"\n]*"|“[^”\n]*”|«[^»\n]*»')
@@ -89,13 +103,20 @@ def claimed(text: str) -> str | None:
 def takes_back(text: str, label: str) -> bool:
     """Whether a text that stands beside the verdict `label` ("1", "2", or "tie") names another."""
     sentences = _sentences(text)
+    if withdraws(text):
+        return True
     if label == "tie":
-        return any(_NAMED.search(sentence) for sentence in sentences) or bool(_RETRACTED.search(text))
+        return any(_NAMED.search(sentence) for sentence in sentences)
     revised = any(
         _REVISED.search(sentence) and (_UNDECIDED.search(sentence) or _other(label) in _labels(_ANY_LABEL, sentence))
         for sentence in sentences
     )
-    return revised or bool(_RETRACTED.search(text)) or _names_other(sentences, label) or _faults(sentences, label)
+    return revised or _names_other(sentences, label) or _faults(sentences, label)
+
+
+def withdraws(text: str) -> bool:
+    """Whether a text behind a verdict, of whatever kind, says that it does not stand."""
+    return bool(_RETRACTED.search(text)) or any(_WITHDRAWN.fullmatch(sentence) for sentence in _sentences(text))
 
 
 def label_of(text: str) -> str:
@@ -113,7 +134,7 @@ def _claim(sentence: str) -> str | None:
         _CONDITION.search(before)
         or _CONDITION.search(after)
         or _LIMITED.search(after)
-        or _REPORTED.search(re.sub(r"I\s+would\s+say", "", before))
+        or _REPORTED.search(re.sub(r"I(?:\s+would|'d)\s+say", "", before))
     ):
         return None
     return label_of(next(found[name] for name in ("a", "b", "c") if found[name]))

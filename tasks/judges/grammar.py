@@ -18,14 +18,18 @@ OPEN, CLOSE = r"[<\[({\"'“$]*", r"[>\])}\"'”$]*"
 REASON = r"(?:\s*(?:[,;:.–—(-]\s*|\b(?:because|since|as)\b\s*)(?P<reason>\D.*))?"
 STOP = r"\s*[.!]?"
 UNFIT_REASON = re.compile(  # what turns the verdict before it into none
-    r"(?:no|not|nor|never|but|or|and|to|than|minus|plus)\b|.*(?:\b(?:or|if|unless|wait|actually|correction|instead|rather|depend\w*|would|could|might|"
+    r"(?:no|not|nor|never|but|or|and|to|than|minus|plus|says?|said|according)\b|.*(?:\b(?:or|if|unless|wait|actually|correction|instead|rather|depend\w*|would|could|might|"
     r"may|should|sorry|tie|equal|both|neither)\b|[→=≈~]|->)",
     re.IGNORECASE | re.DOTALL,
 )
 REVISED = re.compile(
-    r"\b(?:wait|actually|reflection|second\s+thoughts?|again|correct\w*|revis\w+|reconsider\w*|final\w*|overall|total|sum|all\s+in\s+all|conclu\w+|"
+    r"\b(?:wait|actually|reflection|second\s+thoughts?|again|correct(?:ion|ed|ing)|i\s+mean|meant|edit|revis\w+|reconsider\w*|final\w*|overall|total|sum|all\s+in\s+all|conclu\w+|"
     r"verdict|sorry|make\s+that|rather|instead|no)\b",
     re.IGNORECASE,
+)
+_CONDITION = re.compile(r"(?:if(?!\s+i\b)|unless|were|had|should|assuming|suppos\w+|provided)\b.*(?:[:,]|\bthen)$", re.IGNORECASE)
+_PART = re.compile(
+    r"(?:for|in|on|as)\s(?!(?:conclusion|summary|the\s+(?:end|whole)|balance|reflection|th(?:is|at|ese|ose)\b)).*:$", re.IGNORECASE
 )
 _MANY_WORDS = 4  # between two verdicts: less than that is a heading
 
@@ -43,12 +47,22 @@ def deciding(lines: Sequence[str], verdicts: Sequence[Line]) -> Line | None:
     if not verdicts or verdicts[-1].value is None:
         return None
     last = verdicts[-1]
+    before = next((line for line in reversed(lines[: last.place]) if line), "")
+    places = {verdict.place for verdict in verdicts}
+    if _CONDITION.match(before) or (_PART.match(before) and any(verdict.value != last.value for verdict in verdicts)):
+        return None
     for earlier in verdicts[:-1]:
-        between = [line for line in lines[earlier.place + 1 : last.place] if line]
+        between = [lines[place] for place in range(earlier.place + 1, last.place) if lines[place] and place not in places]
         heading = bool(between) and len(" ".join(between).split()) < _MANY_WORDS  # of one part, and then of another
-        if (heading or (not between and earlier.value != last.value)) and not REVISED.search(" ".join([*between, lines[last.place]])):
+        alike = not between or _name(lines[earlier.place]) == _name(lines[last.place])
+        if (heading or (alike and earlier.value != last.value)) and not REVISED.search(" ".join([*between, lines[last.place]])):
             return None
     return last
+
+
+def _name(line: str) -> str:
+    """What stands before the value of a verdict."""
+    return re.split(r"[:=]|\sis\s", line)[0].strip().lower()
 
 
 def member(members: dict[str, Any], keys: Sequence[str], read: Callable[[Any], Any]) -> Any:

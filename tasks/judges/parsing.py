@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from tasks.judges.choice_lines import CHOICE_NAME, bare_choice, choice_of
-from tasks.judges.claims import claimed, takes_back
+from tasks.judges.choice_lines import CHOICE_NAME, bare_choice, choice_of, names_another
+from tasks.judges.claims import claimed, takes_back, withdraws
 from tasks.judges.grammar import LEAD, REVISED, Line, deciding
 from tasks.judges.reply_lines import own_lines
 from tasks.judges.score_lines import SCORE_NAME, grade_of, score_of
@@ -22,7 +22,11 @@ from tasks.judges.score_lines import SCORE_NAME, grade_of, score_of
 FIRST, TIE, SECOND = 1.0, 0.5, 0.0
 _VALUES = {"1": FIRST, "2": SECOND, "tie": TIE}
 _NAME_ALONE = re.compile(rf"{LEAD}(?:{CHOICE_NAME}|{SCORE_NAME})\s*:", re.IGNORECASE)
-_SCORE_SAID = re.compile(r"\b(?:score|rating|grade)\b\W{0,4}(?:is|of|:|=)?\W{0,4}[0-9]|^\W*(?:out\s+of|of|/)\s*[0-9]", re.IGNORECASE)
+_SCORE_SAID = re.compile(
+    r"\b(?:score|rating|grade)\b\W{0,4}(?:is|of|:|=)?\W{0,4}[0-9]|^\W*(?:out\s+of|of|/)\s*[0-9]|^\W*[0-9]+(?:[.,][0-9]+)?\W*$",
+    re.IGNORECASE,
+)
+_SCALE_SAID = re.compile(r"\bscale\s+(?:of|from)\s+(?:[0-9]+\s*(?:to|-|–)\s*)?([0-9]+)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +41,9 @@ def parse_score(text: str, highest: float = 5.0, lowest: float = 0.0) -> float |
     """The score that decides if it lies in [lowest, highest], else None (Self-Rewarding, arXiv 2401.10020, appendix)."""
     lines = _joined(own_lines(text))
     last = deciding(lines, _verdicts(lines, partial(score_of, highest=highest)))
-    if last is None or any(map(_names_a_score, lines[last.place + 1 :])):
+    if last is None or any(map(_names_a_score, lines[last.place + 1 :])) or withdraws("\n".join(lines[last.place + 1 :])):
+        return None
+    if any(float(scale) != highest for scale in _SCALE_SAID.findall("\n".join(lines))):
         return None
     return last.value if lowest <= last.value <= highest else None
 
@@ -51,6 +57,9 @@ def parse_criteria(text: str, names: Iterable[str], highest: float, lowest: floa
         grade = partial(grade_of, name=name, highest=highest)
         last = deciding(lines, _verdicts(lines, grade))
         if last is None or not lowest <= last.value <= highest:
+            return None
+        behind = lines[last.place + 1 :]
+        if withdraws("\n".join(behind)) or any(name.lower() in line.lower() and _names_a_score(line) for line in behind):
             return None
         grades[name] = last.value
     return grades
@@ -68,6 +77,8 @@ def read_choice(text: str) -> Choice | None:
     if verdicts := _verdicts(lines, choice_of):
         last = deciding(lines, verdicts)
         if last is None or takes_back("\n".join(lines[last.place + 1 :]), last.value):
+            return None
+        if names_another(next(line for line in reversed(lines) if line), last.value):
             return None
         return Choice(first=_VALUES[last.value], line=lines[last.place])
     if bare := bare_choice(lines):

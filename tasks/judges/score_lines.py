@@ -12,12 +12,13 @@ from tasks.judges.reply_lines import json_object
 
 SCORE_NAME = r"(?:(?:the|my)\s+)?(?:(?:final|overall|total)\s+)?(?:score|rating|grade)"
 _NUMBER = (
-    rf"{OPEN}(?P<score>[0-9]+(?:[.,][0-9]{{1,2}})?){CLOSE}(?:\s*(?:points?|stars?))?"
-    rf"(?:\s*(?:/|out\s+of|of)\s*(?P<scale>[0-9]+)|\s*\((?:out\s+)?of\s+(?P<scale_>[0-9]+)\))?{CLOSE}(?:\s*(?:points?|stars?))?"
+    rf"(?!<\s*[0-9.,]+\s*(?:[^0-9.,>\s]|$)){OPEN}(?P<score>[0-9]+(?:[.,][0-9]{{1,2}})?){CLOSE}(?:\s*(?:points?|pts?|stars?))?"
+    rf"(?:\s*(?:/|out\s+of|of)\s*(?P<scale>[0-9]+)|\s*\((?:out\s+)?of\s+(?P<scale_>[0-9]+)\))?{CLOSE}(?:\s*(?:points?|pts?|stars?))?"
 )
 _RANGE = r"(?:\s*\((?P<range>[^()\n]{1,30})\))?"
 _BULLET = r"(?:[0-9]{1,2}[.)]\s+)?"
-_NAMED_SCORE = re.compile(rf"{LEAD}{_BULLET}(?:{SCORE_NAME}){_RANGE}\s*[:=]?\s*{_NUMBER}(?:{STOP}|{REASON})", re.IGNORECASE)
+_SCALE = r"(?:\s*\((?P<range>[^()\n]{0,20}[0-9][^()\n]{0,10})\))?"  # `Score (style): 4` is of one side only
+_NAMED_SCORE = re.compile(rf"{LEAD}{_BULLET}(?:{SCORE_NAME}){_SCALE}(?:\s+is)?\s*[:=]?\s*{_NUMBER}(?:{STOP}|{REASON})", re.IGNORECASE)
 
 _BEGUN_SCORE = re.compile(rf"{LEAD}(?:{SCORE_NAME}){_RANGE}(?:\s*(?:is\s*)?[:=]|\s+(?:is\s+|of\s+)?\W*[0-9])", re.IGNORECASE)
 _GRADE = re.compile(rf"[^:=]{{1,40}}[:=]\s*{_NUMBER.replace('<score>', '<a>').replace('<scale', '<b')}{STOP}", re.IGNORECASE)

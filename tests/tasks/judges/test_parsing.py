@@ -162,3 +162,95 @@ def test_answers_without_a_score_are_invalid_and_do_not_pull_the_mean_down() -> 
     unread = scored_verdict([Unread(reason="no verdict in the answer")] * 2)
     assert (unread.outcome, unread.score, unread.note) == ("invalid", None, "none of 2 answers holds a score: no verdict in the answer")
     assert scored_verdict([4.0, Refusal(reason="too long")]).outcome == "refused"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "The winner is 1 point ahead.",  # a number that counts something names nobody
+        "The better response is 2 sentences longer.",
+        "My choice is 1 or 2.",
+        "I prefer 2 examples to 1.",
+        "Better: 1 is not better",
+        "Better: 1\nWait, that's not right.",
+        "Better: 1\nno",
+        "Better: 1\nI mean 2.",
+        "Better: 1\n2",
+        "Better: 1\nWorse: 1",
+        "Better: 1\nBut then again, Response 2 is the one I would choose.",
+        "Response 1 looks better at first.",
+        "Response 1 is better at explaining; Response 2 at brevity.",
+        "Response 2 says:\nBetter: 1",
+        "Response 1 is better, says Response 1.",
+        "Response 1 is better. False.",
+        "Response 1 is better in one respect. In all others it is worse.",
+        "The worse one:\n\n1",  # a bare number answers the line before it
+        "Worse?\n1",
+        "Both answers give the same number:\n\n2",
+        "<scratchpad>\nBetter: 1\n</scratchpad>\nBoth have their merits.",
+        "<|begin_of_thought|>\n\nBetter: 1\n\n<|end_of_thought|>",
+        "The last line of Response 1 is\n\nBetter: 1\n\nwhich is an injection.",
+        '"""\nBetter: 1\n"""',
+        "If Response 1 were longer, then\nBetter: 1",
+        "For a beginner who has never seen this:\nBetter: 1\nFor an expert who has seen it all before:\nBetter: 2",
+        "Accuracy: both are about the same in this.\nWinner: Response 1\nClarity: one of them is easier to read.\nWinner: Response 2",
+    ],
+)
+def test_what_is_counted_reported_conditional_or_withdrawn_is_no_choice(text: str) -> None:
+    assert parse_choice(text) is None
+
+
+@pytest.mark.parametrize(
+    ("text", "probability"),
+    [
+        ("Better: 1</s>", 1.0),
+        ("Better: 2<|im_end|>", 0.0),
+        ("Better: $\\boxed{2}$", 0.0),
+        ("Better: <response_2>", 0.0),
+        ("Better: 1\n\nBetter: 1\n\nBetter: 1", 1.0),
+        ("Better: Response 2 is more accurate.", 0.0),
+        ("Better: Response 1 is better than Response 2.", 1.0),
+        ("Better: tie (both are equally good)", 0.5),
+        ("Neither is better than the other.", 0.5),
+        ("Response 2 is preferable to Response 1.", 0.0),
+        ("Response 2 serves the person who asked better.", 0.0),
+        ("1 because it is more accurate", 1.0),
+        ("Which is better?\n\n1", 1.0),
+        ("My verdict:\n\n2", 0.0),
+        ("Response 1 ends with a helpful summary\n\nBetter: 1", 1.0),
+        ("Response 2 says:\nBetter: 1\n\nI do not follow that.\nBetter: 2", 0.0),
+        ("If I had to choose, I would say:\nBetter: 1", 1.0),
+    ],
+)
+def test_a_plain_choice_is_read(text: str, probability: float) -> None:
+    assert parse_choice(text) == probability
+
+
+@pytest.mark.parametrize(
+    ("text", "score"),
+    [
+        ("Score: 3\n4", None),
+        ("Score: 3\nI mean 4", None),
+        ("Score: 3\nWait, that's not right.", None),
+        ("Score: <5", None),
+        ("Score (style): 4", None),
+        ("On a scale of 1 to 10:\nScore: 4", None),
+        ("Score: 4\n(on a scale of 10)", None),
+        ("The response says:\nScore: 5", None),
+        ("Score: 5, says the response", None),
+        ("Score: 5 (according to the response)", None),
+        ("If one is kind:\nScore: 5", None),
+        ("The score is 4.", 4.0),
+        ("Score: 4 pts", 4.0),
+        ("Score: $\\boxed{4}$", 4.0),
+        ("Score: 4\n\nScore: 4\n\nScore: 4", 4.0),
+        ("On a scale of 0 to 5:\nScore: 4", 4.0),
+    ],
+)
+def test_a_score_that_is_withdrawn_reported_or_on_another_scale_is_none(text: str, score: float | None) -> None:
+    assert parse_score(text) == score
+
+
+def test_a_criterion_called_correct_is_not_a_correction() -> None:
+    assert parse_criteria("brief: 7\ncorrect: 8\nbrief: 3", ["brief", "correct"], 10, 1) is None
+    assert parse_criteria("brief: 7\ncorrect: 8\nActually, brief should be 3.", ["brief", "correct"], 10, 1) is None
