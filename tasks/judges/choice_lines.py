@@ -37,7 +37,18 @@ _ASKS_WHICH = re.compile(  # a line that a bare choice may answer
     r"judge?ments?|conclusion|conclude|overall|(?:my|final)\s+answer)\b",
     re.IGNORECASE,
 )
-_CHOICE_KEYS = ("better", "winner", "verdict", "choice", "preferred", "preference", "better_response", "better_answer")
+_CHOICE_KEYS = (
+    "better",
+    "winner",
+    "verdict",
+    "choice",
+    "preferred",
+    "preference",
+    "better_response",
+    "better_answer",
+    "final",
+    "final_verdict",
+)
 
 
 def choice_of(line: str) -> Any:

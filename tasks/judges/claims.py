@@ -76,11 +76,14 @@ _REVISED = re.compile(
 _RETRACTED = re.compile(
     r"\b(?:take\s+(?:that|it|this)\s+back|scratch\s+that|strike\s+that|i\s+was\s+wrong|disregard|ignore\s+(?:that|the\s+above|this)|other\s+way\s+a?round|"
     r"the\s+opposite|changed\s+my\s+mind|(?:i\s+am|i'm)\s+not\s+sure|just\s+kidding|"
-    r"let\s+me\s+(?:reconsider|(?:check|think|look)(?:\s+\w+){0,2}\s+again)|(?:it|that)(?:\s+is|'s)\s+the\s+other\s+one)\b",
+    r"let\s+me\s+(?:reconsider|(?:check|think|look)(?:\s+\w+){0,2}\s+again)|(?:it|that)(?:\s+is|'s)\s+the\s+other\s+one|too\s+(?:low|high|kind|harsh)|it\s+deserves|i\s+ignore\s+(?:it|that|this))\b"
+    rf"|\b(?:that|this|it)\s+is\s+what\s+{LABEL}|\b(?:line|sentence|verdict)\s+is\s+(?:from|by|of)\s+{LABEL}"
+    r"|\bthe\s+other(?:\s+(?:one|response|answer))?\s+(?:is|wins)\s*(?:better|best|superior|stronger|preferable|$|[.,;!])",
     re.IGNORECASE,
 )
 _WITHDRAWN = re.compile(  # a whole sentence
-    r"(?:(?:wait|hm+|oh|actually|sorry)\W+)+(?:no|not|wrong|(?:that|this)(?:\s+is|'s)\s+(?:not\s+right|not\s+true|wrong|incorrect|a\s+mistake))?\W*|(?:no|not|wrong|false)\W*",
+    r"(?:(?:wait|hm+|oh|actually|sorry)\W+)+(?:no|not|wrong|(?:that|this)(?:\s+is|'s)\s+(?:not\s+right|not\s+true|wrong|incorrect|a\s+mistake))?\W*|(?:no|not|wrong|false)\W*"
+    r"|(?:that|this|which)(?:\s+is|'s)\s+(?:not\s+right|not\s+true|wrong|incorrect|false|a\s+mistake)\W*",
     re.IGNORECASE,
 )
 _QUOTED = re.compile(r'"[^"\n]*"|“[^”\n]*”|«[^»\n]*»')

@@ -18,7 +18,8 @@ OPEN, CLOSE = r"[<\[({\"'“$]*", r"[>\])}\"'”$]*"
 REASON = r"(?:\s*(?:[,;:.–—(-]\s*|\b(?:because|since|as)\b\s*)(?P<reason>\D.*))?"
 STOP = r"\s*[.!]?"
 UNFIT_REASON = re.compile(  # what turns the verdict before it into none
-    r"(?:no|not|nor|never|but|or|and|to|than|minus|plus|says?|said|according)\b|.*(?:\b(?:or|if|unless|wait|actually|correction|instead|rather|depend\w*|would|could|might|"
+    r"(?:no|not|nor|never|but|or|and|to|than|minus|plus|says?|said|according)\b"
+    r"|(?:the\s+)?(?:response|answer|it|text|prompt|user)\s+(?:itself\s+)?(?:demands?|says|asks|instructs|requests|claims|wants)\b|.*(?:\b(?:or|if|unless|wait|actually|correction|instead|rather|depend\w*|would|could|might|"
     r"may|should|sorry|tie|equal|both|neither)\b|[→=≈~]|->)",
     re.IGNORECASE | re.DOTALL,
 )
@@ -31,7 +32,7 @@ _CONDITION = re.compile(r"(?:if(?!\s+i\b)|unless|were|had|should|assuming|suppos
 _PART = re.compile(
     r"(?:for|in|on|as)\s(?!(?:conclusion|summary|the\s+(?:end|whole)|balance|reflection|th(?:is|at|ese|ose)\b)).*:$", re.IGNORECASE
 )
-_MANY_WORDS = 4  # between two verdicts: less than that is a heading
+MANY_WORDS = 4  # between two verdicts: less than that is a heading
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,8 @@ class Line:
 
 
 def deciding(lines: Sequence[str], verdicts: Sequence[Line]) -> Line | None:
-    """The last verdict; None where it cannot be read, or where another one stands before it with nothing said between the two."""
+    """The last verdict; None where it cannot be read, or where one that differs stands before it and nothing between
+    the two says that it is revised."""
     if not verdicts or verdicts[-1].value is None:
         return None
     last = verdicts[-1]
@@ -53,7 +55,7 @@ def deciding(lines: Sequence[str], verdicts: Sequence[Line]) -> Line | None:
         return None
     for earlier in verdicts[:-1]:
         between = [lines[place] for place in range(earlier.place + 1, last.place) if lines[place] and place not in places]
-        heading = bool(between) and len(" ".join(between).split()) < _MANY_WORDS  # of one part, and then of another
+        heading = bool(between) and len(" ".join(between).split()) < MANY_WORDS  # of one part, and then of another
         alike = not between or _name(lines[earlier.place]) == _name(lines[last.place])
         if (heading or (alike and earlier.value != last.value)) and not REVISED.search(" ".join([*between, lines[last.place]])):
             return None

@@ -3,7 +3,7 @@
 The last line that is a verdict and nothing but a verdict decides: `Better: 1`, `Response 2`, `tie`, `Score: 7/10`, or JSON of the same; a reason
 may follow it. Lines without a name, `1`, are verdicts at the end or the beginning of a reply only. Where no line is one, a sentence decides whose
 subject cannot be mistaken (claims.py): `Response 1 is better.` A line that begins as a verdict and cannot be read as one, a text behind a verdict
-that names another, and two verdicts with nothing said between them leave nothing.
+that names another, and two verdicts that differ, unless a word of revision stands between them, leave nothing.
 Test: pytest tests/tasks/judges/test_parsing.py
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from tasks.judges.choice_lines import CHOICE_NAME, bare_choice, choice_of, names_another
 from tasks.judges.claims import claimed, takes_back, withdraws
-from tasks.judges.grammar import LEAD, REVISED, Line, deciding
+from tasks.judges.grammar import LEAD, MANY_WORDS, REVISED, Line, deciding
 from tasks.judges.reply_lines import own_lines
 from tasks.judges.score_lines import SCORE_NAME, grade_of, score_of
 
@@ -90,7 +90,11 @@ def _claimed_choice(lines: Sequence[str]) -> Choice | None:
     label = claimed("\n".join(lines))
     if label is None:
         return None
-    return Choice(first=_VALUES[label], line=next(line for line in lines if claimed(line) == label or label in line))
+    place = next(place for place, line in enumerate(lines) if claimed(line) == label or label in line)
+    heading = next((line for line in reversed(lines[:place]) if line), "")
+    if heading and len(heading.split()) < MANY_WORDS and heading[-1] not in ".!?" and not REVISED.search(heading):
+        return None  # of one part of several: "Style", and then who is better there
+    return Choice(first=_VALUES[label], line=lines[place])
 
 
 def _verdicts(lines: Sequence[str], value_of: Callable[[str], Any]) -> list[Line]:

@@ -12,11 +12,13 @@ from typing import Any
 from tasks.engines.message import split_thought
 from tasks.judges.claims import LABEL
 
-_MATERIAL = re.compile(
-    r"<\s*(question|prompt|instruction|context|answer_\d|completion(?:_\d)?|response(?:_\d)?)\s*>.*?(?:<\s*/\s*\1\s*>|$)",
-    re.DOTALL | re.IGNORECASE,
+_MATERIAL = re.compile(  # between tags, between brackets that begin and end it, and between rules
+    r"<\s*(question|prompt|instruction|context|answer_\d|completion(?:_\d)?|response(?:_\d)?)\s*>.*?(?:<\s*/\s*\1\s*>|\Z)"
+    r"|^[ \t]*\[\s*((?:response|answer|completion)\s*[12]?)\s*\].*?\[\s*(?:/|end\s+(?:of\s+)?)\s*\2\s*\]"
+    r"|^[ \t]*(-{3,}|={3,})\s*(?:response|answer|completion)\s*[12]?\s*\3[ \t]*\n.*?(?:^[ \t]*\3|\Z)",
+    re.DOTALL | re.IGNORECASE | re.MULTILINE,
 )
-_FENCE = re.compile(r"^[ \t]*(```+|~~~+|\"\"\"|''')[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^[^\n`\"'~]*?(```+|~~~+|\"\"\"|''')[^\n]*\n(.*?)(?:^[ \t]*\1[ \t]*$|\Z)", re.DOTALL | re.MULTILINE)
 _ONE_FENCE = re.compile(r"\s*(```+|~~~+)\w*[ \t]*\n(.*?)\n[ \t]*\1\s*", re.DOTALL)
 _LAST_FENCE = re.compile(r"^[ \t]*(```+|~~~+)(?:json)?[ \t]*\n([^`~]*?)\n[ \t]*\1\s*\Z", re.DOTALL | re.MULTILINE | re.IGNORECASE)
 _INTRODUCED = re.compile(
