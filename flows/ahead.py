@@ -28,7 +28,9 @@ def _start(self: "SubprocessASGIServer") -> "subprocess.Popen[Any]":
 
     kind = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}  # as Prefect starts it
     environment = os.environ | kind | get_current_settings().to_environment_variables(exclude_unset=True)
-    return subprocess.Popen([sys.executable, "-P", "-m", "flows.served", "--port", str(self.port)], env=environment)
+    command = [sys.executable, "-P", "-m", "flows.served", "--port", str(self.port), "--of-run"]
+    # Ctrl-C, and a closed terminal, reach all of a session: the run would have no server left to tell how it has ended.
+    return subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, start_new_session=True)
 
 
 @contextmanager

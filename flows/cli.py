@@ -19,7 +19,7 @@ from flows.agreement import agreement
 from flows.ahead import server_ahead
 from flows.compare_command import compare
 from flows.deploy import deploy, worker
-from flows.environment import UI_PASSWORD, of_server, prepare, server_password
+from flows.environment import UI_PASSWORD, of_server, prepare, server_password, set_defaults
 from flows.exporter import metrics
 from flows.judge import judge
 from flows.lake import COMMANDS
@@ -210,6 +210,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """The console script: one sentence and exit code 2 for what a user can put right, 130 for Ctrl-C."""
     interrupt.listen()
     print_anything()
+    set_defaults()  # some commands import torch, or Prefect, and run nothing
     words = sys.argv[1:] if arguments is None else arguments
     try:
         _check_readable(words)

@@ -37,16 +37,19 @@ _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "GOMP_CPU_AFFINITY", "OMP_PROC_
 _SPINS = "1000"  # tests/benchmarks/beside.py: nothing lost alone; the default of some 100,000 keeps processors that others could use
 
 
+def set_defaults() -> None:
+    """Set what is not set, in the environment alone."""
+    for name, value in (_DEFAULTS | thread_defaults(os.environ)).items():
+        os.environ.setdefault(name, value)
+
+
 def prepare(lake: str | None) -> None:
     """Set what is not set. A lake keeps the history of its runs beside its data, unless PREFECT_API_URL names a server: of 90 days, as
     Prefect's own setting says (PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD).
 
     None: for what runs nothing. Raises LakeError when the lake cannot be written.
     """
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
-    for name, value in thread_defaults(os.environ).items():
-        os.environ.setdefault(name, value)
+    set_defaults()
     server_password()
     if lake is not None:
         Lake(lake).close()

@@ -14,6 +14,9 @@ import base64
 import hmac
 import os
 import random
+import signal
+import threading
+import time
 from pathlib import Path
 
 import uvicorn
@@ -37,6 +40,7 @@ _PREFECT = (
 )
 _LARGEST_REQUEST, _LARGEST_MESSAGE = 16 * MEBIBYTE, 2 * MEBIBYTE  # Prefect's events and logs have 1.5 MB at most
 _LONGEST_VERSION = 64
+_GRACE_SECONDS = 5
 
 
 class Guarded:
@@ -121,7 +125,10 @@ def main() -> None:
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--reports", type=Path, help="whose pages are served too")
+    parser.add_argument("--of-run", action="store_true", help="end with the process that started it, whose end is that of standard input")
     arguments = parser.parse_args()
+    if arguments.of_run:
+        threading.Thread(target=_end_with_input, daemon=True).start()
     from prefect.server.api.server import create_app
 
     app = create_app(final=True)
@@ -131,6 +138,14 @@ def main() -> None:
     uvicorn.run(
         behind_the_door(app, arguments.host), host=arguments.host, port=arguments.port, log_level=level, ws_max_size=_LARGEST_MESSAGE
     )
+
+
+def _end_with_input() -> None:
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(_GRACE_SECONDS)
+    os._exit(1)
 
 
 def behind_the_door(app: ASGIApp, host: str) -> Door:

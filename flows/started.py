@@ -5,7 +5,11 @@ the server can write them. Test: pytest tests/flows/test_allowed.py
 """
 
 import json
+import os
 from typing import Any
+
+from flows.environment import ALLOW
+from storage import UserError
 
 FLOWS = ("flows.night.night", "flows.align.align")
 _DIRECTORY = "prefect.deployments.steps.set_working_directory"
@@ -40,3 +44,12 @@ def changed(configured: Any, plain: Any) -> str | None:
         return f"the working directory {configured.working_dir}"
     names = {name for name in configured.env.keys() | plain.env.keys() if configured.env.get(name) != plain.env.get(name)} - _HARMLESS
     return f"the environment variable {min(names)}" if names else None
+
+
+def refuse(asked: str | None) -> None:
+    """Raises UserError for what would be executed beside our flows, in words, unless this process allows all."""
+    if asked and os.environ.get(ALLOW) != "1":
+        raise UserError(
+            f"The run, its deployment or the work pool asks for {asked}, which `dapflow deploy` was not given on this machine: "
+            "have the deployment made here, or start the worker with --allow-commands."
+        )

@@ -8,7 +8,6 @@ first on the path of each run: a file called secrets.py there would be executed.
 
 import asyncio
 import importlib
-import os
 import shlex
 import sys
 import warnings
@@ -23,17 +22,14 @@ from prefect.workers import process
 from prefect.workers.process import ProcessJobConfiguration, ProcessWorker, ProcessWorkerResult
 
 from flows.allowed import is_allowed
-from flows.environment import ALLOW
-from flows.started import changed, of_job, start_of, unusual
-from storage import UserError
-
-_load = process.load_flow_from_flow_run  # pyright: ignore[reportPrivateImportUsage]
+from flows.loaded import load
+from flows.started import changed, of_job, refuse, start_of, unusual
 
 
 async def _load_ours_first(flow_run: FlowRun) -> Flow[..., Any]:
     """The flow of a run that has crashed, for its hooks: loaded in this process, so nothing may come from the folder that it worked in."""
     await asyncio.to_thread(importlib.import_module, "flows.night")
-    return await _load(flow_run)
+    return await load(flow_run)
 
 
 process.load_flow_from_flow_run = _load_ours_first  # pyright: ignore[reportPrivateImportUsage]
@@ -62,12 +58,7 @@ with warnings.catch_warnings(action="ignore"):  # that it takes the place of Pre
             made_here = is_allowed(start_of(deployment))
             plain = Configuration(**of_job(deployment) if made_here else {})
             plain.prepare_for_flow_run(flow_run, deployment, flow, self.work_pool, self.name, self.backend_id)
-            asked = (None if made_here else unusual(deployment)) or changed(configuration, plain)
-            if asked and os.environ.get(ALLOW) != "1":
-                raise UserError(
-                    f"The run, its deployment or the work pool asks for {asked}, which `dapflow deploy` was not given on this machine: "
-                    "have the deployment made here, or start the worker with --allow-commands."
-                )
+            refuse((None if made_here else unusual(deployment)) or changed(configuration, plain))
             return await super().run(flow_run, configuration, task_status)
 
         async def _propose_crashed_state(self, flow_run: FlowRun, message: str, client: Any = None) -> None:

@@ -29,7 +29,7 @@ def print_tree(console: Console, node: Node, levels: Sequence[Mapping[str, Any]]
             console.print(Text.assemble((f"  {name:<14}", "dim"), cell(value, 300)), highlight=False)
     for title, side in (("from", "up"), ("made into", "down")):
         if nodes := getattr(node, side):
-            tree = Tree(f"[bold]{title}[/bold]")
+            tree = Tree(Text(title, "bold"))
             for one in nodes:
                 _grow(tree, one, side)
             console.print(tree)

@@ -46,7 +46,7 @@ def print_datasets(console: Console, rows: Sequence[Mapping[str, Any]], limit: i
 
 def print_rows(console: Console, ref: Ref, rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows one under the other, as a person reads them."""
-    console.print(f"[bold]{ref.kind}@{ref.version}[/bold]  {ref.rows:,} rows", highlight=False)
+    console.print(Text.assemble((f"{ref.kind}@{ref.version}", "bold"), f"  {ref.rows:,} rows"))
     for row in rows:
         console.print()
         facts = Table(show_header=False, box=None, pad_edge=False)

@@ -9,6 +9,7 @@ import psutil
 import pytest
 
 from flows.environment import prepare, thread_defaults
+from storage import Lake
 
 _LEAVES_A_CHILD = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)'], stdout=2).pid)"
 
@@ -38,6 +39,18 @@ def test_every_setting_of_threads_stands_before_torch_is_loaded(tmp_path: Path) 
     )
     environment = {"PATH": "", "PREFECT_HOME": str(tmp_path), "HOME": str(tmp_path)}
     subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+
+
+def test_a_command_that_runs_nothing_loads_torch_with_these_settings_too(tmp_path: Path) -> None:
+    script = (
+        "import os, sys\n"
+        "sys.addaudithook(lambda event, about: event == 'import' and about[0] == 'torch' and print('torch', os.environ.get('GOMP_SPINCOUNT')))\n"
+        "from flows.cli import main; main(['report'])"
+    )
+    environment = {"PATH": "", "PREFECT_HOME": str(tmp_path), "HOME": str(tmp_path)}
+    Lake(tmp_path / "lake").close()
+    done = subprocess.run([sys.executable, "-c", script], env=environment, cwd=tmp_path, check=False, capture_output=True, text=True)
+    assert done.stdout.splitlines()[:1] == [f"torch {thread_defaults({})['GOMP_SPINCOUNT']}"], done.stderr
 
 
 def test_what_the_user_has_set_of_threads_stays(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ import pytest
 
 from flows import interrupt
 from flows.align import align
-from flows.environment import end_orphaned_server
 from storage import Lake
 from storage.schema import NOUNS
 from tests.flows.toy import BY_LENGTH, QUICK, dapflow, words
@@ -35,6 +34,37 @@ def stopped_after(line: str, with_signal: signal.Signals, lake: Path) -> tuple[i
         time.sleep(0.02)
     process.send_signal(with_signal)
     return process.wait(60), log.read_text()
+
+
+def server_of(lake: Path) -> int:
+    """The process of the server that a run started."""
+    return json.loads((lake / "prefect" / "server.json").read_text())["pid"]
+
+
+def has_ended(process: int) -> bool:
+    """Within seconds."""
+    until = time.monotonic() + 15
+    while psutil.pid_exists(process) and time.monotonic() < until:
+        time.sleep(0.05)
+    return not psutil.pid_exists(process)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_a_run_whose_whole_group_is_sent_a_signal_ends_at_once_and_so_does_its_server(tmp_path: Path, number: signal.Signals) -> None:
+    # As a terminal does, and `timeout`. Most harm was done while the flow began: without its server Prefect tried for minutes to tell it so.
+    command = [sys.executable, "-u", "-m", "flows.cli", "run", "rso", "--toy", "--lake", str(tmp_path / "lake"), *words(*SETTINGS)]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+    begun, until = tmp_path / "lake" / "prefect" / "server.json", time.monotonic() + 120
+    with (tmp_path / "log").open("w") as log:
+        process = subprocess.Popen(command, stderr=log, stdout=log, env=environment, start_new_session=True)
+    while not begun.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.02)
+    time.sleep(0.3)
+    os.killpg(process.pid, number)
+    assert process.wait(30) == 130, (tmp_path / "log").read_text()
+    said = (tmp_path / "log").read_text()
+    assert "Nothing is lost" in said and "Traceback" not in said and "Error" not in said
+    assert has_ended(server_of(tmp_path / "lake"))
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -60,11 +90,7 @@ def test_a_run_that_was_stopped_twice_ends_like_one_that_was_not(tmp_path: Path)
     assert "Traceback" not in said
     code, said = stopped_after("pair 32 candidates", signal.SIGKILL, stopped)
     assert code == -signal.SIGKILL, said
-    orphan = json.loads((stopped / "prefect" / "server.json").read_text())["pid"]
-    assert psutil.pid_exists(orphan)  # Prefect's own server outlives the run that was killed ...
-
-    end_orphaned_server(stopped / "prefect")  # ... until the next run
-    assert not psutil.pid_exists(orphan)
+    assert has_ended(server_of(stopped))
     results = [align("rso", 1, SETTINGS, True, str(lake)) for lake in (stopped, whole)]
     for result in results:
         for one in result["iterations"]:

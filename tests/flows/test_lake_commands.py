@@ -75,6 +75,12 @@ def test_lineage_as_tree_as_json_and_row_by_row(nights: list[Made], said: Any) -
     assert [row["pair"] for row in rows] == [f"{nights[1]['pairs'].version}-{n:08d}" for n in (1, 2, 3)]
 
 
+def test_headings_are_bold_and_not_the_words_for_it(nights: list[Made], said: Any) -> None:
+    pairs, model = nights[1]["pairs"].version, nights[1]["trained"].version
+    assert said("show", f"pairs@{pairs}").startswith(f"pairs@{pairs}  ")
+    assert "\nfrom\n" in said("lineage", model) and "[bold]" not in said("lineage", model)
+
+
 def test_diff_of_two_nights(nights: list[Made], said: Any) -> None:
     found = json.loads(said("diff", *(night["prompts"].version for night in nights), "--json"))
     assert (found["added"], found["removed"]) == (4, 4)
@@ -99,7 +105,8 @@ def test_sql_reads_in_every_format_and_writes_in_none(said: Any, tmp_path: Path)
         "set threads=1",
     ):
         assert "takes one SELECT" in said("sql", wrong, code=2)
-    for wrong in ("select nothing from nowhere", "selec 1", "with x as (delete from pairs) select 1"):
+    assert 'no table "nowhere"' in said("sql", "select nothing from nowhere", code=2)
+    for wrong in ("selec 1", "with x as (delete from pairs) select 1"):
         assert "database says" in said("sql", wrong, code=2)
     assert "--limit" in said("sql", "select 1", "--limit", "-1", code=2)
     assert not Path("x.csv").exists()

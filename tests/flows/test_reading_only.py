@@ -163,11 +163,18 @@ def test_a_function_that_takes_all_memory_ends_with_a_sentence(night: Path) -> N
     assert ended.stderr.startswith("dapflow: The query needs more than 2 GB of memory")
 
 
+def wide(file: io.StringIO) -> Screen:
+    """A screen on which nothing is broken."""
+    screen = Screen(file=file)
+    screen.width = 400
+    return screen
+
+
 def test_every_type_of_the_engine_is_printed_in_every_form(reader: Lake, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
     with question(reader, "select 1", 60) as asked:
         types = asked.ask.cursor.execute("DESCRIBE FROM test_all_types()").fetchall()
         odd = Question([row[0] for row in types], [row[1] for row in types], "FROM test_all_types()", _Asking(asked.ask.cursor, "", 60))
-        answers.print_table(Screen(file=io.StringIO(), width=400), odd, 10)
+        answers.print_table(wide(io.StringIO()), odd, 10)
         for form in ("csv", "json", "parquet"):
             answers.print_raw(odd, form)
             printed = capfdbinary.readouterr().out
@@ -191,7 +198,7 @@ def test_a_long_value_is_cut_in_the_engine_and_a_control_character_is_shown(read
     written = io.StringIO()
     with question(reader, query, 60) as asked:
         assert max(len(value) for batch in asked.rows(asked.as_text(301)) for value in batch.to_pylist()[0].values()) == 301
-        answers.print_table(Screen(file=written, width=400), asked, 10)
+        answers.print_table(wide(written), asked, 10)
     text = written.getvalue()
     assert "\u241b[31m<U+202E>" in text and "[bold]m[/no]" in text and "[red]n[/no]" in text
     assert "\x1b" not in text and "\u202e" not in text and len(text) < 3000
