@@ -19,8 +19,8 @@ from tasks.judges.composite import Composite
 from tasks.judges.human import Human
 from tasks.judges.llm import LLM
 from tasks.judges.prompted import SelfJudge
+from tasks.judges.reward_settings import RewardModel
 from tasks.training.losses import Loss
-from tasks.training.settings import RewardModel
 
 _NAMED = {"members", "weights", "criteria", "changes"}  # their keys are the user's own names
 _OF_PEOPLE = Human.model_fields.keys() - LLM.model_fields.keys() - RewardModel.model_fields.keys()

@@ -21,10 +21,10 @@ from storage.ledger import spent_on
 from tasks.judges.base import Verdict
 from tasks.judges.composite import Composite, vote
 from tasks.judges.prompted import SelfJudge
+from tasks.judges.reward_settings import RewardModel
 from tasks.shards import use_shards
 from tasks.sheets import Sheet, answers_of_sheet, prompts_of_sheet, read_sheet, sheet_of
 from tasks.step import use_lake
-from tasks.training.settings import RewardModel
 
 _NOBODY = ModelRef("models", "", 0)  # no policy has part in it
 

@@ -15,12 +15,12 @@ from tasks.judges.human import Human
 from tasks.judges.llm import LLM
 from tasks.judges.programs import Program, pinned
 from tasks.judges.prompted import SelfJudge
+from tasks.judges.reward_settings import RewardModel
 from tasks.judging import By
 from tasks.preferences import PREFERENCES_FILE, Part, load_preferences
 from tasks.sources import find_source
 from tasks.step import current_lake
 from tasks.training.reward import train_reward_model
-from tasks.training.settings import RewardModel
 
 OF_THE_LAKE = "models@"
 Named = RewardModel | LLM | Composite | SelfJudge | Human | str

@@ -13,17 +13,18 @@ from flows.iteration import iterate
 from flows.paid import paid_calls, verdicts_of
 from flows.recipe import Recipe
 from storage import Lake, ModelRef
+from tasks.dtypes import fast_dtype
 from tasks.formats import preference
 from tasks.judges.human import Human
 from tasks.judges.llm import LLM
 from tasks.judges.programs import Program
 from tasks.judges.prompted import SelfJudge
+from tasks.judges.reward_settings import RewardModel
 from tasks.models import resolve
 from tasks.pairing import pairs_of
 from tasks.preferences import PREFERENCES_FILE
 from tasks.sources import read_source
 from tasks.step import Call, planning
-from tasks.training.settings import RewardModel, fast_dtype
 
 # Multiplications and additions per token and weight, and the share of the machine's matrix-product rate that each kind of work reaches
 # (measured with SmolLM2-135M on two cores). A plan is an estimate, not a promise.

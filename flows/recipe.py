@@ -19,14 +19,15 @@ from tasks.judges.composite import Composite
 from tasks.judges.human import Human
 from tasks.judges.llm import LLM
 from tasks.judges.prompted import Prompted, SelfJudge
+from tasks.judges.reward_settings import RewardModel
 from tasks.pairing import Pairing
 from tasks.preferences import Preferences
-from tasks.prompts import Prompts
+from tasks.prompt_settings import Prompts
 from tasks.self_rewarding import EvaluationData
 from tasks.shards import Shards
 from tasks.sweep import Sweep
 from tasks.training.losses import Loss
-from tasks.training.settings import RewardModel, Rounds, Training
+from tasks.training.settings import Rounds, Training
 from tasks.two_turns import TwoTurns
 
 

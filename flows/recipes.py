@@ -8,12 +8,13 @@ from tasks.acceptance import Acceptance
 from tasks.engines.base import Sampling
 from tasks.engines.endpoint import Endpoint
 from tasks.judges.llm import LLM
+from tasks.judges.reward_settings import RewardModel
 from tasks.pairing import Pairing
-from tasks.prompts import Prompts
+from tasks.prompt_settings import Prompts
 from tasks.self_instruct.settings import SelfInstruct
 from tasks.sweep import Sweep
 from tasks.training.losses import Loss
-from tasks.training.settings import RewardModel, Rounds, Training
+from tasks.training.settings import Rounds, Training
 
 _BRIEF = "You are a helpful assistant. Answer in one to three sentences."
 _ANSWER = Sampling(n=1, temperature=0.7, top_k=40, max_tokens=56, system=_BRIEF)

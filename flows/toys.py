@@ -2,7 +2,7 @@
 
 from flows.recipe import Recipe
 from tasks.judges.llm import LLM
-from tasks.training.settings import RewardModel
+from tasks.judges.reward_settings import RewardModel
 
 
 def toy(recipe: Recipe) -> Recipe:

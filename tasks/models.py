@@ -5,7 +5,6 @@ Test: pytest tests/tasks/test_models.py
 """
 
 import gc
-import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -20,13 +19,12 @@ from transformers.utils import logging
 
 from storage import UserError
 from tasks import embedded
-from tasks.model_directory import read_model, read_tokenizer, require_files, require_whole
-from tasks.training.settings import fast_dtype
+from tasks.dtypes import fast_dtype
+from tasks.model_directory import files_digest, read_model, read_tokenizer, require_files, require_whole
 
 logging.disable_progress_bar()  # steps show their own
 
 _HUB_FILES = ("*.safetensors", "*.safetensors.index.json", "*.json", "*.jinja", "tokenizer.model", "*.txt")
-_NOT_CONTENT = frozenset({embedded.RECORD, "README.md", ".gitattributes"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +63,6 @@ def resolve(name: str, notify: Callable[[str], None] = lambda sentence: None) ->
     digest = files_digest(path)
     require_whole(path, digest)
     return ModelFiles(name=name, path=path, digest=digest)
-
-
-def files_digest(path: Path) -> str:
-    """sha256 over the names and contents of a model directory's files, 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for file in sorted(file for file in path.iterdir() if file.is_file() and file.name not in _NOT_CONTENT):
-        with file.open("rb") as stream:
-            digest.update(f"{file.name} {hashlib.file_digest(stream, 'sha256').hexdigest()}\n".encode())
-    return digest.hexdigest()
 
 
 def load(path: Path, *, dtype: torch.dtype | None = None) -> Loaded:

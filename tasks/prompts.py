@@ -7,34 +7,14 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from storage import UserError
 from tasks.conversations import one_turn
 from tasks.prompt_columns import check_columns
-from tasks.self_instruct.settings import SelfInstruct
 from tasks.sources import Record, read_source
 from tasks.step import Out, step
 
 PROMPTS_FILE, SEEDS_FILE = "prompts.jsonl", "seed_tasks.jsonl"
 Split = Literal["train", "held_out"]
-
-
-class Prompts(BaseModel):
-    """Which prompts an iteration trains on, and how many are kept aside to measure it."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    source: str = Field(
-        default="shipped",
-        description="`shipped`, a .jsonl or .parquet file with `prompt`, or `hub:org/dataset`; optionally with `answer` and `unsafe`",
-    )
-    per_iteration: int = Field(default=48, ge=1, description="prompts each iteration trains on")
-    held_out: int = Field(default=64, ge=1, description="prompts that are never trained on")
-    schedule: Literal["next", "same", "self-instruct"] = Field(
-        default="next",
-        description="an iteration takes the next slice, the same, or prompts that the initial policy makes for it (`generate`)",
-    )
-    generate: SelfInstruct = Field(default=SelfInstruct(), description="how it makes them")
 
 
 @step("prompts", title="load {split} prompts", expects=lambda count, held_out, **_: count or held_out)

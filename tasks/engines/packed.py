@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from tasks.training.settings import fast_dtype
+from tasks.dtypes import fast_dtype
 
 _MOST_BYTES = 4 << 30  # of weights: they are held twice
 

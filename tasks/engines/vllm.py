@@ -22,7 +22,8 @@ from storage import UserError
 from tasks.chat import context_length
 from tasks.engines.base import Completion, Request, Sampling, Say
 from tasks.engines.vllm_holder import Holder, hold
-from tasks.models import dtype_of, files_digest, release
+from tasks.model_directory import files_digest
+from tasks.models import dtype_of, release
 from tasks.training.parameters import ADAPTER, adapter_base
 from tasks.training.probe import probe_of
 

@@ -15,7 +15,7 @@ from tasks.judges.base import Verdict, decided
 from tasks.judges.human import Human
 from tasks.judges.llm import LLM
 from tasks.judges.prompted import SelfJudge
-from tasks.training.settings import RewardModel
+from tasks.judges.reward_settings import RewardModel
 
 _LEAST = 1e-6  # probabilities are kept this far from 0 and 1, so that their logit is finite
 _WON = {"win": 1.0, "tie": 0.5, "lose": 0.0}

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from storage import Lake, ModelRef
 from tasks.judges.base import Match, Question, Verdict, weigh
-from tasks.training.ranker import Comparison, Preference, load_ranker
+from tasks.ranking import Comparison, Preference, load_ranker
 
 _LEAST = 1e-6  # probabilities are kept this far from 0 and 1, so that their logit is finite
 

@@ -7,10 +7,10 @@ from itertools import groupby
 from storage import Lake, ModelRef
 from tasks.chat import context_length
 from tasks.judges.base import Question, Verdict
+from tasks.reward_head import load_scorer
 from tasks.training.batches import Group
 from tasks.training.features import text_group
 from tasks.training.lengths import fitting, lengths, why_unread
-from tasks.training.pointwise import load_scorer
 
 
 class RewardModelJudge:

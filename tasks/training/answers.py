@@ -14,9 +14,10 @@ from tasks.chat import render
 from tasks.models import Loaded, end_ids
 from tasks.step import Out, step
 from tasks.training.batches import Group
+from tasks.training.groups import answer_ids, completions_by_id
 from tasks.training.losses import Loss
 from tasks.training.settings import Training
-from tasks.training.train import answer_ids, completions_by_id, learn
+from tasks.training.train import learn
 
 Row = Mapping[str, Any]
 

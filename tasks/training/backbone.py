@@ -8,30 +8,19 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel
+from safetensors.torch import save_file
 
-from tasks.models import Loaded
+from tasks.judges.reward_settings import RewardModel
+from tasks.reward_head import ADAPTER_FILE, WEIGHTS_FILE, Backbone
 from tasks.training import checkpoints
 from tasks.training.batches import Group, epochs, microbatches
 from tasks.training.features import pick_features
 from tasks.training.losses import bradley_terry
 from tasks.training.optimizer import MasterAdamW
 from tasks.training.parameters import trainable
-from tasks.training.settings import RewardModel
-
-_ADAPTER, _WEIGHTS = "adapter.safetensors", "backbone.safetensors"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Backbone:
-    """A model whose hidden states are scored, and the tokenizer that goes with it."""
-
-    model: PreTrainedModel
-    tokenizer: Any
+from tasks.training.settings import training_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +46,7 @@ def tune(
     """
     model = trainable(copy.deepcopy(base.model).float(), settings.parameters, settings.lora_rank, seed)
     head = torch.nn.Parameter(torch.zeros(model.config.get_text_config().hidden_size, device=model.device))
-    training, features = settings.training, pick_features(model)
+    training, features = training_of(settings), pick_features(model)
     optimizer = MasterAdamW(torch.nn.ModuleDict({"model": model, "head": torch.nn.ParameterList([head])}), training)
     batches = [batch for _, batch in epochs(len(pairs), settings.batch_size, settings.epochs, seed)]
     done, saved = _resume(checkpoint_dir, optimizer), time.monotonic()
@@ -94,24 +83,9 @@ def save_backbone(directory: Path, backbone: Backbone, parameters: str) -> None:
     if parameters == "lora":
         from peft import get_peft_model_state_dict
 
-        save_file({name: tensor.contiguous() for name, tensor in get_peft_model_state_dict(backbone.model).items()}, directory / _ADAPTER)
+        save_file(
+            {name: tensor.contiguous() for name, tensor in get_peft_model_state_dict(backbone.model).items()}, directory / ADAPTER_FILE
+        )
     elif parameters == "full":
         decoder = backbone.model.get_decoder()
-        save_file({name: tensor.contiguous() for name, tensor in decoder.state_dict().items()}, directory / _WEIGHTS)
-
-
-def load_backbone(directory: Path, base: Loaded, parameters: str) -> Backbone:
-    """The backbone that `save_backbone` wrote, on top of the model it was trained from."""
-    if parameters == "head":
-        return Backbone(model=base.model, tokenizer=base.tokenizer)
-    model = copy.deepcopy(base.model).float()
-    if parameters == "lora":
-        from peft import set_peft_model_state_dict
-
-        state = load_file(directory / _ADAPTER)
-        rank = next(tensor.shape[0] for name, tensor in state.items() if "lora_A" in name)
-        model = trainable(model, "lora", rank, seed=0)
-        set_peft_model_state_dict(model, state)
-    else:
-        model.get_decoder().load_state_dict(load_file(directory / _WEIGHTS))
-    return Backbone(model=model.eval(), tokenizer=base.tokenizer)
+        save_file({name: tensor.contiguous() for name, tensor in decoder.state_dict().items()}, directory / WEIGHTS_FILE)

@@ -15,7 +15,21 @@ from torch import Tensor
 
 from storage.errors import UserError
 from tasks.seeds import generator
-from tasks.training.policy_gradient import Experience
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experience:
+    """What is kept of a group's answers as they were sampled, each fp32 [tokens], answer after answer.
+
+    logps, values: of the policy and the value model then; returns: advantages, before they were whitened, plus values. scale: tokens of a
+    group, the mean over the round: a loss that sums over tokens and divides by it weighs every token of the round alike.
+    """
+
+    logps: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+    scale: float
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from tasks.models import Loaded, files_digest, load_own, save
+from tasks.model_directory import files_digest
+from tasks.models import Loaded, load_own, save
 from tasks.training.batches import Group
 from tasks.training.fit import fit
 from tasks.training.logs import StepLog

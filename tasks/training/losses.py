@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError,
 from torch import Tensor
 from torch.nn.functional import logsigmoid, relu
 
-from tasks.training.policy_gradient import Experience, clipped_policy_loss, leave_one_out
+from tasks.training.batches import Experience
+from tasks.training.policy_gradient import clipped_policy_loss, leave_one_out
 from tasks.training.registry import LOSSES, Registered, loss
 
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]

@@ -25,6 +25,7 @@ from tasks.training.answers import list_groups, lists_of
 from tasks.training.batches import Group
 from tasks.training.critic import Critic
 from tasks.training.freshness import lag_figures, require_fresh
+from tasks.training.groups import pair_groups
 from tasks.training.learner import Learner
 from tasks.training.logs import StepLog
 from tasks.training.losses import Loss
@@ -32,7 +33,7 @@ from tasks.training.parameters import merge, trainable
 from tasks.training.probe import save_probe
 from tasks.training.rounds import Labels, Row, batch_of, judging, sampled
 from tasks.training.settings import Rounds, Training
-from tasks.training.train import curve_rows, pair_groups, policy_row
+from tasks.training.train import curve_rows, policy_row
 
 
 @step("models", title="{rounds.count} rounds with {loss.name}, judged by {by}", expects=lambda **_: 1)

@@ -4,36 +4,20 @@ Test: pytest tests/tasks/training/test_reward.py
 """
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
-from storage import Lake, ModelRef, UserError
-from tasks.policy import load_policy
-from tasks.training.backbone import Backbone, load_backbone, save_backbone
-from tasks.training.batches import Group
-from tasks.training.features import answer_features
+from storage import ModelRef, UserError
+from tasks.judges.reward_settings import RewardModel
+from tasks.reward_head import Scorer
+from tasks.training.backbone import save_backbone
 from tasks.training.losses import bradley_terry
-from tasks.training.settings import RewardModel
 
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)
 _FOLDS = 5
-
-
-class Scorer:
-    """A trained reward model: scores answers in logits, so that sigmoid(score_a - score_b) is the probability that a is better."""
-
-    def __init__(self, backbone: Backbone, weight: Tensor, bias: float, layers: int) -> None:
-        self.backbone, self.weight, self.bias, self.layers = backbone, weight, bias, layers
-
-    def scores(self, groups: Sequence[Group], **options: Any) -> list[Tensor]:
-        """The score of each answer of each group, fp64 [answers]."""
-        found = answer_features(self.backbone.model, groups, self.layers, **options)
-        return [features.double() @ self.weight + self.bias for features in found]
 
 
 def fit_head(features: Tensor, margins: Tensor, certain: Tensor | None = None) -> tuple[Tensor, float]:
@@ -77,17 +61,6 @@ def _validation_loss(differences: Tensor, margins: Tensor, doubt: Tensor, penalt
         scores = differences[fold == number] @ weight
         total += float(bradley_terry(scores, torch.zeros_like(scores), certain=1 - doubt[fold == number]).sum())
     return total
-
-
-def load_scorer(lake: Lake, ref: ModelRef) -> Scorer:
-    """A reward model of the lake, ready to score."""
-    directory: Path = lake.model(ref)["path"]
-    config = json.loads((directory / "reward.json").read_text())
-    base = lake.find(config["backbone"])
-    assert isinstance(base, ModelRef), "the backbone is a parent of this version"
-    head = load_file(directory / "head.safetensors")
-    backbone = load_backbone(directory, load_policy(lake, base), config["parameters"])
-    return Scorer(backbone, head["weight"], float(head["bias"]), config["layers"])
 
 
 def save_scorer(directory: Path, scorer: Scorer, backbone: ModelRef, settings: RewardModel) -> None:

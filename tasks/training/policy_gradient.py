@@ -5,25 +5,11 @@ Per-token tensors are fp32 [tokens]; `old` values are those of the policy that s
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, kw_only=True)
-class Experience:
-    """What is kept of a group's answers as they were sampled, each fp32 [tokens], answer after answer.
-
-    logps, values: of the policy and the value model then; returns: advantages, before they were whitened, plus values. scale: tokens of a
-    group, the mean over the round: a loss that sums over tokens and divides by it weighs every token of the round alike.
-    """
-
-    logps: Tensor
-    values: Tensor
-    advantages: Tensor
-    returns: Tensor
-    scale: float
+from tasks.training.batches import Experience
 
 
 def token_rewards(logps: Tensor, reference: Tensor, score: float, beta: float) -> Tensor:

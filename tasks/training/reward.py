@@ -17,16 +17,20 @@ from torch import Tensor
 from storage import DatasetRef, ModelRef, UserError
 from tasks.calibration import rows_about
 from tasks.chat import context_length
-from tasks.models import Loaded, files_digest
+from tasks.judges.reward_settings import RewardModel
+from tasks.model_directory import files_digest
+from tasks.models import Loaded
 from tasks.policy import load_policy
+from tasks.ranking import Comparison, Ranker
+from tasks.reward_head import Backbone, Scorer
 from tasks.statistics import calibration_error, wilson
 from tasks.step import Out, step
-from tasks.training.backbone import Backbone, Labelled, tune
+from tasks.training.backbone import Labelled, tune
 from tasks.training.features import answer_features, text_group
 from tasks.training.lengths import fitting, say_left_out
-from tasks.training.pointwise import Scorer, fit_head, save_scorer
-from tasks.training.ranker import Comparison, Ranker, save_ranker, tune_ranker
-from tasks.training.settings import MARGINS, RewardModel
+from tasks.training.pointwise import fit_head, save_scorer
+from tasks.training.ranker import save_ranker, tune_ranker
+from tasks.training.settings import MARGINS
 
 
 @step("models", title="train reward model on {labelled.rows} pairs", expects=lambda **_: 1)

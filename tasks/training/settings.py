@@ -1,4 +1,4 @@
-"""`Training`, `Rounds` and `RewardModel`, the settings of training as frozen values, and what follows from them: rates and the dtype.
+"""`Training` and `Rounds`, the settings of training as frozen values, and what follows from them: rates and the dtype.
 
 Test: pytest tests/tasks/training/test_settings.py
 """
@@ -8,6 +8,9 @@ from typing import ClassVar, Literal, Self
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tasks.dtypes import fast_dtype
+from tasks.judges.reward_settings import RewardModel
 
 MARGINS: dict[str, dict[str, float]] = {  # Llama 2, arXiv 2307.09288, table 27
     "none": {},
@@ -87,37 +90,6 @@ class Rounds(BaseModel):
         return self.epochs * self.minibatches
 
 
-class RewardModel(BaseModel):
-    """How a reward model is trained."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    kind: Literal["pointwise", "pairwise"] = Field(default="pointwise", description="scores one answer, or compares two (RSO's ranker)")
-    parameters: Literal["head", "lora", "full"] = Field(default="head", description="which weights are trained")
-    layers: int = Field(default=0, ge=0, description="layers of the backbone that are computed: the head reads what comes out; 0 for all")
-    margins: Literal["none", "small", "large"] = Field(default="none", description="margin by rating (Llama 2)")
-    epochs: int = Field(default=1, ge=1, description="for lora and full")
-    learning_rate: float = Field(default=1e-4, gt=0, allow_inf_nan=False, description="for lora and full")
-    batch_size: int = Field(default=8, ge=1, description="pairs per optimiser step, for lora and full")
-    lora_rank: int = Field(default=8, ge=1)
-
-    @property
-    def training(self) -> Training:
-        """The same as settings of a training, for lora and full: fp32, constant rate."""
-        return Training(learning_rate=self.learning_rate, batch_size=self.batch_size, epochs=self.epochs, dtype="float32")
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if self.kind == "pairwise" and (self.parameters == "head" or self.layers or self.margins != "none"):
-            raise ValueError(
-                "kind: pairwise trains a whole language model: set `parameters` to lora or full, and neither layers nor margins"
-            )
-        return self
-
-
-def fast_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the device multiplies it natively, else float32: a CPU without such instructions is 8 times slower in bfloat16."""
-    if device.type != "cpu":
-        return torch.bfloat16
-    features = torch.cpu.get_capabilities()
-    native = any(features.get(name, False) for name in ("avx512_bf16", "amx_bf16", "arm_bf16", "bf16"))
-    return torch.bfloat16 if native else torch.float32
+def training_of(reward: RewardModel) -> Training:
+    """A reward model's settings as those of a training, for lora and full: fp32, constant rate."""
+    return Training(learning_rate=reward.learning_rate, batch_size=reward.batch_size, epochs=reward.epochs, dtype="float32")

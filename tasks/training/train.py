@@ -7,7 +7,7 @@ Killed at any moment it goes on from its last checkpoint, and ends with the same
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -15,17 +15,18 @@ from typing import Any
 
 import torch
 
-from storage import DatasetRef, Lake, ModelRef
+from storage import DatasetRef, ModelRef
 from storage.errors import NothingToLearnError
 from storage.logps import KeptLogps
-from tasks.chat import context_length, render
-from tasks.model_directory import read_config
-from tasks.models import Loaded, end_ids, files_digest, release
+from tasks.chat import context_length
+from tasks.model_directory import files_digest, read_config
+from tasks.models import Loaded, release
 from tasks.policy import load_policy, policy_path
 from tasks.step import Out, step
 from tasks.tracking import track
 from tasks.training.batches import Group
 from tasks.training.freshness import age_figures, largest_lag, require_fresh, sample_ages
+from tasks.training.groups import pair_groups, sampled_of
 from tasks.training.job import Job
 from tasks.training.launch import LOGS, launch, with_processes
 from tasks.training.lengths import fitting, say_left_out
@@ -139,58 +140,6 @@ def policy_row(out: Out, policy: ModelRef, reference: ModelRef, loss: Loss, dire
     row = {"id": out.row_id(0), "name": f"policy trained with {loss.name}", "role": "policy", "parent": policy.version}
     row |= {"reference": reference.version if loss.registered.needs_reference else None}
     return row | {"path": out.publish(directory), "digest": digest, "recipe": json.dumps(recipe)}
-
-
-def pair_groups(
-    policy: Loaded,
-    pairs: Sequence[dict[str, Any]],
-    sampled: Mapping[str, Mapping[str, Any]],
-    system: str | None,
-    chat_template: str | None = None,
-) -> list[Group]:
-    """Pairs as token ids: those that were sampled, where the sampler told them, not the text tokenised again.
-
-    sampled: token_ids and finish_reason by completion id.
-    """
-    ends = end_ids(policy)
-
-    def ids(row: dict[str, Any], side: str) -> tuple[int, ...]:
-        answer = sampled[row[f"{side}_id"]] if row[f"{side}_id"] else {"token_ids": [], "finish_reason": "stop"}
-        return answer_ids(policy, ends, answer, row[side])
-
-    return [
-        Group(
-            prompt=tuple(render(policy.tokenizer, row["prompt"], system, chat_template)),
-            answers=tuple(ids(row, side) for side in _SIDES if row[side] is not None),
-            row_ids=(row["id"],),
-            preference=row["probability"],
-        )
-        for row in pairs
-    ]
-
-
-def sampled_of(lake: Lake, pairs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """The completions that the pairs are made of, by id."""
-    return completions_by_id(lake, [one for row in pairs for side in _SIDES if (one := row[f"{side}_id"])])
-
-
-def answer_ids(policy: Loaded, ends: set[int], answer: Mapping[str, Any], text: str) -> tuple[int, ...]:
-    """An answer as it was sampled, or its text as token ids.
-
-    One that a stop string ended is trained as it was judged: its text up to there, and its end.
-    """
-    told = answer["token_ids"]
-    if told and (answer["finish_reason"] == "length" or told[-1] in ends):
-        return tuple(told)
-    ended = (policy.tokenizer.eos_token_id,) if answer["finish_reason"] == "stop" else ()
-    return (*policy.tokenizer(text, add_special_tokens=False)["input_ids"], *ended)
-
-
-def completions_by_id(lake: Lake, ids: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """The completions of the versions that these are of, by id."""
-    versions = sorted({one.rsplit("-", 1)[0] for one in ids})
-    query = "SELECT id, policy, text, token_ids, finish_reason FROM completions WHERE version = ?"
-    return {row["id"]: row for version in versions for row in lake.rows(query, [version])}
 
 
 def _with_reference(out: Out, reference: ModelRef, groups: Sequence[Group], dtype: torch.dtype) -> list[Group]:

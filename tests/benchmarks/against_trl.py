@@ -28,6 +28,7 @@ from typing import Any
 
 import torch
 
+from tasks.dtypes import fast_dtype
 from tasks.models import load, resolve
 from tasks.seeds import generator
 from tasks.training.batches import Group
@@ -35,7 +36,7 @@ from tasks.training.fit import fit
 from tasks.training.logps import reference_logps
 from tasks.training.logs import StepLog
 from tasks.training.losses import Loss
-from tasks.training.settings import Training, fast_dtype
+from tasks.training.settings import Training
 
 MODEL = "embedded:smollm2-135m"
 BETA, RATE, SEED = 0.1, 1e-6, 0

@@ -92,12 +92,13 @@ def _works() -> dict[str, Callable[[], object]]:
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
+    from tasks.dtypes import fast_dtype
     from tasks.engines.base import Request, Sampling
     from tasks.engines.transformers import TransformersEngine
     from tasks.models import Loaded, load, resolve
     from tasks.training.fit import fit
     from tasks.training.losses import Loss
-    from tasks.training.settings import Training, fast_dtype
+    from tasks.training.settings import Training
     from tests.benchmarks.training import CPU, SHAPES, SMOLLM2, random_groups
 
     torch.manual_seed(0)

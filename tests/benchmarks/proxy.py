@@ -16,6 +16,7 @@ from tasks.engines.base import Sampling
 from tasks.engines.sampler import Sampler
 from tasks.judges.base import Question, scores_of
 from tasks.judges.reward_model import RewardModelJudge
+from tasks.judges.reward_settings import RewardModel
 from tasks.models import resolve
 from tasks.policy import register_model
 from tasks.preferences import PREFERENCES_FILE, load_preferences
@@ -23,7 +24,6 @@ from tasks.prompts import PROMPTS_FILE, Split, load_prompts
 from tasks.sampling import sample
 from tasks.sources import find_source
 from tasks.training.reward import train_reward_model
-from tasks.training.settings import RewardModel
 from tests.benchmarks.world import gold, noisy
 
 TOKENS = 16

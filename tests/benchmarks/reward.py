@@ -14,9 +14,9 @@ from tasks.formats import preference
 from tasks.models import load, resolve
 from tasks.preferences import PREFERENCES_FILE
 from tasks.prompts import text_digest
+from tasks.reward_head import Backbone
 from tasks.sources import stream_source
 from tasks.statistics import calibration_error, wilson
-from tasks.training.backbone import Backbone
 from tasks.training.features import answer_features, text_group
 from tasks.training.pointwise import fit_head
 

@@ -19,8 +19,8 @@ import torch
 from torch import Tensor
 
 from tasks.models import load, resolve
+from tasks.reward_head import Backbone
 from tasks.statistics import bootstrap_share, paired_difference
-from tasks.training.backbone import Backbone
 from tasks.training.features import answer_features, text_group
 from tasks.training.pointwise import fit_head
 

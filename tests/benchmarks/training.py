@@ -13,6 +13,7 @@ from dataclasses import replace
 import torch
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 
+from tasks.dtypes import fast_dtype
 from tasks.models import load, resolve
 from tasks.training.attention import shared_prefix
 from tasks.training.batches import Group, pack
@@ -21,7 +22,7 @@ from tasks.training.head import completion_logps
 from tasks.training.logps import reference_logps
 from tasks.training.losses import Loss
 from tasks.training.optimizer import MasterAdamW
-from tasks.training.settings import Training, fast_dtype
+from tasks.training.settings import Training
 
 SMOLLM2 = LlamaConfig(
     vocab_size=49152,

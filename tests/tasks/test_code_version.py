@@ -1,5 +1,6 @@
 """The code version covers what a step calls, not only its own source; words about the code do not count."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -51,3 +52,30 @@ def test_the_real_steps_cover_their_engines_and_losses() -> None:
     assert "tasks.engines.transformers" in module._closure("tasks.sampling")
     assert {"tasks.training.losses", "tasks.training.head", "tasks.chat"} <= module._closure("tasks.training.train")
     assert "tasks.step" not in module._closure("tasks.sampling")
+
+
+def step_modules() -> list[str]:
+    """The modules of the project that hold a step."""
+    root = Path(module.__file__).parent
+    files = (file for file in sorted(root.rglob("*.py")) if re.search(r"^@step\(", file.read_text(encoding="utf-8"), re.MULTILINE))
+    return [".".join(("tasks", *file.relative_to(root).with_suffix("").parts)) for file in files]
+
+
+LEARNING = {
+    f"tasks.training.{name}" for name in ("losses", "fit", "optimizer", "settings", "policy_gradient", "train", "reward", "backbone")
+}
+
+
+@pytest.mark.parametrize("name", [name for name in step_modules() if not name.startswith("tasks.training.")])
+def test_no_step_outside_training_depends_on_how_anything_is_trained(name: str) -> None:
+    assert not LEARNING & module._closure(name)
+
+
+def test_the_steps_are_found() -> None:
+    assert {"tasks.prompts", "tasks.sampling", "tasks.judging", "tasks.training.train"} <= set(step_modules())
+
+
+def test_prompts_depend_on_no_model_and_samples_on_no_judge() -> None:
+    loading = {part for step in ("tasks.prompts", "tasks.preferences") for name in module._closure(step) for part in name.split(".")}
+    assert not loading & {"models", "engines", "judges", "training", "chat"}
+    assert not {name for name in module._closure("tasks.sampling") if {"judges", "judging", "comparing"} & set(name.split("."))}

@@ -15,9 +15,12 @@ from transformers import PreTrainedModel
 from tasks.divergence import token_divergences
 from tasks.engines.base import Request, Sampling
 from tasks.engines.transformers import TransformersEngine
+from tasks.judges.reward_settings import RewardModel
 from tasks.models import Loaded, load_own, resolve
+from tasks.ranking import Comparison, Ranker
+from tasks.reward_head import Backbone, Scorer
 from tasks.training import attention
-from tasks.training.backbone import Backbone, Labelled, tune
+from tasks.training.backbone import Labelled, tune
 from tasks.training.batches import Group
 from tasks.training.critic import Critic
 from tasks.training.features import answer_features, packed_features, text_group
@@ -26,11 +29,10 @@ from tasks.training.learner import Learner
 from tasks.training.logps import packed_token_logps, pick_scorer, reference_logps
 from tasks.training.losses import Loss
 from tasks.training.parameters import trainable
-from tasks.training.pointwise import Scorer, fit_head
+from tasks.training.pointwise import fit_head
 from tasks.training.probe import take_probe
-from tasks.training.ranker import Comparison, Ranker
 from tasks.training.registry import LOSSES
-from tasks.training.settings import RewardModel, Rounds, Training
+from tasks.training.settings import Rounds, Training
 from tests.elsewhere import elsewhere
 from tests.tasks.training.test_fit import groups_with_reference
 from tests.tasks.training.toys import toy_groups, toy_model

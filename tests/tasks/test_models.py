@@ -13,7 +13,8 @@ import torch
 
 from storage import UserError
 from tasks import embedded
-from tasks.models import files_digest, load, load_own, models_in_memory, release, resolve, save
+from tasks.model_directory import files_digest
+from tasks.models import load, load_own, models_in_memory, release, resolve, save
 
 
 @pytest.fixture(scope="module")

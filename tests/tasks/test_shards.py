@@ -16,6 +16,7 @@ from tasks.engines.endpoint import Endpoint
 from tasks.engines.sampler import Sampler
 from tasks.judges.programs import pinned
 from tasks.judges.prompted import SelfJudge
+from tasks.judges.reward_settings import RewardModel
 from tasks.judging import judge
 from tasks.models import resolve
 from tasks.policy import register_endpoint, register_model
@@ -28,7 +29,6 @@ from tasks.sources import find_source
 from tasks.step import Out, step, use_lake
 from tasks.training.freshness import oldest
 from tasks.training.reward import train_reward_model
-from tasks.training.settings import RewardModel
 from tests.tasks.engines.servers import Behaviour, openai_server
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
+from tasks.dtypes import fast_dtype
 from tasks.engines.packed import PackedLinears
-from tasks.training.settings import fast_dtype
 from tests.tasks.training.toys import CONFIGS, toy_model
 
 

@@ -13,12 +13,11 @@ import torch
 from transformers import PreTrainedModel
 
 from storage.errors import UserError
-from tasks.training.batches import Group, epochs, microbatches
+from tasks.training.batches import Experience, Group, epochs, microbatches
 from tasks.training.fit import fit
 from tasks.training.logps import packed_token_logps, reference_logps, sequence_logps
 from tasks.training.logs import StepLog
 from tasks.training.losses import Loss
-from tasks.training.policy_gradient import Experience
 from tasks.training.registry import LOSSES
 from tasks.training.settings import Training
 from tests.tasks.training.toys import toy_groups, toy_model

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import pytest
 
 from tasks.models import Loaded, load, release, resolve
+from tasks.ranking import Comparison, Ranker
 from tasks.training.batches import Group
 from tasks.training.lengths import fitting, lengths, say_left_out, why_unread
-from tasks.training.ranker import Comparison, Ranker
 
 
 def _group(prompt: int, *answers: int, rows: tuple[str, ...] = ("pair",)) -> Group:

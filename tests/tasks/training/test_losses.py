@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from tasks.training.batches import Experience
 from tasks.training.losses import Logps, Loss, bradley_terry
-from tasks.training.policy_gradient import Experience
 from tasks.training.registry import LOSSES
 
 

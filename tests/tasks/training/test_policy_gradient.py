@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from tasks.training.batches import Experience
 from tasks.training.losses import Logps, Loss
 from tasks.training.policy_gradient import (
-    Experience,
     clipped_policy_loss,
     clipped_value_loss,
     experience_of,

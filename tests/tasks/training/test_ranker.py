@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from tasks.judges.reward_settings import RewardModel
 from tasks.models import Loaded, load, resolve
-from tasks.training.ranker import Comparison, Preference, Ranker, tune_ranker
-from tasks.training.settings import RewardModel
+from tasks.ranking import Comparison, Preference, Ranker
+from tasks.training.ranker import tune_ranker
 
 WORDS = ["red", "green", "blue", "tall", "short", "warm", "cold", "wet"]
 PAIRS = [

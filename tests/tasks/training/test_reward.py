@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from storage import UserError
+from tasks.judges.reward_settings import RewardModel
 from tasks.models import load, resolve
-from tasks.training.backbone import Backbone, Labelled, load_backbone, save_backbone, tune
+from tasks.reward_head import Backbone, load_backbone
+from tasks.training.backbone import Labelled, save_backbone, tune
 from tasks.training.features import answer_features, packed_features, padded_features, text_group
 from tasks.training.pointwise import fit_head
-from tasks.training.settings import MARGINS, RewardModel
+from tasks.training.settings import MARGINS
 
 PAIRS = [
     ("Why?", f"Because it is {word}.", f"No {n} idea {word}")

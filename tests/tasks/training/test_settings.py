@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from tasks.training.settings import Training, fast_dtype
+from tasks.dtypes import fast_dtype
+from tasks.training.settings import Training
 
 
 def test_warm_up_then_the_schedule_worked_out_by_hand() -> None:

@@ -13,6 +13,7 @@ from tasks.divergence import measure_displacement
 from tasks.judges.base import Match, Question
 from tasks.judges.ranker import RankerJudge
 from tasks.judges.reward_model import RewardModelJudge
+from tasks.judges.reward_settings import RewardModel
 from tasks.models import resolve
 from tasks.policy import register_model
 from tasks.preferences import PREFERENCES_FILE, Part, load_preferences
@@ -21,7 +22,7 @@ from tasks.step import use_lake
 from tasks.training.lengths import left_out_too_long
 from tasks.training.losses import Loss
 from tasks.training.reward import train_reward_model
-from tasks.training.settings import RewardModel, Training
+from tasks.training.settings import Training
 from tasks.training.train import train
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

@@ -14,6 +14,7 @@ from tasks.models import Loaded, load, resolve
 from tasks.step import Out
 from tasks.training import train
 from tasks.training.batches import Group
+from tasks.training.groups import pair_groups
 from tests.storage.lakes import ids, named, write
 from tests.tasks.training.toys import toy_groups, toy_model
 
@@ -56,10 +57,10 @@ def test_an_answer_is_trained_with_the_tokens_that_were_sampled_and_one_end_if_i
     }
     row = {"id": "p", "prompt": "How?", "chosen": "take the tram", "rejected": "take the tram", "probability": None}
     pairs = [row | {"chosen_id": "v-1", "rejected_id": "v-2"}, row | {"chosen_id": "v-3", "rejected_id": "v-4"}]
-    first, second = train.pair_groups(policy, pairs, sampled, None)
+    first, second = pair_groups(policy, pairs, sampled, None)
     assert first.answers == ((*odd, end), odd)
     assert second.answers == ((*words, end), (*words, end))
-    [alone] = train.pair_groups(policy, [row | {"rejected": None, "chosen_id": None, "rejected_id": None}], sampled, None)
+    [alone] = pair_groups(policy, [row | {"rejected": None, "chosen_id": None, "rejected_id": None}], sampled, None)
     assert alone.answers == ((*words, end),)
 
 
