@@ -11,7 +11,7 @@ from tasks.chat import render
 from tasks.models import Loaded, end_ids
 from tasks.training.batches import Group
 
-_SIDES = ("chosen", "rejected")
+SIDES = ("chosen", "rejected")
 
 
 def pair_groups(
@@ -34,7 +34,7 @@ def pair_groups(
     return [
         Group(
             prompt=tuple(render(policy.tokenizer, row["prompt"], system, chat_template)),
-            answers=tuple(ids(row, side) for side in _SIDES if row[side] is not None),
+            answers=tuple(ids(row, side) for side in SIDES if row[side] is not None),
             row_ids=(row["id"],),
             preference=row["probability"],
         )
@@ -44,7 +44,7 @@ def pair_groups(
 
 def sampled_of(lake: Lake, pairs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """The completions that the pairs are made of, by id."""
-    return completions_by_id(lake, [one for row in pairs for side in _SIDES if (one := row[f"{side}_id"])])
+    return completions_by_id(lake, [one for row in pairs for side in SIDES if (one := row[f"{side}_id"])])
 
 
 def answer_ids(policy: Loaded, ends: set[int], answer: Mapping[str, Any], text: str) -> tuple[int, ...]:

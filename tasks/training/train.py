@@ -26,7 +26,7 @@ from tasks.step import Out, step
 from tasks.tracking import track
 from tasks.training.batches import Group
 from tasks.training.freshness import age_figures, largest_lag, require_fresh, sample_ages
-from tasks.training.groups import pair_groups, sampled_of
+from tasks.training.groups import SIDES, pair_groups, sampled_of
 from tasks.training.job import Job
 from tasks.training.launch import LOGS, launch, with_processes
 from tasks.training.lengths import fitting, say_left_out
@@ -35,7 +35,6 @@ from tasks.training.logs import StepLog, memory_figures
 from tasks.training.losses import Loss
 from tasks.training.settings import Training
 
-_SIDES = ("chosen", "rejected")
 _FIGURES = "figures.json"
 _KEEP_SECONDS = 10  # reference log-probs that a kill may cost
 _CURVES = ("loss", "logp_chosen", "logp_rejected", "reward_chosen", "reward_rejected", "margin", "accuracy", "kl", "entropy")
@@ -72,7 +71,7 @@ def train(
         reference,
         lambda loaded: pair_groups(loaded, rows, sampled, system, chat_template),
         {
-            row["id"]: [sampled[row[f"{side}_id"]]["policy"] if row[f"{side}_id"] else None for side in _SIDES if row[side] is not None]
+            row["id"]: [sampled[row[f"{side}_id"]]["policy"] if row[f"{side}_id"] else None for side in SIDES if row[side] is not None]
             for row in rows
         },
         loss,
