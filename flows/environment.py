@@ -34,7 +34,7 @@ _DEFAULTS = {
     "PYTHONSAFEPATH": SAFE_PATH,  # of the processes started from here: a file called secrets.py where the user stands is not Python's
 }
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "GOMP_CPU_AFFINITY", "OMP_PROC_BIND", "OMP_PLACES")
-_SPINS = "1000"  # tests/benchmarks/beside.py: nothing lost alone; the default of some 100,000 keeps processors that others could use
+_SPINS = "3000"  # tests/benchmarks/beside.py has the table; libgomp's own keeps processors busy that others could use
 
 
 def set_defaults() -> None:
