@@ -70,6 +70,7 @@ def _tokens_of(tokens: Sequence[tuple[str, Mapping[str, float]]], line: str) -> 
     begins, place = "".join(token for token, _ in tokens).rfind(line), 0
     if begins < 0:
         yield from reversed(tokens)
+        return
     for token, tops in tokens:
         place += len(token)
         if place > begins:

@@ -19,7 +19,6 @@ _RANGE = r"(?:\s*\((?P<range>[^()\n]{1,30})\))?"
 _BULLET = r"(?:[0-9]{1,2}[.)]\s+)?"
 _SCALE = r"(?:\s*\((?P<range>[^()\n]{0,20}[0-9][^()\n]{0,10})\))?"  # `Score (style): 4` is of one side only
 _NAMED_SCORE = re.compile(rf"{LEAD}{_BULLET}(?:{SCORE_NAME}){_SCALE}(?:\s+is)?\s*[:=]?\s*{_NUMBER}(?:{STOP}|{REASON})", re.IGNORECASE)
-
 _BEGUN_SCORE = re.compile(rf"{LEAD}(?:{SCORE_NAME}){_RANGE}(?:\s*(?:is\s*)?[:=]|\s+(?:is\s+|of\s+)?\W*[0-9])", re.IGNORECASE)
 _GRADE = re.compile(rf"[^:=]{{1,40}}[:=]\s*{_NUMBER.replace('<score>', '<a>').replace('<scale', '<b')}{STOP}", re.IGNORECASE)
 _SCORE_KEYS = ("score", "rating", "grade", "final_score", "overall_score", "total_score", "overall", "total")

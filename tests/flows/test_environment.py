@@ -37,8 +37,7 @@ def test_every_setting_of_threads_stands_before_torch_is_loaded(tmp_path: Path) 
         "assert expected and all(os.environ[name] == value for name, value in expected.items())\n"
         "assert 'torch' not in sys.modules"
     )
-    environment = {"PATH": "", "PREFECT_HOME": str(tmp_path), "HOME": str(tmp_path)}
-    subprocess.run([sys.executable, "-c", script], env=environment, check=True)
+    assert _alone(script, tmp_path).returncode == 0
 
 
 def test_a_command_that_runs_nothing_loads_torch_with_these_settings_too(tmp_path: Path) -> None:
@@ -47,14 +46,18 @@ def test_a_command_that_runs_nothing_loads_torch_with_these_settings_too(tmp_pat
         "sys.addaudithook(lambda event, about: event == 'import' and about[0] == 'torch' and print('torch', os.environ.get('GOMP_SPINCOUNT')))\n"
         "from flows.cli import main; main(['report'])"
     )
-    environment = {"PATH": "", "PREFECT_HOME": str(tmp_path), "HOME": str(tmp_path)}
     Lake(tmp_path / "lake").close()
-    done = subprocess.run([sys.executable, "-c", script], env=environment, cwd=tmp_path, check=False, capture_output=True, text=True)
+    done = _alone(script, tmp_path)
     assert done.stdout.splitlines()[:1] == [f"torch {thread_defaults({})['GOMP_SPINCOUNT']}"], done.stderr
 
 
 def test_what_the_user_has_set_of_threads_stays(tmp_path: Path) -> None:
     script = "import os; from flows.environment import prepare; prepare(None); print(os.environ['GOMP_SPINCOUNT'], os.environ['RAYON_NUM_THREADS'])"
-    environment = {"PATH": "", "PREFECT_HOME": str(tmp_path), "HOME": str(tmp_path), "GOMP_SPINCOUNT": "7", "RAYON_NUM_THREADS": "3"}
-    done = subprocess.run([sys.executable, "-c", script], env=environment, check=True, capture_output=True, text=True)
-    assert done.stdout == "7 3\n"
+    done = _alone(script, tmp_path, GOMP_SPINCOUNT="7", RAYON_NUM_THREADS="3")
+    assert (done.returncode, done.stdout) == (0, "7 3\n")
+
+
+def _alone(script: str, folder: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """What becomes of a script in a process of its own, in a folder, with nothing set but this."""
+    environment = {"PATH": "", "PREFECT_HOME": str(folder), "HOME": str(folder), **environment}
+    return subprocess.run([sys.executable, "-c", script], env=environment, cwd=folder, check=False, capture_output=True, text=True)
