@@ -15,7 +15,7 @@ run: setup
 test: $(VENV)/.test-ready
 	$(BIN)/python -m pytest --numprocesses auto
 
-setup: $(VENV)/.ready
+setup: $(VENV)/.ready build/typing/dapflow/__init__.py
 
 # A Prefect server on PORT of loopback with the runs of LAKE, and a worker for it; then: dapflow deploy
 server: setup
@@ -28,7 +28,7 @@ worker: setup
 stress: $(VENV)/.test-ready
 	$(BIN)/python -m tests.storage.test_kill
 	$(BIN)/python -m tests.storage.test_many_writers
-	$(BIN)/python -m tests.tasks.judges.test_kill
+	$(BIN)/python -m tests.tasks.judging.asking.test_kill
 
 # What takes more than about twenty seconds a test, and that `make test` has in a shorter form.
 test-slow: $(VENV)/.test-ready
@@ -53,7 +53,7 @@ test-nights: $(VENV)/.test-ready
 
 # Real vLLM on the CPU, in an environment of its own (3.4 GB).
 test-vllm: $(VENV)/.test-ready .venv-vllm/.ready
-	DAPFLOW_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest tests/tasks/engines/test_vllm.py
+	DAPFLOW_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest tests/tasks/sampling/engines/test_vllm.py
 
 # The wheel asks for a torchvision that is built for CUDA and breaks transformers; nothing here needs it.
 .venv-vllm/.ready:
@@ -73,7 +73,7 @@ format: $(VENV)/.lint-ready
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: $(VENV)/.lint-ready
+types: $(VENV)/.lint-ready build/typing/dapflow/__init__.py
 	$(BIN)/pyright
 
 # Known vulnerabilities of what constraints.txt names, as the package index knows them. Its licences: deployments/LICENCES.md
@@ -95,6 +95,12 @@ $(VENV)/.test-ready: $(VENV)/.ready
 	@echo "Installing what the tests need ..."
 	@$(PIP) --editable '.[test]'
 	@touch $@
+
+# pyright reads the folders under the names that they are imported by.
+build/typing/dapflow/__init__.py:
+	@mkdir -p build/typing/dapflow
+	@for folder in deployments flows storage tasks; do ln -sfn ../../../$$folder build/typing/dapflow/$$folder; done
+	@ln -sfn ../../../flows/dapflow/__init__.py $@
 
 $(VENV)/.lint-ready: $(VENV)/.ready
 	@$(PIP) --editable '.[lint]'

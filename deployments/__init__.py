@@ -1,1 +1,3 @@
-"""What a server, workers and schedules are described by: prefect.yaml, compose.yaml, Dockerfile, kubernetes/."""
+"""What a server, workers and schedules are described by: prefect.yaml, compose.yaml, Dockerfile,
+kubernetes/.
+"""

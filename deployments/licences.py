@@ -1,4 +1,6 @@
-"""The licences of everything in constraints.txt, as each package states them: python -m deployments.licences > deployments/LICENCES.md"""
+"""The licences of everything in constraints.txt, as each package states them: python -m
+dapflow.deployments.licences > deployments/LICENCES.md
+"""
 
 import sys
 from collections import defaultdict
@@ -8,7 +10,7 @@ from pathlib import Path
 _CONSTRAINTS = Path(__file__).parent.parent / "constraints.txt"
 _HEAD = """# Licences of what dapflow runs on
 
-The packages of `constraints.txt`, as their own metadata state it (`python -m deployments.licences`). None is part of this repository.
+The packages of `constraints.txt`, as their own metadata state it (`python -m dapflow.deployments.licences`). None is part of this repository.
 `make audit` asks for their known vulnerabilities.
 
 | licence | packages |
@@ -17,9 +19,16 @@ The packages of `constraints.txt`, as their own metadata state it (`python -m de
 
 def licence_of(package: PackageMetadata) -> str:
     """Its licence expression, else its classifiers, else the first line of its licence."""
-    classifiers = [one.rpartition(" :: ")[2] for one in package.get_all("Classifier") or [] if one.startswith("License ::")]
+    classifiers = [
+        one.rpartition(" :: ")[2]
+        for one in package.get_all("Classifier") or []
+        if one.startswith("License ::")
+    ]
     exact = [one for one in classifiers if one != "OSI Approved"]
-    expression, plain = ([*(package.get_all(name) or ()), ""][0].strip() for name in ("License-Expression", "License"))
+    expression, plain = (
+        [*(package.get_all(name) or ()), ""][0].strip()
+        for name in ("License-Expression", "License")
+    )
     told = expression or "; ".join(exact) or plain
     return told.splitlines()[0] if told else "not stated"
 
@@ -39,7 +48,10 @@ def main() -> int:
     for licence in sorted(by_licence, key=str.lower):
         print(f"| {licence} | {', '.join(by_licence[licence])} |")
     if missing:
-        print(f"Not installed, so not listed: {', '.join(missing)}. All extras are wanted here.", file=sys.stderr)
+        print(
+            f"Not installed, so not listed: {', '.join(missing)}. All extras are wanted here.",
+            file=sys.stderr,
+        )
     return 1 if missing else 0
 
 

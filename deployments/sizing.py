@@ -1,6 +1,7 @@
-"""The tables of deployments/SCALING.md: an iteration of RSO on so many GPUs, simulated over the plan that `dapflow plan` makes of it.
+"""The tables of deployments/SCALING.md: an iteration of RSO on so many GPUs, simulated over the
+plan that `dapflow plan` makes of it.
 
-python -m deployments.sizing --help          # every assumption is an option: --decode-share 0.4 --train-share 0.35 ...
+python -m dapflow.deployments.sizing --help          # every assumption is an option: --decode-share 0.4 --train-share 0.35 ...
 """
 
 import argparse
@@ -10,11 +11,16 @@ from typing import Any
 
 import numpy as np
 
-from deployments.simulate import Machines, Rates, Took, simulate
+from dapflow.deployments.simulate import Machines, Rates, Took, simulate
 
-# Peak figures of one H100 SXM, dense, as NVIDIA's data sheet of the H100 has them (nvidia.com/en-us/data-center/h100): published, not measured here.
+# Peak figures of one H100 SXM, dense, as NVIDIA's data sheet of the H100 has them
+# (nvidia.com/en-us/data-center/h100): published, not measured here.
 _PEAK_FLOPS, _BANDWIDTH, _NVLINK = 989e12, 3.35e12, 900e9
-_SAMPLES, _ANSWER, _PROMPT = 8, 512, 60  # RSO's candidates a prompt; tokens at most; as flows/plan.py takes it
+_SAMPLES, _ANSWER, _PROMPT = (
+    8,
+    512,
+    60,
+)  # RSO's candidates a prompt; tokens at most; as flows/planning/plan.py takes it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,21 +32,31 @@ class Assumed:
     score_share: float = 0.4  # of the peak, forward only
     train_share: float = 0.4  # of the peak, in training
     network: float = 50e9  # bytes/s and GPU between machines (400 Gbit/s)
-    cached_bytes: float = 131_072.0  # keys and values of a token: 32 layers, 8 heads of 128, two of two bytes each
+    cached_bytes: float = (
+        131_072.0  # keys and values of a token: 32 layers, 8 heads of 128, two of two bytes each
+    )
     rows: int = 256  # that decode together on a GPU
     batch_tokens: int = 1 << 20  # of an optimiser step
 
     def rates(self) -> Rates:
-        """Seconds of one GPU. Decoding reads all weights once a step, and each row's keys and values; the rest is limited by arithmetic."""
+        """Seconds of one GPU. Decoding reads all weights once a step, and each row's keys and
+        values; the rest is limited by arithmetic.
+        """
         flops, read = 2 * self.weights, _BANDWIDTH * self.decode_share
-        context = _PROMPT + _ANSWER / 4  # the mean of what has been cached, over a decode of half the tokens
+        context = (
+            _PROMPT + _ANSWER / 4
+        )  # the mean of what has been cached, over a decode of half the tokens
         return Rates(
             decode_step=2 * self.weights / read,
-            decode_row=max(context * self.cached_bytes / read, flops / (_PEAK_FLOPS * self.score_share)),
+            decode_row=max(
+                context * self.cached_bytes / read, flops / (_PEAK_FLOPS * self.score_share)
+            ),
             scored_token=flops / (_PEAK_FLOPS * self.score_share),
             trained_token=3 * flops / (_PEAK_FLOPS * self.train_share),
             shares=tuple(
-                np.minimum(np.random.default_rng(0).exponential(0.6275, 4096), 1.0).clip(1 / _ANSWER).tolist()
+                np.minimum(np.random.default_rng(0).exponential(0.6275, 4096), 1.0)
+                .clip(1 / _ANSWER)
+                .tolist()
             ),  # half, on average
             rows=self.rows,
             rows_per_chunk=None,
@@ -48,8 +64,12 @@ class Assumed:
         )
 
     def machines(self, gpus: int, sharded: bool) -> Machines:
-        """As the code is, one GPU has the reference; `sharded`: if its log-probabilities were cut into shards as samples and verdicts are."""
-        moved = 2 * 2 * self.weights / (_NVLINK / 2 if gpus <= 8 else self.network)  # a ring moves the bf16 gradients twice
+        """As the code is, one GPU has the reference; `sharded`: if its log-probabilities were cut
+        into shards as samples and verdicts are.
+        """
+        moved = (
+            2 * 2 * self.weights / (_NVLINK / 2 if gpus <= 8 else self.network)
+        )  # a ring moves the bf16 gradients twice
         batch = max(self.batch_tokens, gpus * 2_048)
         return Machines(
             samplers=gpus,
@@ -62,14 +82,20 @@ class Assumed:
 
 
 def plan_of(completions: int) -> list[dict[str, Any]]:
-    """The steps of an iteration of RSO with so many completions, measured on 1,000 held-out prompts."""
-    from flows.environment import prepare
+    """The steps of an iteration of RSO with so many completions, measured on 1,000 held-out
+    prompts.
+    """
+    from dapflow.flows.server.environment import prepare
 
     prepare(None)
-    from flows.align import chosen
-    from flows.plan import make_plan
+    from dapflow.flows.align import chosen
+    from dapflow.flows.planning.plan import make_plan
 
-    settings = [f"prompts.per_iteration={completions // _SAMPLES}", f"sampling.n={_SAMPLES}", "prompts.held_out=1000"]
+    settings = [
+        f"prompts.per_iteration={completions // _SAMPLES}",
+        f"sampling.n={_SAMPLES}",
+        "prompts.held_out=1000",
+    ]
     settings += [f"sampling.max_tokens={_ANSWER}", f"evaluation.sampling.max_tokens={_ANSWER}"]
     return make_plan(chosen("rso", settings, False), 1, None)["steps"]
 
@@ -78,35 +104,61 @@ def in_words(seconds: float) -> str:
     """A duration with two figures."""
     for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
         if seconds >= size:
-            return f"{seconds / size:.1f} {unit}" if seconds < 10 * size else f"{seconds / size:,.0f} {unit}"
+            return (
+                f"{seconds / size:.1f} {unit}"
+                if seconds < 10 * size
+                else f"{seconds / size:,.0f} {unit}"
+            )
     return f"{seconds:.0f} s"
 
 
 def cell(told: Sequence[Took]) -> str:
     """The time of all steps, what takes most of it, and the share of the GPUs' time that is used."""
     total = sum(one.seconds for one in told)
-    kinds = {kind: sum(one.seconds for one in told if one.kind == kind) for kind in ("sample", "score", "train", "call", "other")}
+    kinds = {
+        kind: sum(one.seconds for one in told if one.kind == kind)
+        for kind in ("sample", "score", "train", "call", "other")
+    }
     most = max(kinds, key=lambda kind: kinds[kind])
     busy = sum(one.seconds * one.busy for one in told) / total
     return f"{in_words(total)} ({most} {kinds[most] / total:.0%}, busy {busy:.0%})"
 
 
-def table(assumed: Assumed, gpus: Sequence[int], plans: Mapping[int, Sequence[Mapping[str, Any]]], sharded: bool) -> None:
+def table(
+    assumed: Assumed,
+    gpus: Sequence[int],
+    plans: Mapping[int, Sequence[Mapping[str, Any]]],
+    sharded: bool,
+) -> None:
     """A row for each number of completions, a column for each number of GPUs."""
-    print("| completions | " + " | ".join(f"{count:,} GPU{'s' if count > 1 else ''}" for count in gpus) + " |")
+    print(
+        "| completions | "
+        + " | ".join(f"{count:,} GPU{'s' if count > 1 else ''}" for count in gpus)
+        + " |"
+    )
     print("|---" * (len(gpus) + 1) + "|")
     for count, steps in plans.items():
-        cells = [cell(simulate(steps, assumed.rates(), assumed.machines(one, sharded))) for one in gpus]
+        cells = [
+            cell(simulate(steps, assumed.rates(), assumed.machines(one, sharded))) for one in gpus
+        ]
         print(f"| {count:,} | " + " | ".join(cells) + " |", flush=True)
 
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name, kind, default in ((field, type(value), value) for field, value in vars(Assumed()).items()):
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind, default=default, help=f"default {default:g}")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    for name, kind, default in (
+        (field, type(value), value) for field, value in vars(Assumed()).items()
+    ):
+        parser.add_argument(
+            f"--{name.replace('_', '-')}", type=kind, default=default, help=f"default {default:g}"
+        )
     parser.add_argument("--gpus", type=int, nargs="+", default=[1, 8, 64, 1000])
-    parser.add_argument("--completions", type=int, nargs="+", default=[10**power for power in range(4, 10)])
+    parser.add_argument(
+        "--completions", type=int, nargs="+", default=[10**power for power in range(4, 10)]
+    )
     given = vars(parser.parse_args())
     gpus, completions = given.pop("gpus"), given.pop("completions")
     assumed, plans = Assumed(**given), {count: plan_of(count) for count in completions}

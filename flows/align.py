@@ -1,4 +1,5 @@
-"""`align`: policy t -> policy t+1, as often as asked. The entry point of the command line and of the deployments.
+"""`align`: policy t -> policy t+1, as often as asked. The entry point of the command line and of
+the deployments.
 
 align(recipe="rso", iterations=2, settings=["sampling.temperature=0.9"], lake="./lake")
 """
@@ -11,37 +12,45 @@ import torch
 from prefect import flow
 from prefect.runtime import deployment, flow_run
 
-from flows.changes import change, stages
-from flows.environment import remember_server
-from flows.executed import check_commands, check_name
-from flows.iteration import Iteration, iterate
-from flows.judges import check_judge
-from flows.own import find_recipe
-from flows.recipe import Recipe
-from flows.report.publish import publish_report
-from flows.summary import summarise
-from flows.toys import toy as toy_of
-from storage import DatasetRef, Lake
-from storage.runs import record_run
-from tasks.models import resolve
-from tasks.policy import register_model
-from tasks.shards import use_shards
-from tasks.step import use_lake
-from tasks.tracking import check_tracker
+from dapflow.flows.iteration import Iteration, iterate
+from dapflow.flows.judges import check_judge
+from dapflow.flows.recipes.changes import change, stages
+from dapflow.flows.recipes.files import find_recipe
+from dapflow.flows.recipes.recipe import Recipe
+from dapflow.flows.recipes.toy import toy as toy_of
+from dapflow.flows.report.publish import publish_report
+from dapflow.flows.report.summary import summarise
+from dapflow.flows.server.environment import remember_server
+from dapflow.flows.server.recipe_code import check_commands, check_name
+from dapflow.storage import DatasetRef, Lake
+from dapflow.storage.runs import record_run
+from dapflow.tasks.models.names import resolve
+from dapflow.tasks.models.policy import register_model
+from dapflow.tasks.step import use_lake
+from dapflow.tasks.step.shards import use_shards
+from dapflow.tasks.step.tracking import check_tracker
 
 
 @flow(name="align", flow_run_name="align with {recipe}", persist_result=False)
 def align(
-    recipe: str = "rso", iterations: int = 1, settings: tuple[str, ...] = (), toy: bool = False, lake: str = "lake"
+    recipe: str = "rso",
+    iterations: int = 1,
+    settings: tuple[str, ...] = (),
+    toy: bool = False,
+    lake: str = "lake",
 ) -> dict[str, Any]:
-    """Run `iterations` iterations of a recipe, each on top of the one before; what the lake already holds is not done again.
+    """Run `iterations` iterations of a recipe, each on top of the one before; what the lake already
+    holds is not done again.
 
-    recipe: a name of `dapflow recipes`, or a file with one; settings: `key=value` changes to it; toy: on a toy model. Returns what `dapflow run --json`
-    prints about the iterations. Raises UserError for what the user can put right.
+    recipe: a name of `dapflow recipes`, or a file with one; settings: `key=value` changes to it;
+    toy: on a toy model. Returns what `dapflow run --json` prints about the iterations. Raises
+    UserError for what the user can put right.
     """
     remember_server()
     if toy:
-        torch.set_num_threads(1)  # its products are so small that a second thread only waits for the first
+        torch.set_num_threads(
+            1
+        )  # its products are so small that a second thread only waits for the first
     wanted = chosen(recipe, settings, toy, from_parameters=deployment.id is not None)
     done: list[Iteration] = []
     reports: list[str] = []
@@ -50,27 +59,47 @@ def align(
         Lake(lake) as opened,
         use_lake(opened),
         use_shards(wanted.shards),
-        record_run(opened, str(flow_run.id), wanted.name, wanted.model_dump(mode="json"), command) as record,
+        record_run(
+            opened, str(flow_run.id), wanted.name, wanted.model_dump(mode="json"), command
+        ) as record,
     ):
         for one in chain(wanted, iterations, iterate):
             done.append(one)
             record.made(len(done), one.policy, one.parts["metrics"])
             reports.append(publish_report(one.policy, one.parts["metrics"]))
-        asked = {"recipe": recipe, "toy": toy, "settings": list(settings), "lake": opened.location.address}
-        told = [summarise(opened, one) | {"report": report} for one, report in zip(done, reports, strict=True)]
+        asked = {
+            "recipe": recipe,
+            "toy": toy,
+            "settings": list(settings),
+            "lake": opened.location.address,
+        }
+        told = [
+            summarise(opened, one) | {"report": report}
+            for one, report in zip(done, reports, strict=True)
+        ]
         return asked | {"iterations": told}
 
 
 def command_of(recipe: str, iterations: int, settings: Sequence[str], toy: bool) -> str:
     """What a person types to have the same run again, in whichever lake."""
-    words = ["dapflow", "run", recipe, *(["--iterations", str(iterations)] if iterations > 1 else []), *(["--toy"] if toy else [])]
+    words = [
+        "dapflow",
+        "run",
+        recipe,
+        *(["--iterations", str(iterations)] if iterations > 1 else []),
+        *(["--toy"] if toy else []),
+    ]
     return shlex.join([*words, *(word for setting in settings for word in ("--set", setting))])
 
 
-def chosen(name: str, settings: Sequence[str], toy: bool, *, from_parameters: bool = False) -> Recipe:
-    """The recipe that a name, settings and the toy switch stand for. Raises UserError also for a judge that could not be asked.
+def chosen(
+    name: str, settings: Sequence[str], toy: bool, *, from_parameters: bool = False
+) -> Recipe:
+    """The recipe that a name, settings and the toy switch stand for. Raises UserError also for a
+    judge that could not be asked.
 
-    from_parameters: they are those of a run on a server, rather than typed here: then what they execute must be allowed.
+    from_parameters: they are those of a run on a server, rather than typed here: then what they
+    execute must be allowed.
     """
     check_tracker()
     if from_parameters:
@@ -87,7 +116,9 @@ def chosen(name: str, settings: Sequence[str], toy: bool, *, from_parameters: bo
 
 
 def chain(recipe: Recipe, iterations: int, run: Callable[..., Iteration]) -> Iterator[Iteration]:
-    """The loop: the only edge back is the new policy, the next iteration's input. `run`: `iterate`, or what stands in for it."""
+    """The loop: the only edge back is the new policy, the next iteration's input. `run`: `iterate`,
+    or what stands in for it.
+    """
     initial = register_model(recipe.policy, resolve(recipe.policy).digest)
     policy, earlier = initial, list[dict[str, DatasetRef]]()
     for number in range(1, iterations + 1):

@@ -1,8 +1,10 @@
-"""`compare`: several methods as one flow, on the same prompts, from the same initial policy, by the same judge, within the same budget.
+"""`compare`: several methods as one flow, on the same prompts, from the same initial policy, by the
+same judge, within the same budget.
 
 compare(methods=("rso", "iterative-dpo", "./mine.yaml"), iterations=2, budget_tokens=20_000, seeds=3, lake="./lake")
-Each method under each seed is a run of `align`: what they have in common is one version in the lake, so it is done once; started again, it
-goes on from there. Test: pytest tests/flows/test_compare.py
+Each method under each seed is a run of `align`: what they have in common is one version in the
+lake, so it is done once; started again, it goes on from there. Test: pytest
+tests/flows/cli/test_compare.py
 """
 
 from collections.abc import Sequence
@@ -15,26 +17,30 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import flow_run
 from prefect.states import Completed
 
-from flows.align import align, chosen, command_of
-from flows.budget import within
-from flows.changes import at
-from flows.closing import INITIAL, Outcome, closing_table
-from flows.environment import remember_server
-from flows.recipe import Recipe
-from flows.report.closing import closing_page, markdown
-from flows.report.compare import differences
-from flows.report.page import write
-from storage import Lake, UserError
-from tasks.progress import reporter
-from tasks.step import use_lake
+from dapflow.flows.align import align, chosen, command_of
+from dapflow.flows.planning.token_budget import within
+from dapflow.flows.recipes.changes import at
+from dapflow.flows.recipes.recipe import Recipe
+from dapflow.flows.report.compare import differences
+from dapflow.flows.report.drawing.methods_table import closing_page, markdown
+from dapflow.flows.report.drawing.page import write
+from dapflow.flows.report.methods_table import INITIAL, Outcome, closing_table
+from dapflow.flows.server.environment import remember_server
+from dapflow.storage import Lake, UserError
+from dapflow.tasks.step import use_lake
+from dapflow.tasks.step.progress import reporter
 
-_PROMPTS = ("source", "held_out")  # what of the prompts must be the same; how many an iteration takes is a method's own choice
+_PROMPTS = (
+    "source",
+    "held_out",
+)  # what of the prompts must be the same; how many an iteration takes is a method's own choice
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entrant:
-    """A method that takes part: what the table calls it, the name or file it was asked for by, the settings it runs with, those of them
-    that fit it into the budget, and how many tokens it samples for training at most."""
+    """A method that takes part: what the table calls it, the name or file it was asked for by, the
+    settings it runs with, those of them that fit it into the budget, and how many tokens it samples
+    for training at most."""
 
     label: str
     name: str
@@ -58,11 +64,13 @@ def compare(
     toy: bool = False,
     lake: str = "lake",
 ) -> Any:
-    """Run every method under every seed, and measure them side by side. One that fails leaves its reason, and the others go on.
+    """Run every method under every seed, and measure them side by side. One that fails leaves its
+    reason, and the others go on.
 
-    methods: names of recipes or files with one; budget_tokens: how many tokens each may sample for training, in all iterations, under one seed (None: as
-    many as its recipe says); settings: `key=value`, for all of them. Returns the closing table and where its page is. Raises UserError for
-    what the user can put right before anything is run.
+    methods: names of recipes or files with one; budget_tokens: how many tokens each may sample for
+    training, in all iterations, under one seed (None: as many as its recipe says); settings:
+    `key=value`, for all of them. Returns the closing table and where its page is. Raises UserError
+    for what the user can put right before anything is run.
     """
     remember_server()
     with Lake(lake) as opened, use_lake(opened):
@@ -78,22 +86,38 @@ def compare(
         }  # fmt: skip
         page = opened.root / "reports" / "comparisons" / str(flow_run.id) / "index.html"
     write(page, closing_page(told))
-    create_markdown_artifact(key="closing-table", markdown=markdown(told), description=f"{len(entrants)} methods, {seeds} seeds")
+    create_markdown_artifact(
+        key="closing-table",
+        markdown=markdown(told),
+        description=f"{len(entrants)} methods, {seeds} seeds",
+    )
     return _ended(told | {"report": str(page)})
 
 
-def entrants_of(methods: Sequence[str], iterations: int, budget: int | None, settings: Sequence[str], toy: bool) -> list[Entrant]:
-    """The methods with their settings, checked against one another. Raises UserError that names the method and the key."""
+def entrants_of(
+    methods: Sequence[str], iterations: int, budget: int | None, settings: Sequence[str], toy: bool
+) -> list[Entrant]:
+    """The methods with their settings, checked against one another. Raises UserError that names the
+    method and the key.
+    """
     if len(methods) < 2:
-        raise UserError("A comparison takes at least two methods: `dapflow compare rso dpo`, say; `dapflow recipes` lists them.")
+        raise UserError(
+            "A comparison takes at least two methods: `dapflow compare rso dpo`, say; `dapflow recipes` lists them."
+        )
     if twice := next((name for place, name in enumerate(methods) if name in methods[:place]), None):
-        raise UserError(f"{twice} is named twice: to compare it with itself under other settings, put them into a file of your own.")
+        raise UserError(
+            f"{twice} is named twice: to compare it with itself under other settings, put them into a file of your own."
+        )
     entrants: list[Entrant] = []
     for name in methods:
         try:
             recipe = chosen(name, settings, toy)
             baselines = recipe.evaluation.baselines
-            own = () if INITIAL in baselines else (f"evaluation.baselines=[{', '.join([INITIAL, *baselines])}]",)
+            own = (
+                ()
+                if INITIAL in baselines
+                else (f"evaluation.baselines=[{', '.join([INITIAL, *baselines])}]",)
+            )
             fitted = within(recipe, iterations, budget)
         except UserError as error:
             raise UserError(f"{name}: {error}") from error
@@ -104,10 +128,14 @@ def entrants_of(methods: Sequence[str], iterations: int, budget: int | None, set
             )
         )  # fmt: skip
     labels = [one.label for one in entrants]
-    entrants = [replace(one, label=one.name) if labels.count(one.label) > 1 else one for one in entrants]  # two files of one name
+    entrants = [
+        replace(one, label=one.name) if labels.count(one.label) > 1 else one for one in entrants
+    ]  # two files of one name
     for one in entrants[1:]:
         for number in range(1, iterations + 1):
-            for found in differences(_common(at(entrants[0].recipe, number)), _common(at(one.recipe, number))):
+            for found in differences(
+                _common(at(entrants[0].recipe, number)), _common(at(one.recipe, number))
+            ):
                 raise UserError(
                     f"{entrants[0].name} and {one.name} differ in {found['key']} ({found['a']} and {found['b']}) in iteration {number}, "
                     f"which would not be compared: say what both are to have, as {found['key']}=VALUE."
@@ -123,9 +151,15 @@ def _common(recipe: Recipe) -> dict[str, Any]:
 
 
 def _run(one: Entrant, seed: int, iterations: int, toy: bool, lake: str) -> Outcome:
-    """A method under one seed, as `dapflow run` does it. Ctrl-C stops the comparison; whatever else goes wrong is this method's outcome."""
+    """A method under one seed, as `dapflow run` does it. Ctrl-C stops the comparison; whatever else
+    goes wrong is this method's outcome.
+    """
     settings = (*one.settings, f"seed={seed}")
-    outcome = {"method": one.label, "seed": seed, "command": command_of(one.name, iterations, settings, toy)}
+    outcome = {
+        "method": one.label,
+        "seed": seed,
+        "command": command_of(one.name, iterations, settings, toy),
+    }
     reporter().said(f"{one.label}, seed {seed}")
     try:
         result = align(one.name, iterations, settings, toy, lake)

@@ -1,48 +1,69 @@
-"""One iteration of any recipe: one DAG, from the prompts to the measured new policy. It reads as the algorithm.
+"""One iteration of any recipe: one DAG, from the prompts to the measured new policy. It reads as
+the algorithm.
 
 policy' = iterate(recipe, t, policy, initial)
 """
 
 from prefect import flow
 
-from flows.changes import at
-from flows.judges import Named, Who, judge_named, needs_baseline
-from flows.labelling import label, scored
-from flows.learning import LEARN, Now
-from flows.measuring import Candidate, harnessed, measure, opponents_of, tasks_of
-from flows.recipe import Recipe
-from flows.self_judge import checked
-from storage import DatasetRef, ModelRef
-from tasks.policy import register_endpoint
-from tasks.preferences import PREFERENCES_FILE, load_preferences
-from tasks.prompts import PROMPTS_FILE, SEEDS_FILE, load_prompts
-from tasks.sampling import sample
-from tasks.seeds import derive_seed
-from tasks.self_instruct.steps import self_instruct
-from tasks.sources import find_source
-from tasks.sweep import choose_temperature
-from tasks.training.reward import train_reward_model
+from dapflow.flows.judges import Named, Who, judge_named, needs_baseline
+from dapflow.flows.labelling import label, scored
+from dapflow.flows.learning import LEARN, Now
+from dapflow.flows.measuring import Candidate, harnessed, measure, opponents_of, tasks_of
+from dapflow.flows.recipes.changes import at
+from dapflow.flows.recipes.recipe import Recipe
+from dapflow.flows.self_judge import checked
+from dapflow.storage import DatasetRef, ModelRef
+from dapflow.tasks.models.policy import register_endpoint
+from dapflow.tasks.prompts.load import PROMPTS_FILE, SEEDS_FILE, load_prompts
+from dapflow.tasks.prompts.preferences import PREFERENCES_FILE, load_preferences
+from dapflow.tasks.prompts.sources import find_source
+from dapflow.tasks.sampling.sample import sample
+from dapflow.tasks.sampling.sweep import choose_temperature
+from dapflow.tasks.seeds import derive_seed
+from dapflow.tasks.self_instruct.steps import self_instruct
+from dapflow.tasks.training.reward.train import train_reward_model
 
 
 class Iteration:
     """What an iteration hands on: the new policy, the datasets it came from, and who judged."""
 
-    def __init__(self, policy: ModelRef, parts: dict[str, DatasetRef], judges: dict[str, Who]) -> None:
+    def __init__(
+        self, policy: ModelRef, parts: dict[str, DatasetRef], judges: dict[str, Who]
+    ) -> None:
         self.policy = policy
         self.parts = parts
         self.judges = judges
 
 
-@flow(name="iteration", flow_run_name="{recipe.name} iteration {iteration}", validate_parameters=False, persist_result=False)
-def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef, earlier: list[dict[str, DatasetRef]]) -> Iteration:
+@flow(
+    name="iteration",
+    flow_run_name="{recipe.name} iteration {iteration}",
+    validate_parameters=False,
+    persist_result=False,
+)
+def iterate(
+    recipe: Recipe,
+    iteration: int,
+    policy: ModelRef,
+    initial: ModelRef,
+    earlier: list[dict[str, DatasetRef]],
+) -> Iteration:
     """Policy t -> policy t+1, and how much better it is."""
     r = at(recipe, iteration)
     prompts, held_out = prompts_of(r, iteration, initial)
-    opponents = opponents_of(r, held_out, policy, initial)  # first of all: one that is not there should cost no training
+    opponents = opponents_of(
+        r, held_out, policy, initial
+    )  # first of all: one that is not there should cost no training
     tasks, benchmarks = tasks_of(r), harnessed(r, policy)
     wanted = scorer_of(r, policy, initial)
     scorer, measured_judge = checked(
-        r, wanted, policy, initial, earlier[-1].get("judge_quality") if earlier else None, labels=r.data_of(iteration) != "seeds"
+        r,
+        wanted,
+        policy,
+        initial,
+        earlier[-1].get("judge_quality") if earlier else None,
+        labels=r.data_of(iteration) != "seeds",
     )
 
     now = standing(r, iteration, policy, initial, prompts, held_out, scorer, earlier)
@@ -55,7 +76,9 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
         start=now.start,
         initial=initial,
         learned=[one.get("pairs", one.get("prompts", prompts)) for one in (*earlier, parts)],
-        judged=[] if scorer is None else [parts[name] for name in ("completions", "people") if name in parts],
+        judged=[]
+        if scorer is None
+        else [parts[name] for name in ("completions", "people") if name in parts],
         scorer=scorer,
         referee=referee,
         scorer_baseline=baseline_of(r, initial, held_out, labeller_of(r)),
@@ -65,8 +88,16 @@ def iterate(recipe: Recipe, iteration: int, policy: ModelRef, initial: ModelRef,
         harnessed=benchmarks,
     )
     measured = measure(r, held_out, candidate)
-    judges = {"training": scorer, "evaluation": referee, "self": None if wanted is scorer else wanted}
-    return Iteration(trained, {**parts, **measured_judge, **measured}, {role: who for role, who in judges.items() if who is not None})
+    judges = {
+        "training": scorer,
+        "evaluation": referee,
+        "self": None if wanted is scorer else wanted,
+    }
+    return Iteration(
+        trained,
+        {**parts, **measured_judge, **measured},
+        {role: who for role, who in judges.items() if who is not None},
+    )
 
 
 def standing(
@@ -79,7 +110,9 @@ def standing(
     scorer: Who | None,
     earlier: list[dict[str, DatasetRef]],
 ) -> Now:
-    """Where the run stands when an iteration begins to learn. r: the recipe as it is in that iteration."""
+    """Where the run stands when an iteration begins to learn. r: the recipe as it is in that
+    iteration.
+    """
     seed = derive_seed(r.seed, iteration)
     speaker = policy if r.sampler.of_the_policy else register_endpoint(r.sampler.endpoint.model)
     return Now(
@@ -107,16 +140,35 @@ def prompts_of(recipe: Recipe, iteration: int, initial: ModelRef) -> tuple[Datas
     return slice_of(recipe, iteration, p.per_iteration), held_out
 
 
-def new_prompts(recipe: Recipe, iteration: int, initial: ModelRef, held_out: DatasetRef) -> DatasetRef:
-    """Prompts that the initial policy makes for this iteration, none like those it made for the iterations before."""
+def new_prompts(
+    recipe: Recipe, iteration: int, initial: ModelRef, held_out: DatasetRef
+) -> DatasetRef:
+    """Prompts that the initial policy makes for this iteration, none like those it made for the
+    iterations before.
+    """
     p, made = recipe.prompts, list[DatasetRef]()
-    name, shipped, skipped = (p.generate.seeds, SEEDS_FILE, 0) if p.generate.seeds else (p.source, PROMPTS_FILE, p.held_out)
+    name, shipped, skipped = (
+        (p.generate.seeds, SEEDS_FILE, 0)
+        if p.generate.seeds
+        else (p.source, PROMPTS_FILE, p.held_out)
+    )
     source = find_source(name, shipped)
     seeds = load_prompts(source.name, source.digest, "train", skipped, shipped=shipped)
     aside = [held_out, *(tasks for _, tasks in tasks_of(recipe).values())]
     for number in filter(recipe.answers_prompts, range(1, iteration + 1)):
         seed = derive_seed(recipe.seed, number)
-        made.append(self_instruct(initial, seeds, aside, list(made), p.generate, p.per_iteration, seed, recipe.sampler.own))
+        made.append(
+            self_instruct(
+                initial,
+                seeds,
+                aside,
+                list(made),
+                p.generate,
+                p.per_iteration,
+                seed,
+                recipe.sampler.own,
+            )
+        )
     return made[-1]
 
 
@@ -127,20 +179,32 @@ def slice_of(recipe: Recipe, iteration: int, count: int) -> DatasetRef:
     return load_prompts(source.name, source.digest, "train", p.held_out, first, count)
 
 
-def sweep_of(recipe: Recipe, iteration: int, speaker: ModelRef, initial: ModelRef, scorer: Who | None, seed: int) -> DatasetRef | None:
+def sweep_of(
+    recipe: Recipe,
+    iteration: int,
+    speaker: ModelRef,
+    initial: ModelRef,
+    scorer: Who | None,
+    seed: int,
+) -> DatasetRef | None:
     """The temperature that suits this iteration's policy, tried on a few of its prompts."""
     if scorer is None or not recipe.sweep.temperatures:
         return None
     few = slice_of(recipe, iteration, min(recipe.sweep.prompts, recipe.prompts.per_iteration))
     baseline = baseline_of(recipe, initial, few, labeller_of(recipe))
-    tried = [recipe.sampling.model_copy(update={"temperature": temperature}) for temperature in recipe.sweep.temperatures]
+    tried = [
+        recipe.sampling.model_copy(update={"temperature": temperature})
+        for temperature in recipe.sweep.temperatures
+    ]
     answers = [sample(speaker, few, sampling, seed, recipe.sampler) for sampling in tried]
     verdicts = [scored(few, completions, scorer, baseline) for completions in answers]
     return choose_temperature(answers, verdicts, recipe.sweep.temperatures)
 
 
 def labeller_of(recipe: Recipe) -> Named:
-    """The judge that labels what is trained on, as the recipe names it: with annotated prompts the reward model that learned from them."""
+    """The judge that labels what is trained on, as the recipe names it: with annotated prompts the
+    reward model that learned from them.
+    """
     return "reward-model" if recipe.annotated_prompts else recipe.judge
 
 
@@ -154,17 +218,31 @@ def scorer_of(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> Who | None
 
 
 def _taught(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> ModelRef:
-    """A reward model that learned from the judge's labels on samples of the initial policy (RLAIF, arXiv 2309.00267)."""
+    """A reward model that learned from the judge's labels on samples of the initial policy (RLAIF,
+    arXiv 2309.00267).
+    """
     annotator = judge_named(recipe, recipe.judge, policy, initial, "reward")
-    prompts, seed = slice_of(recipe, 1, recipe.annotated_prompts), derive_seed(recipe.seed, "annotation")
+    prompts, seed = (
+        slice_of(recipe, 1, recipe.annotated_prompts),
+        derive_seed(recipe.seed, "annotation"),
+    )
     completions = sample(initial, prompts, recipe.sampling, seed, recipe.sampler.own)
-    pairs = label(recipe, prompts, completions, annotator, baseline_of(recipe, initial, prompts, recipe.judge), seed)["pairs"]
+    pairs = label(
+        recipe,
+        prompts,
+        completions,
+        annotator,
+        baseline_of(recipe, initial, prompts, recipe.judge),
+        seed,
+    )["pairs"]
     source = find_source(recipe.preferences.source, PREFERENCES_FILE)
     test = load_preferences(source.name, source.digest, "test")
     return train_reward_model(initial, pairs, test, recipe.reward, recipe.seed)
 
 
-def baseline_of(recipe: Recipe, initial: ModelRef, prompts: DatasetRef, named: Named) -> DatasetRef | None:
+def baseline_of(
+    recipe: Recipe, initial: ModelRef, prompts: DatasetRef, named: Named
+) -> DatasetRef | None:
     """One answer of the initial policy to each prompt, for a judge that compares with it."""
     if not needs_baseline(recipe, named):
         return None
@@ -173,5 +251,7 @@ def baseline_of(recipe: Recipe, initial: ModelRef, prompts: DatasetRef, named: N
 
 
 def referee_of(recipe: Recipe, policy: ModelRef, initial: ModelRef) -> Who:
-    """Who measures the result: never the judge that labelled the training pairs, unless the recipe says so."""
+    """Who measures the result: never the judge that labelled the training pairs, unless the recipe
+    says so.
+    """
     return judge_named(recipe, recipe.evaluation.judge, policy, initial, "judge")

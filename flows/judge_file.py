@@ -1,4 +1,5 @@
-"""The flow behind `dapflow judge`: a file of completions or pairs, and any judge -> the same rows with its verdicts.
+"""The flow behind `dapflow judge`: a file of completions or pairs, and any judge -> the same rows
+with its verdicts.
 
 judge_file(file, ["judge=shorter"], lake)  ->  {"rows": [...], "outcomes": {...}, "calls": ..., "usd": ...}
 """
@@ -10,31 +11,41 @@ from typing import Any
 
 from prefect import flow
 
-from flows.changes import change
-from flows.environment import remember_server
-from flows.judged import with_members
-from flows.judges import Named, Who, check_judge, compares, judge_named, needs_baseline
-from flows.labelling import contest, scored
-from flows.recipes import SFT_SAMPLE_RANK
-from storage import DatasetRef, Lake, ModelRef, UserError
-from storage.ledger import spent_on
-from tasks.judges.base import Verdict
-from tasks.judges.composite import Composite, vote
-from tasks.judges.prompted import SelfJudge
-from tasks.judges.reward_settings import RewardModel
-from tasks.shards import use_shards
-from tasks.sheets import Sheet, answers_of_sheet, prompts_of_sheet, read_sheet, sheet_of
-from tasks.step import use_lake
+from dapflow.flows.judges import Named, Who, check_judge, compares, judge_named, needs_baseline
+from dapflow.flows.labelling import contest, scored
+from dapflow.flows.recipes.changes import change
+from dapflow.flows.recipes.methods import SFT_SAMPLE_RANK
+from dapflow.flows.report.judge_figures import with_members
+from dapflow.flows.server.environment import remember_server
+from dapflow.storage import DatasetRef, Lake, ModelRef, UserError
+from dapflow.storage.ledger import spent_on
+from dapflow.tasks.judging.judges.base import Verdict
+from dapflow.tasks.judging.judges.composite import Composite, vote
+from dapflow.tasks.judging.judges.prompted import SelfJudge
+from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.prompts.answer_file import (
+    Sheet,
+    answers_of_sheet,
+    prompts_of_sheet,
+    read_sheet,
+    sheet_of,
+)
+from dapflow.tasks.step import use_lake
+from dapflow.tasks.step.shards import use_shards
 
 _NOBODY = ModelRef("models", "", 0)  # no policy has part in it
 
 
 @flow(name="judge", flow_run_name="judge {file}", persist_result=False)
-def judge_file(file: str, settings: list[str], lake: str = "lake", column: str | None = None) -> dict[str, Any]:
-    """Judge every row. settings: `judge=...` and `judge.KEY=...`, as of a recipe; column: what the verdict's column is to be called.
+def judge_file(
+    file: str, settings: list[str], lake: str = "lake", column: str | None = None
+) -> dict[str, Any]:
+    """Judge every row. settings: `judge=...` and `judge.KEY=...`, as of a recipe; column: what the
+    verdict's column is to be called.
 
-    Of pairs it is the probability that the first is better, of completions the score; None where there is none, and `outcome` and `note` say
-    why. Raises UserError for what the user can put right.
+    Of pairs it is the probability that the first is better, of completions the score; None where
+    there is none, and `outcome` and `note` say why. Raises UserError for what the user can put
+    right.
     """
     remember_server()
     sheet = sheet_of(Path(file))
@@ -43,18 +54,32 @@ def judge_file(file: str, settings: list[str], lake: str = "lake", column: str |
         who = who_judges(sheet, settings)
         with use_shards(change(SFT_SAMPLE_RANK, settings).shards):
             verdicts = _judged(sheet, who)
-        found = _pairs(opened, verdicts) if len(sheet.columns) == 2 else [(_verdict(row), {}) for row in opened.rows_of(verdicts["scored"])]
+        found = (
+            _pairs(opened, verdicts)
+            if len(sheet.columns) == 2
+            else [(_verdict(row), {}) for row in opened.rows_of(verdicts["scored"])]
+        )
         rows = [
             dict(record.fields)
             | dict(zip(names, (verdict.score, verdict.outcome, verdict.note), strict=True))
             | {f"{names[0]}_{key}": value for key, value in more.items()}
             for record, (verdict, more) in zip(read_sheet(Path(file)), found, strict=True)
         ]
-        calls, tokens, usd = spent_on(opened, with_members(opened, {ref.version for ref in verdicts.values()}))
+        calls, tokens, usd = spent_on(
+            opened, with_members(opened, {ref.version for ref in verdicts.values()})
+        )
         versions = {name: f"verdicts@{ref.version}" for name, ref in verdicts.items()}
     outcomes = dict(sorted(Counter(verdict.outcome for verdict, _ in found).items()))
     costs = {"calls": calls, "tokens": tokens, "usd": usd}
-    return {"file": file, "judge": str(who), "columns": names, "versions": versions, "outcomes": outcomes, **costs, "rows": rows}
+    return {
+        "file": file,
+        "judge": str(who),
+        "columns": names,
+        "versions": versions,
+        "outcomes": outcomes,
+        **costs,
+        "rows": rows,
+    }
 
 
 def columns_of(sheet: Sheet, column: str | None) -> tuple[str, str, str]:
@@ -67,14 +92,20 @@ def columns_of(sheet: Sheet, column: str | None) -> tuple[str, str, str]:
     known = {field for record in read_sheet(Path(sheet.path)) for field in record.fields}
     there = [name for name in names if name in known]
     if there:
-        raise UserError(f"{sheet} has a column {there[0]} already: name the new ones with --column NAME.")
+        raise UserError(
+            f"{sheet} has a column {there[0]} already: name the new ones with --column NAME."
+        )
     return names
 
 
 def who_judges(sheet: Sheet, settings: Sequence[str]) -> Who:
-    """The judge that the settings name. Raises UserError for one that would first have to be trained, or does not suit the file."""
+    """The judge that the settings name. Raises UserError for one that would first have to be
+    trained, or does not suit the file.
+    """
     if wrong := [one for one in settings if not one.startswith(("judge=", "judge.", "shards."))]:
-        raise UserError(f"--set {wrong[0]}: only keys that begin with judge. or shards. can be set here.")
+        raise UserError(
+            f"--set {wrong[0]}: only keys that begin with judge. or shards. can be set here."
+        )
     recipe = change(SFT_SAMPLE_RANK, settings)
     named: Named = recipe.judge
     for one in named.members.values() if isinstance(named, Composite) else [named]:
@@ -85,10 +116,14 @@ def who_judges(sheet: Sheet, settings: Sequence[str]) -> Who:
             )
     check_judge(recipe, named, labels=False)
     if needs_baseline(recipe, named):
-        raise UserError("A pairwise ranker needs a baseline answer to each prompt, which a file does not have: take a reward model.")
+        raise UserError(
+            "A pairwise ranker needs a baseline answer to each prompt, which a file does not have: take a reward model."
+        )
     who = judge_named(recipe, named, _NOBODY, _NOBODY, "reward")
     if compares(who) and len(sheet.columns) == 1:
-        raise UserError(f"The judge {who} compares two answers, and {sheet} has one a row: give pairs, or a judge that scores.")
+        raise UserError(
+            f"The judge {who} compares two answers, and {sheet} has one a row: give pairs, or a judge that scores."
+        )
     return who
 
 
@@ -101,12 +136,20 @@ def _judged(sheet: Sheet, who: Who) -> dict[str, DatasetRef]:
     return contest(prompts, before=sides[1], after=sides[0], by=who, baseline=None)
 
 
-def _pairs(lake: Lake, verdicts: Mapping[str, DatasetRef]) -> list[tuple[Verdict, dict[str, float | None]]]:
+def _pairs(
+    lake: Lake, verdicts: Mapping[str, DatasetRef]
+) -> list[tuple[Verdict, dict[str, float | None]]]:
     """The verdict on each pair, and what it comes from: both orders, or both scores."""
     if "compared" in verdicts:
         rows = [_verdict(row) for row in lake.rows_of(verdicts["compared"])]
-        return [(verdict, {"forward": verdict.forward, "backward": verdict.backward}) for verdict in rows]
-    both = ([_verdict(row) for row in lake.rows_of(verdicts[side])] for side in ("judged_after", "judged_before"))
+        return [
+            (verdict, {"forward": verdict.forward, "backward": verdict.backward})
+            for verdict in rows
+        ]
+    both = (
+        [_verdict(row) for row in lake.rows_of(verdicts[side])]
+        for side in ("judged_after", "judged_before")
+    )
     found = list[tuple[Verdict, dict[str, float | None]]]()
     for one, other in zip(*both, strict=True):
         verdict = vote(one, other)
@@ -116,4 +159,6 @@ def _pairs(lake: Lake, verdicts: Mapping[str, DatasetRef]) -> list[tuple[Verdict
 
 
 def _verdict(row: Mapping[str, Any]) -> Verdict:
-    return Verdict(**{name: row[name] for name in ("outcome", "score", "note", "forward", "backward")})
+    return Verdict(
+        **{name: row[name] for name in ("outcome", "score", "note", "forward", "backward")}
+    )

@@ -1,4 +1,5 @@
-"""What an iteration learns from, and how: one function for each value of a recipe's `data`. Part of one iteration (flows/iteration.py).
+"""What an iteration learns from, and how: one function for each value of a recipe's `data`. Part of
+one iteration (flows/iteration.py).
 
 trained, parts = LEARN["samples"](now)
 """
@@ -6,24 +7,28 @@ trained, parts = LEARN["samples"](now)
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from flows.judges import Asked, Panel, Who
-from flows.labelling import label, scored
-from flows.recipe import Recipe
-from storage import DatasetRef, ModelRef, UserError
-from tasks.gold import load_answers, load_preference_prompts, pair_with_gold
-from tasks.judges.human import Human
-from tasks.pool import accept_answers
-from tasks.preferences import PREFERENCES_FILE, load_preferences
-from tasks.progress import reporter
-from tasks.sampling import sample
-from tasks.seeds import derive_seed
-from tasks.self_rewarding import evaluation_data, instruction_data
-from tasks.sources import find_source
-from tasks.step import rows_if_made
-from tasks.training.answers import train_on_answers
-from tasks.training.losses import Loss
-from tasks.training.online import train_online
-from tasks.training.train import train
+from dapflow.flows.judges import Asked, Panel, Who
+from dapflow.flows.labelling import label, scored
+from dapflow.flows.recipes.recipe import Recipe
+from dapflow.storage import DatasetRef, ModelRef, UserError
+from dapflow.tasks.judging.judges.human import Human
+from dapflow.tasks.pairing.answers import accept_answers
+from dapflow.tasks.pairing.self_rewarding import evaluation_data, instruction_data
+from dapflow.tasks.prompts.preference_answers import (
+    load_answers,
+    load_preference_prompts,
+    pair_with_gold,
+)
+from dapflow.tasks.prompts.preferences import PREFERENCES_FILE, load_preferences
+from dapflow.tasks.prompts.sources import find_source
+from dapflow.tasks.sampling.sample import sample
+from dapflow.tasks.seeds import derive_seed
+from dapflow.tasks.step import rows_if_made
+from dapflow.tasks.step.progress import reporter
+from dapflow.tasks.training.answers import train_on_answers
+from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.rounds.online import train_online
+from dapflow.tasks.training.train import train
 
 Parts = dict[str, DatasetRef]
 """The datasets of an iteration by name: prompts, completions, verdicts, acceptances, pairs."""
@@ -31,7 +36,9 @@ Parts = dict[str, DatasetRef]
 
 @dataclass(frozen=True, kw_only=True)
 class Now:
-    """Where the run stands. speaker: who answers the prompts; scorer: who labels, None for nobody; earlier: the iterations before."""
+    """Where the run stands. speaker: who answers the prompts; scorer: who labels, None for nobody;
+    earlier: the iterations before.
+    """
 
     recipe: Recipe
     iteration: int
@@ -58,7 +65,7 @@ class Now:
 
     def judged(self, prompts: DatasetRef, completions: DatasetRef) -> DatasetRef:
         """Scores of some completions."""
-        assert self.scorer is not None, "flows/recipe.py says so"
+        assert self.scorer is not None, "flows/recipes/recipe.py says so"
         return scored(prompts, completions, self.scorer, self.baseline(prompts), whiten=True)
 
 
@@ -68,7 +75,7 @@ Learned = tuple[ModelRef, Parts]
 def samples(now: Now) -> Learned:
     """The policy's own samples, judged: as pairs, or the accepted ones themselves."""
     r = now.recipe
-    assert now.scorer is not None, "flows/recipe.py says so"
+    assert now.scorer is not None, "flows/recipes/recipe.py says so"
     completions = sample(now.speaker, now.prompts, r.sampling, now.seed, r.sampler, now.sweep())
     if r.trains_on == "answers":
         return _answers(now, now.prompts, [now.prompts], [completions])
@@ -87,12 +94,20 @@ def gold(now: Now) -> Learned:
     r = now.recipe
     prompts, people = _people(now, "chosen")
     completions = sample(now.speaker, prompts, r.sampling, now.seed, r.sampler, None)
-    return _pairs(now, {"prompts": prompts, "completions": completions, "pairs": pair_with_gold(prompts, people, completions)})
+    return _pairs(
+        now,
+        {
+            "prompts": prompts,
+            "completions": completions,
+            "pairs": pair_with_gold(prompts, people, completions),
+        },
+    )
 
 
 def seeds(now: Now) -> Learned:
-    """People's best answers, then judgements of them that agree with people, imitated whatever the loss: the first step of Self-Rewarding.
-    One after the other, for the policy is asked for each with a system prompt of its own."""
+    """People's best answers, then judgements of them that agree with people, imitated whatever the
+    loss: the first step of Self-Rewarding. One after the other, for the policy is asked for each
+    with a system prompt of its own."""
     r, source = now.recipe, find_source(now.recipe.preferences.source, PREFERENCES_FILE)
     people = load_preferences(source.name, source.digest, "reward")
     instructions = instruction_data(people)
@@ -119,7 +134,7 @@ def lists(now: Now) -> Learned:
 def rounds(now: Now) -> Learned:
     """A batch of own samples, judged, before every optimiser step: always on-policy."""
     r = now.recipe
-    assert now.scorer is not None, "flows/recipe.py says so"
+    assert now.scorer is not None, "flows/recipes/recipe.py says so"
     if isinstance(now.scorer, Panel | Asked | Human):
         raise UserError(
             "data: `rounds` ask one judge that answers at once: a reward model, a program or an LLM, not several, a person or itself."
@@ -155,8 +170,12 @@ def _people(now: Now, sides: str) -> tuple[DatasetRef, DatasetRef]:
     """The iteration's slice of the prompts that people have answered, and their answers."""
     r, source = now.recipe, find_source(now.recipe.preferences.source, PREFERENCES_FILE)
     first = (now.iteration - 1) * r.prompts.per_iteration if r.prompts.schedule == "next" else 0
-    prompts = load_preference_prompts(source.name, source.digest, "reward", first, r.prompts.per_iteration, now.held_out)
-    return prompts, load_answers(prompts, source.name, source.digest, "reward", "chosen" if sides == "chosen" else "both")
+    prompts = load_preference_prompts(
+        source.name, source.digest, "reward", first, r.prompts.per_iteration, now.held_out
+    )
+    return prompts, load_answers(
+        prompts, source.name, source.digest, "reward", "chosen" if sides == "chosen" else "both"
+    )
 
 
 def _imitated(now: Now, policy: ModelRef, answers: DatasetRef, system: str | None) -> ModelRef:
@@ -178,7 +197,9 @@ def _pairs(now: Now, parts: Parts) -> Learned:
     trained = train(
         policy=now.start,
         reference=now.reference,
-        pairs=r.pooled([before["pairs"] for before in now.earlier if "pairs" in before], parts["pairs"]),
+        pairs=r.pooled(
+            [before["pairs"] for before in now.earlier if "pairs" in before], parts["pairs"]
+        ),
         loss=r.loss,
         training=r.training,
         system=r.sampling.system,
@@ -188,8 +209,12 @@ def _pairs(now: Now, parts: Parts) -> Learned:
     return trained, parts
 
 
-def _answers(now: Now, prompts: DatasetRef, asked: list[DatasetRef], completions: list[DatasetRef]) -> Learned:
-    """Train on the accepted ones of the pool, all judged by the judge of now; once, or once for each threshold of `improve`."""
+def _answers(
+    now: Now, prompts: DatasetRef, asked: list[DatasetRef], completions: list[DatasetRef]
+) -> Learned:
+    """Train on the accepted ones of the pool, all judged by the judge of now; once, or once for
+    each threshold of `improve`.
+    """
     r = now.recipe
     names = ("prompts", "completions", "people")
     pool = r.pooled([[(before["prompts"], before[name]) for name in names[1:] if name in before] for before in now.earlier],
@@ -200,7 +225,11 @@ def _answers(now: Now, prompts: DatasetRef, asked: list[DatasetRef], completions
     for stage, threshold in enumerate(r.improve.thresholds or [r.acceptance.threshold]):
         acceptance = r.acceptance.model_copy(update={"threshold": threshold})
         rate = r.training.learning_rate * r.improve.learning_rate_share**stage
-        acceptances.append(accept_answers([one for one, _ in flat], [one for _, one in flat], verdicts, acceptance, now.seed))
+        acceptances.append(
+            accept_answers(
+                [one for one, _ in flat], [one for _, one in flat], verdicts, acceptance, now.seed
+            )
+        )
         trained = train_on_answers(
             policy=trained,
             reference=now.reference,
@@ -211,5 +240,8 @@ def _answers(now: Now, prompts: DatasetRef, asked: list[DatasetRef], completions
             chat_template=r.sampling.chat_template,
             seed=derive_seed(now.seed, stage),
         )
-    parts = dict(zip(names[1:], completions, strict=False)) | {"prompts": prompts, "acceptances": acceptances[-1]}
+    parts = dict(zip(names[1:], completions, strict=False)) | {
+        "prompts": prompts,
+        "acceptances": acceptances[-1],
+    }
     return trained, parts | {"verdicts": verdicts[-len(completions)]}

@@ -1,4 +1,5 @@
-"""How the new policy is measured: against the policy before it and other baselines, and by what it has become. Part of one iteration.
+"""How the new policy is measured: against the policy before it and other baselines, and by what it
+has become. Part of one iteration.
 
     parts = measure(recipe, held_out, Candidate(policy=trained, before=policy, initial=initial, learned=[pairs ...], ...))
 `parts["metrics"]` has all figures (tasks/metrics.py says what each is).
@@ -7,22 +8,28 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from flows.judges import Who, compares, models_of, same_judge
-from flows.labelling import contest, score, scored
-from flows.recipe import Recipe
-from storage import DatasetRef, ModelRef
-from tasks.baseline import FILES, load_answers, policy_of
-from tasks.contamination import find_overlap
-from tasks.divergence import measure_displacement, measure_divergence
-from tasks.evaluation import evaluate, evaluate_against
-from tasks.exact import TASKS_FILE, check_answers, load_tasks
-from tasks.harness import compare_harness, run_harness
-from tasks.prompts import PROMPTS_FILE, load_prompts
-from tasks.provenance import measure_provenance
-from tasks.sampling import sample
-from tasks.seeds import derive_seed
-from tasks.sources import Source, find_source
-from tasks.two_turns import TURNS_FILE, evaluate_turn, follow_up, load_first_turns, whole_conversations
+from dapflow.flows.judges import Who, compares, models_of, same_judge
+from dapflow.flows.labelling import contest, score, scored
+from dapflow.flows.recipes.recipe import Recipe
+from dapflow.storage import DatasetRef, ModelRef
+from dapflow.tasks.evaluation.baseline import FILES, load_answers, policy_of
+from dapflow.tasks.evaluation.contamination import find_overlap
+from dapflow.tasks.evaluation.divergence import measure_displacement, measure_divergence
+from dapflow.tasks.evaluation.exact import TASKS_FILE, check_answers, load_tasks
+from dapflow.tasks.evaluation.harness import compare_harness, run_harness
+from dapflow.tasks.evaluation.measure import evaluate, evaluate_against
+from dapflow.tasks.evaluation.provenance import measure_provenance
+from dapflow.tasks.evaluation.two_turns import (
+    TURNS_FILE,
+    evaluate_turn,
+    follow_up,
+    load_first_turns,
+    whole_conversations,
+)
+from dapflow.tasks.prompts.load import PROMPTS_FILE, load_prompts
+from dapflow.tasks.prompts.sources import Source, find_source
+from dapflow.tasks.sampling.sample import sample
+from dapflow.tasks.seeds import derive_seed
 
 Judged = dict[str, DatasetRef]
 Opponent = ModelRef | DatasetRef
@@ -31,13 +38,15 @@ Opponent = ModelRef | DatasetRef
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A trained policy and what its measurement needs to know. before: the policy that the iteration began with; start: the one whose
-    weights it was trained from; learned: all pairs that it and its ancestors learned from, the newest last;
-    of what learned from no pairs, the prompts. judged: the completions that the iteration's judge was asked about, apart from rounds.
+    """A trained policy and what its measurement needs to know. before: the policy that the
+    iteration began with; start: the one whose weights it was trained from; learned: all pairs that
+    it and its ancestors learned from, the newest last; of what learned from no pairs, the prompts.
+    judged: the completions that the iteration's judge was asked about, apart from rounds.
 
-    scorer, referee: who labelled what was learned from, None for people, and who measures the result; their baselines: an answer of the
-    initial policy to each held-out prompt, and to each of any prompts, for a judge that compares with one. tasks: as `tasks_of`
-    gives them; harnessed: benchmarks of `before`.
+    scorer, referee: who labelled what was learned from, None for people, and who measures the
+    result; their baselines: an answer of the initial policy to each held-out prompt, and to each of
+    any prompts, for a judge that compares with one. tasks: as `tasks_of` gives them; harnessed:
+    benchmarks of `before`.
     """
 
     policy: ModelRef
@@ -60,7 +69,10 @@ def measure(r: Recipe, held_out: DatasetRef, one: Candidate) -> dict[str, Datase
     before, after = answers_of(r, one.before, held_out), answers_of(r, one.policy, held_out)
     overlap = find_overlap(held_out, one.learned, r.evaluation.overlap)
     judged = _contest(held_out, before, after, one)
-    rewards = [None if one.scorer is None else score(held_out, answers, one.scorer, one.scorer_baseline) for answers in (before, after)]
+    rewards = [
+        None if one.scorer is None else score(held_out, answers, one.scorer, one.scorer_baseline)
+        for answers in (before, after)
+    ]
     metrics = evaluate(
         one.policy,
         before=before,
@@ -84,7 +96,14 @@ def measure(r: Recipe, held_out: DatasetRef, one: Candidate) -> dict[str, Datase
             measure_provenance(one.policy, one.start, one.before, one.judged),
         ],
     )
-    return {"held_out": held_out, "before": before, "after": after, "overlap": overlap, **judged, "metrics": metrics}
+    return {
+        "held_out": held_out,
+        "before": before,
+        "after": after,
+        "overlap": overlap,
+        **judged,
+        "metrics": metrics,
+    }
 
 
 def answers_of(r: Recipe, policy: ModelRef, prompts: DatasetRef) -> DatasetRef:
@@ -98,7 +117,13 @@ def _contest(prompts: DatasetRef, before: DatasetRef, after: DatasetRef, one: Ca
 
 
 def _against(
-    r: Recipe, held_out: DatasetRef, one: Candidate, before: DatasetRef, after: DatasetRef, judged: Judged, overlap: DatasetRef
+    r: Recipe,
+    held_out: DatasetRef,
+    one: Candidate,
+    before: DatasetRef,
+    after: DatasetRef,
+    judged: Judged,
+    overlap: DatasetRef,
 ) -> list[DatasetRef]:
     """Win rates against the recipe's baselines. The policy before is judged already."""
     rates: list[DatasetRef] = []
@@ -121,11 +146,19 @@ def _against(
     return rates
 
 
-def opponents_of(r: Recipe, held_out: DatasetRef, previous: ModelRef, initial: ModelRef) -> dict[str, Opponent]:
-    """The recipe's baselines: `initial`, `previous`, `promoted`, a policy of the lake by id, or a file of answers. Raises UserError."""
+def opponents_of(
+    r: Recipe, held_out: DatasetRef, previous: ModelRef, initial: ModelRef
+) -> dict[str, Opponent]:
+    """The recipe's baselines: `initial`, `previous`, `promoted`, a policy of the lake by id, or a
+    file of answers. Raises UserError.
+    """
     known = {"initial": initial, "previous": previous}
     return {
-        name: known[name] if name in known else _answers_in(name, held_out) if name.endswith(FILES) else policy_of(name, initial)
+        name: known[name]
+        if name in known
+        else _answers_in(name, held_out)
+        if name.endswith(FILES)
+        else policy_of(name, initial)
         for name in r.evaluation.baselines
     }
 
@@ -136,27 +169,56 @@ def _answers_in(file: str, held_out: DatasetRef) -> DatasetRef:
 
 
 def _distances(r: Recipe, one: Candidate) -> list[DatasetRef]:
-    """KL to the initial policy, on answers of its own at temperature 1, and what became of the answers it learned from."""
+    """KL to the initial policy, on answers of its own at temperature 1, and what became of the
+    answers it learned from.
+    """
     if not r.evaluation.probes:
         return []
     source = find_source(r.prompts.source, PROMPTS_FILE)
-    few = load_prompts(source.name, source.digest, "held_out", r.prompts.held_out, 0, min(r.evaluation.probes, r.prompts.held_out))
-    raw = {"n": 1, "temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "stop": ()}
+    few = load_prompts(
+        source.name,
+        source.digest,
+        "held_out",
+        r.prompts.held_out,
+        0,
+        min(r.evaluation.probes, r.prompts.held_out),
+    )
+    raw = {
+        "n": 1,
+        "temperature": 1.0,
+        "top_p": 1.0,
+        "top_k": 0,
+        "min_p": 0.0,
+        "repetition_penalty": 1.0,
+        "stop": (),
+    }
     sampling = r.evaluation.sampling.model_copy(update=raw)
     own = sample(one.policy, few, sampling, derive_seed(r.seed, "kl"), r.sampler.own)
-    divergence = measure_divergence(one.policy, one.initial, few, own, sampling.system, sampling.chat_template, r.seed)
-    if one.learned[-1].kind != "pairs":  # from answers or in rounds: there are no pairs to be displaced
+    divergence = measure_divergence(
+        one.policy, one.initial, few, own, sampling.system, sampling.chat_template, r.seed
+    )
+    if (
+        one.learned[-1].kind != "pairs"
+    ):  # from answers or in rounds: there are no pairs to be displaced
         return [divergence]
     return [
         divergence,
         measure_displacement(
-            one.policy, one.start, one.learned[-1], r.evaluation.probes, r.sampling.system, r.sampling.chat_template, r.seed
+            one.policy,
+            one.start,
+            one.learned[-1],
+            r.evaluation.probes,
+            r.sampling.system,
+            r.sampling.chat_template,
+            r.seed,
         ),
     ]
 
 
 def tasks_of(r: Recipe) -> dict[str, tuple[Source, DatasetRef]]:
-    """Tasks with an exact answer, and first turns, of those that the recipe names, with where they come from. Raises UserError for a file that is wrong."""
+    """Tasks with an exact answer, and first turns, of those that the recipe names, with where they
+    come from. Raises UserError for a file that is wrong.
+    """
     found = dict[str, tuple[Source, DatasetRef]]()
     if name := r.evaluation.exact.source:
         source = find_source(name, TASKS_FILE)
@@ -171,8 +233,14 @@ def _exact(r: Recipe, one: Candidate) -> list[DatasetRef]:
     """Exact-answer tasks, solved by the policy before and after."""
     if "exact" not in one.tasks:
         return []
-    (source, tasks), sampling = one.tasks["exact"], r.evaluation.exact.sampling(r.evaluation.sampling.chat_template)
-    before, after = (sample(policy, tasks, sampling, r.seed, r.sampler.own) for policy in (one.before, one.policy))
+    (source, tasks), sampling = (
+        one.tasks["exact"],
+        r.evaluation.exact.sampling(r.evaluation.sampling.chat_template),
+    )
+    before, after = (
+        sample(policy, tasks, sampling, r.seed, r.sampler.own)
+        for policy in (one.before, one.policy)
+    )
     return [check_answers(one.policy, tasks, source.name, source.digest, before, after, r.seed)]
 
 
@@ -184,7 +252,11 @@ def harnessed(r: Recipe, policy: ModelRef) -> DatasetRef | None:
 def _harness(r: Recipe, one: Candidate) -> list[DatasetRef]:
     if one.harnessed is None:
         return []
-    return [compare_harness(one.policy, one.harnessed, run_harness(one.policy, r.evaluation.harness), r.seed)]
+    return [
+        compare_harness(
+            one.policy, one.harnessed, run_harness(one.policy, r.evaluation.harness), r.seed
+        )
+    ]
 
 
 def _two_turns(r: Recipe, one: Candidate) -> list[DatasetRef]:
@@ -196,13 +268,22 @@ def _two_turns(r: Recipe, one: Candidate) -> list[DatasetRef]:
     first = [sample(policy, tasks, sampling, r.seed, r.sampler.own) for policy in policies]
     asked = [follow_up(tasks, source.name, source.digest, answers) for answers in first]
     seed = derive_seed(r.seed, "second turn")
-    second = [sample(policy, prompts, sampling, seed, r.sampler.own) for policy, prompts in zip(policies, asked, strict=True)]
+    second = [
+        sample(policy, prompts, sampling, seed, r.sampler.own)
+        for policy, prompts in zip(policies, asked, strict=True)
+    ]
     judged = list(_contest(tasks, first[0], first[1], one).values())
     turns = [evaluate_turn(one.policy, 1, [tasks, tasks], first, judged, r.seed)]
     if compares(one.referee):
-        whole = [whole_conversations(prompts, answers) for prompts, answers in zip(asked, second, strict=True)]
+        whole = [
+            whole_conversations(prompts, answers)
+            for prompts, answers in zip(asked, second, strict=True)
+        ]
         judged = list(_contest(tasks, whole[0], whole[1], one).values())
         return [*turns, evaluate_turn(one.policy, 2, [tasks, tasks], whole, judged, r.seed)]
     sides = list(zip(asked, second, strict=True))
-    judged = [scored(prompts, answers, one.referee, one.referee_baseline(prompts)) for prompts, answers in sides]
+    judged = [
+        scored(prompts, answers, one.referee, one.referee_baseline(prompts))
+        for prompts, answers in sides
+    ]
     return [*turns, evaluate_turn(one.policy, 2, asked, second, judged, r.seed)]

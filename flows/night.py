@@ -1,9 +1,11 @@
-"""`night`: the promoted policy and the next slice of prompts -> a new policy, promoted if the gate lets it pass. What the schedules start.
+"""`night`: the promoted policy and the next slice of prompts -> a new policy, promoted if the gate
+lets it pass. What the schedules start.
 
 night(recipe="rso", lake="./lake")
-A night whose prompts teach nothing (no pair is left after judging) keeps the policy, says so, and leaves the next prompts to the next night.
-A night that was killed has decided nothing, so the next one, or a retry, takes the same policy and the same prompts and goes on from
-what the lake holds. Test: pytest tests/flows/test_policies.py; with a real server and worker: make test-nights
+A night whose prompts teach nothing (no pair is left after judging) keeps the policy, says so, and
+leaves the next prompts to the next night. A night that was killed has decided nothing, so the next
+one, or a retry, takes the same policy and the same prompts and goes on from what the lake holds.
+Test: pytest tests/flows/cli/test_policies.py; with a real server and worker: make test-nights
 """
 
 from enum import Enum
@@ -16,24 +18,24 @@ from prefect.client.schemas.objects import State
 from prefect.runtime import deployment, flow_run
 from prefect.states import Completed
 
-from flows.align import chosen
-from flows.environment import remember_server
-from flows.gate import Check, gaps, gate_figures
-from flows.iteration import iterate
-from flows.recipe import Recipe
-from flows.recipes import RECIPES
-from flows.report.publish import publish_report
-from flows.zombies import bury, end_earlier_attempts
-from storage import DatasetRef, Lake, ModelRef
-from storage.errors import NothingToLearnError
-from storage.promotions import Decision, Line, decide, decided_by, line_of
-from storage.runs import record_run
-from tasks.events import GATE_CLOSED, tell
-from tasks.markdown import as_table, as_text
-from tasks.models import resolve
-from tasks.policy import register_model
-from tasks.shards import use_shards
-from tasks.step import current_lake, use_lake
+from dapflow.flows.align import chosen
+from dapflow.flows.iteration import iterate
+from dapflow.flows.recipes.gate import Check, gaps, gate_figures
+from dapflow.flows.recipes.methods import RECIPES
+from dapflow.flows.recipes.recipe import Recipe
+from dapflow.flows.report.publish import publish_report
+from dapflow.flows.server.dead_runs import bury, end_earlier_attempts
+from dapflow.flows.server.environment import remember_server
+from dapflow.storage import DatasetRef, Lake, ModelRef
+from dapflow.storage.errors import NothingToLearnError
+from dapflow.storage.promotions import Decision, Line, decide, decided_by, line_of
+from dapflow.storage.runs import record_run
+from dapflow.tasks.events import GATE_CLOSED, tell
+from dapflow.tasks.markdown import as_table, as_text
+from dapflow.tasks.models.names import resolve
+from dapflow.tasks.models.policy import register_model
+from dapflow.tasks.step import current_lake, use_lake
+from dapflow.tasks.step.shards import use_shards
 
 RecipeName = Enum("RecipeName", {name: name for name in RECIPES}, type=str)
 """The recipes as a choice of the UI's form."""
@@ -41,7 +43,12 @@ _FIRST = RecipeName("rso")  # type: ignore[call-arg]
 
 
 @flow(name="night", flow_run_name="night of {recipe.value}", persist_result=False)
-def night(recipe: RecipeName = _FIRST, settings: tuple[str, ...] = (), toy: bool = False, lake: str = "lake") -> Any:  # type: ignore[valid-type]
+def night(
+    recipe: RecipeName = _FIRST,  # type: ignore[valid-type]
+    settings: tuple[str, ...] = (),
+    toy: bool = False,
+    lake: str = "lake",
+) -> Any:
     """One iteration on top of the promoted policy, and the decision whether its result is promoted.
 
     Args:
@@ -50,17 +57,26 @@ def night(recipe: RecipeName = _FIRST, settings: tuple[str, ...] = (), toy: bool
         toy: on a toy model: seconds, to try the installation.
         lake: directory of the lake, or its address.
 
-    Returns the row of `promotions` that it has written. Raises UserError for what the user can put right.
+    Returns the row of `promotions` that it has written. Raises UserError for what the user can put
+    right.
     """
     remember_server()
-    wanted, run = chosen(recipe.value, settings, toy, from_parameters=deployment.id is not None), str(flow_run.id)
+    wanted, run = (
+        chosen(recipe.value, settings, toy, from_parameters=deployment.id is not None),
+        str(flow_run.id),
+    )
     with Lake(lake) as opened, use_lake(opened), use_shards(wanted.shards):
         bury(opened)
         end_earlier_attempts(run)
         with record_run(opened, run, wanted.name, wanted.model_dump(mode="json")) as record:
-            if (told := decided_by(opened, run)) is not None:  # killed right after it had decided, and tried again
+            if (
+                told := decided_by(opened, run)
+            ) is not None:  # killed right after it had decided, and tried again
                 if told["candidate"]:
-                    policy, metrics = ModelRef("models", told["candidate"], 1), DatasetRef("metrics", told["metrics"], 0)
+                    policy, metrics = (
+                        ModelRef("models", told["candidate"], 1),
+                        DatasetRef("metrics", told["metrics"], 0),
+                    )
                     record.made(told["slice"], policy, metrics)
                     publish_report(policy, metrics)
                 return _ended(told)
@@ -79,7 +95,9 @@ def night(recipe: RecipeName = _FIRST, settings: tuple[str, ...] = (), toy: bool
 
 @task(name="gate", task_run_name="gate", cache_policy=NO_CACHE, persist_result=False)
 def gate(recipe: Recipe, line: Line, candidate: ModelRef, metrics: DatasetRef) -> dict[str, Any]:
-    """Promote the candidate, or keep the policy of before: one row in the lake, which says why. Returns it."""
+    """Promote the candidate, or keep the policy of before: one row in the lake, which says why.
+    Returns it.
+    """
     lake = current_lake()
     figures = gate_figures(lake, metrics)
     checks = recipe.gate.check(figures, gaps(lake, metrics))
@@ -94,22 +112,36 @@ def gate(recipe: Recipe, line: Line, candidate: ModelRef, metrics: DatasetRef) -
         figures=figures,
     )
     row = decide(lake, line, decision)
-    create_markdown_artifact(key="gate", markdown=_card(row, checks), description=as_text(row["reason"]))
+    create_markdown_artifact(
+        key="gate", markdown=_card(row, checks), description=as_text(row["reason"])
+    )
     if row["action"] == "keep":
-        tell(GATE_CLOSED, candidate.version, f"models@{candidate.version} was not promoted: {row['reason']}.")
+        tell(
+            GATE_CLOSED,
+            candidate.version,
+            f"models@{candidate.version} was not promoted: {row['reason']}.",
+        )
     return row
 
 
 def pass_over(lake: Lake, line: Line, recipe: Recipe, reason: str) -> dict[str, Any]:
-    """Keep the policy and go on to the next prompts, where these have taught nothing: they would not tomorrow either. Returns the row."""
-    row = decide(lake, line, Decision(action="keep", candidate="", reason=reason, recipe=recipe.name, run=str(flow_run.id)))
+    """Keep the policy and go on to the next prompts, where these have taught nothing: they would
+    not tomorrow either. Returns the row.
+    """
+    row = decide(
+        lake,
+        line,
+        Decision(
+            action="keep", candidate="", reason=reason, recipe=recipe.name, run=str(flow_run.id)
+        ),
+    )
     tell(GATE_CLOSED, row["policy"] or line.name, in_words(row))
     return row
 
 
 def earlier_parts(lake: Lake, policy: ModelRef) -> list[dict[str, DatasetRef]]:
-    """What a policy has learned from, for a recipe that trains on all so far: pairs, or prompts and the completions they were accepted from.
-    What is no longer in the lake is left out."""
+    """What a policy has learned from, for a recipe that trains on all so far: pairs, or prompts and
+    the completions they were accepted from. What is no longer in the lake is left out."""
     parents = lake.catalogue().parents
     learned = parents.get(policy.version, {})
     names = ("pairs",)
@@ -117,7 +149,11 @@ def earlier_parts(lake: Lake, policy: ModelRef) -> list[dict[str, DatasetRef]]:
         learned, names = parents[learned["answers"]], ("prompts", "completions")
     places = sorted({_place(role) for role in learned if role.startswith(f"{names[0]}[")})
     found = [{name: lake.find(learned[f"{name}[{place}]"]) for name in names} for place in places]
-    return [{name: ref for name, ref in one.items() if isinstance(ref, DatasetRef)} for one in found if all(one.values())]
+    return [
+        {name: ref for name, ref in one.items() if isinstance(ref, DatasetRef)}
+        for one in found
+        if all(one.values())
+    ]
 
 
 def _place(role: str) -> int:
@@ -125,7 +161,11 @@ def _place(role: str) -> int:
 
 
 def _ended(row: dict[str, Any]) -> State[dict[str, Any]]:
-    return Completed(name="Promoted" if row["action"] == "promote" else "GateClosed", message=in_words(row), data=row)
+    return Completed(
+        name="Promoted" if row["action"] == "promote" else "GateClosed",
+        message=in_words(row),
+        data=row,
+    )
 
 
 def in_words(row: dict[str, Any]) -> str:
@@ -144,4 +184,9 @@ def _card(row: dict[str, Any], checks: list[Check]) -> str:
 
 def _figure(check: Check) -> tuple[str, ...]:
     found = "not measured" if check.found is None else f"{check.found:.4g}"
-    return check.name, found, f"{'≥' if check.at_least else '≤'} {check.threshold:g}", "✓" if check.holds else "✗"
+    return (
+        check.name,
+        found,
+        f"{'≥' if check.at_least else '≤'} {check.threshold:g}",
+        "✓" if check.holds else "✗",
+    )

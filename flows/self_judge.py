@@ -1,32 +1,47 @@
-"""The policy as its own judge, as long as it is one: measured on labelled pairs in each iteration, and not used when no better than chance.
+"""The policy as its own judge, as long as it is one: measured on labelled pairs in each iteration,
+and not used when no better than chance.
 
     checked(recipe, who, policy, initial)  ->  who judges, and what was measured
-Test: pytest tests/flows/test_self_judge.py
+Test: pytest tests/flows/judges/test_self_judge.py
 """
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flows.judges import Asked, Who, judge_named
-from flows.recipe import Recipe
-from storage import DatasetRef, ModelRef, UserError
-from tasks.judge_quality import AGREEMENT, CHANGE, answers_of, better_than_chance, measure_judge, prompts_of
-from tasks.preferences import PREFERENCES_FILE, load_preferences
-from tasks.progress import reporter
-from tasks.self_judging import compare_itself, judge_itself
-from tasks.sources import find_source
-from tasks.step import rows_if_made
+from dapflow.flows.judges import Asked, Who, judge_named
+from dapflow.flows.recipes.recipe import Recipe
+from dapflow.storage import DatasetRef, ModelRef, UserError
+from dapflow.tasks.evaluation.judge_quality import (
+    AGREEMENT,
+    CHANGE,
+    answers_of,
+    better_than_chance,
+    measure_judge,
+    prompts_of,
+)
+from dapflow.tasks.judging.by_policy import compare_itself, judge_itself
+from dapflow.tasks.prompts.preferences import PREFERENCES_FILE, load_preferences
+from dapflow.tasks.prompts.sources import find_source
+from dapflow.tasks.step import rows_if_made
+from dapflow.tasks.step.progress import reporter
 
 STOP = "stop"
 
 
 def checked(
-    recipe: Recipe, who: Who | None, policy: ModelRef, initial: ModelRef, before: DatasetRef | None = None, labels: bool = True
+    recipe: Recipe,
+    who: Who | None,
+    policy: ModelRef,
+    initial: ModelRef,
+    before: DatasetRef | None = None,
+    labels: bool = True,
 ) -> tuple[Who | None, dict[str, DatasetRef]]:
-    """A judge that is not the policy as it is; the policy where it is better than chance, else its fallback. Raises UserError to stop.
+    """A judge that is not the policy as it is; the policy where it is better than chance, else its
+    fallback. Raises UserError to stop.
 
-    before: how good a judge it was in the iteration before; whether it has improved is said. labels: whether it labels what this iteration
-    learns from. Where not, the policy is only measured, and nobody judges in its place.
+    before: how good a judge it was in the iteration before; whether it has improved is said.
+    labels: whether it labels what this iteration learns from. Where not, the policy is only
+    measured, and nobody judges in its place.
     """
     if not isinstance(who, Asked):
         return who, {}
@@ -41,7 +56,9 @@ def checked(
         return None, {"judge_quality": measured}
     sentence, fallback = _sentence(who, metrics), who.asks.fallback
     if fallback == STOP:
-        raise UserError(f"{sentence}: train it to judge, take another judge, or name one in judge.fallback.")
+        raise UserError(
+            f"{sentence}: train it to judge, take another judge, or name one in judge.fallback."
+        )
     reporter().said(f"{sentence}: {fallback} judges instead.")
     return judge_named(recipe, fallback, policy, initial, "reward"), {"judge_quality": measured}
 
@@ -52,12 +69,25 @@ def _measured(recipe: Recipe, who: Asked, before: DatasetRef | None) -> DatasetR
     pairs = load_preferences(source.name, source.digest, "test")
     prompts = prompts_of(pairs, who.asks.labelled)
     chosen, rejected = answers_of(pairs, prompts, "chosen"), answers_of(pairs, prompts, "rejected")
-    asked: dict[str, Any] = {"policy": who.policy, "asks": who.asks, "sampler": who.sampler, "chat_template": who.chat_template}
+    asked: dict[str, Any] = {
+        "policy": who.policy,
+        "asks": who.asks,
+        "sampler": who.sampler,
+        "chat_template": who.chat_template,
+    }
     if who.compares:
         verdicts = [compare_itself(prompts, chosen, rejected, **asked, seed=0)]
     else:
         verdicts = [judge_itself(prompts, side, **asked) for side in (chosen, rejected)]
-    return measure_judge(who.policy, prompts, chosen, rejected, verdicts, None if who.compares else who.asks.scale[1], before)
+    return measure_judge(
+        who.policy,
+        prompts,
+        chosen,
+        rejected,
+        verdicts,
+        None if who.compares else who.asks.scale[1],
+        before,
+    )
 
 
 def _change(row: Mapping[str, Any]) -> str:
@@ -65,18 +95,22 @@ def _change(row: Mapping[str, Any]) -> str:
         return f"Whether the policy has become a better judge cannot be told: {row['note']}."
     value, low, high = (100 * row[one] for one in ("value", "low", "high"))
     verdict = (
-        "it has become a better judge" if low > 0 else "it has become a worse judge" if high < 0 else "it has not improved beyond doubt"
+        "it has become a better judge"
+        if low > 0
+        else "it has become a worse judge"
+        if high < 0
+        else "it has not improved beyond doubt"
     )
-    return (
-        f"As a judge the policy agrees with people {value:+.0f} points [{low:+.0f}, {high:+.0f}] more than an iteration before: {verdict}."
-    )
+    return f"As a judge the policy agrees with people {value:+.0f} points [{low:+.0f}, {high:+.0f}] more than an iteration before: {verdict}."
 
 
 def _sentence(who: Asked, metrics: Sequence[Mapping[str, Any]]) -> str:
     named = {row["name"]: row for row in metrics}
     share = named[AGREEMENT]
     unread = named["unread"]["value"]
-    decides = f"it decides {named['decided']['value']:.0%} of the labelled pairs" + (f" ({unread:.0%} cannot be read)" if unread else "")
+    decides = f"it decides {named['decided']['value']:.0%} of the labelled pairs" + (
+        f" ({unread:.0%} cannot be read)" if unread else ""
+    )
     if share["value"] is None:
         return f"The policy {who.policy} is not used as its own judge, since {decides}"
     interval = f"{share['value']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"

@@ -1,8 +1,10 @@
-"""Asking a lake in SQL that a user wrote: it reads the lake's tables and nothing else, in so much memory and time as it is given.
+"""Asking a lake in SQL that a user wrote: it reads the lake's tables and nothing else, in so much
+memory and time as it is given.
 
     with Lake("./lake", read_only=True) as lake, question(lake, "from pairs", timeout_s=60) as asked:
         for batch in asked.rows(asked.as_text(300)): ...
-The query is checked (`storage.sql`) and runs in an instance that is shut in (`storage.database.confine`): either alone is not enough.
+The query is checked (`dapflow.storage.sql`) and runs in an instance that is shut in
+(`dapflow.storage.database.confine`): either alone is not enough.
 """
 
 import os
@@ -18,20 +20,26 @@ import duckdb
 import psutil
 import pyarrow as pa
 
-from storage.database import Connection, confine
-from storage.errors import UserError, lake_errors, one_line
-from storage.lake import Lake
-from storage.sql import check_condition, check_query
+from dapflow.storage.database import Connection, confine
+from dapflow.storage.errors import UserError, lake_errors, one_line
+from dapflow.storage.lake import Lake
+from dapflow.storage.sql import check_condition, check_query
 
 T = TypeVar("T")
-MEMORY = 2 * 2**30  # bytes that a query may take in this process, Arrow's and Python's among them; DuckDB's own limit lies below
-_GRACE_S = 3.0  # between interrupting the engine and ending the process, where one function is busy and does not listen
+MEMORY = (
+    2 * 2**30
+)  # bytes that a query may take in this process, Arrow's and Python's among them; DuckDB's own limit lies below
+# between interrupting the engine and ending the process, where one function is busy and does not
+# listen
+_GRACE_S = 3.0
 _BATCH = 2048  # rows
 
 
 @dataclass(frozen=True)
 class Question:
-    """A query that has been checked, with the columns of its answer: their names, no two the same, and DuckDB's types."""
+    """A query that has been checked, with the columns of its answer: their names, no two the same,
+    and DuckDB's types.
+    """
 
     names: Sequence[str]
     types: Sequence[str]
@@ -45,11 +53,15 @@ class Question:
 
     def as_json(self) -> str:
         """What to select for a row as one JSON object."""
-        fields = ", ".join(f"{identifier(name)} := c{place}" for place, name in enumerate(self.names))
+        fields = ", ".join(
+            f"{identifier(name)} := c{place}" for place, name in enumerate(self.names)
+        )
         return f"to_json(struct_pack({fields}))::VARCHAR"
 
     def rows(self, select: str, limit: int | None = None) -> Iterator[pa.RecordBatch]:
-        """The answer, of which `select` is taken; its columns are c0, c1, ... there. Memory stays flat however many rows there are."""
+        """The answer, of which `select` is taken; its columns are c0, c1, ... there. Memory stays
+        flat however many rows there are.
+        """
         return self.batches(self.reader(select, limit))
 
     def batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
@@ -67,10 +79,14 @@ class Question:
 
 @contextmanager
 def question(lake: Lake, query: str, timeout_s: float) -> Iterator[Question]:
-    """One SELECT over the tables of a lake that is open for reading only. Raises UserError when it is anything else, or fails."""
+    """One SELECT over the tables of a lake that is open for reading only. Raises UserError when it
+    is anything else, or fails.
+    """
     with _asking(lake, timeout_s) as ask:
         text = ask.timed(lambda: check_query(ask.cursor, lake.name, query))
-        columns = ask.timed(lambda: ask.cursor.execute(f"DESCRIBE SELECT * FROM (\n{text}\n)").fetchall())
+        columns = ask.timed(
+            lambda: ask.cursor.execute(f"DESCRIBE SELECT * FROM (\n{text}\n)").fetchall()
+        )
         yield Question([name for name, *_ in columns], [kind for _, kind, *_ in columns], text, ask)
 
 
@@ -91,7 +107,9 @@ class _Asking:
     timeout_s: float
 
     def timed(self, work: Callable[[], T]) -> T:
-        """The result of `work`. Raises UserError for what the engine says, and when it takes too long."""
+        """The result of `work`. Raises UserError for what the engine says, and when it takes too
+        long.
+        """
         late = threading.Event()
         timers = (
             threading.Timer(self.timeout_s, lambda: (late.set(), self.cursor.interrupt())),
@@ -120,14 +138,23 @@ class _Asking:
 
 
 def _heard(work: Callable[[], T]) -> T:
-    """The result of `work`; what the engine says about a query becomes a sentence, whichever library hands it on."""
+    """The result of `work`; what the engine says about a query becomes a sentence, whichever
+    library hands it on.
+    """
     try:
         return work()
     except (MemoryError, duckdb.OutOfMemoryException) as error:
-        raise UserError(f"The query needs more than {MEMORY / 2**30:g} GB of memory: ask for fewer rows or shorter values.") from error
+        raise UserError(
+            f"The query needs more than {MEMORY / 2**30:g} GB of memory: ask for fewer rows or shorter values."
+        ) from error
     except (duckdb.InterruptException, duckdb.IOException, UserError):
         raise
-    except (duckdb.Error, pa.ArrowException, OSError, RuntimeError) as error:  # Arrow's reader hands on what comes later as OSError
+    except (
+        duckdb.Error,
+        pa.ArrowException,
+        OSError,
+        RuntimeError,
+    ) as error:  # Arrow's reader hands on what comes later as OSError
         if "INTERRUPT" in str(error):
             raise KeyboardInterrupt from error
         raise UserError(f"The database says: {one_line(str(error))}") from error
@@ -135,7 +162,9 @@ def _heard(work: Callable[[], T]) -> T:
 
 @contextmanager
 def _asking(lake: Lake, timeout_s: float) -> Iterator[_Asking]:
-    assert lake.read_only, "a lake to write to shares its instance with the process, which must not be shut in"
+    assert lake.read_only, (
+        "a lake to write to shares its instance with the process, which must not be shut in"
+    )
     with lake.cursor() as cursor, _memory():
         confine(cursor, lake.location)
         yield _Asking(cursor, lake.location.address, timeout_s)
@@ -143,13 +172,18 @@ def _asking(lake: Lake, timeout_s: float) -> Iterator[_Asking]:
 
 @contextmanager
 def _memory() -> Iterator[None]:
-    """At most MEMORY more for this process: a function such as repeat() takes what it wants past DuckDB's own limit."""
+    """At most MEMORY more for this process: a function such as repeat() takes what it wants past
+    DuckDB's own limit.
+    """
     if sys.platform != "linux":  # elsewhere the system does not count what a process maps
         yield
         return
     before, most = resource.getrlimit(resource.RLIMIT_DATA)
     wanted = psutil.Process().memory_info().data + MEMORY
-    resource.setrlimit(resource.RLIMIT_DATA, (min([wanted, *(limit for limit in (before, most) if limit >= 0)]), most))
+    resource.setrlimit(
+        resource.RLIMIT_DATA,
+        (min([wanted, *(limit for limit in (before, most) if limit >= 0)]), most),
+    )
     try:
         yield
     finally:

@@ -1,6 +1,8 @@
-"""What a lake holds, in memory: its versions, the edges between them, and the files of each. One snapshot, never changed.
+"""What a lake holds, in memory: its versions, the edges between them, and the files of each. One
+snapshot, never changed.
 
-A query through DuckLake costs 10 to 30 ms, most of it looking up the files; asking here costs the 4 ms of asking whether anything is new.
+A query through DuckLake costs 10 to 30 ms, most of it looking up the files; asking here costs the 4
+ms of asking whether anything is new.
 """
 
 from collections import defaultdict
@@ -8,10 +10,10 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
-from storage.database import Connection
-from storage.errors import LakeError
-from storage.refs import row_id
-from storage.schema import NOUNS
+from dapflow.storage.database import Connection
+from dapflow.storage.errors import LakeError
+from dapflow.storage.refs import row_id
+from dapflow.storage.schema import NOUNS
 
 TESTED = "test"  # the role of pairs that a reward model is tested on: it does not learn from them
 
@@ -52,21 +54,32 @@ class Catalogue:
     files: Mapping[tuple[str, str], tuple[DataFile, ...]]  # (table, version) -> its files
 
     def resolve(self, text: str) -> str:
-        """The full id that `text` begins: of a version (`3f9c01`, `pairs@3f9c01`) or of a row (`3f9c01aa-17`).
+        """The full id that `text` begins: of a version (`3f9c01`, `pairs@3f9c01`) or of a row
+        (`3f9c01aa-17`).
 
         Raises LakeError when nothing, or more than one thing, begins so.
         """
         kind, _, rest = text.rpartition("@")
         start, dash, ordinal = rest.partition("-")
-        found = sorted(one.version for one in self.versions.values() if one.version.startswith(start) and kind in ("", one.kind))
+        found = sorted(
+            one.version
+            for one in self.versions.values()
+            if one.version.startswith(start) and kind in ("", one.kind)
+        )
         if not start or not found:
-            raise LakeError(f"Nothing in the lake has the id {text}: `dapflow datasets` lists what there is.")
+            raise LakeError(
+                f"Nothing in the lake has the id {text}: `dapflow datasets` lists what there is."
+            )
         if len(found) > 1 and start not in found:
             several = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")
-            raise LakeError(f"{text} is the beginning of {len(found)} ids ({several}): give more of it.")
+            raise LakeError(
+                f"{text} is the beginning of {len(found)} ids ({several}): give more of it."
+            )
         version = start if start in found else found[0]
         if dash and not ordinal.isdigit():
-            raise LakeError(f"{text} is not the id of a row: that is a version, a dash and a number, such as {row_id(version, 12)}.")
+            raise LakeError(
+                f"{text} is not the id of a row: that is a version, a dash and a number, such as {row_id(version, 12)}."
+            )
         return row_id(version, int(ordinal)) if dash else version
 
     def ancestors(self, version: str) -> Iterator[str]:
@@ -74,7 +87,9 @@ class Catalogue:
         return _walk(version, lambda one: self.parents.get(one, {}).values())
 
     def sources(self, version: str) -> Iterator[str]:
-        """The datasets it was made from, as `ancestors` but not beyond a model: the rows that went into these rows."""
+        """The datasets it was made from, as `ancestors` but not beyond a model: the rows that went
+        into these rows.
+        """
 
         def step(one: str) -> Iterator[str]:
             return (
@@ -87,7 +102,12 @@ class Catalogue:
 
     def learned_from(self, version: str) -> Iterator[str]:
         """As `ancestors`, without what a reward model was only tested on."""
-        return _walk(version, lambda one: (parent for role, parent in self.parents.get(one, {}).items() if role != TESTED))
+        return _walk(
+            version,
+            lambda one: (
+                parent for role, parent in self.parents.get(one, {}).items() if role != TESTED
+            ),
+        )
 
     def descendants(self, version: str) -> Iterator[str]:
         """All versions made from it, nearest first, each once."""
@@ -108,7 +128,9 @@ class Catalogue:
 
 def latest_snapshot(cursor: Connection, lake: str) -> int:
     """The number of the newest commit."""
-    row = cursor.execute(f"SELECT max(snapshot_id) FROM __ducklake_metadata_{lake}.ducklake_snapshot").fetchone()
+    row = cursor.execute(
+        f"SELECT max(snapshot_id) FROM __ducklake_metadata_{lake}.ducklake_snapshot"
+    ).fetchone()
     assert row is not None
     return int(row[0])
 
@@ -136,7 +158,9 @@ def load_catalogue(cursor: Connection, lake: str, data: str, snapshot: int) -> C
     )
 
 
-def data_files(cursor: Connection, lake: str, data: str, version: str | None = None) -> Iterator[DataFile]:
+def data_files(
+    cursor: Connection, lake: str, data: str, version: str | None = None
+) -> Iterator[DataFile]:
     """The files of a version, or of all."""
     meta, only = f"__ducklake_metadata_{lake}", " AND p.partition_value = ?" if version else ""
     query = (
@@ -145,7 +169,9 @@ def data_files(cursor: Connection, lake: str, data: str, version: str | None = N
         f" JOIN {meta}.ducklake_table t ON t.table_id = f.table_id JOIN {meta}.ducklake_schema s USING (schema_id)"
         f" WHERE f.end_snapshot IS NULL AND t.end_snapshot IS NULL{only} ORDER BY f.row_id_start"
     )
-    for table, owner, path, size, rows in cursor.execute(query, [version] if version else []).fetchall():
+    for table, owner, path, size, rows in cursor.execute(
+        query, [version] if version else []
+    ).fetchall():
         yield DataFile(table, owner, f"{data.rstrip('/')}/{path}", size, rows)
 
 

@@ -1,7 +1,8 @@
-"""The rows of an open version: a Parquet file a chunk, outside the lake's tables until the version is complete.
+"""The rows of an open version: a Parquet file a chunk, outside the lake's tables until the version
+is complete.
 
-A chunk is there when its file has its name: it is written under another one, brought to the disk, and renamed. So a chunk costs no
-transaction, and no query sees a row of it before its time.
+A chunk is there when its file has its name: it is written under another one, brought to the disk,
+and renamed. So a chunk costs no transaction, and no query sees a row of it before its time.
 """
 
 import os
@@ -16,10 +17,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage.database import quoted
-from storage.errors import lake_errors
-from storage.lake import Lake
-from storage.schema import PARQUET
+from dapflow.storage.database import quoted
+from dapflow.storage.errors import lake_errors
+from dapflow.storage.lake import Lake
+from dapflow.storage.schema import PARQUET
 
 Rows = Sequence[Mapping[str, Any]] | pa.Table
 SMALL = 4 * 2**20  # bytes: chunks larger than this stay files of their own
@@ -41,16 +42,24 @@ class Chunks:
         return {int(path.stem) for path in self._paths()}
 
     def write(self, number: int, table: str, rows: Rows, seconds: float) -> None:
-        """Write rows with all columns of the table, all or nothing. Each is a mapping, or a row of an Arrow table."""
+        """Write rows with all columns of the table, all or nothing. Each is a mapping, or a row of
+        an Arrow table.
+        """
         path = self._folder / table / f"{number:06d}.parquet"
-        partial = path.with_name(f"{path.stem}-{uuid4().hex}.partial")  # of its own: a shard whose step was killed may still be at it
+        partial = path.with_name(
+            f"{path.stem}-{uuid4().hex}.partial"
+        )  # of its own: a shard whose step was killed may still be at it
         with lake_errors(self._lake.location.address), self._lake.cursor() as cursor:
             path.parent.mkdir(parents=True, exist_ok=True)
             arrow = _arrow(self._lake.schema(table), self._version, rows)
-            assert _rises(arrow["id"]), "the rows of a chunk come in the order of their ids, and the chunks in theirs"
+            assert _rises(arrow["id"]), (
+                "the rows of a chunk come in the order of their ids, and the chunks in theirs"
+            )
             cursor.register("new_rows", arrow)
             try:
-                cursor.execute(f"COPY new_rows TO '{quoted(partial)}' (FORMAT parquet, {PARQUET}, KV_METADATA {{seconds: '{seconds}'}})")
+                cursor.execute(
+                    f"COPY new_rows TO '{quoted(partial)}' (FORMAT parquet, {PARQUET}, KV_METADATA {{seconds: '{seconds}'}})"
+                )
                 synchronise(partial)
                 partial.rename(path)
                 synchronise(path.parent)
@@ -78,7 +87,8 @@ class Chunks:
         return rows, seconds
 
     def publish(self) -> list[tuple[str, str]]:
-        """Put the rows where the lake has its data: (table, path) of each file. Small chunks are merged; the chunks themselves stay.
+        """Put the rows where the lake has its data: (table, path) of each file. Small chunks are
+        merged; the chunks themselves stay.
 
         Nobody knows of these files before they are added to the catalogue.
         """
@@ -105,7 +115,10 @@ class Chunks:
             return
         with lake_errors(self._lake.location.address), self._lake.cursor() as cursor:
             source = "SELECT * FROM read_parquet(?, hive_partitioning => false)"
-            cursor.execute(f"COPY ({source}) TO '{quoted(target)}' (FORMAT parquet, {PARQUET})", [[str(path) for path in paths]])
+            cursor.execute(
+                f"COPY ({source}) TO '{quoted(target)}' (FORMAT parquet, {PARQUET})",
+                [[str(path) for path in paths]],
+            )
         if "://" not in target:
             synchronise(Path(target))
 
@@ -134,7 +147,10 @@ def synchronise(path: Path) -> None:
 
 
 def _rises(ids: pa.ChunkedArray) -> bool:
-    return len(ids) < 2 or pc.call_function("all", [pc.call_function("less", [ids[:-1], ids[1:]])]).as_py()
+    return (
+        len(ids) < 2
+        or pc.call_function("all", [pc.call_function("less", [ids[:-1], ids[1:]])]).as_py()
+    )
 
 
 def _arrow(schema: pa.Schema, version: str, rows: Rows) -> pa.Table:
@@ -148,6 +164,13 @@ def _arrow(schema: pa.Schema, version: str, rows: Rows) -> pa.Table:
 def _with_all_columns(schema: pa.Schema, version: str, rows: pa.Table) -> pa.Table:
     names = set(rows.column_names)
     assert names <= set(schema.names), f"there are no columns {sorted(names - set(schema.names))}"
-    columns = [rows[field.name].cast(field.type) if field.name in names else pa.nulls(len(rows), field.type) for field in schema]
-    columns[schema.get_field_index("version")] = pa.repeat(pa.scalar(version, schema.field("version").type), len(rows))
+    columns = [
+        rows[field.name].cast(field.type)
+        if field.name in names
+        else pa.nulls(len(rows), field.type)
+        for field in schema
+    ]
+    columns[schema.get_field_index("version")] = pa.repeat(
+        pa.scalar(version, schema.field("version").type), len(rows)
+    )
     return pa.Table.from_arrays(columns, schema=schema)

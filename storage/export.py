@@ -1,4 +1,5 @@
-"""A version as files that other programs read: Parquet, JSON lines, CSV, or a folder for the `datasets` library.
+"""A version as files that other programs read: Parquet, JSON lines, CSV, or a folder for the
+`datasets` library.
 
     export(lake, lake.find("3f9c01aa3f9c01aa"), Path("pairs.jsonl"))
 Rows stream through DuckDB, which spills what does not fit, so a version may be larger than memory.
@@ -8,10 +9,10 @@ import os
 import shutil
 from pathlib import Path
 
-from storage.database import quoted
-from storage.errors import LakeError, lake_errors
-from storage.lake import Lake
-from storage.refs import Ref
+from dapflow.storage.database import quoted
+from dapflow.storage.errors import LakeError, lake_errors
+from dapflow.storage.lake import Lake
+from dapflow.storage.refs import Ref
 
 FORMATS = {
     ".parquet": "FORMAT parquet, COMPRESSION zstd",
@@ -27,13 +28,20 @@ _PREFERENCES = """SELECT [{{'role': 'user', 'content': prompt}}] AS prompt, [{{'
 def export(lake: Lake, ref: Ref, path: Path, *, replace: bool = False) -> int:
     """Write the rows of a complete version to `path`, all or nothing, and return how many.
 
-    .parquet, .jsonl and .csv hold every row and column; a path without suffix becomes a folder that `datasets.load_dataset` opens, and
-    for pairs has the standard preference format: `prompt`, `chosen` and `rejected` as messages, without the pairs that were left out.
-    Raises LakeError when the path is taken or its suffix is none of these.
+    .parquet, .jsonl and .csv hold every row and column; a path without suffix becomes a folder that
+    `datasets.load_dataset` opens, and for pairs has the standard preference format: `prompt`,
+    `chosen` and `rejected` as messages, without the pairs that were left out. Raises LakeError when
+    the path is taken or its suffix is none of these.
     """
     if path.suffix not in ("", *FORMATS):
-        raise LakeError(f"{path}: write to {', '.join(FORMATS)}, or to a folder (a name without suffix) for the datasets library.")
-    if path.is_dir() and (path.suffix or [one.relative_to(path) for one in path.rglob("*") if one.is_file()] != [Path(_FOLDER_FILE)]):
+        raise LakeError(
+            f"{path}: write to {', '.join(FORMATS)}, or to a folder (a name without suffix) for the datasets library."
+        )
+    if path.is_dir() and (
+        path.suffix
+        or [one.relative_to(path) for one in path.rglob("*") if one.is_file()]
+        != [Path(_FOLDER_FILE)]
+    ):
         raise LakeError(f"{path} is a directory that no export has made: choose another name.")
     if path.exists() and not replace:
         raise LakeError(f"{path} is there already: choose another name, or say --replace.")
@@ -48,7 +56,9 @@ def export(lake: Lake, ref: Ref, path: Path, *, replace: bool = False) -> int:
             _reserve(target)
             with lake.cursor() as cursor:
                 options = FORMATS[path.suffix or ".parquet"]
-                written = cursor.execute(f"COPY ({query}) TO '{quoted(target)}' ({options})", parameters).fetchone()
+                written = cursor.execute(
+                    f"COPY ({query}) TO '{quoted(target)}' ({options})", parameters
+                ).fetchone()
             _remove(path)
             partial.rename(path)
         finally:
@@ -62,7 +72,9 @@ def _reserve(target: Path) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
     except OSError as error:
-        raise LakeError(f"{target.parent} cannot be written ({error.strerror}): export to another place.") from error
+        raise LakeError(
+            f"{target.parent} cannot be written ({error.strerror}): export to another place."
+        ) from error
 
 
 def _remove(path: Path) -> None:

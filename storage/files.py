@@ -1,4 +1,6 @@
-"""The Parquet files of complete versions: written down with a checksum, checked, and taken out when damaged."""
+"""The Parquet files of complete versions: written down with a checksum, checked, and taken out when
+damaged.
+"""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -8,11 +10,11 @@ from pathlib import Path
 
 import duckdb
 
-from storage.catalogue import DataFile
-from storage.database import attach_catalogue, quoted
-from storage.errors import LakeError, lake_errors
-from storage.lake import Lake
-from storage.refs import ModelRef, Ref
+from dapflow.storage.catalogue import DataFile
+from dapflow.storage.database import attach_catalogue, quoted
+from dapflow.storage.errors import LakeError, lake_errors
+from dapflow.storage.lake import Lake
+from dapflow.storage.refs import ModelRef, Ref
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +27,9 @@ class Damage:
 
 def model_files(lake: Lake, version: str) -> list[str]:
     """The files of a model's weights, configuration and tokenizer."""
-    return sorted(str(path) for path in (lake.root / "models" / version).rglob("*") if path.is_file())
+    return sorted(
+        str(path) for path in (lake.root / "models" / version).rglob("*") if path.is_file()
+    )
 
 
 def checksum(lake: Lake, path: str) -> tuple[str, int, str]:
@@ -34,12 +38,16 @@ def checksum(lake: Lake, path: str) -> tuple[str, int, str]:
 
 
 def intact(lake: Lake, ref: Ref) -> bool:
-    """Whether the data of a complete version is still there: its files with their sizes, and a model's weights."""
+    """Whether the data of a complete version is still there: its files with their sizes, and a
+    model's weights.
+    """
     return not _damages(lake, ref, {})
 
 
 def verify(lake: Lake) -> Iterator[tuple[Ref, list[Damage]]]:
-    """Check every file of every complete version against the catalogue and its checksum; oldest version first."""
+    """Check every file of every complete version against the catalogue and its checksum; oldest
+    version first.
+    """
     digests = {row["path"]: row["sha256"] for row in lake.rows("SELECT path, sha256 FROM files")}
     for info in sorted(lake.catalogue().versions.values(), key=lambda one: one.opened_at):
         if ref := lake.find(info.version):
@@ -47,11 +55,21 @@ def verify(lake: Lake) -> Iterator[tuple[Ref, list[Damage]]]:
 
 
 def retire(lake: Lake, versions: Iterable[str], *, whole: bool = False) -> None:
-    """Take files that are missing or damaged, or all of them, out of the catalogue, so that what they held can be made again."""
-    damaged = [file.path for version in versions for file in lake.files_of(version) if whole or _damage(lake, file, None)]
+    """Take files that are missing or damaged, or all of them, out of the catalogue, so that what
+    they held can be made again.
+    """
+    damaged = [
+        file.path
+        for version in versions
+        for file in lake.files_of(version)
+        if whole or _damage(lake, file, None)
+    ]
     if damaged:
         names = ", ".join(f"'{quoted(path.rsplit('/', 1)[-1])}'" for path in damaged)
-        with lake_errors(lake.location.address), closing(attach_catalogue(lake.location)) as connection:
+        with (
+            lake_errors(lake.location.address),
+            closing(attach_catalogue(lake.location)) as connection,
+        ):
             connection.execute(
                 "UPDATE catalogue.ducklake_data_file SET end_snapshot = (SELECT max(snapshot_id) FROM catalogue.ducklake_snapshot)"
                 f" WHERE end_snapshot IS NULL AND parse_filename(path) IN ({names})"
@@ -61,7 +79,11 @@ def retire(lake: Lake, versions: Iterable[str], *, whole: bool = False) -> None:
 
 def _damages(lake: Lake, ref: Ref, digests: dict[str, str]) -> list[Damage]:
     files = lake.files_of(ref.version)
-    found = [damage for file in files if (damage := _damage(lake, file, digests.get(_relative(lake, file.path))))]
+    found = [
+        damage
+        for file in files
+        if (damage := _damage(lake, file, digests.get(_relative(lake, file.path))))
+    ]
     if not found and sum(file.rows for file in files if file.table == ref.kind) != ref.rows:
         found = [Damage(f"data/main/{ref.kind}/version={ref.version}", "missing")]
     return found or (_damaged_model(lake, ref, digests) if isinstance(ref, ModelRef) else [])
@@ -80,9 +102,18 @@ def _damaged_model(lake: Lake, ref: ModelRef, digests: dict[str, str]) -> list[D
     path = lake.model(ref)["path"]
     if path is None:
         return []
-    written = lake.rows("SELECT path, bytes FROM files WHERE version = ? AND path LIKE 'models/%'", [ref.version])
-    files = [DataFile("models", ref.version, str(lake.root / row["path"]), row["bytes"], 0) for row in written]
-    found = [damage for file in files if (damage := _damage(lake, file, digests.get(_relative(lake, file.path))))]
+    written = lake.rows(
+        "SELECT path, bytes FROM files WHERE version = ? AND path LIKE 'models/%'", [ref.version]
+    )
+    files = [
+        DataFile("models", ref.version, str(lake.root / row["path"]), row["bytes"], 0)
+        for row in written
+    ]
+    found = [
+        damage
+        for file in files
+        if (damage := _damage(lake, file, digests.get(_relative(lake, file.path))))
+    ]
     return found or ([] if any(path.glob("*.safetensors")) else [Damage(str(path), "missing")])
 
 
@@ -101,7 +132,9 @@ def _size(lake: Lake, path: str) -> int | None:
 
 def _sha256(lake: Lake, path: str) -> str:
     if path.startswith("s3://"):
-        return str(lake.rows("SELECT sha256(content) AS digest FROM read_blob(?)", [path])[0]["digest"])
+        return str(
+            lake.rows("SELECT sha256(content) AS digest FROM read_blob(?)", [path])[0]["digest"]
+        )
     with Path(path).open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

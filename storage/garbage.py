@@ -1,9 +1,10 @@
 """What the lake no longer needs: found first, removed when asked.
 
-Kept are the policies of the newest runs of each recipe, the promoted ones, what was named, what was made since the newest finished run
-began, and imported data; all with whatever they were made from and measured by. Figures that compare one of these with a model that
-is not kept go with that model, and so does its report. Nothing is removed while a run is going on. The record of a removed version, its
-parameters and its edges stay.
+Kept are the policies of the newest runs of each recipe, the promoted ones, what was named, what was
+made since the newest finished run began, and imported data; all with whatever they were made from
+and measured by. Figures that compare one of these with a model that is not kept go with that model,
+and so does its report. Nothing is removed while a run is going on. The record of a removed version,
+its parameters and its edges stay.
 """
 
 import shutil
@@ -14,13 +15,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from storage import files
-from storage.catalogue import Catalogue, VersionInfo
-from storage.database import Connection
-from storage.errors import LakeError, lake_errors
-from storage.lake import Lake
-from storage.runs import running
-from storage.versions import drop_rows
+from dapflow.storage import files
+from dapflow.storage.catalogue import Catalogue, VersionInfo
+from dapflow.storage.database import Connection
+from dapflow.storage.errors import LakeError, lake_errors
+from dapflow.storage.lake import Lake
+from dapflow.storage.runs import running
+from dapflow.storage.versions import drop_rows
 
 IMPORTED = "import_preferences"  # the step of data that a user has brought
 _PLACES = ("models", "checkpoints", "reports")  # folders of the lake that have one for each version
@@ -36,7 +37,9 @@ class Garbage:
 
 
 def find_garbage(lake: Lake, *, runs: int = 5, keep: Iterable[str] = ()) -> list[Garbage]:
-    """What can go when the policies of the newest `runs` finished runs of each recipe are kept, and the versions `keep`. Changes nothing."""
+    """What can go when the policies of the newest `runs` finished runs of each recipe are kept, and
+    the versions `keep`. Changes nothing.
+    """
     catalogue = lake.catalogue()
     newest = lake.rows("SELECT max(started_at) AS at FROM runs WHERE state = 'done'")[0]["at"]
     kept = _kept(lake, runs, keep, newest)
@@ -51,7 +54,8 @@ def find_garbage(lake: Lake, *, runs: int = 5, keep: Iterable[str] = ()) -> list
 
 
 def collect(lake: Lake, garbage: list[Garbage]) -> None:
-    """Remove it: first from the catalogue, in one transaction, then the files. Killed in between, the next call removes the rest.
+    """Remove it: first from the catalogue, in one transaction, then the files. Killed in between,
+    the next call removes the rest.
 
     Raises LakeError while a run is going on: it may be about to read what nothing else needs.
     """
@@ -68,13 +72,21 @@ def collect(lake: Lake, garbage: list[Garbage]) -> None:
         for place in _PLACES:
             shutil.rmtree(lake.root / place / version, ignore_errors=True)
         (lake.root / "locks" / f"{version}.lock").unlink(missing_ok=True)
-    for scratch in (lake.root / "checkpoints").iterdir():  # of writers that were killed right after they had completed a version
+    for scratch in (
+        lake.root / "checkpoints"
+    ).iterdir():  # of writers that were killed right after they had completed a version
         if lake.find(scratch.name):
             shutil.rmtree(scratch, ignore_errors=True)
     with lake_errors(lake.location.address), lake.cursor() as cursor:
-        cursor.execute(f"CALL ducklake_expire_snapshots('{lake.name}', older_than => now())").fetchall()
-        cursor.execute(f"CALL ducklake_cleanup_old_files('{lake.name}', cleanup_all => true)").fetchall()
-        cursor.execute(f"CALL ducklake_delete_orphaned_files('{lake.name}', older_than => now() - INTERVAL 1 DAY)").fetchall()
+        cursor.execute(
+            f"CALL ducklake_expire_snapshots('{lake.name}', older_than => now())"
+        ).fetchall()
+        cursor.execute(
+            f"CALL ducklake_cleanup_old_files('{lake.name}', cleanup_all => true)"
+        ).fetchall()
+        cursor.execute(
+            f"CALL ducklake_delete_orphaned_files('{lake.name}', older_than => now() - INTERVAL 1 DAY)"
+        ).fetchall()
     lake.refresh()
 
 
@@ -84,7 +96,9 @@ def _drop(cursor: Connection, garbage: list[Garbage]) -> None:
         if one.info.state == "open":
             cursor.execute("DELETE FROM versions WHERE version = ?", [one.info.version])
         else:
-            cursor.execute("UPDATE versions SET state = 'dropped' WHERE version = ?", [one.info.version])
+            cursor.execute(
+                "UPDATE versions SET state = 'dropped' WHERE version = ?", [one.info.version]
+            )
 
 
 def _kept(lake: Lake, runs: int, keep: Iterable[str], since: datetime | None) -> set[str]:
@@ -99,14 +113,21 @@ def _kept(lake: Lake, runs: int, keep: Iterable[str], since: datetime | None) ->
     front |= {
         one.version
         for one in catalogue.versions.values()
-        if one.step == IMPORTED or one.state == "open" or (since and one.completed_at and one.completed_at >= since)
+        if one.step == IMPORTED
+        or one.state == "open"
+        or (since and one.completed_at and one.completed_at >= since)
     }
     needed = front | {one for root in front for one in catalogue.ancestors(root)}
     dropped = {one.version for one in catalogue.versions.values() if one.kind == "models"} - needed
     while front:
         above = front | {one for root in front for one in catalogue.ancestors(root)}
         kept |= above
-        measured = {child for one in above for child in catalogue.children.get(one, ()) if _kind(catalogue, child) == "metrics"} - kept
+        measured = {
+            child
+            for one in above
+            for child in catalogue.children.get(one, ())
+            if _kind(catalogue, child) == "metrics"
+        } - kept
         front = {one for one in measured if dropped.isdisjoint(catalogue.ancestors(one))}
     return kept
 
@@ -125,7 +146,9 @@ def _is_free(lake: Lake, version: str) -> bool:
 
 def _bytes(lake: Lake, info: VersionInfo) -> int:
     places = (lake.root / name / info.version for name in _PLACES)
-    return lake.catalogue().bytes_of(info.version) + sum(path.stat().st_size for place in places for path in _files(place))
+    return lake.catalogue().bytes_of(info.version) + sum(
+        path.stat().st_size for place in places for path in _files(place)
+    )
 
 
 def _files(folder: Path) -> Iterator[Path]:

@@ -1,4 +1,5 @@
-"""What people are asked, and every key that they press: a label is in the lake before the next question is shown.
+"""What people are asked, and every key that they press: a label is in the lake before the next
+question is shown.
 
     ask(lake, version, run, "anna", None, questions)       # those that were not asked before
     add_label(lake, key, "first", "second", 4.2)           # committed when it returns; "undo" takes back
@@ -14,8 +15,8 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from storage.database import Connection
-from storage.lake import Lake
+from dapflow.storage.database import Connection
+from dapflow.storage.lake import Lake
 
 Side = Literal["first", "second"]
 Label = Literal["first", "second", "tie", "skip", "undo"]
@@ -31,7 +32,9 @@ class Labelled:
 
 @dataclass(frozen=True, kw_only=True)
 class Question:
-    """Two answers to a prompt, of which a person says which is better. The same two in the other order are the same question."""
+    """Two answers to a prompt, of which a person says which is better. The same two in the other
+    order are the same question.
+    """
 
     person: str
     instruction: str | None
@@ -40,10 +43,14 @@ class Question:
     second: str
 
     @classmethod
-    def of(cls, person: str, instruction: str | None, prompt: str, one: str, other: str) -> "Question":
+    def of(
+        cls, person: str, instruction: str | None, prompt: str, one: str, other: str
+    ) -> "Question":
         """The question about two answers, in whichever order they come."""
         first, second = sorted((one, other))
-        return cls(person=person, instruction=instruction, prompt=prompt, first=first, second=second)
+        return cls(
+            person=person, instruction=instruction, prompt=prompt, first=first, second=second
+        )
 
     @property
     def key(self) -> str:
@@ -54,7 +61,9 @@ class Question:
 
 @dataclass(frozen=True, kw_only=True)
 class Waiting:
-    """A version that waits for a person. enough: labels that it needs, None for all. seed: of the order of questions and places."""
+    """A version that waits for a person. enough: labels that it needs, None for all. seed: of the
+    order of questions and places.
+    """
 
     version: str
     run: str | None
@@ -65,7 +74,10 @@ class Waiting:
 
 def ask(lake: Lake, version: str, run: str | None, questions: Sequence[Question]) -> None:
     """Write down what a version waits for, once."""
-    columns = {name: [getattr(one, name) for one in questions] for name in ("key", "person", "instruction", "prompt", "first", "second")}
+    columns = {
+        name: [getattr(one, name) for one in questions]
+        for name in ("key", "person", "instruction", "prompt", "first", "second")
+    }
     table = pa.table({name: pa.array(values, pa.string()) for name, values in columns.items()})
 
     def work(cursor: Connection) -> None:
@@ -83,7 +95,12 @@ def ask(lake: Lake, version: str, run: str | None, questions: Sequence[Question]
 
 def add_label(lake: Lake, key: str, label: Label, left_side: Side, seconds: float | None) -> None:
     """Write a label down: it is in the lake, for good, when this returns."""
-    lake.commit(lambda cursor: cursor.execute("INSERT INTO labels VALUES (?, ?, ?, ?, now())", [key, label, left_side, seconds]), "label")
+    lake.commit(
+        lambda cursor: cursor.execute(
+            "INSERT INTO labels VALUES (?, ?, ?, ?, now())", [key, label, left_side, seconds]
+        ),
+        "label",
+    )
 
 
 def latest_labels(lake: Lake, keys: Iterable[str]) -> dict[str, Labelled]:
@@ -92,7 +109,11 @@ def latest_labels(lake: Lake, keys: Iterable[str]) -> dict[str, Labelled]:
     rows: list[dict[str, Any]] = lake.rows(
         "SELECT key, arg_max({'label': label, 'left': left_side}, labelled_at) AS newest FROM labels GROUP BY key"
     )
-    found = {row["key"]: Labelled(label=row["newest"]["label"], left_side=row["newest"]["left"]) for row in rows if row["key"] in wanted}
+    found = {
+        row["key"]: Labelled(label=row["newest"]["label"], left_side=row["newest"]["left"])
+        for row in rows
+        if row["key"] in wanted
+    }
     return {key: labelled for key, labelled in found.items() if labelled.label != "undo"}
 
 

@@ -1,8 +1,10 @@
-"""The lake: a DuckLake (DuckDB, Parquet files, an SQL catalogue) that several processes and machines may read and write at once.
+"""The lake: a DuckLake (DuckDB, Parquet files, an SQL catalogue) that several processes and
+machines may read and write at once.
 
     with Lake("./lake") as lake:
         lake.sql("select kind, count(*) from versions group by kind")
-Writes under its root only (catalogue.sqlite, data/, models/, checkpoints/, locks/), or where its address says (`storage.location`).
+Writes under its root only (catalogue.sqlite, data/, models/, checkpoints/, locks/), or where its
+address says (`dapflow.storage.location`).
 """
 
 import json
@@ -15,20 +17,23 @@ import duckdb
 import pyarrow as pa
 from filelock import FileLock
 
-from storage.catalogue import Catalogue, DataFile
-from storage.database import Connection, attach
-from storage.errors import LakeError, lake_errors, require_space, unwritable
-from storage.index import Index
-from storage.location import Location, copied, locate
-from storage.patience import patiently
-from storage.refs import ModelRef, Ref
-from storage.schema import MIGRATIONS
+from dapflow.storage.catalogue import Catalogue, DataFile
+from dapflow.storage.database import Connection, attach
+from dapflow.storage.errors import LakeError, lake_errors, require_space, unwritable
+from dapflow.storage.index import Index
+from dapflow.storage.location import Location, copied, locate
+from dapflow.storage.patience import patiently
+from dapflow.storage.refs import ModelRef, Ref
+from dapflow.storage.schema import MIGRATIONS
 
 if TYPE_CHECKING:
     import datasets
 
 T = TypeVar("T")
-PROMOTED, NEWEST = "promoted", "newest"  # names of policies: the newest that was promoted, and the newest that was trained
+PROMOTED, NEWEST = (
+    "promoted",
+    "newest",
+)  # names of policies: the newest that was promoted, and the newest that was trained
 _POLICIES = {
     PROMOTED: (
         "SELECT policy FROM promotions WHERE action <> 'keep' ORDER BY number DESC LIMIT 1",
@@ -43,29 +48,38 @@ _POLICIES = {
 
 
 class Lake:
-    """A lake of dataset versions at a directory (created when it is not there) or an address (`storage.location`).
+    """A lake of dataset versions at a directory (created when it is not there) or an address
+    (`dapflow.storage.location`).
 
-    read_only: the engine refuses every write. Raises LakeError when the lake cannot be reached or written, is damaged, or was made by
-    a newer version of the software.
+    read_only: the engine refuses every write. Raises LakeError when the lake cannot be reached or
+    written, is damaged, or was made by a newer version of the software.
     """
 
-    def __init__(self, address: str | os.PathLike[str] = "lake", *, read_only: bool = False) -> None:
+    def __init__(
+        self, address: str | os.PathLike[str] = "lake", *, read_only: bool = False
+    ) -> None:
         self.location = locate(address)
         self.root = self.location.root
         self.read_only = read_only
         self._closed = False
         self._schemas: dict[str, pa.Schema] = {}
         self._empty: dict[str, str] = {}
-        self._idle: list[Connection] = []  # cursors, each used by one block at a time: making one takes 2 ms
+        self._idle: list[
+            Connection
+        ] = []  # cursors, each used by one block at a time: making one takes 2 ms
         with lake_errors(self.location.address):
             if read_only and not self.location.exists:
-                raise LakeError(f"There is no lake at {self.root}: make one with `dapflow run rso`, or name another with --lake.")
+                raise LakeError(
+                    f"There is no lake at {self.root}: make one with `dapflow run rso`, or name another with --lake."
+                )
             self._copied = ExitStack()
             attached = self.location
             if not read_only:
                 _make(self.location)
                 require_space(self.root, self.location.address)
-            elif not os.access(self.root, os.W_OK):  # a read-only mount: SQLite wants to write beside the catalogue even to read it
+            elif not os.access(
+                self.root, os.W_OK
+            ):  # a read-only mount: SQLite wants to write beside the catalogue even to read it
                 attached = self._copied.enter_context(copied(self.location))
             self._connection, self.name = patiently(lambda: attach(attached, read_only))
             self._index = Index(self.location, self.name, self.cursor)
@@ -84,14 +98,22 @@ class Lake:
                 "update dapflow, or use another lake with --lake."
             )
         if done < len(MIGRATIONS) and read_only:
-            raise LakeError(f"The lake at {self.location.address} has an older schema: any `dapflow run` on it brings it up to date.")
+            raise LakeError(
+                f"The lake at {self.location.address} has an older schema: any `dapflow run` on it brings it up to date."
+            )
         while done < len(MIGRATIONS):
             done = self.commit(self._migrate_some, f"migrate from schema {done}")
 
     def _migrate_some(self, cursor: Connection) -> int:
-        """As many migrations as one transaction takes: a table that it has made takes no options. Returns the schema's number now."""
-        cursor.execute("CREATE TABLE IF NOT EXISTS migrations (number INTEGER, applied_at TIMESTAMPTZ)")
-        begin = end = self._schema_number(cursor)  # not what it was before, where another process was faster
+        """As many migrations as one transaction takes: a table that it has made takes no options.
+        Returns the schema's number now.
+        """
+        cursor.execute(
+            "CREATE TABLE IF NOT EXISTS migrations (number INTEGER, applied_at TIMESTAMPTZ)"
+        )
+        begin = end = self._schema_number(
+            cursor
+        )  # not what it was before, where another process was faster
         while end < len(MIGRATIONS) and (end == begin or "set_option" not in MIGRATIONS[end]):
             cursor.execute(MIGRATIONS[end].format(lake=self.name))
             cursor.execute("INSERT INTO migrations VALUES (?, now())", [end := end + 1])
@@ -107,7 +129,9 @@ class Lake:
 
     @contextmanager
     def cursor(self) -> Iterator[Connection]:
-        """A cursor of its own for one thread or one transaction. An exception in the block rolls back what was not committed."""
+        """A cursor of its own for one thread or one transaction. An exception in the block rolls
+        back what was not committed.
+        """
         try:
             cursor = self._idle.pop()
         except IndexError:
@@ -120,26 +144,36 @@ class Lake:
             raise
         self._idle.append(cursor)
 
-    def commit(self, work: Callable[[Connection], T], message: str, info: dict[str, Any] | None = None) -> T:
-        """Run `work(cursor)` in one transaction; on a conflict with another writer, roll back and run it again. Raises LakeError.
+    def commit(
+        self, work: Callable[[Connection], T], message: str, info: dict[str, Any] | None = None
+    ) -> T:
+        """Run `work(cursor)` in one transaction; on a conflict with another writer, roll back and
+        run it again. Raises LakeError.
 
-        Writers that share the lake's root come one after the other: waiting for a turn is cheaper than a conflict.
+        Writers that share the lake's root come one after the other: waiting for a turn is cheaper
+        than a conflict.
         """
 
         def attempt() -> T:
             with self.cursor() as cursor:
                 cursor.begin()
                 result = work(cursor)
-                cursor.execute(f"CALL {self.name}.set_commit_message('dapflow', ?, extra_info => ?)", [message, json.dumps(info or {})])
+                cursor.execute(
+                    f"CALL {self.name}.set_commit_message('dapflow', ?, extra_info => ?)",
+                    [message, json.dumps(info or {})],
+                )
                 cursor.commit()
                 return result
 
         require_space(self.root, self.location.address)
-        with lake_errors(self.location.address), FileLock(self.root / "locks" / "commit.lock", poll_interval=0.005):
+        with (
+            lake_errors(self.location.address),
+            FileLock(self.root / "locks" / "commit.lock", poll_interval=0.005),
+        ):
             return patiently(attempt)
 
     def sql(self, query: str, parameters: Sequence[Any] = ()) -> pa.Table:
-        """The rows of a query over the tables of `storage.schema`, as an Arrow table."""
+        """The rows of a query over the tables of `dapflow.storage.schema`, as an Arrow table."""
         with lake_errors(self.location.address), self.cursor() as cursor:
             return cursor.execute(query, list(parameters)).to_arrow_table()
 
@@ -147,13 +181,19 @@ class Lake:
         """The rows of a query as dictionaries."""
         return self.sql(query, parameters).to_pylist()
 
-    def batches(self, query: str, parameters: Sequence[Any] = (), rows: int = 10_000) -> Iterator[pa.RecordBatch]:
-        """The rows of a query as Arrow record batches of at most `rows` rows: memory stays flat however many there are."""
+    def batches(
+        self, query: str, parameters: Sequence[Any] = (), rows: int = 10_000
+    ) -> Iterator[pa.RecordBatch]:
+        """The rows of a query as Arrow record batches of at most `rows` rows: memory stays flat
+        however many there are.
+        """
         with lake_errors(self.location.address), self.cursor() as cursor:
             yield from cursor.execute(query, list(parameters)).to_arrow_reader(rows)
 
     def catalogue(self) -> Catalogue:
-        """What the lake holds now: versions, edges and files, read again only when somebody has committed something."""
+        """What the lake holds now: versions, edges and files, read again only when somebody has
+        committed something.
+        """
         return self._index.catalogue()
 
     def refresh(self) -> None:
@@ -169,7 +209,9 @@ class Lake:
         return self._index.files_of(version)
 
     def resolve(self, name: str) -> str:
-        """The full id of what a person names: see `Catalogue.resolve`; `promoted` and `newest` are policies. Raises LakeError."""
+        """The full id of what a person names: see `Catalogue.resolve`; `promoted` and `newest` are
+        policies. Raises LakeError.
+        """
         if name not in _POLICIES:
             return self.catalogue().resolve(name)
         query, none = _POLICIES[name]
@@ -179,21 +221,27 @@ class Lake:
         return found[0]["policy"]
 
     def read(self, ref: Ref | str, table: str | None = None) -> pa.Table:
-        """All rows of a version in id order, as an Arrow table; columns as `storage.schema` has them.
+        """All rows of a version in id order, as an Arrow table; columns as `dapflow.storage.schema`
+        has them.
 
-        ref: a reference, or a version as a person writes it (`pairs@3f9c01`). `table`: another noun that the same step wrote (metrics of
-        a training run). Raises LakeError when the version is not complete or its files are gone.
+        ref: a reference, or a version as a person writes it (`pairs@3f9c01`). `table`: another noun
+        that the same step wrote (metrics of a training run). Raises LakeError when the version is
+        not complete or its files are gone.
         """
         ref = self.ref(ref)
         return self.sql(*self.query_of(ref, table))
 
     def read_batches(self, ref: Ref | str, rows: int = 10_000) -> Iterator[pa.RecordBatch]:
-        """The same in Arrow record batches of at most `rows` rows, for a version larger than memory."""
+        """The same in Arrow record batches of at most `rows` rows, for a version larger than
+        memory.
+        """
         ref = self.ref(ref)
         return self.batches(*self.query_of(ref), rows)
 
     def query_of(self, ref: Ref, table: str | None = None) -> tuple[str, list[Any]]:
-        """SQL and parameters for all rows of a version in id order: its own files one after the other, so that nothing has to be sorted."""
+        """SQL and parameters for all rows of a version in id order: its own files one after the
+        other, so that nothing has to be sorted.
+        """
         files = [file for file in self.files_of(ref.version) if file.table == (table or ref.kind)]
         if files:
             return f"FROM {self._rows_in(files)}", [sorted(file.path for file in files)]
@@ -204,32 +252,54 @@ class Lake:
         return self.read(ref, table).to_pylist()
 
     def ref(self, name: Ref | str) -> Ref:
-        """The reference of a complete version. Raises LakeError when there is none of that name, or it is not complete."""
+        """The reference of a complete version. Raises LakeError when there is none of that name, or
+        it is not complete.
+        """
         version = name.version if isinstance(name, Ref) else self.resolve(name)
         if "-" in version:
-            raise LakeError(f"{name} is a row: name its version, {version.partition('-')[0]}, or ask `dapflow lineage` for the row.")
+            raise LakeError(
+                f"{name} is a row: name its version, {version.partition('-')[0]}, or ask `dapflow lineage` for the row."
+            )
         if (found := self.find(version)) is None:
             label = f"{name.kind}@{version}" if isinstance(name, Ref) else name
-            raise LakeError(f"{label} is not a complete version of the lake at {self.location.address}: run its recipe again.")
+            raise LakeError(
+                f"{label} is not a complete version of the lake at {self.location.address}: run its recipe again."
+            )
         return found
 
-    def pick(self, files: Sequence[DataFile], where: str, parameters: Sequence[Any] = ()) -> list[dict[str, Any]]:
-        """The rows that a condition picks from files of one version, in id order, without token ids and log-probs.
+    def pick(
+        self, files: Sequence[DataFile], where: str, parameters: Sequence[Any] = ()
+    ) -> list[dict[str, Any]]:
+        """The rows that a condition picks from files of one version, in id order, without token ids
+        and log-probs.
 
-        Read straight from the files: a condition on `id` touches one row group, whatever else the lake holds.
+        Read straight from the files: a condition on `id` touches one row group, whatever else the
+        lake holds.
         """
         if not files:
             return []
-        columns = ", ".join(f'"{name}"' for name in self.schema(files[0].table).names if name not in ("token_ids", "logprobs"))
+        columns = ", ".join(
+            f'"{name}"'
+            for name in self.schema(files[0].table).names
+            if name not in ("token_ids", "logprobs")
+        )
         query = f"SELECT {columns} FROM {self._rows_in(files)} WHERE {where} ORDER BY id"
         return self.rows(query, [[file.path for file in files], *parameters])
 
     def _rows_in(self, files: Sequence[DataFile]) -> str:
-        """What stands after FROM to read files of one noun; a column that is younger than they are is null."""
+        """What stands after FROM to read files of one noun; a column that is younger than they are
+        is null.
+        """
         table = files[0].table
         if table not in self._empty:
-            columns = self.rows(f'SELECT column_name AS name, column_type AS type FROM (DESCRIBE "{table}")')
-            self._empty[table] = "SELECT " + ", ".join(f'NULL::{one["type"]} AS "{one["name"]}"' for one in columns) + " WHERE false"
+            columns = self.rows(
+                f'SELECT column_name AS name, column_type AS type FROM (DESCRIBE "{table}")'
+            )
+            self._empty[table] = (
+                "SELECT "
+                + ", ".join(f'NULL::{one["type"]} AS "{one["name"]}"' for one in columns)
+                + " WHERE false"
+            )
         return f"({self._empty[table]} UNION ALL BY NAME FROM read_parquet(?, hive_partitioning => false))"
 
     def schema(self, table: str) -> pa.Schema:
@@ -239,14 +309,18 @@ class Lake:
         return self._schemas[table]
 
     def dataset(self, ref: Ref | str) -> "datasets.Dataset":
-        """The rows of a version as a `datasets.Dataset` over the same Arrow memory, not a copy of it."""
+        """The rows of a version as a `datasets.Dataset` over the same Arrow memory, not a copy of
+        it.
+        """
         import datasets
         from datasets.table import InMemoryTable
 
         return datasets.Dataset(InMemoryTable(self.read(ref)))
 
     def model(self, ref: ModelRef) -> dict[str, Any]:
-        """The row of a model version; `path` is absolute, or None for a model that lives outside the lake."""
+        """The row of a model version; `path` is absolute, or None for a model that lives outside
+        the lake.
+        """
         row = self.rows_of(ref)[0]
         return {**row, "path": None if row["path"] is None else self.root / row["path"]}
 

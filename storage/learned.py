@@ -1,6 +1,7 @@
 """What a model learned from: how many rows at each level, and which.
 
-pairs -> completions -> acceptances, verdicts (by judge) -> prompts; the answers go back through the policies to the seeds.
+pairs -> completions -> acceptances, verdicts (by judge) -> prompts; the answers go back through the
+policies to the seeds.
 """
 
 from collections.abc import Iterator
@@ -8,13 +9,15 @@ from typing import Any
 
 import pyarrow as pa
 
-from storage.catalogue import TESTED
-from storage.errors import LakeError
-from storage.lake import Lake
+from dapflow.storage.catalogue import TESTED
+from dapflow.storage.errors import LakeError
+from dapflow.storage.lake import Lake
 
 
 def levels(lake: Lake, model: str) -> list[dict[str, Any]]:
-    """Per level: `level`, `rows`, and what tells them apart (`by`). Raises LakeError when `model` is not a complete model."""
+    """Per level: `level`, `rows`, and what tells them apart (`by`). Raises LakeError when `model`
+    is not a complete model.
+    """
     query = f"""{_selection(lake, model)}
     SELECT 'pairs' AS level, count(*) AS rows, source AS by FROM trained GROUP BY source
     UNION ALL SELECT 'pairs left out', count(*), dropped FROM own WHERE dropped IS NOT NULL GROUP BY dropped
@@ -27,12 +30,16 @@ def levels(lake: Lake, model: str) -> list[dict[str, Any]]:
     files = [row for row in found if row["level"] == "pairs" and row["by"] and ":" in row["by"]]
     if files:  # pairs from a file name their line: one level for all of them
         by = files[0]["by"].rpartition(":")[0]
-        found = [row for row in found if row not in files] + [{"level": "pairs", "rows": sum(row["rows"] for row in files), "by": by}]
+        found = [row for row in found if row not in files] + [
+            {"level": "pairs", "rows": sum(row["rows"] for row in files), "by": by}
+        ]
     return sorted(found, key=lambda row: (order.index(row["level"]), -row["rows"]))
 
 
 def learned_rows(lake: Lake, model: str) -> Iterator[pa.RecordBatch]:
-    """One row per pair that the model was trained on: its id and those of its prompt, completions and verdicts, with judge, policy and seeds."""
+    """One row per pair that the model was trained on: its id and those of its prompt, completions
+    and verdicts, with judge, policy and seeds.
+    """
     query = f"""{_selection(lake, model)},
     heard AS (SELECT completion_id, list(id ORDER BY id) AS ids, list(DISTINCT judge) AS judges FROM said GROUP BY completion_id)
     SELECT t.id AS pair, t.prompt_id AS prompt, t.chosen_id AS chosen, t.rejected_id AS rejected, t.margin,
@@ -49,16 +56,30 @@ def _selection(lake: Lake, model: str) -> str:
     catalogue = lake.catalogue()
     info = catalogue.versions.get(model)
     if info is None or info.kind != "models" or info.state != "complete":
-        raise LakeError(f"{model} is not a complete model of the lake: `dapflow datasets --kind models` lists them.")
+        raise LakeError(
+            f"{model} is not a complete model of the lake: `dapflow datasets --kind models` lists them."
+        )
     parents = catalogue.parents.get(model, {})
     learned = [
-        one for role, one in parents.items() if role != TESTED and one in catalogue.versions and catalogue.versions[one].kind == "pairs"
+        one
+        for role, one in parents.items()
+        if role != TESTED and one in catalogue.versions and catalogue.versions[one].kind == "pairs"
     ]
-    lists = [one for one in parents.values() if one in catalogue.versions and catalogue.versions[one].kind == "acceptances"]
-    above = {one for version in [*learned, *lists] for one in catalogue.sources(version) if one in catalogue.versions}
+    lists = [
+        one
+        for one in parents.values()
+        if one in catalogue.versions and catalogue.versions[one].kind == "acceptances"
+    ]
+    above = {
+        one
+        for version in [*learned, *lists]
+        for one in catalogue.sources(version)
+        if one in catalogue.versions
+    }
     kinds = ("completions", "acceptances", "verdicts")
     of = {
-        kind: [model, *(one for one in above if catalogue.versions[one].kind == kind)] for kind in kinds
+        kind: [model, *(one for one in above if catalogue.versions[one].kind == kind)]
+        for kind in kinds
     }  # rounds keep theirs with the model
     of["acceptances"] += lists
     return f"""WITH own AS (SELECT * FROM pairs WHERE version IN ({_listed([model, *learned])})),

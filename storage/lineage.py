@@ -1,20 +1,23 @@
-"""Where a row, a dataset or a model came from, and what came of it: a walk along keys, never a scan of the lake.
+"""Where a row, a dataset or a model came from, and what came of it: a walk along keys, never a scan
+of the lake.
 
     node = trace(lake, "3f9c01")          # any id, or the beginning of one
-A row's version is in its id, and a version's files are its own, so each step of the walk reads a few row groups of one file.
+A row's version is in its id, and a version's files are its own, so each step of the walk reads a
+few row groups of one file.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from storage.catalogue import Catalogue, VersionInfo
-from storage.errors import LakeError
-from storage.lake import Lake
+from dapflow.storage.catalogue import Catalogue, VersionInfo
+from dapflow.storage.errors import LakeError
+from dapflow.storage.lake import Lake
 
 Row = dict[str, Any]
 
-# (from, to): a row of `to` came of a row of `from` when one of these columns of it holds this column of the other
+# (from, to): a row of `to` came of a row of `from` when one of these columns of it holds this
+# column of the other
 _DOWN: dict[tuple[str, str], tuple[str, tuple[str, ...]]] = {
     ("prompts", "prompts"): ("id", ("parents",)),
     ("prompts", "completions"): ("id", ("prompt_id",)),
@@ -38,7 +41,9 @@ _WITNESSES = ("acceptances", "verdicts")  # what was said about a completion on 
 
 @dataclass
 class Node:
-    """A row, a dataset version or a model, with what it came from (`up`) and what came of it (`down`)."""
+    """A row, a dataset version or a model, with what it came from (`up`) and what came of it
+    (`down`).
+    """
 
     kind: str
     id: str
@@ -50,16 +55,33 @@ class Node:
 
     def as_json(self) -> Row:
         """The tree as plain values."""
-        sides = {name: [one.as_json() for one in nodes] for name, nodes in (("up", self.up), ("down", self.down)) if nodes}
-        return {"kind": self.kind, "id": self.id, "role": self.role, "repeated": self.repeated, "facts": self.facts, **sides}
+        sides = {
+            name: [one.as_json() for one in nodes]
+            for name, nodes in (("up", self.up), ("down", self.down))
+            if nodes
+        }
+        return {
+            "kind": self.kind,
+            "id": self.id,
+            "role": self.role,
+            "repeated": self.repeated,
+            "facts": self.facts,
+            **sides,
+        }
 
 
 def trace(lake: Lake, text: str) -> Node:
-    """The tree of what `text` names: up to prompts and seeds, down to models and metrics. Raises LakeError."""
+    """The tree of what `text` names: up to prompts and seeds, down to models and metrics. Raises
+    LakeError.
+    """
     found, catalogue = lake.resolve(text), lake.catalogue()
     if catalogue.versions[version_of(found)].kind == "models":
         found = version_of(found)  # a model is its one row
-    return _Rows(lake, catalogue).tree(found) if "-" in found else _Versions(lake, catalogue).tree(found)
+    return (
+        _Rows(lake, catalogue).tree(found)
+        if "-" in found
+        else _Versions(lake, catalogue).tree(found)
+    )
 
 
 class _Versions:
@@ -74,16 +96,32 @@ class _Versions:
         node.facts |= facts_of(self._lake, version)
         parents, children = self._catalogue.parents, self._catalogue.children
         node.up = self._side(version, "up", lambda one: parents.get(one, {}).items(), {version})
-        node.down = self._side(version, "down", lambda one: [("made into", child) for child in children.get(one, ())], {version})
+        node.down = self._side(
+            version,
+            "down",
+            lambda one: [("made into", child) for child in children.get(one, ())],
+            {version},
+        )
         return node
 
     def node(self, version: str, role: str) -> Node:
         info = self._catalogue.versions.get(version)
         if info is None:
             return Node("unknown", version, {}, role)
-        return Node(info.kind, version, {"step": info.step, "rows": info.rows, "seconds": info.seconds, "state": info.state}, role)
+        return Node(
+            info.kind,
+            version,
+            {"step": info.step, "rows": info.rows, "seconds": info.seconds, "state": info.state},
+            role,
+        )
 
-    def _side(self, version: str, side: str, step: Callable[[str], Iterable[tuple[str, str]]], seen: set[str]) -> list[Node]:
+    def _side(
+        self,
+        version: str,
+        side: str,
+        step: Callable[[str], Iterable[tuple[str, str]]],
+        seen: set[str],
+    ) -> list[Node]:
         nodes = []
         for role, other in step(version):
             node = self.node(other, role)
@@ -109,7 +147,9 @@ class _Rows:
         version = version_of(row_id)
         info = self._catalogue.versions[version]
         if info.state != "complete":
-            raise LakeError(f"{info.kind}@{version} is {info.state}: only complete versions can be read.")
+            raise LakeError(
+                f"{info.kind}@{version} is {info.state}: only complete versions can be read."
+            )
         self._fetch([row_id])
         if row_id not in self._rows:
             raise LakeError(f"{version} has {info.rows} rows, there is no {row_id}.")
@@ -118,7 +158,9 @@ class _Rows:
         node.down = self._down([row_id])
         return node
 
-    def _up(self, some_id: str, role: str, said: dict[str, list[tuple[str, str]]], above: str = "") -> Node:
+    def _up(
+        self, some_id: str, role: str, said: dict[str, list[tuple[str, str]]], above: str = ""
+    ) -> Node:
         if "-" not in some_id:
             return self._version(some_id, role)
         kind, row = self._kind(some_id), self._rows[some_id]
@@ -130,7 +172,9 @@ class _Rows:
         origins = [(name, one) for name, one in origins + said.get(some_id, []) if one != above]
         self._fetch([one for _, one in origins if "-" in one])
         for name, one in origins:
-            if one in self._rows or one in self._catalogue.versions:  # else a judge that is a program, or a row that was dropped
+            if (
+                one in self._rows or one in self._catalogue.versions
+            ):  # else a judge that is a program, or a row that was dropped
                 node.up.append(self._up(one, name.removesuffix("_id"), said, some_id))
         return node
 
@@ -139,21 +183,34 @@ class _Rows:
         node.repeated = version in self._seen
         if not node.repeated and node.kind == "models":
             self._seen.add(version)
-            node.facts |= next(iter(self._lake.pick(self._catalogue.files_of("models", version), "true")), {})
+            node.facts |= next(
+                iter(self._lake.pick(self._catalogue.files_of("models", version), "true")), {}
+            )
         return node
 
     def _witnesses(self, row_id: str) -> dict[str, list[tuple[str, str]]]:
-        """Per completion of a pair (or of an acceptance): the acceptances and verdicts that it got on the way."""
+        """Per completion of a pair (or of an acceptance): the acceptances and verdicts that it got
+        on the way.
+        """
         kind, row = self._kind(row_id), self._rows[row_id]
         if kind not in ("pairs", "acceptances"):
             return {}
-        completions = [one for name in _UP[kind] if name.endswith("_id") and name != "prompt_id" for one in _ids(row[name])]
+        completions = [
+            one
+            for name in _UP[kind]
+            if name.endswith("_id") and name != "prompt_id"
+            for one in _ids(row[name])
+        ]
         said: dict[str, list[tuple[str, str]]] = {}
         for version in self._catalogue.sources(version_of(row_id)):
             info = self._catalogue.versions.get(version)
             if completions and info and info.kind in _WITNESSES:
                 for found in self._pick(
-                    info, ("completion_id", "other_id") if info.kind == "verdicts" else ("completion_id",), completions
+                    info,
+                    ("completion_id", "other_id")
+                    if info.kind == "verdicts"
+                    else ("completion_id",),
+                    completions,
                 ):
                     said.setdefault(found["completion_id"], []).append(
                         ("accepted" if info.kind == "acceptances" else "judged", found["id"])
@@ -172,12 +229,18 @@ class _Rows:
             if relation is not None:
                 keys = [self._rows[one][relation[0]] for one in ids]
                 for one in [found["id"] for found in self._pick(info, relation[1], keys)]:
-                    node = Node(info.kind, one, self._rows[one], info.step, repeated=one in self._seen)
+                    node = Node(
+                        info.kind, one, self._rows[one], info.step, repeated=one in self._seen
+                    )
                     self._seen.add(one)
                     nodes.append(node)
                     if not node.repeated:
                         node.down = self._down([one])
-            elif info.kind == "models" and child not in self._seen and self._rows[ids[0]].get("dropped") is None:
+            elif (
+                info.kind == "models"
+                and child not in self._seen
+                and self._rows[ids[0]].get("dropped") is None
+            ):
                 nodes.append(self._trained(child))
         return nodes
 
@@ -185,7 +248,9 @@ class _Rows:
         node = self._version(model, "trained on it")
         for child in self._catalogue.children.get(model, ()):
             if self._catalogue.versions[child].kind == "metrics":
-                measured = self._lake.pick(self._catalogue.files_of("metrics", child), "subject = ?", [model])
+                measured = self._lake.pick(
+                    self._catalogue.files_of("metrics", child), "subject = ?", [model]
+                )
                 facts = {one["name"]: one["value"] for one in measured if one["step"] is None}
                 node.down.append(Node("metrics", child, facts, "measured"))
         return node
@@ -196,8 +261,15 @@ class _Rows:
 
     def _pick(self, info: VersionInfo, columns: Sequence[str], values: Sequence[str]) -> list[Row]:
         marks = ", ".join("?" * len(values))
-        tests = [f"list_has_any({one}, [{marks}])" if one == "parents" else f"{one} IN ({marks})" for one in columns]
-        found = self._lake.pick(self._catalogue.files_of(info.kind, info.version), " OR ".join(tests), [*values] * len(columns))
+        tests = [
+            f"list_has_any({one}, [{marks}])" if one == "parents" else f"{one} IN ({marks})"
+            for one in columns
+        ]
+        found = self._lake.pick(
+            self._catalogue.files_of(info.kind, info.version),
+            " OR ".join(tests),
+            [*values] * len(columns),
+        )
         self._rows |= {row["id"]: row for row in found}
         return found
 
@@ -215,7 +287,9 @@ class _Rows:
 
 
 def facts_of(lake: Lake, version: str) -> Row:
-    """What `versions` knows about a version beyond its name: parameters, code version, Prefect run ids, times."""
+    """What `versions` knows about a version beyond its name: parameters, code version, Prefect run
+    ids, times.
+    """
     columns = "parameters, code, flow_run_id, task_run_id, opened_at, completed_at"
     found = lake.rows(f"SELECT {columns} FROM versions WHERE version = ?", [version])
     return found[0] if found else {}

@@ -3,7 +3,8 @@
     ./lake                                                     SQLite catalogue, everything in one directory
     postgres://me@db.example:5432/lake?root=/shared/lake       PostgreSQL catalogue, data and models in a directory all machines share
     postgres://me@db.example/lake?root=/shared/lake&data=s3://bucket/lake
-Passwords come from PGPASSWORD or ~/.pgpass, and keys of S3 from AWS_ACCESS_KEY_ID and its kin: never from the address, which is logged.
+Passwords come from PGPASSWORD or ~/.pgpass, and keys of S3 from AWS_ACCESS_KEY_ID and its kin:
+never from the address, which is logged.
 """
 
 import os
@@ -15,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from storage.errors import LakeError
+from dapflow.storage.errors import LakeError
 
 _SCHEMES = ("postgres:", "postgresql:")
 
@@ -32,7 +33,9 @@ class Location:
     @property
     def extensions(self) -> tuple[str, ...]:
         """The DuckDB extensions it needs."""
-        catalogue = "postgres_scanner" if self.catalogue.startswith("postgres:") else "sqlite_scanner"
+        catalogue = (
+            "postgres_scanner" if self.catalogue.startswith("postgres:") else "sqlite_scanner"
+        )
         return ("ducklake", catalogue, *(["httpfs"] if self.data.startswith("s3://") else []))
 
     @property
@@ -43,18 +46,26 @@ class Location:
     @property
     def sqlite_file(self) -> Path | None:
         """The catalogue's file, or None when it is a server."""
-        return Path(self.catalogue.removeprefix("sqlite:")) if self.catalogue.startswith("sqlite:") else None
+        return (
+            Path(self.catalogue.removeprefix("sqlite:"))
+            if self.catalogue.startswith("sqlite:")
+            else None
+        )
 
 
 def locate(address: str | os.PathLike[str]) -> Location:
-    """The location behind a directory or a postgres:// address. Raises LakeError that says how to write it."""
+    """The location behind a directory or a postgres:// address. Raises LakeError that says how to
+    write it.
+    """
     text = os.fspath(address)
     if not text.startswith(_SCHEMES):
         root = Path(text).expanduser().absolute()
         return Location(f"sqlite:{root / 'catalogue.sqlite'}", root, str(root / "data"), str(root))
     parts = urlsplit(text)
     if parts.password:
-        raise LakeError("A lake's address is logged, so it must hold no password: put it into PGPASSWORD or ~/.pgpass.")
+        raise LakeError(
+            "A lake's address is logged, so it must hold no password: put it into PGPASSWORD or ~/.pgpass."
+        )
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     unknown = set(options) - {"root", "data"}
     name = parts.path.strip("/")
@@ -67,19 +78,29 @@ def locate(address: str | os.PathLike[str]) -> Location:
             f"{text} is not the address of a lake: write postgres://user@host:port/database?root=/directory[&data=s3://bucket]."
         )
     root = Path(options["root"]).expanduser().absolute()
-    fields = {"dbname": unquote(name), "host": parts.hostname, "port": port, "user": parts.username and unquote(parts.username)}
+    fields = {
+        "dbname": unquote(name),
+        "host": parts.hostname,
+        "port": port,
+        "user": parts.username and unquote(parts.username),
+    }
     dsn = " ".join(f"{key}={value}" for key, value in fields.items() if value)
     return Location(f"postgres:{dsn}", root, options.get("data", str(root / "data")), text)
 
 
 @contextmanager
 def copied(location: Location) -> Iterator[Location]:
-    """The lake with a copy of its SQLite catalogue, as it is now, in a temporary directory; its data stay where they are."""
+    """The lake with a copy of its SQLite catalogue, as it is now, in a temporary directory; its
+    data stay where they are.
+    """
     if location.sqlite_file is None:
         yield location
         return
     with TemporaryDirectory(prefix="dapflow-catalogue-") as folder:
-        for suffix in ("", "-wal"):  # what was committed last may still stand in the write-ahead log
+        for suffix in (
+            "",
+            "-wal",
+        ):  # what was committed last may still stand in the write-ahead log
             file = location.sqlite_file.with_name(location.sqlite_file.name + suffix)
             if file.exists():
                 shutil.copy(file, folder)

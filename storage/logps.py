@@ -1,20 +1,24 @@
-"""Log-probabilities that a model has given already: kept by content, found again by whatever run needs the same.
+"""Log-probabilities that a model has given already: kept by content, found again by whatever run
+needs the same.
 
-A key is a digest of the token ids of a prompt and its answers, so neither a template nor a version of a dataset plays a part.
+A key is a digest of the token ids of a prompt and its answers, so neither a template nor a version
+of a dataset plays a part.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 
 import pyarrow as pa
 
-from storage.database import Connection
-from storage.lake import Lake
+from dapflow.storage.database import Connection
+from dapflow.storage.lake import Lake
 
 Values = tuple[float, ...]
 
 
 class KeptLogps:
-    """log p(answer | prompt) under one model in one dtype: `model` is the digest of its weights, not a version."""
+    """log p(answer | prompt) under one model in one dtype: `model` is the digest of its weights,
+    not a version.
+    """
 
     def __init__(self, lake: Lake, model: str, dtype: str) -> None:
         self._lake = lake
@@ -31,13 +35,22 @@ class KeptLogps:
         with self._lake.cursor() as cursor:
             cursor.register("wanted", wanted)
             try:
-                return {key: tuple(logps) for key, logps in cursor.execute(query, [self._model, self._dtype]).fetchall()}
+                return {
+                    key: tuple(logps)
+                    for key, logps in cursor.execute(query, [self._model, self._dtype]).fetchall()
+                }
             finally:
                 cursor.unregister("wanted")
 
     def keep(self, values: Mapping[str, Sequence[float]]) -> None:
-        """Write down what has been computed, in one transaction. Two runs that compute the same at once find the same numbers."""
-        rows = [(key, answer, logp) for key, logps in values.items() for answer, logp in enumerate(logps)]
+        """Write down what has been computed, in one transaction. Two runs that compute the same at
+        once find the same numbers.
+        """
+        rows = [
+            (key, answer, logp)
+            for key, logps in values.items()
+            for answer, logp in enumerate(logps)
+        ]
         if not rows:
             return
         keys, answers, logps = zip(*rows, strict=True)

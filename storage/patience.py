@@ -7,11 +7,19 @@ import duckdb
 from tenacity import Retrying, retry_if_exception, stop_after_delay, wait_random_exponential
 
 T = TypeVar("T")
-_BUSY = ("database is locked", "conflict", "unable to open database file: locked", "could not serialize access", "deadlock detected")
+_BUSY = (
+    "database is locked",
+    "conflict",
+    "unable to open database file: locked",
+    "could not serialize access",
+    "deadlock detected",
+)
 
 
 def patiently(attempt: Callable[[], T]) -> T:
-    """The result of `attempt`, made again for up to two minutes as long as another writer is in the way."""
+    """The result of `attempt`, made again for up to two minutes as long as another writer is in the
+    way.
+    """
     retrying = Retrying(
         retry=retry_if_exception(_is_busy),
         wait=wait_random_exponential(multiplier=0.05, max=2.0),

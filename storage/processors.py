@@ -1,4 +1,5 @@
-"""How many processors this process may use: those it is bound to, and no more than its control group's quota (a container's `--cpus`).
+"""How many processors this process may use: those it is bound to, and no more than its control
+group's quota (a container's `--cpus`).
 
 Test: pytest tests/storage/test_processors.py
 """
@@ -13,8 +14,12 @@ _OWN = Path("/proc/self/cgroup")
 
 
 def processors(groups: Path = _GROUPS, own: Path = _OWN) -> int:
-    """At least 1. groups: where control groups are mounted; own: the file that names this process's."""
-    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1  # not on macOS
+    """At least 1. groups: where control groups are mounted; own: the file that names this
+    process's.
+    """
+    bound = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )  # not on macOS
     return max(1, min([bound, *(math.ceil(quota) for quota in _quotas(groups, own))]))
 
 

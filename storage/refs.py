@@ -1,12 +1,15 @@
 """References: what tasks hand to one another instead of rows, tensors or connections.
 
-Plain classes on purpose: Prefect draws the edges of its run graph by the identity of a task's result and, for pydantic models
-and dataclasses, also of their fields, so two of those that share a field would get an edge that does not exist.
+Plain classes on purpose: Prefect draws the edges of its run graph by the identity of a task's
+result and, for pydantic models and dataclasses, also of their fields, so two of those that share a
+field would get an edge that does not exist.
 """
 
 
 class Ref:
-    """A complete dataset version: which noun (`kind`), which `version`, how many `rows`, where each row id begins with the version."""
+    """A complete dataset version: which noun (`kind`), which `version`, how many `rows`, where each
+    row id begins with the version.
+    """
 
     __slots__ = ("__weakref__", "kind", "rows", "version")
 
@@ -35,13 +38,17 @@ class DatasetRef(Ref):
 
 
 class ModelRef(Ref):
-    """A model version: a policy, a reference or a reward model. Its one row in `models` says where the weights are."""
+    """A model version: a policy, a reference or a reward model. Its one row in `models` says where
+    the weights are.
+    """
 
     __slots__ = ()
 
 
 def row_id(version: str, ordinal: int) -> str:
-    """The deterministic id of a row: its version, then its place in it, so that sorting by id is sorting by both."""
+    """The deterministic id of a row: its version, then its place in it, so that sorting by id is
+    sorting by both.
+    """
     return f"{version}-{ordinal:08d}"
 
 

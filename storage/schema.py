@@ -1,7 +1,9 @@
-"""The lake's tables, one per noun, as append-only numbered migrations. Each runs in one transaction together with its record.
+"""The lake's tables, one per noun, as append-only numbered migrations. Each runs in one transaction
+together with its record.
 
-Every noun has `version` (the dataset version a row belongs to) and `id` (the version, a dash, the row's place in it).
-Never edit a migration that has been released: append one. `{lake}` is the name under which the lake is attached.
+Every noun has `version` (the dataset version a row belongs to) and `id` (the version, a dash, the
+row's place in it). Never edit a migration that has been released: append one. `{lake}` is the name
+under which the lake is attached.
 """
 
 NOUNS = ("prompts", "completions", "verdicts", "acceptances", "pairs", "models", "metrics")
@@ -118,7 +120,8 @@ INSERT INTO "{noun}" SELECT * FROM held ORDER BY version, id;
 DROP TABLE held;
 """
 
-# Each version gets files of its own, so that one is found, merged, checked and dropped without touching another.
+# Each version gets files of its own, so that one is found, merged, checked and dropped without
+# touching another.
 _V2 = (
     """
 CALL {lake}.set_option('parquet_compression', 'zstd');
@@ -156,10 +159,12 @@ CREATE TABLE iterations (
 """
 )
 
-# An open version's rows are files beside the lake until it is complete; what was written the old way is made again.
-_V3 = "".join(f"DELETE FROM \"{noun}\" WHERE version IN (SELECT version FROM versions WHERE state = 'open');\n" for noun in NOUNS) + (
-    "DELETE FROM versions WHERE state = 'open';\nDROP TABLE chunks;\n"
-)
+# An open version's rows are files beside the lake until it is complete; what was written the old
+# way is made again.
+_V3 = "".join(
+    f"DELETE FROM \"{noun}\" WHERE version IN (SELECT version FROM versions WHERE state = 'open');\n"
+    for noun in NOUNS
+) + ("DELETE FROM versions WHERE state = 'open';\nDROP TABLE chunks;\n")
 
 _V4 = """
 ALTER TABLE pairs ADD COLUMN probability DOUBLE;  -- the judge's probability that chosen is better, 0.5 to 1; null where it is certain
@@ -228,7 +233,8 @@ CREATE TABLE batches (           -- jobs of a provider's batch interface; the ca
 """
 
 _V8 = "".join(
-    f"CALL {{lake}}.set_option('data_inlining_row_limit', 1000, table_name => '{table}');\n" for table in ("questions", "labels", "batches")
+    f"CALL {{lake}}.set_option('data_inlining_row_limit', 1000, table_name => '{table}');\n"
+    for table in ("questions", "labels", "batches")
 )
 
 _V9 = """

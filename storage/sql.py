@@ -1,7 +1,9 @@
-"""SQL that a user has written: whether it only reads the lake's tables. Its syntax tree is looked at before the engine plans anything.
+"""SQL that a user has written: whether it only reads the lake's tables. Its syntax tree is looked
+at before the engine plans anything.
 
     check_query(cursor, lake.name, "select count(*) from pairs")     raises UserError, or returns the SELECT without its semicolon
-What may stand in it is listed, so that a function or a kind of table that a later DuckDB brings is refused until somebody lists it.
+What may stand in it is listed, so that a function or a kind of table that a later DuckDB brings is
+refused until somebody lists it.
 """
 
 import json
@@ -11,13 +13,30 @@ from typing import Any
 
 import duckdb
 
-from storage.database import Connection
-from storage.errors import UserError, one_line
+from dapflow.storage.database import Connection
+from dapflow.storage.errors import UserError, one_line
 
-TABLE_FUNCTIONS = frozenset({"generate_series", "json_each", "json_tree", "range", "repeat", "repeat_row", "unnest"})
-_CHANCE = frozenset({"error", "gen_random_uuid", "random", "uuid", "uuidv4", "uuidv7"})  # DuckDB counts them among side effects
-_OF_THE_PROCESS = frozenset({"current_setting", "getvariable", "json_serialize_plan"})  # settings, and plans of SQL in a string
-_SOURCES = frozenset({"BASE_TABLE", "EMPTY", "EXPRESSION_LIST", "JOIN", "PIVOT", "SHOW_REF", "SUBQUERY", "TABLE_FUNCTION"})
+TABLE_FUNCTIONS = frozenset(
+    {"generate_series", "json_each", "json_tree", "range", "repeat", "repeat_row", "unnest"}
+)
+_CHANCE = frozenset(
+    {"error", "gen_random_uuid", "random", "uuid", "uuidv4", "uuidv7"}
+)  # DuckDB counts them among side effects
+_OF_THE_PROCESS = frozenset(
+    {"current_setting", "getvariable", "json_serialize_plan"}
+)  # settings, and plans of SQL in a string
+_SOURCES = frozenset(
+    {
+        "BASE_TABLE",
+        "EMPTY",
+        "EXPRESSION_LIST",
+        "JOIN",
+        "PIVOT",
+        "SHOW_REF",
+        "SUBQUERY",
+        "TABLE_FUNCTION",
+    }
+)
 _FUNCTIONS = """SELECT function_name FROM duckdb_functions() WHERE function_type IN ('aggregate', 'macro', 'scalar')
     GROUP BY ALL HAVING bool_and(database_name = 'system' AND schema_name = 'main')
         AND (NOT bool_or(coalesce(has_side_effects, false)) OR list_contains(?, function_name))"""
@@ -35,7 +54,9 @@ class _Allowed:
 
 
 def check_query(cursor: Connection, lake: str, query: str) -> str:
-    """The text of the one SELECT in `query`. Raises UserError when it is anything else, or does more than read the tables of `lake`."""
+    """The text of the one SELECT in `query`. Raises UserError when it is anything else, or does
+    more than read the tables of `lake`.
+    """
     statements = _statements(cursor, query)
     if len(statements) != 1:
         raise UserError(_ONE_SELECT)
@@ -45,10 +66,18 @@ def check_query(cursor: Connection, lake: str, query: str) -> str:
 
 def check_condition(cursor: Connection, lake: str, condition: str) -> None:
     """Raises UserError unless `condition` is one expression, which reads no more than a query may."""
-    statements, (nothing_else,) = _statements(cursor, f"SELECT {condition}\n"), _statements(cursor, "SELECT true")
+    statements, (nothing_else,) = (
+        _statements(cursor, f"SELECT {condition}\n"),
+        _statements(cursor, "SELECT true"),
+    )
     bare = [{**one["node"], "select_list": []} for one in statements]
-    if bare != [{**nothing_else["node"], "select_list": []}] or len(statements[0]["node"]["select_list"]) != 1:
-        raise UserError('--where takes one condition over the columns, such as "margin > 2 and dropped is null".')
+    if (
+        bare != [{**nothing_else["node"], "select_list": []}]
+        or len(statements[0]["node"]["select_list"]) != 1
+    ):
+        raise UserError(
+            '--where takes one condition over the columns, such as "margin > 2 and dropped is null".'
+        )
     _check_tree(cursor, lake, statements[0])
 
 
@@ -62,7 +91,9 @@ def _without_semicolon(query: str) -> str:
 
 
 def _statements(cursor: Connection, query: str) -> list[Tree]:
-    if any("\ud800" <= letter <= "\udfff" for letter in query):  # of bytes that are no text, as Python hands them on
+    if any(
+        "\ud800" <= letter <= "\udfff" for letter in query
+    ):  # of bytes that are no text, as Python hands them on
         raise UserError("The query is not valid UTF-8: write it anew.")
     row = cursor.execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchone()
     assert row is not None
@@ -78,7 +109,9 @@ def _statements(cursor: Connection, query: str) -> list[Tree]:
 
 
 def _check_tree(cursor: Connection, lake: str, tree: Tree) -> None:
-    functions = frozenset(name for (name,) in cursor.execute(_FUNCTIONS, [sorted(_CHANCE)]).fetchall())
+    functions = frozenset(
+        name for (name,) in cursor.execute(_FUNCTIONS, [sorted(_CHANCE)]).fetchall()
+    )
     tables = frozenset(name for (name,) in cursor.execute(_TABLES, [lake]).fetchall())
     try:
         _check(tree, _Allowed(tables, functions - _OF_THE_PROCESS))
@@ -104,7 +137,9 @@ def _check(node: Any, allowed: _Allowed) -> None:
 
 
 def _children(node: Tree, allowed: _Allowed) -> Iterator[tuple[Any, _Allowed]]:
-    """What is below a node, each with what may stand in it: a WITH's table from where it is written on, and in itself if recursive."""
+    """What is below a node, each with what may stand in it: a WITH's table from where it is written
+    on, and in itself if recursive.
+    """
     for table in node.get("cte_map", {}).get("map", []):
         known = replace(allowed, tables=allowed.tables | {table["key"].lower()})
         recursive = table["value"]["query"]["node"]["type"] == "RECURSIVE_CTE_NODE"
@@ -120,12 +155,24 @@ def _check_source(node: Tree, kind: str | None, allowed: _Allowed) -> None:
         name, schema = node["table_name"], node["schema_name"]
         if name.lower() not in allowed.tables or node["catalog_name"] or schema not in ("", "main"):
             where = ".".join(part for part in (node["catalog_name"], schema, name) if part)
-            raise UserError(f'The lake has no table "{where}": `dapflow sql "show tables"` lists what there is to read.')
-    elif kind not in _SOURCES or (kind == "SHOW_REF" and node["table_name"].strip('"') not in ("", "tables")):
-        raise UserError("`dapflow sql` reads the lake's tables only: `show tables` and `describe TABLE` say what there is.")
+            raise UserError(
+                f'The lake has no table "{where}": `dapflow sql "show tables"` lists what there is to read.'
+            )
+    elif kind not in _SOURCES or (
+        kind == "SHOW_REF" and node["table_name"].strip('"') not in ("", "tables")
+    ):
+        raise UserError(
+            "`dapflow sql` reads the lake's tables only: `show tables` and `describe TABLE` say what there is."
+        )
 
 
 def _check_function(node: Tree, functions: frozenset[str]) -> None:
     name = node["function_name"]
-    if name.lower() not in functions or node.get("schema") not in ("", "main", None) or node.get("catalog") not in ("", "system", None):
-        raise UserError(f"`dapflow sql` only reads the lake's tables, so it has no function {name}.")
+    if (
+        name.lower() not in functions
+        or node.get("schema") not in ("", "main", None)
+        or node.get("catalog") not in ("", "system", None)
+    ):
+        raise UserError(
+            f"`dapflow sql` only reads the lake's tables, so it has no function {name}."
+        )

@@ -1,7 +1,9 @@
-"""Dataset versions: opened once, filled chunk by chunk, completed in one transaction; never overwritten.
+"""Dataset versions: opened once, filled chunk by chunk, completed in one transaction; never
+overwritten.
 
-A chunk is written together with its number (`storage.chunks`), so a step that died finds out which are there and does only the others.
-One writer at a time: a second process that wants the same version waits for the first and then finds it complete.
+A chunk is written together with its number (`dapflow.storage.chunks`), so a step that died finds
+out which are there and does only the others. One writer at a time: a second process that wants the
+same version waits for the first and then finds it complete.
 """
 
 import hashlib
@@ -16,18 +18,24 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from storage import files
-from storage.chunks import Chunks, Rows
-from storage.database import Connection
-from storage.errors import LakeError, lake_errors, require_space
-from storage.lake import Lake
-from storage.refs import Ref, ref_of, row_id
-from storage.schema import NOUNS
+from dapflow.storage import files
+from dapflow.storage.chunks import Chunks, Rows
+from dapflow.storage.database import Connection
+from dapflow.storage.errors import LakeError, lake_errors, require_space
+from dapflow.storage.lake import Lake
+from dapflow.storage.refs import Ref, ref_of, row_id
+from dapflow.storage.schema import NOUNS
 
 
-def version_digest(step: str, code: str, parameters: Mapping[str, Any], parents: Mapping[str, str]) -> str:
-    """The version of what `step` makes: 16 hexadecimal digits over its name, code version, parameters and parents' versions."""
-    content = json.dumps([step, code, parameters, parents], sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+def version_digest(
+    step: str, code: str, parameters: Mapping[str, Any], parents: Mapping[str, str]
+) -> str:
+    """The version of what `step` makes: 16 hexadecimal digits over its name, code version,
+    parameters and parents' versions.
+    """
+    content = json.dumps(
+        [step, code, parameters, parents], sort_keys=True, separators=(",", ":"), ensure_ascii=False
+    )
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
@@ -47,10 +55,12 @@ class OpenVersion:
         return row_id(self.version, ordinal)
 
     def write(self, chunk: int, rows: Rows, table: str | None = None) -> None:
-        """Write the rows of one chunk with its number, all or nothing. `table`: another noun than the version's own.
+        """Write the rows of one chunk with its number, all or nothing. `table`: another noun than
+        the version's own.
 
-        A chunk that is there already is left as it is. Chunk numbers are the version's own, whatever the table. Each row, a mapping or
-        a row of an Arrow table, brings `id`; `version` is filled in, and columns that are not there are null.
+        A chunk that is there already is left as it is. Chunk numbers are the version's own,
+        whatever the table. Each row, a mapping or a row of an Arrow table, brings `id`; `version`
+        is filled in, and columns that are not there are null.
         """
         if chunk in self.done:
             return
@@ -71,8 +81,12 @@ class OpenVersion:
         """The rows of its own noun that are there by now, in the order of their ids."""
         return self._chunks.rows(self.kind)
 
-    def complete(self, parents: Mapping[str, str], flow_run_id: str | None, task_run_id: str | None) -> Ref:
-        """Make the version readable: its rows, its lineage and the checksums of its files come into the lake in one transaction."""
+    def complete(
+        self, parents: Mapping[str, str], flow_run_id: str | None, task_run_id: str | None
+    ) -> Ref:
+        """Make the version readable: its rows, its lineage and the checksums of its files come into
+        the lake in one transaction.
+        """
         rows, seconds = self._chunks.totals(self.kind)
         published = self._chunks.publish()
         paths = [path for _, path in published] + files.model_files(self.lake, self.version)
@@ -80,8 +94,12 @@ class OpenVersion:
 
         def work(cursor: Connection) -> None:
             for table, path in published:
-                cursor.execute(f"CALL ducklake_add_data_files('{self.lake.name}', '{table}', ?)", [path])
-            _insert(cursor, "edges", [(self.version, parent, role) for role, parent in parents.items()])
+                cursor.execute(
+                    f"CALL ducklake_add_data_files('{self.lake.name}', '{table}', ?)", [path]
+                )
+            _insert(
+                cursor, "edges", [(self.version, parent, role) for role, parent in parents.items()]
+            )
             _insert(cursor, "files", written)
             cursor.execute(
                 "UPDATE versions SET state = 'complete', rows = ?, seconds = ?, flow_run_id = ?, task_run_id = ?,"
@@ -94,7 +112,8 @@ class OpenVersion:
 
     @property
     def scratch(self) -> Path:
-        """A directory for the step's own checkpoints; it outlives a crash and goes when the version is complete.
+        """A directory for the step's own checkpoints; it outlives a crash and goes when the version
+        is complete.
 
         What is called partial-... goes when the step fails.
         """
@@ -103,10 +122,14 @@ class OpenVersion:
         return path
 
     def publish(self, directory: Path) -> str:
-        """Move finished model files into the lake by one rename. Returns their path, relative to the lake's root."""
+        """Move finished model files into the lake by one rename. Returns their path, relative to
+        the lake's root.
+        """
         target = Path("models") / self.version
         place = self.lake.root / target
-        if place.exists():  # left by an attempt that died before its row was committed: nothing refers to it
+        if (
+            place.exists()
+        ):  # left by an attempt that died before its row was committed: nothing refers to it
             shutil.rmtree(place)
         os.replace(directory, place)
         return str(target)
@@ -116,28 +139,39 @@ class OpenVersion:
 def open_version(
     lake: Lake, *, kind: str, version: str, step: str, code: str, parameters: Mapping[str, Any]
 ) -> Iterator[OpenVersion | Ref]:
-    """Hold the version alone: yields the reference when somebody has completed it meanwhile, else the version to go on with."""
+    """Hold the version alone: yields the reference when somebody has completed it meanwhile, else
+    the version to go on with.
+    """
     with lake_errors(lake.location.address), _lock(lake.root / "locks" / f"{version}.lock"):
         scratch = lake.root / "checkpoints" / version
         if (ref := lake.find(version)) is not None and files.intact(lake, ref):
-            shutil.rmtree(scratch, ignore_errors=True)  # of a writer that was killed right after it had completed it
+            shutil.rmtree(
+                scratch, ignore_errors=True
+            )  # of a writer that was killed right after it had completed it
             yield ref
             return
         if ref is not None:
             files.retire(lake, [version])
             lake.commit(lambda cursor: _forget(cursor, version), f"forget damaged {kind}@{version}")
-        lake.commit(lambda cursor: _open(cursor, kind, version, step, code, parameters), f"open {kind}@{version}")
+        lake.commit(
+            lambda cursor: _open(cursor, kind, version, step, code, parameters),
+            f"open {kind}@{version}",
+        )
         try:
             yield OpenVersion(lake, kind, version)
         except BaseException:
-            for unfinished in scratch.glob("partial-*"):  # what a full disk has cut off must not keep it full
+            for unfinished in scratch.glob(
+                "partial-*"
+            ):  # what a full disk has cut off must not keep it full
                 shutil.rmtree(unfinished, ignore_errors=True)
             raise
         shutil.rmtree(scratch, ignore_errors=True)
 
 
 def forget(lake: Lake, versions: Sequence[str]) -> None:
-    """Take versions back, damaged files and all, as if they had never been: the next run of their recipe makes them anew."""
+    """Take versions back, damaged files and all, as if they had never been: the next run of their
+    recipe makes them anew.
+    """
     files.retire(lake, versions, whole=True)
     for version in versions:
         lake.commit(lambda cursor, version=version: _forget(cursor, version), f"forget {version}")
@@ -147,11 +181,16 @@ def forget(lake: Lake, versions: Sequence[str]) -> None:
 def drop_rows(cursor: Connection, versions: Sequence[str]) -> None:
     """Take back all rows of versions; the record of the versions themselves stays."""
     for table in (*NOUNS, "files"):
-        cursor.execute(f'DELETE FROM "{table}" WHERE version IN ({", ".join("?" * len(versions))})', list(versions))
+        cursor.execute(
+            f'DELETE FROM "{table}" WHERE version IN ({", ".join("?" * len(versions))})',
+            list(versions),
+        )
 
 
 def _forget(cursor: Connection, version: str) -> None:
-    """Take back a version as if it had never been, so that it can be made again under the same name."""
+    """Take back a version as if it had never been, so that it can be made again under the same
+    name.
+    """
     drop_rows(cursor, [version])
     cursor.execute("DELETE FROM versions WHERE version = ?", [version])
     cursor.execute("DELETE FROM edges WHERE child = ?", [version])
@@ -163,14 +202,18 @@ def _lock(path: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=6 * 3600)
     except Timeout as error:
-        raise LakeError(f"Another process has held {path} for six hours: end it, or wait for it, then run again.") from error
+        raise LakeError(
+            f"Another process has held {path} for six hours: end it, or wait for it, then run again."
+        ) from error
     try:
         yield
     finally:
         lock.release()
 
 
-def _open(cursor: Connection, kind: str, version: str, step: str, code: str, parameters: Mapping[str, Any]) -> None:
+def _open(
+    cursor: Connection, kind: str, version: str, step: str, code: str, parameters: Mapping[str, Any]
+) -> None:
     found = cursor.execute("SELECT state FROM versions WHERE version = ?", [version]).fetchone()
     if found == ("dropped",):
         _forget(cursor, version)
@@ -184,4 +227,6 @@ def _open(cursor: Connection, kind: str, version: str, step: str, code: str, par
 def _insert(cursor: Connection, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
     if rows:
         places = ", ".join(f"({', '.join('?' * len(row))})" for row in rows)
-        cursor.execute(f"INSERT INTO {table} VALUES {places}", [value for row in rows for value in row])
+        cursor.execute(
+            f"INSERT INTO {table} VALUES {places}", [value for row in rows for value in row]
+        )

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from storage.errors import UserError
-from tasks.statistics import wilson
+from dapflow.storage.errors import UserError
+from dapflow.tasks.statistics import wilson
 
 OUTCOMES = ("first", "tie", "second")
 _BINS = 4  # as many judgements in each, about
@@ -20,7 +20,9 @@ _BINS = 4  # as many judgements in each, about
 
 @dataclass(frozen=True, kw_only=True)
 class Judgement:
-    """Two answers as both judge them: the probability that the first is better. longer: by how many characters it is the longer one."""
+    """Two answers as both judge them: the probability that the first is better. longer: by how many
+    characters it is the longer one.
+    """
 
     one: float
     other: float
@@ -29,7 +31,9 @@ class Judgement:
 
 @dataclass(frozen=True, kw_only=True)
 class Bin:
-    """Judgements whose answers differ in length by at least so many characters, and at most so many."""
+    """Judgements whose answers differ in length by at least so many characters, and at most so
+    many.
+    """
 
     least: int
     most: int
@@ -43,10 +47,11 @@ class Bin:
 class Agreement:
     """Shares from 0 to 1 with their 95 % intervals.
 
-    agreement: both name the same answer, or both say tie. accuracy: of those that both decide, how often they name the same; None where
-    there are none. kappa: agreement beyond what chance would give (Cohen 1960); None where one of them always says the same.
-    confusion: counts by what one says, then by what the other says. *_prefers_longer: how often each prefers the longer answer, of those
-    it decides.
+    agreement: both name the same answer, or both say tie. accuracy: of those that both decide, how
+    often they name the same; None where there are none. kappa: agreement beyond what chance would
+    give (Cohen 1960); None where one of them always says the same. confusion: counts by what one
+    says, then by what the other says. *_prefers_longer: how often each prefers the longer answer,
+    of those it decides.
     """
 
     n: int
@@ -70,14 +75,18 @@ class Agreement:
 def agreement_of(judgements: Sequence[Judgement]) -> Agreement:
     """The figures. Raises UserError where there is nothing that both have judged."""
     if not judgements:
-        raise UserError("There is nothing that both have judged: the same pairs of answers must be in both.")
+        raise UserError(
+            "There is nothing that both have judged: the same pairs of answers must be in both."
+        )
     said = [(outcome(judgement.one), outcome(judgement.other)) for judgement in judgements]
     counts, n = Counter(said), len(said)
     same = sum(one == other for one, other in said)
     decided = [(one, other) for one, other in said if "tie" not in (one, other)]
     right = sum(one == other for one, other in decided)
     low, high = wilson(same, n)
-    accuracy = (right / len(decided), *wilson(right, len(decided))) if decided else (None, None, None)
+    accuracy = (
+        (right / len(decided), *wilson(right, len(decided))) if decided else (None, None, None)
+    )
     return Agreement(
         n=n,
         agreement=same / n,
@@ -89,8 +98,12 @@ def agreement_of(judgements: Sequence[Judgement]) -> Agreement:
         accuracy_high=accuracy[2],
         kappa=_kappa(counts, n),
         confusion={one: {other: counts[one, other] for other in OUTCOMES} for one in OUTCOMES},
-        one_prefers_longer=_prefers_longer((judgement.one, judgement.longer) for judgement in judgements),
-        other_prefers_longer=_prefers_longer((judgement.other, judgement.longer) for judgement in judgements),
+        one_prefers_longer=_prefers_longer(
+            (judgement.one, judgement.longer) for judgement in judgements
+        ),
+        other_prefers_longer=_prefers_longer(
+            (judgement.other, judgement.longer) for judgement in judgements
+        ),
         by_length=_by_length(judgements),
     )
 
@@ -105,22 +118,39 @@ def _kappa(counts: Counter[tuple[str, str]], n: int) -> float | None:
     by_one = {one: sum(counts[one, other] for other in OUTCOMES) / n for one in OUTCOMES}
     by_other = {other: sum(counts[one, other] for one in OUTCOMES) / n for other in OUTCOMES}
     chance = sum(by_one[name] * by_other[name] for name in OUTCOMES)
-    return None if 1 in by_one.values() or 1 in by_other.values() else (same - chance) / (1 - chance)
+    return (
+        None if 1 in by_one.values() or 1 in by_other.values() else (same - chance) / (1 - chance)
+    )
 
 
 def _prefers_longer(said: Iterable[tuple[float, int]]) -> float | None:
-    able = [(probability > 0.5) == (longer > 0) for probability, longer in said if probability != 0.5 and longer != 0]
+    able = [
+        (probability > 0.5) == (longer > 0)
+        for probability, longer in said
+        if probability != 0.5 and longer != 0
+    ]
     return sum(able) / len(able) if able else None
 
 
 def _by_length(judgements: Sequence[Judgement]) -> list[Bin]:
     """Equal shares of the judgements, from those whose answers are about as long as each other on."""
-    order = sorted(judgements, key=lambda judgement: (abs(judgement.longer), judgement.one, judgement.other))
+    order = sorted(
+        judgements, key=lambda judgement: (abs(judgement.longer), judgement.one, judgement.other)
+    )
     bins = list[Bin]()
     for places in np.array_split(np.arange(len(order)), min(_BINS, len(order))):
         some = [order[place] for place in places]
         same = sum(outcome(one.one) == outcome(one.other) for one in some)
         low, high = wilson(same, len(some))
         lengths = [abs(one.longer) for one in some]
-        bins.append(Bin(least=min(lengths), most=max(lengths), n=len(some), agreement=same / len(some), low=low, high=high))
+        bins.append(
+            Bin(
+                least=min(lengths),
+                most=max(lengths),
+                n=len(some),
+                agreement=same / len(some),
+                low=low,
+                high=high,
+            )
+        )
     return bins

@@ -1,9 +1,11 @@
-"""Text in Markdown: what a model, a file, a server or a name says is shown as it is, so that no page fetches or links anything for it.
+"""Text in Markdown: what a model, a file, a server or a name says is shown as it is, so that no
+page fetches or links anything for it.
 
     as_text(value)              in a sentence or a heading, on one line
     as_quotation(value)         line by line
     as_table(header, rows)      every cell is text, but for `Markdown`, which is our own
-Test: pytest tests/tasks/test_markdown.py; in Prefect's UI: pytest -m browser tests/flows/test_artifacts_browser.py
+Test: pytest tests/tasks/test_markdown.py; in Prefect's UI: pytest -m browser
+tests/flows/test_artifacts_browser.py
 """
 
 import re
@@ -11,8 +13,16 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 _LINE, _QUOTATION, _CELL = 500, 1_000, 300  # characters
-_PUNCTUATION = re.compile(r"[!-/:-@\[-`{-~]")  # all that can mean something to Markdown: any of it may stand behind a backslash
-_HIDDEN = ("Cc", "Cf", "Cs", "Zl", "Zp")  # control, format (of direction, of no width), surrogates, separators of lines
+_PUNCTUATION = re.compile(
+    r"[!-/:-@\[-`{-~]"
+)  # all that can mean something to Markdown: any of it may stand behind a backslash
+_HIDDEN = (
+    "Cc",
+    "Cf",
+    "Cs",
+    "Zl",
+    "Zp",
+)  # control, format (of direction, of no width), surrogates, separators of lines
 _OF_SCRIPTS = "\u200c\u200d"  # joiners, without which Persian, Hindi and many emoji are misspelt
 
 
@@ -33,7 +43,9 @@ def as_quotation(value: str, most: int = _QUOTATION) -> Markdown:
     return Markdown("\n".join(f"> {_indented(line)}" for line in lines))
 
 
-def as_table(header: Sequence[str], rows: Iterable[Iterable[object]], most: int = _CELL) -> Markdown:
+def as_table(
+    header: Sequence[str], rows: Iterable[Iterable[object]], most: int = _CELL
+) -> Markdown:
     """A table, of whatever its cells say."""
     lines = [[_cell(value, most) for value in row] for row in (header, *rows)]
     lines.insert(1, [Markdown("---")] * len(header))
@@ -46,7 +58,9 @@ def cut(value: str, most: int) -> str:
 
 
 def visible(value: str) -> str:
-    """The text with a sign for each character that is not seen: it may hide what stands there, or turn its order round."""
+    """The text with a sign for each character that is not seen: it may hide what stands there, or
+    turn its order round.
+    """
     return "".join(_sign(character) for character in value)
 
 
@@ -63,7 +77,9 @@ def _indented(line: str) -> str:
 def _cell(value: object, most: int) -> Markdown:
     if isinstance(value, Markdown):
         return value
-    return as_text("" if value is None else f"{value:.4g}" if isinstance(value, float) else value, most)
+    return as_text(
+        "" if value is None else f"{value:.4g}" if isinstance(value, float) else value, most
+    )
 
 
 def _sign(character: str) -> str:

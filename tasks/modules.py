@@ -1,6 +1,8 @@
-"""Modules that the user names as `package.module`: of what is installed, or of the folder that they stand in.
+"""Modules that the user names as `package.module`: of what is installed, or of the folder that they
+stand in.
 
-Our processes keep that folder off their path, so that nothing there is imported unasked. Test: pytest tests/tasks/judges/test_programs.py
+Our processes keep that folder off their path, so that nothing there is imported unasked. Test:
+pytest tests/tasks/judging/judges/test_programs.py
 """
 
 import os

@@ -1,18 +1,21 @@
-"""Pictures for the pages of steps, as markdown that carries its own PNG. Test: pytest tests/tasks/test_pictures.py"""
+"""Pictures for the pages of steps, as markdown that carries its own PNG. Test: pytest
+tests/tasks/test_pictures.py
+"""
 
 import base64
 import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from storage import Lake
-from tasks.calibration import reliability_of
-from tasks.statistics import Confidence
+from dapflow.storage import Lake
+from dapflow.tasks.calibration import reliability_of
+from dapflow.tasks.statistics import Confidence
 
 if TYPE_CHECKING:
-    from tasks.agreement import Agreement
+    from dapflow.tasks.agreement import Agreement
 
-# Curves of a training, a panel each: what it is, its curves, and the unit. The report draws the same.
+# Curves of a training, a panel each: what it is, its curves, and the unit. The report draws the
+# same.
 PANELS = (
     ("loss", ("loss",), ""),
     ("implied reward", ("reward_chosen", "reward_rejected", "margin"), "nats"),
@@ -29,7 +32,9 @@ Curve = Sequence[tuple[int, float]]
 def training_curves(lake: Lake, version: str) -> str:
     """The curves of a trained model, step by step, as markdown; empty where there are none."""
     curves: dict[str, list[tuple[int, float]]] = {}
-    query = "SELECT name, step, value FROM metrics WHERE version = ? AND step IS NOT NULL ORDER BY step"
+    query = (
+        "SELECT name, step, value FROM metrics WHERE version = ? AND step IS NOT NULL ORDER BY step"
+    )
     for row in lake.rows(query, [version]):
         curves.setdefault(row["name"], []).append((row["step"], row["value"]))
     return _markdown("training curves", _panels(curves)) if curves else ""
@@ -42,7 +47,9 @@ def calibration(lake: Lake, version: str) -> str:
 
 
 def agreement_by_length(found: "Agreement") -> bytes:
-    """Agreement of two judges by how much the answers differ in length, with 95 % intervals, as a PNG."""
+    """Agreement of two judges by how much the answers differ in length, with 95 % intervals, as a
+    PNG.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -51,7 +58,11 @@ def agreement_by_length(found: "Agreement") -> bytes:
     for place, one in enumerate(found.by_length):
         axes.plot([place, place], [100 * one.low, 100 * one.high], color="#4477aa")
         axes.plot(place, 100 * one.agreement, marker="o", color="#4477aa")
-    axes.set_xticks(range(len(found.by_length)), [f"{one.least:,}-{one.most:,}\n{one.n:,} pairs" for one in found.by_length], fontsize=7)
+    axes.set_xticks(
+        range(len(found.by_length)),
+        [f"{one.least:,}-{one.most:,}\n{one.n:,} pairs" for one in found.by_length],
+        fontsize=7,
+    )
     axes.set_xlabel("difference in length, characters", fontsize=8)
     axes.set_ylabel("agreement, % of pairs (95 % interval)", fontsize=8)
     axes.set_ylim(0, 100)
@@ -59,7 +70,9 @@ def agreement_by_length(found: "Agreement") -> bytes:
 
 
 def _reliability(found: Sequence[Confidence]) -> bytes:
-    """Each bin with its 95 % interval and how many pairs it holds; on the dashed line it is as often right as it is sure."""
+    """Each bin with its 95 % interval and how many pairs it holds; on the dashed line it is as
+    often right as it is sure.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -71,7 +84,10 @@ def _reliability(found: Sequence[Confidence]) -> bytes:
         axes.plot([x, x], [100 * one.low, 100 * one.high], color="#4477aa")
         axes.plot(x, 100 * one.right, marker="o", color="#4477aa")
         axes.annotate(f"{one.n:,}", (x, 1), ha="center", fontsize=7)
-    axes.set_xlabel("how sure it is of the answer it prefers, %\n(mean of each bin; above: how many pairs are in it)", fontsize=8)
+    axes.set_xlabel(
+        "how sure it is of the answer it prefers, %\n(mean of each bin; above: how many pairs are in it)",
+        fontsize=8,
+    )
     axes.set_ylabel("how often that is the better answer,\n% of pairs (95 % interval)", fontsize=8)
     axes.tick_params(labelsize=7)
     axes.set_xlim(49, 101)
@@ -80,7 +96,9 @@ def _reliability(found: Sequence[Confidence]) -> bytes:
 
 
 def _panels(curves: Mapping[str, Curve]) -> bytes:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg  # half a second, and most processes draw nothing
+    from matplotlib.backends.backend_agg import (
+        FigureCanvasAgg,
+    )  # half a second, and most processes draw nothing
     from matplotlib.figure import Figure
 
     shown = [panel for panel in PANELS if any(name in curves for name in panel[1])]
@@ -89,7 +107,12 @@ def _panels(curves: Mapping[str, Curve]) -> bytes:
         axes = figure.add_subplot(-(-len(shown) // 3), 3, place + 1)
         for name in (name for name in names if name in curves):
             steps, values = zip(*curves[name], strict=True)
-            axes.plot(steps, values, marker="." if len(steps) < 30 else None, label=name.rpartition("_")[2])
+            axes.plot(
+                steps,
+                values,
+                marker="." if len(steps) < 30 else None,
+                label=name.rpartition("_")[2],
+            )
         axes.set_title(title, fontsize=9)
         axes.set_ylabel(unit, fontsize=8)
         axes.tick_params(labelsize=7)

@@ -6,7 +6,9 @@ import random
 
 
 def derive_seed(*parts: int | str) -> int:
-    """A seed in [0, 2^63) from (recipe seed, iteration, row id, ...): equal parts give equal seeds everywhere."""
+    """A seed in [0, 2^63) from (recipe seed, iteration, row id, ...): equal parts give equal seeds
+    everywhere.
+    """
     digest = hashlib.sha256(json.dumps(parts).encode()).digest()
     return int.from_bytes(digest[:8], "big") >> 1
 

@@ -1,4 +1,6 @@
-"""What all tests share: an empty lake in a directory of its own, one real Prefect server, and no network."""
+"""What all tests share: an empty lake in a directory of its own, one real Prefect server, and no
+network.
+"""
 
 import atexit
 import os
@@ -9,20 +11,25 @@ from pathlib import Path
 
 import pytest
 
-from flows.environment import prepare
+from dapflow.flows.server.environment import prepare
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # toy models: a second thread only waits for busy cores
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # toy models: a second thread only waits for busy cores
 _own = tempfile.mkdtemp(prefix="dapflow-tests-")
 atexit.register(shutil.rmtree, _own, ignore_errors=True)
-os.environ["DAPFLOW_ALLOWED"] = f"{_own}/allowed.txt"  # what tests run is nothing that the developer has allowed
+os.environ["DAPFLOW_ALLOWED"] = (
+    f"{_own}/allowed.txt"  # what tests run is nothing that the developer has allowed
+)
 prepare(None)
 
-from storage import Lake, database  # noqa: E402
-from tests.browser import browser  # noqa: E402, F401
+from dapflow.storage import Lake, database  # noqa: E402
+from tests.helpers.browser import browser  # noqa: E402, F401
 
-# A run asks DuckDB a thousand small questions, and at each its other threads wake and spin: a third of the processor's time. Tests of the
-# lake itself (tests/storage/conftest.py), and runs in processes of their own, have as many threads as users have.
+# A run asks DuckDB a thousand small questions, and at each its other threads wake and spin: a third
+# of the processor's time. Tests of the lake itself (tests/storage/conftest.py), and runs in
+# processes of their own, have as many threads as users have.
 database._CONFIG["threads"] = "1"
 
 

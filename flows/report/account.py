@@ -1,17 +1,19 @@
-"""What an iteration did and what it took: counts at each stage, what was left out and why, steps with time and cost, judges, versions."""
+"""What an iteration did and what it took: counts at each stage, what was left out and why, steps
+with time and cost, judges, versions.
+"""
 
 from collections.abc import Mapping, Set
 from dataclasses import asdict
 from typing import Any
 
-from flows.figures import steps_old
-from flows.report.find import Found, own_versions
-from flows.report.making import made_of
-from storage import Lake
-from tasks.calibration import reliability_of
-from tasks.engines.message import MARKS
-from tasks.engines.thoughts import NOTES, Thoughts
-from tasks.training.lengths import left_out_too_long
+from dapflow.flows.display.figures import steps_old
+from dapflow.flows.report.find import Found, own_versions
+from dapflow.flows.report.making import made_of
+from dapflow.storage import Lake
+from dapflow.tasks.calibration import reliability_of
+from dapflow.tasks.models.packed.lengths import left_out_too_long
+from dapflow.tasks.sampling.engines.thoughts import NOTES, Thoughts
+from dapflow.tasks.servers.message import MARKS
 
 Row = dict[str, Any]
 # noun -> SQL for why a row went no further; null for one that did
@@ -41,8 +43,8 @@ _NOTED = ("completions", "verdicts")  # nouns whose rows say more about why
 
 
 def stages(lake: Lake, found: Found, known: Set[str]) -> list[Row]:
-    """Stage by stage: how many rows there were, how many went on, and what was left out by reason, with what one of them says. known: the
-    held-out prompts that training knows."""
+    """Stage by stage: how many rows there were, how many went on, and what was left out by reason,
+    with what one of them says. known: the held-out prompts that training knows."""
     made, too_long = [], sorted(left_out_too_long(lake, found.policy))
     for part, (noun, title) in _STAGES.items():
         if part not in found.parts:
@@ -54,20 +56,36 @@ def stages(lake: Lake, found: Found, known: Set[str]) -> list[Row]:
             f" FROM {noun} WHERE version = ? GROUP BY ALL ORDER BY n DESC, why",
             [sorted(known), too_long, found.parts[part]],
         )
-        dropped = [{"why": row["why"], "rows": row["n"], "note": row["note"]} for row in rows if row["why"]]
+        dropped = [
+            {"why": row["why"], "rows": row["n"], "note": row["note"]} for row in rows if row["why"]
+        ]
         total = sum(row["n"] for row in rows)
         kept = total - sum(one["rows"] for one in dropped)
-        made.append({"part": part, "title": title, "version": found.parts[part], "rows": total, "kept": kept, "dropped": dropped})
+        made.append(
+            {
+                "part": part,
+                "title": title,
+                "version": found.parts[part],
+                "rows": total,
+                "kept": kept,
+                "dropped": dropped,
+            }
+        )
     return made
 
 
 def steps(lake: Lake, found: Found) -> list[Row]:
-    """The versions of this iteration in the order they were made: what made each, rows, seconds, calls, dollars (None: price unknown)."""
+    """The versions of this iteration in the order they were made: what made each, rows, seconds,
+    calls, dollars (None: price unknown).
+    """
     catalogue = lake.catalogue()
     own = own_versions(catalogue, found)
     details = {
         row["version"]: row
-        for row in lake.rows("SELECT version, code, parameters FROM versions WHERE version IN (SELECT unnest(?))", [own])
+        for row in lake.rows(
+            "SELECT version, code, parameters FROM versions WHERE version IN (SELECT unnest(?))",
+            [own],
+        )
     }
     paid = {
         row["version"]: row
@@ -77,10 +95,16 @@ def steps(lake: Lake, found: Found) -> list[Row]:
             [own],
         )
     }
-    parts = {version: part for part, version in found.parts.items()} | {found.policy: "new policy", found.metrics: "metrics"}
+    parts = {version: part for part, version in found.parts.items()} | {
+        found.policy: "new policy",
+        found.metrics: "metrics",
+    }
     began = found.run["started_at"] if found.run else None
     free = {"calls": 0, "tokens": 0, "usd": 0.0}
-    ordered = sorted((catalogue.versions[one] for one in own), key=lambda one: (one.completed_at or one.opened_at, one.opened_at))
+    ordered = sorted(
+        (catalogue.versions[one] for one in own),
+        key=lambda one: (one.completed_at or one.opened_at, one.opened_at),
+    )
     return [
         {
             "step": info.step,
@@ -88,7 +112,12 @@ def steps(lake: Lake, found: Found) -> list[Row]:
             "kind": info.kind,
             "version": info.version,
         }
-        | {"rows": info.rows, "seconds": info.seconds, "state": info.state, "code": details[info.version]["code"]}
+        | {
+            "rows": info.rows,
+            "seconds": info.seconds,
+            "state": info.state,
+            "code": details[info.version]["code"],
+        }
         | {"cached": bool(began and info.completed_at and info.completed_at < began)}
         | {key: paid.get(info.version, free)[key] for key in free}
         for info in ordered
@@ -96,7 +125,9 @@ def steps(lake: Lake, found: Found) -> list[Row]:
 
 
 def cost(made: list[Row]) -> Row:
-    """Sums over steps: seconds in all and in this run alone, judge calls, tokens, dollars (None where a price is unknown)."""
+    """Sums over steps: seconds in all and in this run alone, judge calls, tokens, dollars (None
+    where a price is unknown).
+    """
     known = all(one["usd"] is not None for one in made)
     return {
         "seconds": sum(one["seconds"] for one in made),
@@ -108,45 +139,82 @@ def cost(made: list[Row]) -> Row:
 
 
 def judges(lake: Lake, found: Found) -> list[Row]:
-    """Who labelled and who measured, each with the figures that the lake has about it; of a reward model, how often right by how sure."""
+    """Who labelled and who measured, each with the figures that the lake has about it; of a reward
+    model, how often right by how sure.
+    """
     parts, told = found.parts, []
     labelled = parts.get("verdicts", found.policy)  # rounds keep their verdicts with their policy
     for role, version in (
         ("labelled the training pairs", labelled),
         ("measured the result", parts.get("compared", parts.get("judged_after"))),
     ):
-        for row in lake.rows("SELECT DISTINCT judge FROM verdicts WHERE version = ? AND judge IS NOT NULL ORDER BY judge", [version]):
+        for row in lake.rows(
+            "SELECT DISTINCT judge FROM verdicts WHERE version = ? AND judge IS NOT NULL ORDER BY judge",
+            [version],
+        ):
             model = lake.rows("SELECT name, role FROM models WHERE version = ?", [row["judge"]])
             figures = lake.rows(
                 "SELECT name, value, low, high, unit FROM metrics WHERE version IN (?, ?) AND subject = version AND step IS NULL ORDER BY version, id",
                 [row["judge"], version],
             )
-            name = f"{model[0]['name']} ({model[0]['role']} model {row['judge'][:8]})" if model else row["judge"]
+            name = (
+                f"{model[0]['name']} ({model[0]['role']} model {row['judge'][:8]})"
+                if model
+                else row["judge"]
+            )
             sure = [asdict(one) for one in reliability_of(lake, row["judge"])]
-            told.append({"role": role, "judge": row["judge"], "name": name, "figures": figures, "reliability": sure})
+            told.append(
+                {
+                    "role": role,
+                    "judge": row["judge"],
+                    "name": name,
+                    "figures": figures,
+                    "reliability": sure,
+                }
+            )
     return told
 
 
-def warnings(told: list[Row], metrics: Mapping[str, Row], judged: int, held_out: int, known: int) -> list[str]:
-    """What a reader should know before believing the outcome. judged, known: of the held-out prompts, those that were judged on both sides and
-    those that training knows."""
-    who = {one["role"]: {other["judge"] for other in told if other["role"] == one["role"]} for one in told}
-    labelled, measured = who.get("labelled the training pairs", set()), who.get("measured the result", set())
+def warnings(
+    told: list[Row], metrics: Mapping[str, Row], judged: int, held_out: int, known: int
+) -> list[str]:
+    """What a reader should know before believing the outcome. judged, known: of the held-out
+    prompts, those that were judged on both sides and those that training knows."""
+    who = {
+        one["role"]: {other["judge"] for other in told if other["role"] == one["role"]}
+        for one in told
+    }
+    labelled, measured = (
+        who.get("labelled the training pairs", set()),
+        who.get("measured the result", set()),
+    )
     said = []
-    # the figure also knows members of a panel, one model asked in two ways, and judges that label in rounds
+    # the figure also knows members of a panel, one model asked in two ways, and judges that label
+    # in rounds
     if labelled & measured or metrics.get("same_judge", {}).get("value"):
         said.append(
             "The judge that measured this result also labelled the training pairs: the policy was taught to please it, so the win rate is likely too high."
         )
     if known:
-        said.append(f"{known:,} of {held_out:,} held-out prompts are too like training prompts to count: they are left out.")
+        said.append(
+            f"{known:,} of {held_out:,} held-out prompts are too like training prompts to count: they are left out."
+        )
     if 0 < judged < held_out - known:  # where none were, the outcome says why
         missing = held_out - known - judged
-        said.append(f"{missing:,} of {held_out:,} held-out prompts were not judged on both sides and are not in the win rate.")
+        said.append(
+            f"{missing:,} of {held_out:,} held-out prompts were not judged on both sides and are not in the win rate."
+        )
     before, after = (metrics.get(f"length_{side}", {}).get("value") for side in ("before", "after"))
     if before and after and after > 1.25 * before:
-        said.append(f"Answers have grown by {after / before - 1:.0%}: judges tend to prefer length, so look at the win rate by length.")
-    steady = [(one["name"], row) for one in told for row in one["figures"] if row["name"] == "position_consistency"]
+        said.append(
+            f"Answers have grown by {after / before - 1:.0%}: judges tend to prefer length, so look at the win rate by length."
+        )
+    steady = [
+        (one["name"], row)
+        for one in told
+        for row in one["figures"]
+        if row["name"] == "position_consistency"
+    ]
     said += [
         f"{name} named the same answer in both orders in {row['value']:.0%} of the comparisons [{row['low']:.0%}, {row['high']:.0%}], a coin in "
         "half of them: it goes by the place more than by the answer."
@@ -157,7 +225,9 @@ def warnings(told: list[Row], metrics: Mapping[str, Row], judged: int, held_out:
 
 
 def thoughts(lake: Lake, found: Found) -> list[str]:
-    """That the policy thinks before it answers, where completions of this iteration hold thoughts, or held them."""
+    """That the policy thinks before it answers, where completions of this iteration hold thoughts,
+    or held them.
+    """
     versions = {*own_versions(lake.catalogue(), found), *found.parts.values()}
     apart = " OR ".join("starts_with(note, ?)" for _ in NOTES)
     [row] = lake.rows(
@@ -170,22 +240,38 @@ def thoughts(lake: Lake, found: Found) -> list[str]:
 
 
 def semantics(lake: Lake, found: Found, metrics: Mapping[str, Row]) -> list[tuple[str, str]]:
-    """What this iteration started from and learned against, and what of it was measured, as sentences."""
+    """What this iteration started from and learned against, and what of it was measured, as
+    sentences.
+    """
     settings = found.settings
-    lag = lake.rows("SELECT value FROM metrics WHERE version = ? AND name = 'max_lag'", [found.policy])
+    lag = lake.rows(
+        "SELECT value FROM metrics WHERE version = ? AND name = 'max_lag'", [found.policy]
+    )
     asked = settings.get("prompts", {})
     pool = {"new": "the pairs of this iteration only", "all": "the pairs of all iterations so far"}
-    schedule = {"next": "the next ones at each iteration", "same": "the same ones at each iteration"}
+    schedule = {
+        "next": "the next ones at each iteration",
+        "same": "the same ones at each iteration",
+    }
     facts = [
         ("weights start from", _model(lake, found.parts.get("init"), settings.get("init"))),
-        ("reference of the loss", _model(lake, found.parts.get("reference"), settings.get("reference"))),
+        (
+            "reference of the loss",
+            _model(lake, found.parts.get("reference"), settings.get("reference")),
+        ),
         ("trained on", pool.get(settings.get("pool", ""), settings.get("pool"))),
         ("training prompts", schedule.get(asked.get("schedule", ""), asked.get("schedule"))),
         (
             "oldest sample",
-            f"{steps_old(lag[0]['value'])} when it was learned from" if lag else "not all sampled by the policy itself",
+            f"{steps_old(lag[0]['value'])} when it was learned from"
+            if lag
+            else "not all sampled by the policy itself",
         ),
-        *(made_of({name: row["value"] for name, row in metrics.items()}).items() if "people_prompts" in metrics else ()),
+        *(
+            made_of({name: row["value"] for name, row in metrics.items()}).items()
+            if "people_prompts" in metrics
+            else ()
+        ),
         ("loss", _spelled(settings.get("loss"))),
         ("acceptance", _spelled(settings.get("acceptance"))),
         ("pairing", _spelled(settings.get("pairing"))),
@@ -206,5 +292,11 @@ def _spelled(value: Any) -> str | None:
     if not isinstance(value, dict):
         return value
     head = value.get("name") or value.get("rule")
-    rest = {key: one for key, one in value.items() if key not in ("name", "rule") and one is not None}
-    return f"{head} ({', '.join(f'{key} {one}' for key, one in rest.items())})" if rest and head else str(head or rest)
+    rest = {
+        key: one for key, one in value.items() if key not in ("name", "rule") and one is not None
+    }
+    return (
+        f"{head} ({', '.join(f'{key} {one}' for key, one in rest.items())})"
+        if rest and head
+        else str(head or rest)
+    )

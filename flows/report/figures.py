@@ -1,16 +1,22 @@
-"""The figures that the lake has about a policy, and those of each step of its training. flows/figures.py lays them out for a reader."""
+"""The figures that the lake has about a policy, and those of each step of its training.
+flows/display/figures.py lays them out for a reader.
+"""
 
 from typing import Any
 
-from flows.report.find import Found, metrics_of
-from storage import Lake
+from dapflow.flows.report.find import Found, metrics_of
+from dapflow.storage import Lake
 
 Row = dict[str, Any]
 
 
 def metric_rows(lake: Lake, found: Found) -> list[Row]:
-    """The figures of the whole about this policy: those of the iteration's own metrics, then what else was measured of it, newest first."""
-    others = [one for one in reversed(metrics_of(lake.catalogue(), found.policy)) if one != found.metrics]
+    """The figures of the whole about this policy: those of the iteration's own metrics, then what
+    else was measured of it, newest first.
+    """
+    others = [
+        one for one in reversed(metrics_of(lake.catalogue(), found.policy)) if one != found.metrics
+    ]
     rows: dict[str, Row] = {}
     for version in (found.metrics, *others):
         for row in lake.rows(

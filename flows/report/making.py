@@ -1,18 +1,21 @@
-"""How a policy was made, in words: figures of `tasks.provenance` as facts of a report and as cells of the closing table.
+"""How a policy was made, in words: figures of `dapflow.tasks.evaluation.provenance` as facts of a
+report and as cells of the closing table.
 
 made_of({"people_prompts": 180.0, ...})  ->  {"labelled by people": "180 prompts, through a reward model", ...}
 """
 
 from collections.abc import Mapping
 
-from flows.lake.cells import size
+from dapflow.flows.display.cells import size
 
 Figures = Mapping[str, float | None]
 _UNKNOWN = "not measured"
 
 
 def made_of(figures: Figures) -> dict[str, str]:
-    """Who labelled, who sampled, whether the feedback was renewed, whether an API was needed, and how many models were in memory."""
+    """Who labelled, who sampled, whether the feedback was renewed, whether an API was needed, and
+    how many models were in memory.
+    """
     return {
         "labelled by people": _people(figures),
         "own samples": _own(figures),
@@ -37,7 +40,13 @@ def _own(figures: Figures) -> str:
     share, lag = figures.get("own_share"), figures.get("mean_lag")
     if share is None:
         return _UNKNOWN
-    return "no" if not share else f"{share:.0%}" if lag is None else f"{share:.0%}, {lag:.3g} steps old"
+    return (
+        "no"
+        if not share
+        else f"{share:.0%}"
+        if lag is None
+        else f"{share:.0%}, {lag:.3g} steps old"
+    )
 
 
 def _renewed(share: float | None) -> str:
@@ -58,4 +67,8 @@ def _api(figures: Figures) -> str:
 
 def _models(figures: Figures) -> str:
     count, held = figures.get("models_in_memory"), figures.get("model_bytes")
-    return _UNKNOWN if count is None else f"{count:.0f}" + ("" if held is None else f" ({size(round(held))})")
+    return (
+        _UNKNOWN
+        if count is None
+        else f"{count:.0f}" + ("" if held is None else f" ({size(round(held))})")
+    )

@@ -1,4 +1,5 @@
-"""What came of an iteration: who won each held-out prompt, the verdict in words, the examples a person looks at. Read with SQL, texts last.
+"""What came of an iteration: who won each held-out prompt, the verdict in words, the examples a
+person looks at. Read with SQL, texts last.
 
 prompt_rows(lake, found, known)  ->  a row per judged prompt: digest, win (0 to 1), scores and lengths of both answers
 """
@@ -6,10 +7,10 @@ prompt_rows(lake, found, known)  ->  a row per judged prompt: digest, win (0 to 
 from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
-from flows.report.find import Found
-from storage import Lake
-from tasks.contamination import left_out
-from tasks.statistics import prompts_to_tell
+from dapflow.flows.report.find import Found
+from dapflow.storage import Lake
+from dapflow.tasks.evaluation.contamination import left_out
+from dapflow.tasks.statistics import prompts_to_tell
 
 Row = dict[str, Any]
 _ANSWERS = """SELECT c.prompt_id, c.id, c.sample, c.finish_reason, len(c.token_ids) AS tokens FROM completions c WHERE c.version = ?"""
@@ -36,11 +37,16 @@ FROM met m JOIN prompts p ON p.id = m.prompt_id WHERE p.version = ? AND p.id NOT
 
 
 def prompt_rows(lake: Lake, found: Found, known: Set[str]) -> list[Row]:
-    """One row per prompt judged on both sides, less those `known_from_training`, in the order of the prompts; empty where the lake no longer
-    has what was judged."""
+    """One row per prompt judged on both sides, less those `known_from_training`, in the order of
+    the prompts; empty where the lake no longer has what was judged."""
     parts = found.parts
     compared = "compared" in parts
-    needed = ("before", "after", *(("compared",) if compared else ("judged_before", "judged_after")), "held_out")
+    needed = (
+        "before",
+        "after",
+        *(("compared",) if compared else ("judged_before", "judged_after")),
+        "held_out",
+    )
     if not set(needed) <= parts.keys():
         return []
     query = (_COMPARED if compared else _SCORED).format(answers=_ANSWERS)
@@ -48,7 +54,9 @@ def prompt_rows(lake: Lake, found: Found, known: Set[str]) -> list[Row]:
 
 
 def known_from_training(lake: Lake, parts: Mapping[str, str]) -> set[str]:
-    """The held-out prompts, by id, that do not count because they are too like training prompts. parts: role -> version of an evaluation."""
+    """The held-out prompts, by id, that do not count because they are too like training prompts.
+    parts: role -> version of an evaluation.
+    """
     return left_out(lake.rows_of(parts["overlap"])) if "overlap" in parts else set()
 
 
@@ -57,10 +65,14 @@ def verdict_of(low: float, high: float, even: float = 0.5) -> str:
     return "better" if low > even else "worse" if high < even else "cannot tell"
 
 
-def sentence_of(outcome: str, prompts: int, win_rate: float, low: float, high: float, spread: float | None) -> str:
-    """What the outcome means, in a sentence; where it is open, how many prompts would settle a difference as large as the one seen.
+def sentence_of(
+    outcome: str, prompts: int, win_rate: float, low: float, high: float, spread: float | None
+) -> str:
+    """What the outcome means, in a sentence; where it is open, how many prompts would settle a
+    difference as large as the one seen.
 
-    spread: standard deviation of the prompts' wins; None where they are not known: they are spread as wins and losses at most.
+    spread: standard deviation of the prompts' wins; None where they are not known: they are spread
+    as wins and losses at most.
     """
     if outcome != "cannot tell":
         return f"The new policy's answers are {outcome} than the old one's: the 95 % interval lies {'above' if outcome == 'better' else 'below'} one half."
@@ -78,12 +90,21 @@ def sentence_of(outcome: str, prompts: int, win_rate: float, low: float, high: f
     )
 
 
-def chosen_examples(rows: Sequence[Mapping[str, Any]], count: int) -> list[tuple[str, Mapping[str, Any]]]:
-    """Which prompts to show, and why: those whose answer gained most and lost most, in turn, and one in the middle."""
-    ranked = sorted((row for row in rows if row["change"] is not None), key=lambda row: -row["change"])
+def chosen_examples(
+    rows: Sequence[Mapping[str, Any]], count: int
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """Which prompts to show, and why: those whose answer gained most and lost most, in turn, and
+    one in the middle.
+    """
+    ranked = sorted(
+        (row for row in rows if row["change"] is not None), key=lambda row: -row["change"]
+    )
     if not ranked:
         return []
-    gained, lost = [row for row in ranked if row["change"] > 0], [row for row in reversed(ranked) if row["change"] < 0]
+    gained, lost = (
+        [row for row in ranked if row["change"] > 0],
+        [row for row in reversed(ranked) if row["change"] < 0],
+    )
     chosen: dict[str, tuple[str, Mapping[str, Any]]] = {}
     for place in range(count):
         for why, side in (("gained most", gained), ("lost most", lost)):
@@ -120,8 +141,21 @@ def examples(lake: Lake, found: Found, rows: Sequence[Mapping[str, Any]], count:
             "prompt_id": row["prompt_id"],
             "prompt": prompts[row["prompt_id"]],
             **{side: told[row[f"{side}_id"]]["text"] for side in ("before", "after")},
-            **{f"{side}_cut": told[row[f"{side}_id"]]["finish_reason"] == "length" for side in ("before", "after")},
-            **{name: row[name] for name in ("win", "change", "before_score", "after_score", "before_tokens", "after_tokens")},
+            **{
+                f"{side}_cut": told[row[f"{side}_id"]]["finish_reason"] == "length"
+                for side in ("before", "after")
+            },
+            **{
+                name: row[name]
+                for name in (
+                    "win",
+                    "change",
+                    "before_score",
+                    "after_score",
+                    "before_tokens",
+                    "after_tokens",
+                )
+            },
         }
         for why, row in chosen
     ]

@@ -1,4 +1,5 @@
-"""At the end of an iteration: its page and lineage pages in the lake's folder `reports`, and the outcome as an artifact of the run in Prefect.
+"""At the end of an iteration: its page and lineage pages in the lake's folder `reports`, and the
+outcome as an artifact of the run in Prefect.
 
 publish_report(policy, metrics)  ->  the page's path, as text; empty where it could not be written: an iteration is not lost for its report
 """
@@ -11,16 +12,16 @@ from prefect import task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from flows.figures import laid_out
-from flows.report.find import find_policy
-from flows.report.gather import report_of, run_of
-from flows.report.lineage import write_lineage
-from flows.report.page import page, write
-from flows.report.terminal import price
-from storage import DatasetRef, Lake, ModelRef, UserError
-from tasks.markdown import as_table, as_text
-from tasks.progress import reporter
-from tasks.step import current_lake
+from dapflow.flows.display.figures import laid_out
+from dapflow.flows.report.drawing.lineage import write_lineage
+from dapflow.flows.report.drawing.page import page, write
+from dapflow.flows.report.drawing.terminal import price
+from dapflow.flows.report.find import find_policy
+from dapflow.flows.report.gather import report_of, run_of
+from dapflow.storage import DatasetRef, Lake, ModelRef, UserError
+from dapflow.tasks.markdown import as_table, as_text
+from dapflow.tasks.step import current_lake
+from dapflow.tasks.step.progress import reporter
 
 Row = Mapping[str, Any]
 _LONG = 400  # characters of a text in the artifact
@@ -32,24 +33,35 @@ def folder_of(lake: Lake, policy: str) -> Path:
     return lake.root / "reports" / policy
 
 
-@task(name="report", task_run_name="report on {policy}", cache_policy=NO_CACHE, persist_result=False)
+@task(
+    name="report", task_run_name="report on {policy}", cache_policy=NO_CACHE, persist_result=False
+)
 def publish_report(policy: ModelRef, metrics: DatasetRef) -> str:
-    """The page of the iteration that made `policy`, beside its lineage pages, and the artifact. metrics: for the edge of the graph."""
+    """The page of the iteration that made `policy`, beside its lineage pages, and the artifact.
+    metrics: for the edge of the graph.
+    """
     lake = current_lake()
     try:
         found = find_policy(lake, policy.version)
         folder = folder_of(lake, policy.version)
-        addresses = write_lineage(lake, policy.version, folder / "lineage", _PROMPTS, report="../index.html")
+        addresses = write_lineage(
+            lake, policy.version, folder / "lineage", _PROMPTS, report="../index.html"
+        )
         one = report_of(lake, found)
         write(
             folder / "index.html",
-            page([run_of(found) | {"iterations": [one]}], {key: f"lineage/{name}" for key, name in addresses.items()}),
+            page(
+                [run_of(found) | {"iterations": [one]}],
+                {key: f"lineage/{name}" for key, name in addresses.items()},
+            ),
         )
     except UserError as error:
         reporter().said(f"The iteration is done, but its report is not: {error}")
         return ""
     create_markdown_artifact(
-        key="report", markdown=markdown(one, folder), description=as_text(f"{one['label']}: {one['outcome']['verdict']}")
+        key="report",
+        markdown=markdown(one, folder),
+        description=as_text(f"{one['label']}: {one['outcome']['verdict']}"),
     )
     return str(folder / "index.html")
 
@@ -57,8 +69,15 @@ def publish_report(policy: ModelRef, metrics: DatasetRef) -> str:
 def markdown(one: Row, folder: Path) -> str:
     """The outcome, the warnings, three examples and the figures, with the paths of the pages."""
     outcome = one["outcome"]
-    rate = f": {outcome['win_rate']:.1%} [{outcome['win_rate_low']:.1%}, {outcome['win_rate_high']:.1%}]" if "win_rate" in outcome else ""
-    examples = [[example["why"], *(example[key] for key in ("prompt", "before", "after"))] for example in one["examples"][:3]]
+    rate = (
+        f": {outcome['win_rate']:.1%} [{outcome['win_rate_low']:.1%}, {outcome['win_rate_high']:.1%}]"
+        if "win_rate" in outcome
+        else ""
+    )
+    examples = [
+        [example["why"], *(example[key] for key in ("prompt", "before", "after"))]
+        for example in one["examples"][:3]
+    ]
     lines = [[line.name, *line.cells, line.unit] for line in laid_out(one["metrics"])]
     return "\n\n".join(
         [

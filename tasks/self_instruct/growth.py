@@ -1,4 +1,5 @@
-"""The pool of Self-Instruct as it grows, round by round: a function of the seeds and of the replies, so a killed run finds its way back.
+"""The pool of Self-Instruct as it grows, round by round: a function of the seeds and of the
+replies, so a killed run finds its way back.
 
     growth = Growth(seeds, held_out, earlier, settings, count=48, seed=0)
     while not growth.ended: growth.take(replies to growth.contexts())
@@ -10,17 +11,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tasks.overlap import Pool
-from tasks.seeds import generator
-from tasks.self_instruct.listing import fault, listed
-from tasks.self_instruct.settings import SelfInstruct
+from dapflow.tasks.prompts.overlap import Pool
+from dapflow.tasks.seeds import generator
+from dapflow.tasks.self_instruct.listing import fault, listed
+from dapflow.tasks.self_instruct.settings import SelfInstruct
 
 Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """A prompt of a context. `id`: of its row in the lake; None for one of this growth, number `place` of its `made`."""
+    """A prompt of a context. `id`: of its row in the lake; None for one of this growth, number
+    `place` of its `made`.
+    """
 
     text: str
     id: str | None = None
@@ -37,15 +40,29 @@ class Made:
 
 
 class Growth:
-    """New prompts, as many as `count`: of each reply those that the filters pass and that overlap with nothing there is."""
+    """New prompts, as many as `count`: of each reply those that the filters pass and that overlap
+    with nothing there is.
+    """
 
     def __init__(
-        self, seeds: Sequence[Row], held_out: Sequence[Row], earlier: Sequence[Row], settings: SelfInstruct, count: int, seed: int
+        self,
+        seeds: Sequence[Row],
+        held_out: Sequence[Row],
+        earlier: Sequence[Row],
+        settings: SelfInstruct,
+        count: int,
+        seed: int,
     ) -> None:
-        """seeds, held_out, earlier: rows of `prompts`. A seed that overlaps with a held-out prompt is never shown."""
+        """seeds, held_out, earlier: rows of `prompts`. A seed that overlaps with a held-out prompt
+        is never shown.
+        """
         self._settings, self._count, self._seed = settings, count, seed
         self._held_out = Pool((row["prompt"] for row in held_out), settings.novelty)
-        self._seeds = [Shown(text=row["prompt"], id=row["id"]) for row in seeds if self._held_out.closest(row["prompt"]) is None]
+        self._seeds = [
+            Shown(text=row["prompt"], id=row["id"])
+            for row in seeds
+            if self._held_out.closest(row["prompt"]) is None
+        ]
         self._earlier = [Shown(text=row["prompt"], id=row["id"]) for row in earlier]
         self._pool = Pool((row["prompt"] for row in [*seeds, *earlier]), settings.novelty)
         self._in_vain = 0  # rounds in a row that brought nothing
@@ -56,8 +73,14 @@ class Growth:
 
     @property
     def ended(self) -> bool:
-        """Whether there is nothing to ask any more: enough prompts, or too many rounds that brought none."""
-        return len(self.made) >= self._count or self._in_vain >= self._settings.patience or not self._seeds
+        """Whether there is nothing to ask any more: enough prompts, or too many rounds that brought
+        none.
+        """
+        return (
+            len(self.made) >= self._count
+            or self._in_vain >= self._settings.patience
+            or not self._seeds
+        )
 
     def contexts(self) -> list[list[Shown]]:
         """What the policy is shown in this round, one list for each time it is asked."""
@@ -78,7 +101,13 @@ class Growth:
                     reasons[reason] += 1
                 else:
                     self._pool.add(text)
-                    self.made.append(Made(text=text, reply=reply["id"], context=contexts[place // self._settings.sampling.n]))
+                    self.made.append(
+                        Made(
+                            text=text,
+                            reply=reply["id"],
+                            context=contexts[place // self._settings.sampling.n],
+                        )
+                    )
         self._in_vain = self._in_vain + 1 if len(self.made) == before else 0
         self.left_out.append(reasons)
         self.round += 1
@@ -86,9 +115,14 @@ class Growth:
     def _context(self, place: int) -> list[Shown]:
         rng = generator(self._seed, "self-instruct", self.round, place)
         s = self._settings
-        machine = [*self._earlier, *(Shown(text=one.text, place=number) for number, one in enumerate(self.made))]
+        machine = [
+            *self._earlier,
+            *(Shown(text=one.text, place=number) for number, one in enumerate(self.made)),
+        ]
         own = rng.sample(machine, min(s.from_machine, len(machine)))
-        shown = own + rng.sample(self._seeds, min(s.from_seeds + s.from_machine - len(own), len(self._seeds)))
+        shown = own + rng.sample(
+            self._seeds, min(s.from_seeds + s.from_machine - len(own), len(self._seeds))
+        )
         rng.shuffle(shown)
         return shown
 

@@ -1,7 +1,9 @@
-"""What a policy is asked for instances of a task (an input and the output to it), and how its reply is read.
+"""What a policy is asked for instances of a task (an input and the output to it), and how its reply
+is read.
 
-A task with few possible answers is asked for output-first: input-first a policy would mostly make inputs of one label (Self-Instruct,
-arXiv 2212.10560, section 2.2, filters as in prepare_for_finetuning.py). Test: pytest tests/tasks/self_instruct/test_instance_text.py
+A task with few possible answers is asked for output-first: input-first a policy would mostly make
+inputs of one label (Self-Instruct, arXiv 2212.10560, section 2.2, filters as in
+prepare_for_finetuning.py). Test: pytest tests/tasks/self_instruct/test_instance_text.py
 """
 
 import re
@@ -10,12 +12,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from tasks.self_instruct.listing import one_line
+from dapflow.tasks.self_instruct.listing import one_line
 
 Order = Literal["output-first", "input-first"]
 _KIND = "Does the task ask to choose from a few labels that are known beforehand? Answer Yes or No."
 _LABELS = "For each task give a label that can be the answer, and then an input to which it is; go through the labels one by one."
-_EXAMPLES = "For each task give examples: an input, where the task needs one, and then the output to it."
+_EXAMPLES = (
+    "For each task give examples: an input, where the task needs one, and then the output to it."
+)
 _YES_OR_NO = re.compile(r"\W*(yes|no)\b", re.IGNORECASE)
 _EXAMPLE = re.compile(r"(?:^|\n)\s*Example\s+\d+\W*(?=\n|$)")
 _LABEL = re.compile(r"(?:^|\n)\s*Label:")
@@ -34,7 +38,10 @@ class Example:
 
 def kind_question(shown: Sequence[Example], instruction: str) -> str:
     """The question whether a task is a classification."""
-    lines = [f"Task: {one_line(one.instruction)}\nAnswer: {'Yes' if one.classification else 'No'}\n" for one in shown]
+    lines = [
+        f"Task: {one_line(one.instruction)}\nAnswer: {'Yes' if one.classification else 'No'}\n"
+        for one in shown
+    ]
     return "\n".join([_KIND, "", *lines, f"Task: {one_line(instruction)}\nAnswer:"])
 
 
@@ -47,7 +54,14 @@ def read_kind(reply: str) -> Order | None:
 def request(order: Order, shown: Sequence[Example], instruction: str) -> str:
     """The request for instances of a task, after examples of how it is done."""
     done = [f"Task: {one_line(one.instruction)}\n{_written(order, one)}\n" for one in shown]
-    return "\n".join([_LABELS if order == "output-first" else _EXAMPLES, "", *done, f"Task: {one_line(instruction)}\n"])
+    return "\n".join(
+        [
+            _LABELS if order == "output-first" else _EXAMPLES,
+            "",
+            *done,
+            f"Task: {one_line(instruction)}\n",
+        ]
+    )
 
 
 def _written(order: Order, one: Example) -> str:
@@ -55,7 +69,8 @@ def _written(order: Order, one: Example) -> str:
         return "\n".join(f"Label: {given}\nInput: {taken}" for taken, given in one.instances)
     inputs = [f"Input: {taken}\n" if taken else "" for taken, _ in one.instances]
     return "\n".join(
-        f"Example {n}\n{taken}Output: {given}" for n, (taken, (_, given)) in enumerate(zip(inputs, one.instances, strict=True), 1)
+        f"Example {n}\n{taken}Output: {given}"
+        for n, (taken, (_, given)) in enumerate(zip(inputs, one.instances, strict=True), 1)
     )
 
 
@@ -74,10 +89,14 @@ def read_instances(order: Order, reply: str) -> list[tuple[str, str]]:
 
 
 def faults(instances: Sequence[tuple[str, str]], truncated: bool, most: int) -> list[str | None]:
-    """Of each instance why it cannot be used, or None. truncated: the reply was cut off, and with it the last."""
+    """Of each instance why it cannot be used, or None. truncated: the reply was cut off, and with
+    it the last.
+    """
     outputs = Counter(taken for taken, _ in set(instances) if taken)
     if any(count > 1 for count in outputs.values()):
-        return ["conflicting"] * len(instances)  # one input, two outputs: the policy does not know the task
+        return ["conflicting"] * len(
+            instances
+        )  # one input, two outputs: the policy does not know the task
     reasons, seen = list[str | None](), set[tuple[str, str]]()
     for place, one in enumerate(instances):
         cut = truncated and place == len(instances) - 1

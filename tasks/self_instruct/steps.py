@@ -1,23 +1,25 @@
-"""New prompts for the training, made by a policy (Self-Instruct, arXiv 2212.10560; in a loop: Self-Rewarding, arXiv 2401.10020).
+"""New prompts for the training, made by a policy (Self-Instruct, arXiv 2212.10560; in a loop:
+Self-Rewarding, arXiv 2401.10020).
 
     self_instruct(policy, seeds, held_out, earlier, SelfInstruct(), count=48, seed=0, sampler=Sampler())  ->  prompts
-Each prompt's row names the prompts that the policy was shown (`parents`, in order) and the completion that it was read from (`source`),
-which names the policy and the seed. Test: pytest tests/tasks/self_instruct
+Each prompt's row names the prompts that the policy was shown (`parents`, in order) and the
+completion that it was read from (`source`), which names the policy and the seed. Test: pytest
+tests/tasks/self_instruct
 """
 
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
-from storage import DatasetRef, Lake, ModelRef, UserError
-from tasks.engines.base import Completion, Engine, Request
-from tasks.engines.sampler import Prompter, Sampler, engine_for
-from tasks.prompts import text_digest
-from tasks.seeds import derive_seed
-from tasks.self_instruct.growth import Growth
-from tasks.self_instruct.listing import listing
-from tasks.self_instruct.settings import SelfInstruct
-from tasks.step import Out, step
+from dapflow.storage import DatasetRef, Lake, ModelRef, UserError
+from dapflow.tasks.prompts.load import text_digest
+from dapflow.tasks.sampling.engines.base import Completion, Engine, Request
+from dapflow.tasks.sampling.engines.sampler import Prompter, Sampler, engine_for
+from dapflow.tasks.seeds import derive_seed
+from dapflow.tasks.self_instruct.growth import Growth
+from dapflow.tasks.self_instruct.listing import listing
+from dapflow.tasks.self_instruct.settings import SelfInstruct
+from dapflow.tasks.step import Out, step
 
 _PER_REPLY = 4  # prompts that a reply brings, about: only for the plan
 
@@ -32,8 +34,8 @@ def self_instruct(
     seed: int,
     sampler: Sampler,
 ) -> DatasetRef:
-    """`count` new prompts, fewer where the policy has no more to give. held_out: all prompts that policies are measured on; earlier: what was
-    made before, which they must not repeat either."""
+    """`count` new prompts, fewer where the policy has no more to give. held_out: all prompts that
+    policies are measured on; earlier: what was made before, which they must not repeat either."""
     seed = derive_seed(seed, settings.sampling.seed) if settings.sampling.seed else seed
     replies = ask_for_prompts(policy, seeds, held_out, earlier, settings, count, seed, sampler)
     return read_prompts(replies, seeds, held_out, earlier, settings, count, seed)
@@ -43,7 +45,11 @@ def _replies(settings: SelfInstruct, count: int) -> int:
     return -(-count // (_PER_REPLY * settings.per_round)) * settings.per_round * settings.sampling.n
 
 
-@step("completions", title="ask {policy} for {count} new prompts", expects=lambda settings, count, **_: _replies(settings, count))
+@step(
+    "completions",
+    title="ask {policy} for {count} new prompts",
+    expects=lambda settings, count, **_: _replies(settings, count),
+)
 def ask_for_prompts(
     out: Out,
     policy: ModelRef,
@@ -55,7 +61,8 @@ def ask_for_prompts(
     seed: int,
     sampler: Sampler,
 ) -> None:
-    """Replies to lists of prompts, round by round, until enough new prompts can be read from them. A round is committed as one chunk.
+    """Replies to lists of prompts, round by round, until enough new prompts can be read from them.
+    A round is committed as one chunk.
 
     Raises UserError when there is not one.
     """
@@ -65,16 +72,29 @@ def ask_for_prompts(
         while not growth.ended:
             if out.pending(growth.round):
                 asked = asked or opened.enter_context(
-                    engine_for(out.lake, policy, sampler, settings.sampling, out.scratch / "server.log", out.say)
+                    engine_for(
+                        out.lake,
+                        policy,
+                        sampler,
+                        settings.sampling,
+                        out.scratch / "server.log",
+                        out.say,
+                    )
                 )
                 out.write(growth.round, _ask(out, policy, growth, settings, seed, *asked))
             growth.take(out.rows(growth.round))
             out.progress(len(growth.made), count, "prompts")
     if not growth.made:
-        raise UserError(f"The policy has made no new prompt ({_told(growth)}): take another one, more seeds, or set prompts.schedule=next.")
+        raise UserError(
+            f"The policy has made no new prompt ({_told(growth)}): take another one, more seeds, or set prompts.schedule=next."
+        )
 
 
-@step("prompts", title="read new prompts from {replies.rows} replies", expects=lambda count, **_: count)
+@step(
+    "prompts",
+    title="read new prompts from {replies.rows} replies",
+    expects=lambda count, **_: count,
+)
 def read_prompts(
     out: Out,
     replies: DatasetRef,
@@ -85,7 +105,9 @@ def read_prompts(
     count: int,
     seed: int,
 ) -> None:
-    """The prompts in the replies that pass the filters; how many did not, by reason and round, as metrics."""
+    """The prompts in the replies that pass the filters; how many did not, by reason and round, as
+    metrics.
+    """
     growth = _growth(out.lake, seeds, held_out, earlier, settings, count, seed)
     rows, size = out.lake.rows_of(replies), settings.per_round * settings.sampling.n
     for first in range(0, len(rows), size):
@@ -94,7 +116,13 @@ def read_prompts(
     out.write(
         0,
         [
-            {"id": out.row_id(n), "digest": text_digest(one.text), "prompt": one.text, "source": one.reply, "split": "train"}
+            {
+                "id": out.row_id(n),
+                "digest": text_digest(one.text),
+                "prompt": one.text,
+                "source": one.reply,
+                "split": "train",
+            }
             | {"parents": [shown.id or out.row_id(shown.place) for shown in one.context]}
             for n, one in enumerate(growth.made)
         ],
@@ -117,7 +145,13 @@ def _growth(
 
 
 def _ask(
-    out: Out, policy: ModelRef, growth: Growth, settings: SelfInstruct, seed: int, engine: Engine, prompter: Prompter
+    out: Out,
+    policy: ModelRef,
+    growth: Growth,
+    settings: SelfInstruct,
+    seed: int,
+    engine: Engine,
+    prompter: Prompter,
 ) -> list[dict[str, Any]]:
     """The replies of one round, as rows of `completions`."""
     n, number = settings.sampling.n, growth.round
@@ -127,10 +161,18 @@ def _ask(
         ids, reason = prompter.render(text)
         seeds = tuple(_seed(seed, number, place, sample) for sample in range(n))
         if reason is None:
-            requests.append(Request(prompt_id=str(place), prompt_token_ids=ids, seeds=seeds, prompt=text))
+            requests.append(
+                Request(prompt_id=str(place), prompt_token_ids=ids, seeds=seeds, prompt=text)
+            )
         for sample in range(n if reason else 0):
             answers[str(place), sample] = Completion(
-                prompt_id=str(place), sample=sample, text="", token_ids=[], logprobs=[], finish_reason="refused", note=reason
+                prompt_id=str(place),
+                sample=sample,
+                text="",
+                token_ids=[],
+                logprobs=[],
+                finish_reason="refused",
+                note=reason,
             )
     for one in engine.generate(requests, settings.sampling):
         answers[one.prompt_id, one.sample] = one
@@ -153,15 +195,29 @@ def _seed(seed: int, number: int, place: int, sample: int) -> int:
 def _told(growth: Growth) -> str:
     """Why prompts were left out, and how often."""
     total = sum(growth.left_out, start=type(growth.left_out[0])()) if growth.left_out else {}
-    reasons = [f"{count} {reason.replace('_', ' ')}" for reason, count in sorted(total.items(), key=lambda one: (-one[1], one[0]))]
+    reasons = [
+        f"{count} {reason.replace('_', ' ')}"
+        for reason, count in sorted(total.items(), key=lambda one: (-one[1], one[0]))
+    ]
     seeds = [f"{growth.hidden} seeds too close to held-out prompts"] if growth.hidden else []
     return "left out: " + (", ".join(reasons + seeds) or "none")
 
 
 def _figures(out: Out, growth: Growth) -> list[dict[str, Any]]:
-    figures = [(reason, number, count) for number, reasons in enumerate(growth.left_out) for reason, count in sorted(reasons.items())]
+    figures = [
+        (reason, number, count)
+        for number, reasons in enumerate(growth.left_out)
+        for reason, count in sorted(reasons.items())
+    ]
     told = [("seeds_hidden", None, growth.hidden), ("made", None, len(growth.made)), *figures]
     return [
-        {"id": out.row_id(n), "subject": out.version, "name": name, "step": number, "value": float(count), "unit": "prompts"}
+        {
+            "id": out.row_id(n),
+            "subject": out.version,
+            "name": name,
+            "step": number,
+            "value": float(count),
+            "unit": "prompts",
+        }
         for n, (name, number, count) in enumerate(told)
     ]

@@ -1,4 +1,5 @@
-"""The policy learns from accepted answers themselves: imitates them one by one, or ranks the lists that they make.
+"""The policy learns from accepted answers themselves: imitates them one by one, or ranks the lists
+that they make.
 
     train_on_answers(policy, reference, answers, loss, training)  ->  a model version, and its curves as metrics
 Test: pytest -m methods tests/flows/test_methods.py
@@ -8,16 +9,16 @@ from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
-from storage import DatasetRef, Lake, ModelRef
-from storage.errors import NothingToLearnError
-from tasks.chat import render
-from tasks.models import Loaded, end_ids
-from tasks.step import Out, step
-from tasks.training.batches import Group
-from tasks.training.groups import answer_ids, completions_by_id
-from tasks.training.losses import Loss
-from tasks.training.settings import Training
-from tasks.training.train import learn
+from dapflow.storage import DatasetRef, Lake, ModelRef
+from dapflow.storage.errors import NothingToLearnError
+from dapflow.tasks.models.chat import render
+from dapflow.tasks.models.names import Loaded, end_ids
+from dapflow.tasks.models.packed.batches import Group
+from dapflow.tasks.models.packed.groups import answer_ids, completions_by_id
+from dapflow.tasks.step import Out, step
+from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.settings import Training
+from dapflow.tasks.training.train import learn
 
 Row = Mapping[str, Any]
 
@@ -34,8 +35,8 @@ def train_on_answers(
     chat_template: str | None,
     seed: int,
 ) -> None:
-    """Train a copy of `policy` on the accepted ones: each by itself where the loss takes one answer, else each prompt's as a list with
-    rewards, best first."""
+    """Train a copy of `policy` on the accepted ones: each by itself where the loss takes one
+    answer, else each prompt's as a list with rewards, best first."""
     if not out.pending(1):
         return
     rows = [row for row in out.lake.rows_of(answers) if row["accepted"]]
@@ -51,7 +52,9 @@ def train_on_answers(
     def groups(loaded: Loaded) -> list[Group]:
         return list_groups(loaded, lists, prompts, sampled, system, chat_template)
 
-    samplers = {row["id"]: [sampled[row["completion_id"]]["policy"]] for ranked in lists for row in ranked}
+    samplers = {
+        row["id"]: [sampled[row["completion_id"]]["policy"]] for ranked in lists for row in ranked
+    }
     learn(out, policy, reference, groups, samplers, loss, training, seed)
 
 
@@ -63,7 +66,9 @@ def list_groups(
     system: str | None,
     chat_template: str | None,
 ) -> list[Group]:
-    """Lists of accepted answers to one prompt each as token ids. sampled: completions by id; prompts: texts by id."""
+    """Lists of accepted answers to one prompt each as token ids. sampled: completions by id;
+    prompts: texts by id.
+    """
     ends = end_ids(loaded)
 
     def ids(row: Row) -> tuple[int, ...]:
@@ -72,7 +77,9 @@ def list_groups(
 
     return [
         Group(
-            prompt=tuple(render(loaded.tokenizer, prompts[one[0]["prompt_id"]], system, chat_template)),
+            prompt=tuple(
+                render(loaded.tokenizer, prompts[one[0]["prompt_id"]], system, chat_template)
+            ),
             answers=tuple(ids(row) for row in one),
             row_ids=tuple(row["id"] for row in one),
             rewards=tuple(row["reward"] for row in one),
@@ -83,7 +90,10 @@ def list_groups(
 
 def lists_of(rows: Sequence[Row], prompts: Mapping[str, str], least: int) -> list[list[Row]]:
     """The accepted rows of each prompt together, best first, where there are at least so many."""
-    by_prompt = groupby(sorted(rows, key=lambda row: prompts[row["prompt_id"]]), key=lambda row: prompts[row["prompt_id"]])
+    by_prompt = groupby(
+        sorted(rows, key=lambda row: prompts[row["prompt_id"]]),
+        key=lambda row: prompts[row["prompt_id"]],
+    )
     lists = [sorted(some, key=lambda row: -row["reward"]) for _, some in by_prompt]
     return [one for one in lists if len(one) >= least]
 
@@ -91,5 +101,7 @@ def lists_of(rows: Sequence[Row], prompts: Mapping[str, str], least: int) -> lis
 def _prompts(lake: Lake, rows: Sequence[Row]) -> dict[str, str]:
     versions = sorted({row["prompt_id"].rsplit("-", 1)[0] for row in rows})
     return {
-        row["id"]: row["prompt"] for version in versions for row in lake.rows("SELECT id, prompt FROM prompts WHERE version = ?", [version])
+        row["id"]: row["prompt"]
+        for version in versions
+        for row in lake.rows("SELECT id, prompt FROM prompts WHERE version = ?", [version])
     }

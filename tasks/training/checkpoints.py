@@ -1,4 +1,5 @@
-"""Checkpoints of a training run: step-<n>/{tensors*.safetensors, state.json}, published by rename, the last two kept.
+"""Checkpoints of a training run: step-<n>/{tensors*.safetensors, state.json}, published by rename,
+the last two kept.
 
 Test: pytest tests/tasks/training/test_checkpoints.py
 """
@@ -12,13 +13,15 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from storage.chunks import synchronise
-from tasks.training.ranks import ALONE, Ranks
+from dapflow.storage.chunks import synchronise
+from dapflow.tasks.training.processes.ranks import ALONE, Ranks
 
 KEPT = 2
 
 
-def save(folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], ranks: Ranks = ALONE) -> None:
+def save(
+    folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], ranks: Ranks = ALONE
+) -> None:
     """Publish the checkpoint of `step`, all or nothing, and remove all but the newest two.
 
     The first process writes for all, unless each holds a shard: then each writes its own.
@@ -51,7 +54,9 @@ def _publish(folder: Path, partial: Path, step: int) -> None:
 
 
 def load(folder: Path, ranks: Ranks = ALONE) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-    """The newest whole checkpoint, as `save` got it (its state with `step`), or None; damaged ones are passed over."""
+    """The newest whole checkpoint, as `save` got it (its state with `step`), or None; damaged ones
+    are passed over.
+    """
     for candidate in _newest_first(folder):
         try:
             state = json.loads((candidate / "state.json").read_text())
@@ -64,7 +69,11 @@ def load(folder: Path, ranks: Ranks = ALONE) -> tuple[dict[str, Tensor], dict[st
 
 
 def _name(ranks: Ranks) -> str:
-    return f"tensors-{ranks.rank}-of-{ranks.world}.safetensors" if ranks.sharded else "tensors.safetensors"
+    return (
+        f"tensors-{ranks.rank}-of-{ranks.world}.safetensors"
+        if ranks.sharded
+        else "tensors.safetensors"
+    )
 
 
 def _newest_first(folder: Path) -> Iterator[Path]:

@@ -1,6 +1,8 @@
-"""`fit`: train a model in place on groups of answers, resumable at any moment with the same result to the bit. Test: test_fit.py
+"""`fit`: train a model in place on groups of answers, resumable at any moment with the same result
+to the bit. Test: test_fit.py
 
-Reads and writes only its checkpoint folder. Reference log-probs come in `Group.reference` (see `logps.reference_logps`).
+Reads and writes only its checkpoint folder. Reference log-probs come in `Group.reference` (see
+`logps.reference_logps`).
 """
 
 import hashlib
@@ -15,22 +17,30 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from storage.errors import UserError
-from tasks.seeds import derive_seed
-from tasks.training import checkpoints
-from tasks.training.batches import Group, epochs, microbatches
-from tasks.training.cringe import cringe, draw_alternatives
-from tasks.training.logps import Scorer, attention_of, pick_scorer, sequence_logps, sum_by_answer
-from tasks.training.logs import StepLog, displacement, means, models_held, peak_memory_gib
-from tasks.training.losses import Logps, Loss
-from tasks.training.optimizer import Optimizer, pick_optimizer
-from tasks.training.parameters import checkpointed
-from tasks.training.policy_gradient import ratio_figures
-from tasks.training.ranks import ALONE, Ranks
-from tasks.training.settings import Training
-from tasks.training.sharding import shard
+from dapflow.storage.errors import UserError
+from dapflow.tasks.models.packed.batches import Group, epochs, microbatches
+from dapflow.tasks.models.packed.logps import (
+    Scorer,
+    attention_of,
+    pick_scorer,
+    sequence_logps,
+    sum_by_answer,
+)
+from dapflow.tasks.models.parameters import checkpointed
+from dapflow.tasks.seeds import derive_seed
+from dapflow.tasks.training import checkpoints
+from dapflow.tasks.training.logs import StepLog, displacement, means, models_held, peak_memory_gib
+from dapflow.tasks.training.losses.cringe import cringe, draw_alternatives
+from dapflow.tasks.training.losses.losses import Logps, Loss
+from dapflow.tasks.training.losses.policy_gradient import ratio_figures
+from dapflow.tasks.training.optimizer.optimizer import Optimizer, pick_optimizer
+from dapflow.tasks.training.processes.ranks import ALONE, Ranks
+from dapflow.tasks.training.processes.sharding import shard
+from dapflow.tasks.training.settings import Training
 
-_PROBED_EVERY = 20  # steps: whether chosen answers lose probability under a loss that has no reference costs a forward of one batch
+# steps: whether chosen answers lose probability under a loss that has no reference costs a forward
+# of one batch
+_PROBED_EVERY = 20
 
 
 def fit(
@@ -44,17 +54,21 @@ def fit(
     on_step: Callable[[StepLog], None] | None = None,
     ranks: Ranks = ALONE,
 ) -> list[StepLog]:
-    """Train `model` (in place, cast to the settings' dtype) and return the logs of every step, those before a resume included.
+    """Train `model` (in place, cast to the settings' dtype) and return the logs of every step,
+    those before a resume included.
 
-    Started again after a kill with the same arguments, it goes on from the newest whole checkpoint; `on_step` then sees the steps after
-    that checkpoint once more. Several processes that call it with the same arguments and their own `ranks` share each batch.
-    Raises UserError where groups lack what the loss needs, where the checkpoints belong to another run, and where a loss or gradient is
-    not finite (it names the rows; the checkpoints before it stay).
+    Started again after a kill with the same arguments, it goes on from the newest whole checkpoint;
+    `on_step` then sees the steps after that checkpoint once more. Several processes that call it
+    with the same arguments and their own `ranks` share each batch. Raises UserError where groups
+    lack what the loss needs, where the checkpoints belong to another run, and where a loss or
+    gradient is not finite (it names the rows; the checkpoints before it stay).
     """
     _check(groups, loss)
     model.eval()  # dropout off: the log-probs of the policy are those of the reference at the start
     dtype = settings.torch_dtype(model.device)
-    torch.nn.Module.to(model, torch.float32 if ranks.sharded else dtype)  # shards are fp32 masters, gathered in dtype
+    torch.nn.Module.to(
+        model, torch.float32 if ranks.sharded else dtype
+    )  # shards are fp32 masters, gathered in dtype
     scorer = pick_scorer(model)
     attention = attention_of(scorer, model)
     if ranks.sharded:
@@ -62,21 +76,49 @@ def fit(
     optimizer = pick_optimizer(model, settings, seed, ranks)
     run = _fingerprint(groups, loss, settings, seed, ranks)
     logs = _resume(checkpoint_dir, optimizer, run, ranks)
-    batches, saved = list(epochs(len(groups), settings.batch_size, settings.epochs, seed)), time.monotonic()
+    batches, saved = (
+        list(epochs(len(groups), settings.batch_size, settings.epochs, seed)),
+        time.monotonic(),
+    )
     with attention, checkpointed(model, settings.gradient_checkpointing):
         for step, (epoch, indices) in list(enumerate(batches))[len(logs) :]:
             rate = settings.learning_rate_at(step, len(batches))
             batch = [groups[index] for index in indices]
             late = time.monotonic() - saved > 60 * settings.checkpoint_every_minutes
-            log, late = train_step(model, batch, loss, settings, scorer, optimizer, rate, seed, step, epoch, ranks, late)
-            if step and not loss.registered.needs_reference and ((step + 1) % _PROBED_EVERY == 0 or step + 1 == len(batches)):
+            log, late = train_step(
+                model,
+                batch,
+                loss,
+                settings,
+                scorer,
+                optimizer,
+                rate,
+                seed,
+                step,
+                epoch,
+                ranks,
+                late,
+            )
+            if (
+                step
+                and not loss.registered.needs_reference
+                and ((step + 1) % _PROBED_EVERY == 0 or step + 1 == len(batches))
+            ):
                 first = [groups[index] for index in batches[0][1]]
                 gained = _chosen_logp(model, first, scorer, settings) - logs[0].logp_chosen
-                log = replace(log, warnings=(*log.warnings, *displacement(gained, settings, "since the first step")))
+                log = replace(
+                    log,
+                    warnings=(
+                        *log.warnings,
+                        *displacement(gained, settings, "since the first step"),
+                    ),
+                )
             logs.append(log)
             if on_step is not None:
                 on_step(log)
-            if checkpoint_dir is not None and (late or (step + 1) % settings.checkpoint_every_steps == 0):
+            if checkpoint_dir is not None and (
+                late or (step + 1) % settings.checkpoint_every_steps == 0
+            ):
                 state = {"run": run, "logs": [asdict(log) for log in logs]}
                 checkpoints.save(checkpoint_dir, step + 1, optimizer.state(), state, ranks)
                 saved = time.monotonic()
@@ -101,28 +143,46 @@ def train_step(
     start = time.perf_counter()
     sizes = [len(group.answers) for group in batch]
     length = sum(len(answer) for group in batch for answer in group.answers[:2]) / len(batch)
-    table = torch.zeros(sum(sizes) + len(batch) + 4, device=model.device)  # what each process finds of its groups
+    table = torch.zeros(
+        sum(sizes) + len(batch) + 4, device=model.device
+    )  # what each process finds of its groups
     policies, losses = table[: sum(sizes)].split(sizes), table[sum(sizes) : -4]
     ratios, entropy, due = table[-4:-2], table[-2], table[-1]
     for part in ranks.parts(batch, settings.tokens_per_microbatch):
         some = [batch[index] for index in part.indices]
-        logps, entropies = _score(model, some, loss, scorer, length, random_seed=derive_seed(seed, "alternatives", step, *some[0].row_ids))
+        logps, entropies = _score(
+            model,
+            some,
+            loss,
+            scorer,
+            length,
+            random_seed=derive_seed(seed, "alternatives", step, *some[0].row_ids),
+        )
         each = torch.cat([loss(group) for group in logps])
         check_finite(each.sum().item(), some, step)
-        (part.weight * each.sum() / len(batch)).backward()  # of the whole batch, so that micro-batches do not change the mean
+        (
+            part.weight * each.sum() / len(batch)
+        ).backward()  # of the whole batch, so that micro-batches do not change the mean
         if part.weight:
             entropy += entropies.sum()
             losses[part.indices] = each.detach()
             for index, group in zip(part.indices, logps, strict=True):
                 policies[index].copy_(group.policy[0].detach())
                 if group.tokens is not None and group.experience is not None:
-                    ratios += ratio_figures(group.tokens, group.experience.logps, float(loss.options["clip"]))
+                    ratios += ratio_figures(
+                        group.tokens, group.experience.logps, float(loss.options["clip"])
+                    )
     due.fill_(float(late and ranks.first))
     ranks.add_up([table])
     norm = optimizer.step(learning_rate)
     check_finite(norm, batch, step)
-    ordered, tokens = list(policies), sum(len(answer) for group in batch for answer in group.answers)
-    clipped, approx_kl = (ratios / tokens).tolist() if loss.registered.needs_values else (None, None)
+    ordered, tokens = (
+        list(policies),
+        sum(len(answer) for group in batch for answer in group.answers),
+    )
+    clipped, approx_kl = (
+        (ratios / tokens).tolist() if loss.registered.needs_values else (None, None)
+    )
     measured = means(batch, ordered)
     seconds = time.perf_counter() - start
     models, model_bytes = models_held(step)
@@ -147,9 +207,16 @@ def train_step(
 
 
 def _score(
-    model: PreTrainedModel, groups: Sequence[Group], loss: Loss, scorer: Scorer, length: float, random_seed: int
+    model: PreTrainedModel,
+    groups: Sequence[Group],
+    loss: Loss,
+    scorer: Scorer,
+    length: float,
+    random_seed: int,
 ) -> tuple[list[Logps], Tensor]:
-    """What the loss sees of each group, [1, answers], which may differ in length between groups; and the entropies, [tokens]."""
+    """What the loss sees of each group, [1, answers], which may differ in length between groups;
+    and the entropies, [tokens].
+    """
     draw = None
     if loss.registered.needs_cringe:
         random = torch.Generator(model.device).manual_seed(random_seed)
@@ -180,10 +247,18 @@ def _score(
 
 
 @torch.no_grad()
-def _chosen_logp(model: PreTrainedModel, groups: Sequence[Group], scorer: Scorer, settings: Training) -> float:
-    """log p of the chosen answers, mean over groups: a loss without a reference does not say whether they have become unlikely."""
+def _chosen_logp(
+    model: PreTrainedModel, groups: Sequence[Group], scorer: Scorer, settings: Training
+) -> float:
+    """log p of the chosen answers, mean over groups: a loss without a reference does not say
+    whether they have become unlikely.
+    """
     parts = microbatches(groups, settings.tokens_per_microbatch)
-    found = [logps[0].item() for part in parts for logps in sequence_logps(model, [groups[index] for index in part], scorer)]
+    found = [
+        logps[0].item()
+        for part in parts
+        for logps in sequence_logps(model, [groups[index] for index in part], scorer)
+    ]
     return math.fsum(found) / len(found)
 
 
@@ -193,23 +268,35 @@ def _check(groups: Sequence[Group], loss: Loss) -> None:
     needs = loss.registered
     for group in groups:
         if len(group.answers) < needs.answers:
-            raise UserError(f"The loss {loss.name} needs {needs.answers} answers, but {', '.join(group.row_ids)} has {len(group.answers)}.")
+            raise UserError(
+                f"The loss {loss.name} needs {needs.answers} answers, but {', '.join(group.row_ids)} has {len(group.answers)}."
+            )
         if needs.needs_reference and group.reference is None:
-            raise UserError(f"The loss {loss.name} needs a reference, but {', '.join(group.row_ids)} has no reference log-probabilities.")
+            raise UserError(
+                f"The loss {loss.name} needs a reference, but {', '.join(group.row_ids)} has no reference log-probabilities."
+            )
         if needs.needs_values and group.experience is None:
-            raise UserError(f"The loss {loss.name} needs a value model, which only rounds train: set data to rounds.")
+            raise UserError(
+                f"The loss {loss.name} needs a value model, which only rounds train: set data to rounds."
+            )
 
 
 def check_finite(value: float, groups: Sequence[Group], step: int) -> None:
     """Raises UserError that names the rows of what is not finite."""
     if not math.isfinite(value):
         rows = ", ".join(row for group in groups for row in group.row_ids)
-        raise UserError(f"The loss or its gradient is not finite at step {step}; look at these rows or lower the learning rate: {rows}.")
+        raise UserError(
+            f"The loss or its gradient is not finite at step {step}; look at these rows or lower the learning rate: {rows}."
+        )
 
 
-def _fingerprint(groups: Sequence[Group], loss: Loss, settings: Training, seed: int, ranks: Ranks) -> str:
+def _fingerprint(
+    groups: Sequence[Group], loss: Loss, settings: Training, seed: int, ranks: Ranks
+) -> str:
     shards = f" in {ranks.world} shards" if ranks.sharded else ""
-    digest = hashlib.sha256(f"{loss.model_dump_json()} {settings.model_dump_json()} {seed}{shards}".encode())
+    digest = hashlib.sha256(
+        f"{loss.model_dump_json()} {settings.model_dump_json()} {seed}{shards}".encode()
+    )
     for group in groups:
         digest.update(repr(group).encode())
     return digest.hexdigest()

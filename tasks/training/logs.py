@@ -9,26 +9,30 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from tasks.models import models_in_memory
-from tasks.training.batches import Group
-from tasks.training.settings import Training
+from dapflow.tasks.models.names import models_in_memory
+from dapflow.tasks.models.packed.batches import Group
+from dapflow.tasks.training.settings import Training
 
 _COUNTED = frozenset(8**power for power in range(12))  # steps, from 1
 
 
 @dataclass(frozen=True, kw_only=True)
 class StepLog:
-    """One optimiser step; means over its groups, before the step was taken, in nats summed over an answer's tokens.
+    """One optimiser step; means over its groups, before the step was taken, in nats summed over an
+    answer's tokens.
 
-    Chosen is a group's first answer, rejected its last. Implied rewards are log pi - log pi_ref, without a loss's beta; the margin is
-    theirs where there is a reference, else of the log-probs; accuracy is the share of groups whose margin is above zero; kl is the mean
-    of log pi - log pi_ref over all answers, which estimates KL(pi || pi_ref) where the policy has just sampled them; entropy is the
-    policy's at each token of the answers, mean over tokens. Memory is the
-    process's (the device's, on a GPU) highest so far. Models are those that the process holds, counted at steps 1, 8, 64 ..., and the
-    bytes of their weights. reward is the judge's, mean over the answers that have one.
+    Chosen is a group's first answer, rejected its last. Implied rewards are log pi - log pi_ref,
+    without a loss's beta; the margin is theirs where there is a reference, else of the log-probs;
+    accuracy is the share of groups whose margin is above zero; kl is the mean of log pi - log
+    pi_ref over all answers, which estimates KL(pi || pi_ref) where the policy has just sampled
+    them; entropy is the policy's at each token of the answers, mean over tokens. Memory is the
+    process's (the device's, on a GPU) highest so far. Models are those that the process holds,
+    counted at steps 1, 8, 64 ..., and the bytes of their weights. reward is the judge's, mean over
+    the answers that have one.
 
-    Of losses with a value model: its loss, and what share of the variance of its targets it explains, both before the step; the share of
-    tokens whose ratio to the policy that sampled them is beyond the clip; and the estimated KL(pi_old || pi) a token.
+    Of losses with a value model: its loss, and what share of the variance of its targets it
+    explains, both before the step; the share of tokens whose ratio to the policy that sampled them
+    is beyond the clip; and the estimated KL(pi_old || pi) a token.
     """
 
     step: int
@@ -63,7 +67,9 @@ class StepLog:
 
 
 def means(batch: Sequence[Group], policies: Sequence[Tensor]) -> dict[str, float | None]:
-    """The figures of `StepLog` that say how the answers fare: of a batch and the log-probs of each group's answers."""
+    """The figures of `StepLog` that say how the answers fare: of a batch and the log-probs of each
+    group's answers.
+    """
     first = [policy[0].item() for policy in policies]
     last = [policy[-1].item() for policy in policies if len(policy) > 1]
     references = [group.reference for group in batch if group.reference is not None]
@@ -78,7 +84,11 @@ def means(batch: Sequence[Group], policies: Sequence[Tensor]) -> dict[str, float
         "accuracy": _mean([float(margin > 0) for margin in margins]),
         "reward": _mean([reward for group in batch for reward in group.rewards or ()]),
         "kl": _mean(
-            [value.item() - r for p, g in zip(policies, batch, strict=True) for value, r in zip(p, g.reference or (), strict=False)]
+            [
+                value.item() - r
+                for p, g in zip(policies, batch, strict=True)
+                for value, r in zip(p, g.reference or (), strict=False)
+            ]
         ),
     }
 
@@ -89,24 +99,40 @@ def _mean(values: Sequence[float]) -> float | None:
 
 def peak_memory_gib(device: torch.device) -> float:
     """The most that the process, or on a GPU the device, has held so far."""
-    held = torch.cuda.max_memory_allocated(device) if device.type == "cuda" else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    held = (
+        torch.cuda.max_memory_allocated(device)
+        if device.type == "cuda"
+        else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    )
     return held / 2**30
 
 
 def models_held(step: int) -> tuple[int, int] | tuple[None, None]:
-    """How many models the process holds, and their bytes, at the steps that they are counted at: that takes about 0.2 s."""
+    """How many models the process holds, and their bytes, at the steps that they are counted at:
+    that takes about 0.2 s.
+    """
     return models_in_memory() if step + 1 in _COUNTED else (None, None)
 
 
 def memory_figures(logs: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """The most models that a training has held at once, and the most bytes of weights, as metrics. logs: `asdict` of each step's."""
+    """The most models that a training has held at once, and the most bytes of weights, as metrics.
+    logs: `asdict` of each step's.
+    """
     units = {"models": ("models_in_memory", "models"), "model_bytes": ("model_bytes", "bytes")}
     counted = {key: [log[key] for log in logs if log.get(key) is not None] for key in units}
-    return [{"name": units[key][0], "value": float(max(some)), "unit": units[key][1]} for key, some in counted.items() if some]
+    return [
+        {"name": units[key][0], "value": float(max(some)), "unit": units[key][1]}
+        for key, some in counted.items()
+        if some
+    ]
 
 
-def displacement(gained: float | None, settings: Training, since: str = "against the reference") -> tuple[str, ...]:
-    """A warning when the chosen answers become much less likely than they were (arXiv 2410.08847). gained: nats, mean over answers."""
+def displacement(
+    gained: float | None, settings: Training, since: str = "against the reference"
+) -> tuple[str, ...]:
+    """A warning when the chosen answers become much less likely than they were (arXiv 2410.08847).
+    gained: nats, mean over answers.
+    """
     if gained is None or gained > -settings.displacement_alarm_nats:
         return ()
     return (f"likelihood displacement: chosen answers have lost {-gained:.1f} nats {since}",)

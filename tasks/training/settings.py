@@ -1,4 +1,5 @@
-"""`Training` and `Rounds`, the settings of training as frozen values, and what follows from them: rates and the dtype.
+"""`Training` and `Rounds`, the settings of training as frozen values, and what follows from them:
+rates and the dtype.
 
 Test: pytest tests/tasks/training/test_settings.py
 """
@@ -9,8 +10,8 @@ from typing import ClassVar, Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tasks.dtypes import fast_dtype
-from tasks.judges.reward_settings import RewardModel
+from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.models.dtypes import fast_dtype
 
 MARGINS: dict[str, dict[str, float]] = {  # Llama 2, arXiv 2307.09288, table 27
     "none": {},
@@ -20,35 +21,65 @@ MARGINS: dict[str, dict[str, float]] = {  # Llama 2, arXiv 2307.09288, table 27
 
 
 class Training(BaseModel):
-    """How a policy is trained. A batch is `batch_size` groups (pairs) for each optimiser step; micro-batches only bound the memory."""
+    """How a policy is trained. A batch is `batch_size` groups (pairs) for each optimiser step;
+    micro-batches only bound the memory.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    MACHINE: ClassVar[set[str]] = {"checkpoint_every_steps", "checkpoint_every_minutes", "displacement_alarm_nats"}  # no part of a version
+    MACHINE: ClassVar[set[str]] = {
+        "checkpoint_every_steps",
+        "checkpoint_every_minutes",
+        "displacement_alarm_nats",
+    }  # no part of a version
 
     learning_rate: float = Field(default=5e-6, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=16, ge=1)
     epochs: int = Field(default=1, ge=1)
     warmup_steps: int = Field(default=0, ge=0)
     schedule: Literal["constant", "linear", "cosine"] = "constant"
-    final_learning_rate_share: float = Field(default=0.0, ge=0, le=1, description="where linear and cosine end, of learning_rate")
+    final_learning_rate_share: float = Field(
+        default=0.0, ge=0, le=1, description="where linear and cosine end, of learning_rate"
+    )
     max_grad_norm: float = Field(default=1.0, gt=0)
-    weight_decay: float = Field(default=0.0, ge=0, description="of matrices; norms and biases never decay")
+    weight_decay: float = Field(
+        default=0.0, ge=0, description="of matrices; norms and biases never decay"
+    )
     betas: tuple[float, float] = (0.9, 0.999)
     tokens_per_microbatch: int = Field(default=2048, ge=1)
     checkpoint_every_steps: int = Field(default=20, ge=1)
     checkpoint_every_minutes: float = Field(default=10.0, gt=0)
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    parameters: Literal["full", "lora", "head"] = Field(default="full", description="which weights are trained; head: the output head")
+    parameters: Literal["full", "lora", "head"] = Field(
+        default="full", description="which weights are trained; head: the output head"
+    )
     lora_rank: int = Field(default=16, ge=1)
     weights: Literal["auto", "master", "stochastic"] = Field(
-        default="auto", description="of bf16 weights: an fp32 copy of each, or stochastic rounding (auto), which follows fp32 more closely"
+        default="auto",
+        description="of bf16 weights: an fp32 copy of each, or stochastic rounding (auto), which follows fp32 more closely",
     )
-    moments: Literal["float32", "8bit"] = Field(default="float32", description="of Adam; 8bit: 6 bytes less of each weight (bitsandbytes)")
-    gradient_checkpointing: bool = Field(default=False, description="compute each layer again in the backward pass: slower, less memory")
-    processes: int | None = Field(default=None, ge=1, description="that share each batch; null: as `accelerate config` says, else one")
-    sharding: Literal["none", "full"] = Field(default="none", description="of several processes: each the whole model, or a part (FSDP)")
-    max_lag: int | None = Field(default=None, ge=0, description="optimiser steps that a sample may be old; null for any, 0 for on-policy")
-    displacement_alarm_nats: float = Field(default=10.0, gt=0, description="warn when chosen answers lose more than this on average")
+    moments: Literal["float32", "8bit"] = Field(
+        default="float32", description="of Adam; 8bit: 6 bytes less of each weight (bitsandbytes)"
+    )
+    gradient_checkpointing: bool = Field(
+        default=False,
+        description="compute each layer again in the backward pass: slower, less memory",
+    )
+    processes: int | None = Field(
+        default=None,
+        ge=1,
+        description="that share each batch; null: as `accelerate config` says, else one",
+    )
+    sharding: Literal["none", "full"] = Field(
+        default="none", description="of several processes: each the whole model, or a part (FSDP)"
+    )
+    max_lag: int | None = Field(
+        default=None,
+        ge=0,
+        description="optimiser steps that a sample may be old; null for any, 0 for on-policy",
+    )
+    displacement_alarm_nats: float = Field(
+        default=10.0, gt=0, description="warn when chosen answers lose more than this on average"
+    )
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -67,7 +98,9 @@ class Training(BaseModel):
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         done = (step - self.warmup_steps) / max(1, steps - self.warmup_steps)
-        share = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[self.schedule]
+        share = {"constant": 1.0, "linear": 1 - done, "cosine": (1 + math.cos(math.pi * done)) / 2}[
+            self.schedule
+        ]
         end = 1.0 if self.schedule == "constant" else self.final_learning_rate_share
         return self.learning_rate * (end + (1 - end) * share)
 
@@ -76,13 +109,17 @@ class Training(BaseModel):
 
 
 class Rounds(BaseModel):
-    """How an iteration of rounds goes: each trains on fresh samples, in one optimiser step unless it says otherwise."""
+    """How an iteration of rounds goes: each trains on fresh samples, in one optimiser step unless
+    it says otherwise.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     count: int = Field(default=24, ge=1, description="rounds of an iteration: sample, judge, train")
     prompts: int = Field(default=8, ge=1, description="prompts of a round")
     epochs: int = Field(default=1, ge=1, description="passes over a round's samples")
-    minibatches: int = Field(default=1, ge=1, description="optimiser steps of a pass, each on its share of the samples")
+    minibatches: int = Field(
+        default=1, ge=1, description="optimiser steps of a pass, each on its share of the samples"
+    )
 
     @property
     def steps(self) -> int:
@@ -92,4 +129,9 @@ class Rounds(BaseModel):
 
 def training_of(reward: RewardModel) -> Training:
     """A reward model's settings as those of a training, for lora and full: fp32, constant rate."""
-    return Training(learning_rate=reward.learning_rate, batch_size=reward.batch_size, epochs=reward.epochs, dtype="float32")
+    return Training(
+        learning_rate=reward.learning_rate,
+        batch_size=reward.batch_size,
+        epochs=reward.epochs,
+        dtype="float32",
+    )

@@ -1,4 +1,5 @@
-"""What a run may execute, through a real server and worker: what its deployment was made with here, and nothing that the server was told since.
+"""What a run may execute, through a real server and worker: what its deployment was made with here,
+and nothing that the server was told since.
 
 make test-nights
 """
@@ -12,7 +13,9 @@ import pytest
 from tests.deployments.services import SMALL, Services, services, settings
 
 pytestmark = [pytest.mark.nights, pytest.mark.timeout(0)]
-JUDGE = "def score(prompt, completion):\n    open('{mark}', 'w').close()\n    return -len(completion)\n"
+JUDGE = (
+    "def score(prompt, completion):\n    open('{mark}', 'w').close()\n    return -len(completion)\n"
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,16 +45,30 @@ def test_a_deployment_keeps_what_it_was_made_with(run: Services, folder: Path) -
 
 
 def test_a_run_executes_nothing_that_its_parameters_alone_name(run: Services, folder: Path) -> None:
-    command = ["sampler.engine=openai", "sampler.endpoint.model=m", f"sampler.serve=touch {folder}/command {{port}}"]
+    command = [
+        "sampler.engine=openai",
+        "sampler.endpoint.model=m",
+        f"sampler.serve=touch {folder}/command {{port}}",
+    ]
     for wanted in (command, [f"judge={folder}/theirs.py:score"]):
         state = run.wait_for(run.start_night(settings=[*SMALL, *wanted]), "Failed")
-        assert "The run's parameters ask by" in state["message"] and "--allow-commands" in state["message"]
+        assert (
+            "The run's parameters ask by" in state["message"]
+            and "--allow-commands" in state["message"]
+        )
     assert not (folder / "command").exists() and not (folder / "theirs").exists()
 
 
-@pytest.mark.parametrize("variables", [{"command": "touch {folder}/command"}, {"env": {"DAPFLOW_ALLOW_COMMANDS": "1"}}])
-def test_a_run_is_started_as_all_are(variables: dict[str, Any], run: Services, folder: Path) -> None:
-    filled = {name: value.format(folder=folder) if isinstance(value, str) else value for name, value in variables.items()}
+@pytest.mark.parametrize(
+    "variables", [{"command": "touch {folder}/command"}, {"env": {"DAPFLOW_ALLOW_COMMANDS": "1"}}]
+)
+def test_a_run_is_started_as_all_are(
+    variables: dict[str, Any], run: Services, folder: Path
+) -> None:
+    filled = {
+        name: value.format(folder=folder) if isinstance(value, str) else value
+        for name, value in variables.items()
+    }
     state = run.wait_for(start(run, job_variables=filled), "Crashed")
     assert "which `dapflow deploy` was not given on this machine" in state["message"]
     assert not (folder / "command").exists()

@@ -1,4 +1,6 @@
-"""compose.yaml, the Kubernetes resources and prefect.yaml against their schemas; what they have in common stays the same; no secret in them."""
+"""compose.yaml, the Kubernetes resources and prefect.yaml against their schemas; what they have in
+common stays the same; no secret in them.
+"""
 
 import json
 import re
@@ -11,10 +13,10 @@ import kubernetes_validate
 import pytest
 import yaml
 
-import deployments
-from flows.cli import app
-from flows.deploy import POOL, QUEUE
-from flows.recipes import RECIPES
+from dapflow import deployments
+from dapflow.flows.cli.deploy import POOL, QUEUE
+from dapflow.flows.cli.main import app
+from dapflow.flows.recipes.methods import RECIPES
 
 HERE = Path(deployments.__file__).parent
 RESOURCES = [
@@ -26,7 +28,9 @@ RESOURCES = [
 COMPOSE = yaml.safe_load((HERE / "compose.yaml").read_text())
 
 
-@pytest.mark.parametrize("resource", [one for _, one in RESOURCES], ids=[name for name, _ in RESOURCES])
+@pytest.mark.parametrize(
+    "resource", [one for _, one in RESOURCES], ids=[name for name, _ in RESOURCES]
+)
 def test_a_resource_is_what_kubernetes_takes(resource: dict[str, Any]) -> None:
     kubernetes_validate.validate(resource, kubernetes_validate.latest_version(), strict=True)
 
@@ -34,7 +38,12 @@ def test_a_resource_is_what_kubernetes_takes(resource: dict[str, Any]) -> None:
 def test_a_job_as_the_worker_fills_it_in_is_what_kubernetes_takes() -> None:
     pool = json.loads((HERE / "kubernetes" / "pool.json").read_text())
     given = {name: field.get("default") for name, field in pool["variables"]["properties"].items()}
-    given |= {"command": ["prefect", "flow-run", "execute"], "env": [{"name": "A", "value": "1"}], "labels": {"a": "b"}, "name": "night"}
+    given |= {
+        "command": ["prefect", "flow-run", "execute"],
+        "env": [{"name": "A", "value": "1"}],
+        "labels": {"a": "b"},
+        "name": "night",
+    }
 
     def filled(value: Any) -> Any:
         if isinstance(value, dict):
@@ -43,7 +52,11 @@ def test_a_job_as_the_worker_fills_it_in_is_what_kubernetes_takes() -> None:
             return [filled(one) for one in value]
         whole = re.fullmatch(r"\{\{ (\w+) \}\}", value) if isinstance(value, str) else None
         return (
-            given[whole[1]] if whole else re.sub(r"\{\{ (\w+) \}\}", lambda hit: given[hit[1]], value) if isinstance(value, str) else value
+            given[whole[1]]
+            if whole
+            else re.sub(r"\{\{ (\w+) \}\}", lambda hit: given[hit[1]], value)
+            if isinstance(value, str)
+            else value
         )
 
     job = filled(pool["job_configuration"]["job_manifest"])
@@ -55,20 +68,32 @@ def test_a_job_as_the_worker_fills_it_in_is_what_kubernetes_takes() -> None:
 
 def test_kubernetes_applies_every_file() -> None:
     described = yaml.safe_load((HERE / "kubernetes" / "kustomization.yaml").read_text())
-    assert set(described["resources"]) | {"kustomization.yaml"} == {file.name for file in (HERE / "kubernetes").glob("*.yaml")}
+    assert set(described["resources"]) | {"kustomization.yaml"} == {
+        file.name for file in (HERE / "kubernetes").glob("*.yaml")
+    }
 
 
 def test_compose_is_what_compose_takes_and_its_parts_fit() -> None:
-    compose_spec.ComposeSpecification.model_validate({key: value for key, value in COMPOSE.items() if not key.startswith("x-")})
+    compose_spec.ComposeSpecification.model_validate(
+        {key: value for key, value in COMPOSE.items() if not key.startswith("x-")}
+    )
     services = COMPOSE["services"]
     for name, service in services.items():
         assert set(service.get("depends_on", {})) <= services.keys(), name
-        assert {volume.partition(":")[0] for volume in service.get("volumes", [])} <= COMPOSE["volumes"].keys(), name
+        assert {volume.partition(":")[0] for volume in service.get("volumes", [])} <= COMPOSE[
+            "volumes"
+        ].keys(), name
         assert all(port.startswith("127.0.0.1:") for port in service.get("ports", [])), name
         if service.get("image") == "dapflow":
-            app.parse_args(service["command"], exit_on_error=False, print_error=False)  # a command that there is
+            app.parse_args(
+                service["command"], exit_on_error=False, print_error=False
+            )  # a command that there is
     named = set(re.findall(r"\$\{(\w+)", (HERE / "compose.yaml").read_text())) - {"VLLM_MODEL"}
-    assert named == {line.partition("=")[0] for line in (HERE / "env.example").read_text().splitlines() if "=" in line}
+    assert named == {
+        line.partition("=")[0]
+        for line in (HERE / "env.example").read_text().splitlines()
+        if "=" in line
+    }
 
 
 def test_only_its_user_writes_into_his_home() -> None:
@@ -78,9 +103,13 @@ def test_only_its_user_writes_into_his_home() -> None:
     ]  # install -d -o: its parents are root's
     image = COMPOSE["services"]["server"]["image"]
     shared = {
-        (volume.partition(":")[0], one["image"] == image) for one in COMPOSE["services"].values() for volume in one.get("volumes", [])
+        (volume.partition(":")[0], one["image"] == image)
+        for one in COMPOSE["services"].values()
+        for volume in one.get("volumes", [])
     }
-    assert len({volume for volume, _ in shared}) == len(shared)  # no volume of ours is written by the user of another image
+    assert len({volume for volume, _ in shared}) == len(
+        shared
+    )  # no volume of ours is written by the user of another image
 
 
 def test_no_password_stands_in_a_file() -> None:
@@ -89,12 +118,24 @@ def test_no_password_stands_in_a_file() -> None:
             if re.search("PASSWORD|SECRET|KEY$|TOKEN|AUTH", name):
                 assert value.startswith("${"), name
     for file in HERE.rglob("*.example"):
-        assert all(line.endswith(("=", "=me:")) or "@" in line for line in file.read_text().splitlines() if "=" in line), file
+        assert all(
+            line.endswith(("=", "=me:")) or "@" in line
+            for line in file.read_text().splitlines()
+            if "=" in line
+        ), file
 
 
 def test_the_licence_of_every_package_is_listed() -> None:
-    names = {line.partition("==")[0] for line in (HERE.parent / "constraints.txt").read_text().splitlines() if "==" in line}
-    rows = [line.split("|")[2] for line in (HERE / "LICENCES.md").read_text().splitlines() if line.startswith("|")][2:]
+    names = {
+        line.partition("==")[0]
+        for line in (HERE.parent / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    }
+    rows = [
+        line.split("|")[2]
+        for line in (HERE / "LICENCES.md").read_text().splitlines()
+        if line.startswith("|")
+    ][2:]
     assert {name.strip() for row in rows for name in row.split(",")} == names
 
 
@@ -109,11 +150,24 @@ def test_prefect_yaml_has_a_night_of_each_main_recipe_in_the_queue_that_lets_one
 
 def test_a_server_answers_to_the_name_that_workers_reach_it_by() -> None:
     named = COMPOSE["services"]["server"]["environment"]["DAPFLOW_HOSTS"].split()
-    assert urlsplit(COMPOSE["services"]["worker"]["environment"]["PREFECT_API_URL"]).hostname in named
-    [config] = yaml.safe_load((HERE / "kubernetes" / "kustomization.yaml").read_text())["configMapGenerator"][:1]
-    address = next(value for name, _, value in (line.partition("=") for line in config["literals"]) if name == "PREFECT_API_URL")
-    [server] = dict(RESOURCES)["server.yaml Deployment server"]["spec"]["template"]["spec"]["containers"]
-    assert urlsplit(address).hostname in next(one["value"] for one in server["env"] if one["name"] == "DAPFLOW_HOSTS").split()
+    assert (
+        urlsplit(COMPOSE["services"]["worker"]["environment"]["PREFECT_API_URL"]).hostname in named
+    )
+    [config] = yaml.safe_load((HERE / "kubernetes" / "kustomization.yaml").read_text())[
+        "configMapGenerator"
+    ][:1]
+    address = next(
+        value
+        for name, _, value in (line.partition("=") for line in config["literals"])
+        if name == "PREFECT_API_URL"
+    )
+    [server] = dict(RESOURCES)["server.yaml Deployment server"]["spec"]["template"]["spec"][
+        "containers"
+    ]
+    assert (
+        urlsplit(address).hostname
+        in next(one["value"] for one in server["env"] if one["name"] == "DAPFLOW_HOSTS").split()
+    )
     assert server["readinessProbe"]["httpGet"]["httpHeaders"] == [
         {"name": "Host", "value": "localhost"}
     ]  # else it asks by the pod's address

@@ -1,4 +1,6 @@
-"""kill -9 of a night's process, of the worker and of the server, each in the middle of each step: make test-nights (an hour)."""
+"""kill -9 of a night's process, of the worker and of the server, each in the middle of each step:
+make test-nights (an hour).
+"""
 
 import json
 import random
@@ -12,14 +14,20 @@ from typing import Any
 import psutil
 import pytest
 
-from storage import Lake
-from storage.promotions import decided_by, promotions
-from storage.schema import NOUNS
+from dapflow.storage import Lake
+from dapflow.storage.promotions import decided_by, promotions
+from dapflow.storage.schema import NOUNS
 from tests.deployments.services import SMALL, Services, services, settings, wait
 
 pytestmark = [pytest.mark.nights, pytest.mark.timeout(0)]
 # By a program, and little is measured: a night has each kind of step, and few twice.
-QUICK = (*SMALL, "training.epochs=1", "evaluation.judge=shorter", "evaluation.probes=0", "evaluation.exact.source=")
+QUICK = (
+    *SMALL,
+    "training.epochs=1",
+    "evaluation.judge=shorter",
+    "evaluation.probes=0",
+    "evaluation.exact.source=",
+)
 STEPS = {  # from this record of the log to the next one
     "prompts": ("step.started", "load train prompts"),
     "reward training": ("step.started", "train reward model .*"),
@@ -53,7 +61,11 @@ class Nights:
     def records(self, night: str) -> list[Record]:
         """What its log says, over all its attempts."""
         lines = self.log.read_text().splitlines(keepends=True) if self.log.exists() else []
-        return [one for one in (json.loads(line) for line in lines if line.endswith("\n")) if one.get("run") == night]
+        return [
+            one
+            for one in (json.loads(line) for line in lines if line.endswith("\n"))
+            if one.get("run") == night
+        ]
 
     def goes(self, night: str) -> list[list[Record]]:
         """The same, attempt by attempt."""
@@ -65,11 +77,17 @@ class Nights:
         return found
 
     def halt_in(self, step: str, number: int) -> tuple[str, psutil.Process]:
-        """A night whose process stands still (SIGSTOP) in this step, and its process. number: its reward model is like no other's."""
+        """A night whose process stands still (SIGSTOP) in this step, and its process. number: its
+        reward model is like no other's.
+        """
         draw = random.Random(number)
         for attempt in range(9):  # a step that was over before the signal came
             night = self.start(f"seed={number * 10 + attempt}")
-            wait(f"{step} of {night}", lambda night=night: self.at(night, step) or self.over(night), every=0.01)
+            wait(
+                f"{step} of {night}",
+                lambda night=night: self.at(night, step) or self.over(night),
+                every=0.01,
+            )
             time.sleep(draw.uniform(0, 0.2) if attempt < 5 else 0)
             process = self.run.process_of(night)
             if process is not None:
@@ -84,7 +102,11 @@ class Nights:
         """Whether it is in this step now."""
         event, title = STEPS[step]
         records = self.records(night)
-        return bool(records) and records[-1]["event"] == event and re.fullmatch(title, records[-1].get("title", "")) is not None
+        return (
+            bool(records)
+            and records[-1]["event"] == event
+            and re.fullmatch(title, records[-1].get("title", "")) is not None
+        )
 
     def over(self, night: str) -> bool:
         """Whether its state is final."""
@@ -93,8 +115,14 @@ class Nights:
     def unfinished(self) -> list[str]:
         """Whatever the server believes to be going on."""
         wanted = {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}
-        runs = [f"run {one['name']} {one['state_name']}" for one in self.run.api("flow_runs/filter", {"flow_runs": wanted})]
-        return runs + [f"task {one['name']} {one['state_name']}" for one in self.run.api("task_runs/filter", {"task_runs": wanted})]
+        runs = [
+            f"run {one['name']} {one['state_name']}"
+            for one in self.run.api("flow_runs/filter", {"flow_runs": wanted})
+        ]
+        return runs + [
+            f"task {one['name']} {one['state_name']}"
+            for one in self.run.api("task_runs/filter", {"task_runs": wanted})
+        ]
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +159,9 @@ def test_a_night_whose_process_was_killed_goes_on(nights: Nights, step: str) -> 
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize(("victim", "first"), [("worker", 20), ("server", 40)])
-def test_a_night_outlives_a_worker_or_a_server_that_comes_back(nights: Nights, victim: str, first: int, step: str) -> None:
+def test_a_night_outlives_a_worker_or_a_server_that_comes_back(
+    nights: Nights, victim: str, first: int, step: str
+) -> None:
     night, process = nights.halt_in(step, first + list(STEPS).index(step))
     nights.run.kill(victim)
     process.resume()
@@ -143,17 +173,24 @@ def test_a_night_outlives_a_worker_or_a_server_that_comes_back(nights: Nights, v
 
 
 @pytest.mark.parametrize("step", ["sampling", "gate"])
-def test_a_night_whose_server_stayed_away_gives_up_and_the_next_one_goes_on(nights: Nights, step: str) -> None:
+def test_a_night_whose_server_stayed_away_gives_up_and_the_next_one_goes_on(
+    nights: Nights, step: str
+) -> None:
     night, process = nights.halt_in(step, 60 + list(STEPS).index(step))
     nights.run.kill("server")
     process.resume()
     wait("the process ends", lambda: nights.run.process_of() is None)
-    assert [one["event"] for one in nights.records(night) if one["event"].startswith("run.")] == ["run.started", "run.failed"]
+    assert [one["event"] for one in nights.records(night) if one["event"].startswith("run.")] == [
+        "run.started",
+        "run.failed",
+    ]
     nights.run.start_server()
     if nights.run.processes["worker"].poll() is not None:  # it has given up, too
         nights.run.start_worker()
     following = nights.start(*nights.asked[night][-1:])
-    nights.run.wait_for(following, *DECIDED)  # it could not begin, were the slot not given back for want of a heartbeat
+    nights.run.wait_for(
+        following, *DECIDED
+    )  # it could not begin, were the slot not given back for want of a heartbeat
     assert nights.run.state(night)["type"] == "CRASHED"
     if decided(nights.run, night) is None:  # to decide takes the lake, and no server
         check_went_on(*nights.goes(night), *nights.goes(following))
@@ -181,7 +218,9 @@ def check_whole(run: Services, night: str) -> None:
     with Lake(run.lake, read_only=True) as lake:
         assert lake.rows("SELECT state FROM runs WHERE run = ?", [night]) == [{"state": "done"}]
         if row["candidate"]:  # its prompts have taught something
-            assert lake.rows("SELECT policy FROM iterations WHERE run = ?", [night]) == [{"policy": row["candidate"]}]
+            assert lake.rows("SELECT policy FROM iterations WHERE run = ?", [night]) == [
+                {"policy": row["candidate"]}
+            ]
             assert (lake.root / "reports" / row["candidate"] / "index.html").is_file()
 
 

@@ -1,4 +1,6 @@
-"""What compose.yaml describes, started by hand on loopback: Prefect's server and the lake on PostgreSQL, and two workers: make test-nights."""
+"""What compose.yaml describes, started by hand on loopback: Prefect's server and the lake on
+PostgreSQL, and two workers: make test-nights.
+"""
 
 import tempfile
 from collections.abc import Iterator
@@ -6,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from storage import Lake
-from storage.promotions import promotions
+from dapflow.storage import Lake
+from dapflow.storage.promotions import promotions
 from tests.deployments.services import SMALL, Services, check_resumed, settings, wait
-from tests.storage.servers import database, postgres
+from tests.helpers.processes import database, postgres
 
 pytestmark = [pytest.mark.nights, pytest.mark.timeout(0)]
 SHARDS = ("sampling.n=64", "shards.count=2")  # of two prompts each: 128 answers are a chunk
@@ -38,7 +40,11 @@ def test_a_night_is_taken_over_by_another_worker_and_no_row_is_there_twice(run: 
     wait("it samples", lambda: run.begun(night, "sample"), lambda: str(run.state(night)))
     process = run.process_of(night)
     assert process is not None
-    first = next(name for name in WORKERS if run.processes[name].pid in {one.pid for one in process.parents()})
+    first = next(
+        name
+        for name in WORKERS
+        if run.processes[name].pid in {one.pid for one in process.parents()}
+    )
     run.kill(first)  # a machine is gone: the worker and all that it had started
     process.kill()
     wait("it is gone", lambda: run.process_of(night) is None)
@@ -46,7 +52,9 @@ def test_a_night_is_taken_over_by_another_worker_and_no_row_is_there_twice(run: 
     run.wait_for(night, "GateClosed", "Promoted")  # by the other one: nobody else is there
     check_resumed(run.attempts(night))
     shards = [
-        one["name"].split(" of ")[0] for one in run.tasks(night) if one["name"].startswith("shard ") and one["state_name"] == "Completed"
+        one["name"].split(" of ")[0]
+        for one in run.tasks(night)
+        if one["name"].startswith("shard ") and one["state_name"] == "Completed"
     ]
     assert {"shard 1", "shard 2"} <= set(shards)
     run.start_worker(first)
@@ -54,11 +62,13 @@ def test_a_night_is_taken_over_by_another_worker_and_no_row_is_there_twice(run: 
     run.wait_for(following, "GateClosed", "Promoted")
 
     with Lake(run.lake, read_only=True) as lake:
-        query = (
-            "SELECT count(*) AS rows, count(DISTINCT id) AS ids, count(DISTINCT (prompt_id, sample)) AS answers, version FROM completions"
-        )
+        query = "SELECT count(*) AS rows, count(DISTINCT id) AS ids, count(DISTINCT (prompt_id, sample)) AS answers, version FROM completions"
         found = lake.rows(f"{query} GROUP BY version")
-        expected = {row["version"]: ref.rows for row in found if (ref := lake.find(row["version"])) is not None}
+        expected = {
+            row["version"]: ref.rows
+            for row in found
+            if (ref := lake.find(row["version"])) is not None
+        }
         decided = promotions(lake)
     assert {row["version"]: row["rows"] for row in found} == expected
     assert all(row["rows"] == row["ids"] == row["answers"] for row in found)

@@ -1,14 +1,16 @@
-"""A run of a deployment that waits for a person is suspended, and goes on when the labels are in: real server and worker, make test-nights."""
+"""A run of a deployment that waits for a person is suspended, and goes on when the labels are in:
+real server and worker, make test-nights.
+"""
 
 from collections.abc import Iterator
 
 import psutil
 import pytest
 
-from storage import Lake
-from storage.promotions import decided_by
+from dapflow.storage import Lake
+from dapflow.storage.promotions import decided_by
 from tests.deployments.services import SMALL, Services, check_resumed, services, settings, wait
-from tests.tasks.judges.person import free_port, person
+from tests.helpers.person import free_port, person
 
 pytestmark = [pytest.mark.nights, pytest.mark.timeout(0)]
 HUMAN = ("judge=human", "evaluation.judge=shorter", "prompts.per_iteration=8")
@@ -21,7 +23,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
         yield found
 
 
-def test_a_suspended_run_gives_its_machine_back_and_goes_on_when_a_person_has_labelled(run: Services) -> None:
+def test_a_suspended_run_gives_its_machine_back_and_goes_on_when_a_person_has_labelled(
+    run: Services,
+) -> None:
     night = run.start_night("night/sft-sample-rank")
     suspended(run, night, times=1)
     port = free_port()
@@ -33,7 +37,9 @@ def test_a_suspended_run_gives_its_machine_back_and_goes_on_when_a_person_has_la
         sitting.kill()
         sitting.wait()
     assert run.state(night)["name"] == "Suspended"
-    run.api(f"flow_runs/{night}/resume", {})  # as by the button in the UI, too early: it waits again
+    run.api(
+        f"flow_runs/{night}/resume", {}
+    )  # as by the button in the UI, too early: it waits again
     suspended(run, night, times=2)
     with person(port) as second:
         said = run.dapflow("label", "--port", str(port))
@@ -55,5 +61,9 @@ def test_a_suspended_run_gives_its_machine_back_and_goes_on_when_a_person_has_la
 def suspended(run: Services, night: str, times: int) -> None:
     """Wait until a run has been so many times, and holds no process."""
     states = f"flow_run_states/?flow_run_id={night}"
-    wait("it is suspended", lambda: [one["name"] for one in run.api(states)].count("Suspended") == times, lambda: str(run.state(night)))
+    wait(
+        "it is suspended",
+        lambda: [one["name"] for one in run.api(states)].count("Suspended") == times,
+        lambda: str(run.state(night)),
+    )
     wait("its process has ended", lambda: run.process_of(night) is None)

@@ -1,7 +1,9 @@
-"""The Prefect UI in a real browser, on a real server and worker, as people use it: make test-nights.
+"""The Prefect UI in a real browser, on a real server and worker, as people use it: make
+test-nights.
 
-A night is asked for by its form, killed, tried again by the Retry button; then its graph, its artifacts and its lineage are looked at.
-DAPFLOW_SCREENSHOTS=FOLDER keeps the pictures of the documentation (.github/images).
+A night is asked for by its form, killed, tried again by the Retry button; then its graph, its
+artifacts and its lineage are looked at. DAPFLOW_SCREENSHOTS=FOLDER keeps the pictures of the
+documentation (.github/images).
 """
 
 import os
@@ -12,13 +14,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from storage import Lake
+from dapflow.storage import Lake
 from tests.deployments.services import SMALL, Services, check_resumed, services, settings, wait
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-pytestmark = [pytest.mark.nights, pytest.mark.browser, pytest.mark.timeout(0), pytest.mark.filterwarnings("default")]
+pytestmark = [
+    pytest.mark.nights,
+    pytest.mark.browser,
+    pytest.mark.timeout(0),
+    pytest.mark.filterwarnings("default"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +37,17 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Services]:
 
 @pytest.fixture
 def shown(browser: "Browser") -> "Iterator[Page]":
-    with browser.new_context(viewport={"width": 1300, "height": 900}, color_scheme="light") as context:
+    with browser.new_context(
+        viewport={"width": 1300, "height": 900}, color_scheme="light"
+    ) as context:
         page = context.new_page()
         page.set_default_timeout(60_000)
         yield page
 
 
-def test_a_night_is_asked_for_tried_again_and_looked_into_in_the_ui(run: Services, shown: "Page") -> None:
+def test_a_night_is_asked_for_tried_again_and_looked_into_in_the_ui(
+    run: Services, shown: "Page"
+) -> None:
     night = fill_in_the_form(run, shown)
     kill_and_retry(run, night, shown)
     iteration = run.iterations(night)[-1]
@@ -51,7 +62,9 @@ def fill_in_the_form(run: Services, shown: "Page") -> str:
     shown.goto(f"{site(run)}/deployments/deployment/{deployment}/run")
     form = shown.locator("form")
     form.locator("textarea").nth(len(SMALL)).wait_for()
-    assert [form.locator("textarea").nth(place).input_value() for place in range(len(SMALL) + 1)] == [*SMALL, run.lake]
+    assert [
+        form.locator("textarea").nth(place).input_value() for place in range(len(SMALL) + 1)
+    ] == [*SMALL, run.lake]
     keep(shown, "form")
     form.locator("textarea").nth(len(SMALL) - 1).fill("sampling.max_tokens=5")
     form.locator(".p-select button").first.focus()
@@ -61,7 +74,12 @@ def fill_in_the_form(run: Services, shown: "Page") -> str:
     wait("the form is taken", lambda: started(run) - before)
     (night,) = started(run) - before
     asked = run.api(f"flow_runs/{night}")["parameters"]
-    assert asked == {"recipe": "sft-sample-rank", "settings": [*SMALL[:-1], "sampling.max_tokens=5"], "toy": True, "lake": run.lake}
+    assert asked == {
+        "recipe": "sft-sample-rank",
+        "settings": [*SMALL[:-1], "sampling.max_tokens=5"],
+        "toy": True,
+        "lake": run.lake,
+    }
     return night
 
 
@@ -85,7 +103,11 @@ def kill_and_retry(run: Services, night: str, shown: "Page") -> None:
 def look_at_the_graph(run: Services, iteration: str, shown: "Page") -> None:
     """The run graph has the edges of the lineage."""
     graph = dict(run.api(f"flow_runs/{iteration}/graph-v2")["nodes"])
-    made = {one["task_run_id"]: one["description"] for one in artifacts(run) if "@" in str(one["description"])}
+    made = {
+        one["task_run_id"]: one["description"]
+        for one in artifacts(run)
+        if "@" in str(one["description"])
+    }
     drawn = {
         (made[parent["id"]], made[node])
         for node, told in graph.items()
@@ -93,8 +115,14 @@ def look_at_the_graph(run: Services, iteration: str, shown: "Page") -> None:
         if {node, parent["id"]} <= made.keys()
     }
     with Lake(run.lake, read_only=True) as lake:
-        names = {row["version"]: f"{row['kind']}@{row['version']}" for row in lake.rows("SELECT version, kind FROM versions")}
-        edges = [(names[row["parent"]], names[row["child"]]) for row in lake.rows("SELECT parent, child FROM edges")]
+        names = {
+            row["version"]: f"{row['kind']}@{row['version']}"
+            for row in lake.rows("SELECT version, kind FROM versions")
+        }
+        edges = [
+            (names[row["parent"]], names[row["child"]])
+            for row in lake.rows("SELECT parent, child FROM edges")
+        ]
     here = {made[node] for node in graph if node in made}
     known = {(parent, child) for parent, child in edges if {parent, child} <= here}
     assert drawn == known
@@ -125,7 +153,10 @@ def click_down_to_a_prompt(run: Services, iteration: str, shown: "Page") -> None
     assert policy["description"].split("@")[1][:8] in page.inner_text("h1")
     version = pairs["description"].split("@")[1]
     with Lake(run.lake, read_only=True) as lake:
-        pair = lake.rows("SELECT prompt_id, prompt FROM pairs WHERE version = ? AND dropped IS NULL ORDER BY id LIMIT 1", [version])[0]
+        pair = lake.rows(
+            "SELECT prompt_id, prompt FROM pairs WHERE version = ? AND dropped IS NULL ORDER BY id LIMIT 1",
+            [version],
+        )[0]
     prompts, _, number = pair["prompt_id"].partition("-")
     page.locator("dl a", has_text=version[:8]).first.click()
     page.locator("table a", has_text=re.compile(f"^{prompts[:8]}-{int(number)}$")).first.click()
@@ -140,7 +171,9 @@ def site(run: Services) -> str:
 
 def started(run: Services) -> set[str]:
     """The nights that somebody has asked for: those of the schedule lie ahead."""
-    of_deployments = run.api("flow_runs/filter", {"flow_runs": {"deployment_id": {"is_null_": False}}})
+    of_deployments = run.api(
+        "flow_runs/filter", {"flow_runs": {"deployment_id": {"is_null_": False}}}
+    )
     return {one["id"] for one in of_deployments if not one["auto_scheduled"]}
 
 

@@ -1,4 +1,6 @@
-"""Ctrl-C and kill -9 in the middle of a run: nothing half-written, and the run that goes on ends with the same rows and weights."""
+"""Ctrl-C and kill -9 in the middle of a run: nothing half-written, and the run that goes on ends
+with the same rows and weights.
+"""
 
 import json
 import os
@@ -11,24 +13,51 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows import interrupt
-from flows.align import align
-from storage import Lake
-from storage.schema import NOUNS
-from tests.flows.toy import BY_LENGTH, QUICK, dapflow, words
+from dapflow.flows.align import align
+from dapflow.flows.server import interrupt
+from dapflow.storage import Lake
+from dapflow.storage.schema import NOUNS
+from tests.helpers.toy import BY_LENGTH, QUICK, dapflow, words
 
-SECRETS = {name: f"planted-{name.lower()}" for name in ("OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD")}
-SETTINGS = [*QUICK, "prompts.per_iteration=8", "sampling.n=4", "training.checkpoint_every_steps=1", "training.epochs=3"]
+SECRETS = {
+    name: f"planted-{name.lower()}"
+    for name in ("OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD")
+}
+SETTINGS = [
+    *QUICK,
+    "prompts.per_iteration=8",
+    "sampling.n=4",
+    "training.checkpoint_every_steps=1",
+    "training.epochs=3",
+]
 
 
 def stopped_after(line: str, with_signal: signal.Signals, lake: Path) -> tuple[int, str]:
-    """Start a run in a process of its own and send the signal once a line of its progress holds `line`. Exit code, standard error."""
+    """Start a run in a process of its own and send the signal once a line of its progress holds
+    `line`. Exit code, standard error.
+    """
 
-    command = [sys.executable, "-u", "-m", "flows.cli", "run", "rso", "--toy", "--json", "--lake", str(lake), *words(*SETTINGS)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")} | SECRETS
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "dapflow.flows.cli.main",
+        "run",
+        "rso",
+        "--toy",
+        "--json",
+        "--lake",
+        str(lake),
+        *words(*SETTINGS),
+    ]
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PREFECT")
+    } | SECRETS
     log = lake.with_suffix(".log")
     with log.open("w") as stderr:
-        process = subprocess.Popen(command, stderr=stderr, stdout=subprocess.DEVNULL, env=environment)
+        process = subprocess.Popen(
+            command, stderr=stderr, stdout=subprocess.DEVNULL, env=environment
+        )
     until = time.monotonic() + 120
     while line not in log.read_text() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
@@ -50,13 +79,31 @@ def has_ended(process: int) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
-def test_a_run_whose_whole_group_is_sent_a_signal_ends_at_once_and_so_does_its_server(tmp_path: Path, number: signal.Signals) -> None:
-    # As a terminal does, and `timeout`. Most harm was done while the flow began: without its server Prefect tried for minutes to tell it so.
-    command = [sys.executable, "-u", "-m", "flows.cli", "run", "rso", "--toy", "--lake", str(tmp_path / "lake"), *words(*SETTINGS)]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT")}
+def test_a_run_whose_whole_group_is_sent_a_signal_ends_at_once_and_so_does_its_server(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    # As a terminal does, and `timeout`. Most harm was done while the flow began: without its server
+    # Prefect tried for minutes to tell it so.
+    command = [
+        sys.executable,
+        "-u",
+        "-m",
+        "dapflow.flows.cli.main",
+        "run",
+        "rso",
+        "--toy",
+        "--lake",
+        str(tmp_path / "lake"),
+        *words(*SETTINGS),
+    ]
+    environment = {
+        name: value for name, value in os.environ.items() if not name.startswith("PREFECT")
+    }
     begun, until = tmp_path / "lake" / "prefect" / "server.json", time.monotonic() + 120
     with (tmp_path / "log").open("w") as log:
-        process = subprocess.Popen(command, stderr=log, stdout=log, env=environment, start_new_session=True)
+        process = subprocess.Popen(
+            command, stderr=log, stdout=log, env=environment, start_new_session=True
+        )
     while not begun.exists() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
     time.sleep(0.3)
@@ -71,10 +118,16 @@ def test_a_run_whose_whole_group_is_sent_a_signal_ends_at_once_and_so_does_its_s
 def test_a_ctrl_c_that_prefect_turns_into_an_error_of_its_own_stops_the_run_as_any_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    # It comes while Prefect begins a task run, whose crash it then cannot note down: ValueError, "Task run is not set".
+    # It comes while Prefect begins a task run, whose crash it then cannot note down: ValueError,
+    # "Task run is not set".
     monkeypatch.setattr(interrupt, "_asked", False)
-    monkeypatch.setattr("prefect.task_engine._create_task_run_locally", lambda *_, **__: signal.raise_signal(signal.SIGINT))
-    code, _, said = dapflow("run", "rso", "--toy", "--lake", str(tmp_path / "lake"), *words(*BY_LENGTH), capsys=capsys)
+    monkeypatch.setattr(
+        "prefect.task_engine._create_task_run_locally",
+        lambda *_, **__: signal.raise_signal(signal.SIGINT),
+    )
+    code, _, said = dapflow(
+        "run", "rso", "--toy", "--lake", str(tmp_path / "lake"), *words(*BY_LENGTH), capsys=capsys
+    )
     assert code == 130, said
     assert "Nothing is lost" in said
     with Lake(tmp_path / "lake", read_only=True) as lake:
@@ -98,7 +151,11 @@ def test_a_run_that_was_stopped_twice_ends_like_one_that_was_not(tmp_path: Path)
     assert results[0]["iterations"] == results[1]["iterations"]
     lakes = [Lake(stopped), Lake(whole)]
     for noun in NOUNS:
-        timed = "WHERE name NOT IN ('tokens_per_second', 'peak_memory_gib')" if noun == "metrics" else ""
+        timed = (
+            "WHERE name NOT IN ('tokens_per_second', 'peak_memory_gib')"
+            if noun == "metrics"
+            else ""
+        )
         rows = [lake.rows(f"SELECT * FROM {noun} {timed} ORDER BY id") for lake in lakes]
         assert rows[0] == rows[1], noun  # models by their digests: the weights are equal to the bit
         assert len({row["id"] for row in rows[0]}) == len(rows[0])
@@ -107,4 +164,6 @@ def test_a_run_that_was_stopped_twice_ends_like_one_that_was_not(tmp_path: Path)
     for lake in lakes:
         lake.close()
     everything = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert not [path for path in everything if b"planted-" in path.read_bytes()]  # no key in the lake, an artifact or a log
+    assert not [
+        path for path in everything if b"planted-" in path.read_bytes()
+    ]  # no key in the lake, an artifact or a log

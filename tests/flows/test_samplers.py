@@ -1,4 +1,6 @@
-"""`dapflow run` with other samplers than the model in memory: a server somewhere, and a server of one's own."""
+"""`dapflow run` with other samplers than the model in memory: a server somewhere, and a server of
+one's own.
+"""
 
 import json
 import sys
@@ -9,16 +11,21 @@ from typing import Any
 
 import pytest
 
-from storage import Lake
-from tests.flows.toy import QUICK, dapflow, words
-from tests.tasks.engines.servers import Behaviour, openai_server
+from dapflow.storage import Lake
+from tests.helpers import ROOT
+from tests.helpers.model_servers import Behaviour, openai_server
+from tests.helpers.toy import QUICK, dapflow, words
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
-def run(lake: Path, capsys: pytest.CaptureFixture[str], **settings: object) -> tuple[int, dict[str, Any], str]:
+def run(
+    lake: Path, capsys: pytest.CaptureFixture[str], **settings: object
+) -> tuple[int, dict[str, Any], str]:
     chosen = (f"sampler.{name.replace('__', '.')}={value}" for name, value in settings.items())
-    code, out, err = dapflow("run", "rso", "--toy", "--json", "--lake", str(lake), *words(*QUICK, *chosen), capsys=capsys)
+    code, out, err = dapflow(
+        "run", "rso", "--toy", "--json", "--lake", str(lake), *words(*QUICK, *chosen), capsys=capsys
+    )
     return code, json.loads(out.splitlines()[-1]) if code == 0 else {}, err
 
 
@@ -55,11 +62,15 @@ def test_answers_of_a_server_are_kept_as_they_come_and_never_asked_for_again(
         completions = lake.rows("SELECT * FROM completions WHERE policy = ?", [teacher["version"]])
         assert len(completions) == 4 * 3
         assert all(row["text"] and not row["token_ids"] for row in completions)
-        [trained] = lake.rows("SELECT * FROM models WHERE version = ?", [result["iterations"][0]["policy"]])
+        [trained] = lake.rows(
+            "SELECT * FROM models WHERE version = ?", [result["iterations"][0]["policy"]]
+        )
         assert trained["role"] == "policy"
     everything = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in everything if b"planted-secret" in path.read_bytes()]
-    code, again, _ = run(tmp_path, capsys, **settings, endpoint__base_url="http://127.0.0.1:9/v1")  # where it was is no part of a version
+    code, again, _ = run(
+        tmp_path, capsys, **settings, endpoint__base_url="http://127.0.0.1:9/v1"
+    )  # where it was is no part of a version
     assert code == 0
     assert {step["state"] for step in again["steps"]} == {"cached"}
 
@@ -67,9 +78,16 @@ def test_answers_of_a_server_are_kept_as_they_come_and_never_asked_for_again(
 def test_a_server_of_one_s_own_serves_the_policy_of_the_iteration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.chdir(Path(__file__).parents[2])
-    command = f"{sys.executable} -m tests.tasks.engines.servers {{model}} {{port}}"
-    code, result, err = run(tmp_path, capsys, engine="openai", endpoint__model="policy", endpoint__api="completions", serve=f"'{command}'")
+    monkeypatch.chdir(ROOT)
+    command = f"{sys.executable} -m tests.helpers.model_servers {{model}} {{port}}"
+    code, result, err = run(
+        tmp_path,
+        capsys,
+        engine="openai",
+        endpoint__model="policy",
+        endpoint__api="completions",
+        serve=f"'{command}'",
+    )
     assert code == 0, err
     with Lake(tmp_path) as lake:
         policy = lake.rows("SELECT version FROM models WHERE name = 'toy'")[0]["version"]
@@ -88,14 +106,23 @@ def test_thoughts_of_a_served_policy_are_no_part_of_its_answers_and_are_spoken_o
         return f"<think>What is asked is: {prompt}</think>It is {'so ' * (next(numbers) % 7)}and no other way."
 
     with openai_server(Behaviour(reply=thinks)) as url:
-        code, _, err = run(tmp_path, capsys, engine="openai", endpoint__model="teacher", endpoint__base_url=url)
+        code, _, err = run(
+            tmp_path, capsys, engine="openai", endpoint__model="teacher", endpoint__base_url=url
+        )
     assert code == 0, err
-    warning = "The policy thinks before it answers. 12 completions came with a thought, which is left out"
+    warning = (
+        "The policy thinks before it answers. 12 completions came with a thought, which is left out"
+    )
     assert f"WARNING: {warning}" in " ".join(err.split())
     with Lake(tmp_path) as lake:
-        rows = lake.rows("SELECT text, token_ids, logprobs FROM completions WHERE note LIKE 'a thought of%'")
+        rows = lake.rows(
+            "SELECT text, token_ids, logprobs FROM completions WHERE note LIKE 'a thought of%'"
+        )
     assert len(rows) == 12
-    assert all(row["text"].startswith("It is ") and not row["token_ids"] and not row["logprobs"] for row in rows)
+    assert all(
+        row["text"].startswith("It is ") and not row["token_ids"] and not row["logprobs"]
+        for row in rows
+    )
     code, out, err = dapflow("report", "--json", "--lake", str(tmp_path), capsys=capsys)
     assert code == 0, err
     assert warning in out

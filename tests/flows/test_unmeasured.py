@@ -1,4 +1,6 @@
-"""A figure that cannot be had is a value of its own, with its reason: a run whose judge decides nothing ends well, and everything says why."""
+"""A figure that cannot be had is a value of its own, with its reason: a run whose judge decides
+nothing ends well, and everything says why.
+"""
 
 import json
 from pathlib import Path
@@ -6,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from flows.night import RecipeName, night
-from tests.flows.toy import BY_LENGTH, dapflow, words
+from dapflow.flows.night import RecipeName, night
+from tests.helpers.toy import BY_LENGTH, dapflow, words
 
 NONE = "no held-out prompt was judged on both sides ("
 
@@ -25,8 +27,13 @@ def failing(tmp_path: Path, arguments: str) -> str:
 
 
 @pytest.mark.usefixtures("prefect_server")
-@pytest.mark.parametrize("arguments", ["prompt, completion", pytest.param("prompt, first, second", marks=pytest.mark.slow)])
-def test_no_win_rate_is_a_figure_with_its_reason_everywhere(arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(
+    "arguments",
+    ["prompt, completion", pytest.param("prompt, first, second", marks=pytest.mark.slow)],
+)
+def test_no_win_rate_is_a_figure_with_its_reason_everywhere(
+    arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     lake = ("--lake", str(tmp_path / "lake"))
     settings = words(*BY_LENGTH, failing(tmp_path, arguments))
     code, out, err = dapflow("run", "rso", "--toy", *lake, *settings, capsys=capsys)
@@ -37,7 +44,10 @@ def test_no_win_rate_is_a_figure_with_its_reason_everywhere(arguments: str, tmp_
     assert (code, one["win_rate"], one["win_rate_low"], one["judged_prompts"]) == (0, None, None, 0)
     figures: dict[str, dict[str, Any]] = {row["name"]: row for row in one["metrics"]}
     assert all(row["value"] is not None or row["note"] for row in one["metrics"])
-    [why] = {figures[name]["note"] for name in ("win_rate", "win_rate_vs_initial", "length_controlled_win_rate")}
+    [why] = {
+        figures[name]["note"]
+        for name in ("win_rate", "win_rate_vs_initial", "length_controlled_win_rate")
+    }
     assert why.startswith(NONE) and "verdicts: ValueError: nobody knows" in why
     sentence = f"There is no win rate: {why}."
     assert sentence in Path(one["report"]).read_text()
@@ -47,16 +57,24 @@ def test_no_win_rate_is_a_figure_with_its_reason_everywhere(arguments: str, tmp_
     code, out, _ = dapflow("report", *lake, capsys=capsys)
     assert (code, f"CANNOT TELL There is no win rate: {NONE}" in flat(out)) == (0, True)
     page = tmp_path / "compare.html"
-    code, out, _ = dapflow("compare-runs", one["policy"], one["policy"], "--html", str(page), *lake, capsys=capsys)
+    code, out, _ = dapflow(
+        "compare-runs", one["policy"], one["policy"], "--html", str(page), *lake, capsys=capsys
+    )
     assert (code, f"nothing to test. Of A: {NONE}" in flat(out)) == (0, True)
     assert f"Of B: {why}." in page.read_text()
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_night_without_a_win_rate_closes_the_gate_and_says_why(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_night_without_a_win_rate_closes_the_gate_and_says_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     judge = failing(tmp_path, "prompt, completion")
-    row = night(RecipeName("rso"), (*BY_LENGTH, judge, "gate.invalid_rate="), True, str(tmp_path / "lake"))
+    row = night(
+        RecipeName("rso"), (*BY_LENGTH, judge, "gate.invalid_rate="), True, str(tmp_path / "lake")
+    )
     assert row["action"] == "keep"
-    assert row["reason"].startswith(f"win_rate (low end of its interval) was not measured, for {NONE}")
+    assert row["reason"].startswith(
+        f"win_rate (low end of its interval) was not measured, for {NONE}"
+    )
     code, out, err = dapflow("policies", "--lake", str(tmp_path / "lake"), capsys=capsys)
     assert (code, "was not measured" in flat(out)) == (0, True), out + err

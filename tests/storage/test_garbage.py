@@ -9,15 +9,15 @@ import pyarrow as pa
 import pytest
 from filelock import FileLock
 
-from storage import Lake, LakeError, OpenVersion, Ref
-from storage.export import export
-from storage.files import verify
-from storage.garbage import collect, find_garbage
-from storage.lineage import trace
-from storage.runs import record_run
-from storage.versions import forget, open_version
-from tasks.preferences import import_preferences
-from tests.storage.lakes import Made, ids, initial_policy, iteration, named, numbered, write
+from dapflow.storage import Lake, LakeError, OpenVersion, Ref
+from dapflow.storage.export import export
+from dapflow.storage.files import verify
+from dapflow.storage.garbage import collect, find_garbage
+from dapflow.storage.lineage import trace
+from dapflow.storage.runs import record_run
+from dapflow.storage.versions import forget, open_version
+from dapflow.tasks.prompts.preferences import import_preferences
+from tests.helpers.lakes import Made, ids, initial_policy, iteration, named, numbered, write
 
 
 def run(lake: Lake, name: str, made: Made) -> None:
@@ -44,32 +44,67 @@ def versions(made: Made) -> set[str]:
     return {ref.version for name, ref in made.items() if name != "policy"}
 
 
-def test_what_kept_policies_came_from_stays_and_the_rest_goes(lake: Lake, nights: list[Made]) -> None:
+def test_what_kept_policies_came_from_stays_and_the_rest_goes(
+    lake: Lake, nights: list[Made]
+) -> None:
     assert find_garbage(lake, runs=3) == []
     found = find_garbage(lake, runs=1)  # the last night's policy came from the first night's
-    assert {one.info.version for one in found} == versions(nights[1])  # and its figures stay with it
+    assert {one.info.version for one in found} == versions(
+        nights[1]
+    )  # and its figures stay with it
     assert {one.why for one in found} == {"no kept model needs it"}
     assert sum(one.bytes for one in found) > 2000
     assert len(lake.rows_of(nights[1]["pairs"])) == 4  # nothing has been removed by looking
     assert find_garbage(lake, runs=1, keep=[nights[1]["metrics"].version]) == []
 
     collect(lake, found)
-    assert [lake.find(version) for version in versions(nights[1])] == [None] * len(versions(nights[1]))
-    assert not any((lake.root / place / nights[1]["trained"].version).exists() for place in ("models", "reports"))
-    assert not [path for path in (lake.root / "data").rglob("*.parquet") if path.parent.name[8:] in versions(nights[1])]
+    assert [lake.find(version) for version in versions(nights[1])] == [None] * len(
+        versions(nights[1])
+    )
+    assert not any(
+        (lake.root / place / nights[1]["trained"].version).exists()
+        for place in ("models", "reports")
+    )
+    assert not [
+        path
+        for path in (lake.root / "data").rglob("*.parquet")
+        if path.parent.name[8:] in versions(nights[1])
+    ]
     assert [damages for _, damages in verify(lake) if damages] == []
     assert trace(lake, f"{nights[2]['pairs'].version}-2").down
-    assert lake.catalogue().versions[nights[1]["pairs"].version].state == "dropped"  # its record stays, with its edges
-    assert [one.kind for one in trace(lake, nights[1]["pairs"].version).up] == ["prompts", "completions", "acceptances"]
+    assert (
+        lake.catalogue().versions[nights[1]["pairs"].version].state == "dropped"
+    )  # its record stays, with its edges
+    assert [one.kind for one in trace(lake, nights[1]["pairs"].version).up] == [
+        "prompts",
+        "completions",
+        "acceptances",
+    ]
     assert find_garbage(lake, runs=1) == []
     again = iteration(lake, 1, nights[0]["trained"])  # and it can be made again under its name
     assert lake.rows_of(again["pairs"]) != [] and lake.find(again["trained"].version)
 
 
-def test_what_compares_a_kept_model_with_another_does_not_keep_the_other(lake: Lake, nights: list[Made]) -> None:
+def test_what_compares_a_kept_model_with_another_does_not_keep_the_other(
+    lake: Lake, nights: list[Made]
+) -> None:
     initial, worse = nights[0]["policy"], nights[1]["trained"]
-    rows = pa.table({"id": ids(named("against"), 1), "subject": [worse.version], "name": ["win_rate"], "value": [0.4]})
-    against = write(lake, "metrics", named("against"), "evaluate_against", rows, {"policy": worse, "initial": initial})
+    rows = pa.table(
+        {
+            "id": ids(named("against"), 1),
+            "subject": [worse.version],
+            "name": ["win_rate"],
+            "value": [0.4],
+        }
+    )
+    against = write(
+        lake,
+        "metrics",
+        named("against"),
+        "evaluate_against",
+        rows,
+        {"policy": worse, "initial": initial},
+    )
     run(lake, "a night on the first one's policy", iteration(lake, 3, nights[0]["trained"]))
     found = {one.info.version for one in find_garbage(lake, runs=1)}
     assert found == versions(nights[1]) | versions(nights[2]) | {against.version}
@@ -77,20 +112,31 @@ def test_what_compares_a_kept_model_with_another_does_not_keep_the_other(lake: L
 
 def test_open_versions_of_dead_writers_go_and_those_of_living_ones_stay(lake: Lake) -> None:
     version = named("dead")
-    with pytest.raises(RuntimeError), open_version(lake, kind="prompts", version=version, step="s", code="c", parameters={}) as opened:
+    with (
+        pytest.raises(RuntimeError),
+        open_version(
+            lake, kind="prompts", version=version, step="s", code="c", parameters={}
+        ) as opened,
+    ):
         assert isinstance(opened, OpenVersion)
         opened.write(0, [{"id": opened.row_id(0), "prompt": "p" * 1000}])
         raise RuntimeError("died")
     with FileLock(lake.root / "locks" / f"{version}.lock"):
         assert find_garbage(lake) == []
     [found] = find_garbage(lake)
-    assert (found.info.version, found.why, found.bytes > 0) == (version, "left open by a dead run", True)
+    assert (found.info.version, found.why, found.bytes > 0) == (
+        version,
+        "left open by a dead run",
+        True,
+    )
     collect(lake, [found])
     assert version not in lake.catalogue().versions
     assert not list((lake.root / "checkpoints").iterdir())
 
 
-def test_imported_data_and_what_a_run_that_is_going_on_has_made_stay(lake: Lake, nights: list[Made], tmp_path: Path) -> None:
+def test_imported_data_and_what_a_run_that_is_going_on_has_made_stay(
+    lake: Lake, nights: list[Made], tmp_path: Path
+) -> None:
     file = tmp_path / "pairs.jsonl"
     file.write_text(json.dumps({"prompt": "p", "chosen": "c", "rejected": "r"}))
     imported = import_preferences(lake, file)
@@ -113,14 +159,24 @@ def test_what_runs_that_were_killed_have_made_stays_until_a_run_is_done(lake: La
     with record_run(lake, "fourth", "rso", {}):
         pass
     fresh = numbered(lake, 3)
-    lake.commit(lambda cursor: cursor.execute("INSERT INTO edges VALUES (?, ?, 'p')", [fresh.version, killed["pairs"].version]), "new")
+    lake.commit(
+        lambda cursor: cursor.execute(
+            "INSERT INTO edges VALUES (?, ?, 'p')", [fresh.version, killed["pairs"].version]
+        ),
+        "new",
+    )
     gone = {one.info.version for one in find_garbage(lake, runs=2)}
-    assert killed["pairs"].version not in gone and killed["prompts"].version not in gone  # what is new stands on it
+    assert (
+        killed["pairs"].version not in gone and killed["prompts"].version not in gone
+    )  # what is new stands on it
 
 
 def test_nothing_is_removed_while_a_run_is_going_on(lake: Lake, nights: list[Made]) -> None:
     found = find_garbage(lake, runs=1)
-    with record_run(lake, "tonight", "rso", {}), pytest.raises(LakeError, match="A run is going on .rso, process"):
+    with (
+        record_run(lake, "tonight", "rso", {}),
+        pytest.raises(LakeError, match="A run is going on .rso, process"),
+    ):
         collect(lake, found)
     collect(lake, found)
 
@@ -139,7 +195,9 @@ def test_a_lake_without_runs_has_no_garbage(lake: Lake) -> None:
         (lambda file: file.write_bytes(file.read_bytes() + b"more"), "changed"),
     ],
 )
-def test_verify_names_the_damaged_file_and_its_version_is_made_again(lake: Lake, damage: Callable[[Path], None], what: str) -> None:
+def test_verify_names_the_damaged_file_and_its_version_is_made_again(
+    lake: Lake, damage: Callable[[Path], None], what: str
+) -> None:
     ref, other = numbered(lake, 1), numbered(lake, 2)
     [file] = (lake.root / "data").rglob(f"version={ref.version}/*.parquet")
     damage(file)
@@ -147,7 +205,10 @@ def test_verify_names_the_damaged_file_and_its_version_is_made_again(lake: Lake,
     assert list(found) == [ref]
     assert [(one.what, one.path) for one in found[ref]] == [(what, str(file))]
     collect(lake, find_garbage(lake))  # works beside the damage
-    if file.exists() and file.stat().st_size == lake.catalogue().files_of("prompts", ref.version)[0].bytes:
+    if (
+        file.exists()
+        and file.stat().st_size == lake.catalogue().files_of("prompts", ref.version)[0].bytes
+    ):
         forget(lake, [ref.version])  # only a checksum tells, which no run computes
     assert numbered(lake, 1) == ref
     assert len(lake.rows_of(ref)) == len(lake.rows_of(other)) == 6
@@ -166,7 +227,9 @@ def test_a_catalogue_without_its_data_says_what_is_gone(lake: Lake, tmp_path: Pa
 @pytest.mark.parametrize("name", ["model.safetensors", "config.json"])
 def test_a_model_with_a_damaged_file_is_named_and_made_again(lake: Lake, name: str) -> None:
     def make() -> Ref:
-        with open_version(lake, kind="models", version=named("model"), step="train", code="c", parameters={}) as opened:
+        with open_version(
+            lake, kind="models", version=named("model"), step="train", code="c", parameters={}
+        ) as opened:
             if isinstance(opened, Ref):
                 return opened
             directory = opened.scratch / "partial-policy"
@@ -181,7 +244,9 @@ def test_a_model_with_a_damaged_file_is_named_and_made_again(lake: Lake, name: s
     file = lake.root / "models" / ref.version / name
     original = file.read_bytes()
     file.write_bytes(original[:-1] + b"?")
-    assert [(one.what, one.path) for _, damages in verify(lake) for one in damages] == [("changed", str(file))]
+    assert [(one.what, one.path) for _, damages in verify(lake) for one in damages] == [
+        ("changed", str(file))
+    ]
     for damage in (lambda: file.write_bytes(original[:1]), file.unlink):
         damage()
         assert any(damages for _, damages in verify(lake))

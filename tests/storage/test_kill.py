@@ -1,4 +1,5 @@
-"""`kill -9` at a random moment of a writer, over all of its phases: whole versions, nothing doubled, nothing lost.
+"""`kill -9` at a random moment of a writer, over all of its phases: whole versions, nothing
+doubled, nothing lost.
 
 python -m tests.storage.test_kill            # 200 kills
 """
@@ -16,11 +17,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
-from storage import DatasetRef, Lake, OpenVersion, Ref
-from storage.chunks import Chunks
-from storage.files import verify
-from storage.versions import open_version
-from tests.storage.lakes import named
+from dapflow.storage import DatasetRef, Lake, OpenVersion, Ref
+from dapflow.storage.chunks import Chunks
+from dapflow.storage.files import verify
+from dapflow.storage.versions import open_version
+from tests.helpers.lakes import named
 from tests.storage.test_many_writers import FORKED
 
 CHUNKS, ROWS = 4, 40
@@ -30,12 +31,22 @@ LONGEST = 0.04  # seconds: longer than any phase takes, so the next one is hit a
 
 def write_one(lake: Lake, version: str) -> Ref:
     """A version of completions in small chunks, with a chunk of metrics."""
-    with open_version(lake, kind="completions", version=version, step="sample", code="c", parameters={}) as opened:
+    with open_version(
+        lake, kind="completions", version=version, step="sample", code="c", parameters={}
+    ) as opened:
         if not isinstance(opened, OpenVersion):
             return opened
         for chunk in range(CHUNKS):
-            opened.write(chunk, [{"id": opened.row_id(n), "text": f"{version} {n}"} for n in range(chunk * ROWS, (chunk + 1) * ROWS)])
-        opened.write(CHUNKS, [{"id": opened.row_id(0), "name": "loss", "value": 1.0}], table="metrics")
+            opened.write(
+                chunk,
+                [
+                    {"id": opened.row_id(n), "text": f"{version} {n}"}
+                    for n in range(chunk * ROWS, (chunk + 1) * ROWS)
+                ],
+            )
+        opened.write(
+            CHUNKS, [{"id": opened.row_id(0), "name": "loss", "value": 1.0}], table="metrics"
+        )
         return opened.complete({"policy": "p"}, None, None)
 
 
@@ -59,7 +70,9 @@ def writer(address: str, version: str, phases: Connection) -> None:
 
 
 def kill_one(address: str, version: str, phase: str, delay: float) -> bool:
-    """Start a writer and kill it so many seconds after a phase has begun. Whether it was still alive then."""
+    """Start a writer and kill it so many seconds after a phase has begun. Whether it was still
+    alive then.
+    """
     ours, its = FORKED.Pipe(duplex=False)
     process = FORKED.Process(target=writer, args=(address, version, its))
     process.start()
@@ -75,7 +88,9 @@ def kill_one(address: str, version: str, phase: str, delay: float) -> bool:
 
 
 def check(kills: int, seed: int) -> collections.Counter[str]:
-    """Kill so many writers of one lake, each in turn followed by one that is left alone. Returns how often each phase was hit."""
+    """Kill so many writers of one lake, each in turn followed by one that is left alone. Returns
+    how often each phase was hit.
+    """
     draw, hits = random.Random(seed), collections.Counter[str]()
     with tempfile.TemporaryDirectory() as folder, Lake(folder) as lake:
         texts: dict[str, list[str]] = {}
@@ -86,28 +101,44 @@ def check(kills: int, seed: int) -> collections.Counter[str]:
             texts[version] = [f"{version} {n}" for n in range(CHUNKS * ROWS)]
             found = lake.find(version)
             assert found is None or texts[version] == [row["text"] for row in lake.rows_of(found)]
-            assert found is not None or not lake.rows("SELECT * FROM completions WHERE version = ?", [version])
+            assert found is not None or not lake.rows(
+                "SELECT * FROM completions WHERE version = ?", [version]
+            )
             write_one(lake, version)
-        assert {version: [row["text"] for row in lake.rows_of(DatasetRef("completions", version, 0))] for version in texts} == texts
-        assert lake.rows("SELECT count(*) AS n FROM metrics") == lake.rows("SELECT count(*) AS n FROM edges") == [{"n": len(texts)}]
+        assert {
+            version: [row["text"] for row in lake.rows_of(DatasetRef("completions", version, 0))]
+            for version in texts
+        } == texts
+        assert (
+            lake.rows("SELECT count(*) AS n FROM metrics")
+            == lake.rows("SELECT count(*) AS n FROM edges")
+            == [{"n": len(texts)}]
+        )
         assert [ref for ref, damages in verify(lake) if damages] == []
         assert not any(Path(folder, "checkpoints").iterdir())
     return hits
 
 
-def test_a_writer_killed_at_any_moment_leaves_whole_versions_and_the_rerun_ends_with_the_same_rows() -> None:
+def test_a_writer_killed_at_any_moment_leaves_whole_versions_and_the_rerun_ends_with_the_same_rows() -> (
+    None
+):
     assert check(kills=len(PHASES), seed=0).keys() == set(PHASES)
 
 
 def main() -> None:
     """The full count."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     started = time.monotonic()
     hits = check(arguments.kills, arguments.seed)
-    print(f"{hits.total()} writers killed in {time.monotonic() - started:.0f} s, every row there once: {dict(hits)}", file=sys.stderr)
+    print(
+        f"{hits.total()} writers killed in {time.monotonic() - started:.0f} s, every row there once: {dict(hits)}",
+        file=sys.stderr,
+    )
 
 
 if __name__ == "__main__":

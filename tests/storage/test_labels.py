@@ -1,12 +1,14 @@
-"""Every key that a person presses is in the lake when it has been pressed; the newest of a question counts."""
+"""Every key that a person presses is in the lake when it has been pressed; the newest of a question
+counts.
+"""
 
 import os
 import signal
 from pathlib import Path
 
-from storage import Lake
-from storage.labels import Labelled, Question, add_label, ask, latest_labels, waiting
-from storage.versions import open_version
+from dapflow.storage import Lake
+from dapflow.storage.labels import Labelled, Question, add_label, ask, latest_labels, waiting
+from dapflow.storage.versions import open_version
 from tests.storage.test_many_writers import FORKED
 
 VERSION = "0" * 16
@@ -14,7 +16,9 @@ QUESTIONS = [Question.of("anna", None, f"Question {n}?", f"b{n}", f"a{n}") for n
 KEYS = [question.key for question in QUESTIONS]
 
 
-def test_the_same_two_answers_in_the_other_order_are_the_same_question_and_another_person_s_is_not() -> None:
+def test_the_same_two_answers_in_the_other_order_are_the_same_question_and_another_person_s_is_not() -> (
+    None
+):
     assert Question.of("anna", None, "p", "x", "y") == Question.of("anna", None, "p", "y", "x")
     others = [
         Question.of("ben", None, "p", "x", "y"),
@@ -34,7 +38,12 @@ def test_the_newest_label_counts_and_one_taken_back_is_none(lake: Lake) -> None:
     assert latest_labels(lake, KEYS).keys() == {KEYS[1]}
     add_label(lake, KEYS[0], "second", "second", None)
     assert latest_labels(lake, KEYS[:1]) == {KEYS[0]: Labelled(label="second", left_side="second")}
-    assert [row["label"] for row in lake.rows("SELECT label FROM labels ORDER BY labelled_at")] == ["first", "tie", "undo", "second"]
+    assert [row["label"] for row in lake.rows("SELECT label FROM labels ORDER BY labelled_at")] == [
+        "first",
+        "tie",
+        "undo",
+        "second",
+    ]
 
 
 def pressed(address: str) -> None:
@@ -54,7 +63,9 @@ def test_a_label_outlives_a_kill(lake: Lake) -> None:
 def test_an_open_version_waits_and_a_complete_one_does_not(tmp_path: Path) -> None:
     parameters = {"by": {"person": "anna", "labels": 2, "seed": 7}}
     with Lake(tmp_path) as lake:
-        with open_version(lake, kind="verdicts", version=VERSION, step="compare", code="c", parameters=parameters) as opened:
+        with open_version(
+            lake, kind="verdicts", version=VERSION, step="compare", code="c", parameters=parameters
+        ) as opened:
             ask(lake, VERSION, "run 1", QUESTIONS[:2])
             ask(lake, VERSION, "run 2", QUESTIONS)  # begun again: nothing is asked twice
             [one] = waiting(lake)

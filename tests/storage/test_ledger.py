@@ -1,4 +1,6 @@
-"""A call is on the record before it is sent and before it is used; however a process ends, its calls come into the lake once."""
+"""A call is on the record before it is sent and before it is used; however a process ends, its
+calls come into the lake once.
+"""
 
 import os
 import signal
@@ -6,14 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from storage import Lake
-from storage.ledger import Cost, Ledger, Spent, known_answers
-from storage.versions import open_version
+from dapflow.storage import Lake
+from dapflow.storage.ledger import Cost, Ledger, Spent, known_answers
+from dapflow.storage.versions import open_version
 from tests.storage.test_many_writers import FORKED
 
 
 def call(ledger: Ledger, key: str, answer: str | None = "{}", error: str | None = None) -> None:
-    number = ledger.sent(key, "judge", {"messages": ["é"]}, 1, Cost(tokens_in=9, tokens_out=1, usd=0.5))
+    number = ledger.sent(
+        key, "judge", {"messages": ["é"]}, 1, Cost(tokens_in=9, tokens_out=1, usd=0.5)
+    )
     ledger.ended(number, answer, error, Cost(tokens_in=2, tokens_out=1, usd=0.125), 0.25)
 
 
@@ -24,7 +28,20 @@ def test_a_call_is_kept_whole_and_found_by_its_key(lake: Lake) -> None:
     assert not list((lake.root / "ledger").iterdir())
     [row] = lake.rows("SELECT * FROM calls")
     assert row["call"] == f"{row['journal']}-00000001"
-    kept = {name: row[name] for name in ("key", "version", "model", "attempt", "request", "answer", "error", "usd", "seconds")}
+    kept = {
+        name: row[name]
+        for name in (
+            "key",
+            "version",
+            "model",
+            "attempt",
+            "request",
+            "answer",
+            "error",
+            "usd",
+            "seconds",
+        )
+    }
     assert kept == {
         "key": "a", "version": "v1", "model": "judge", "attempt": 1, "request": '{"messages": ["é"]}', "answer": '{"x": "ü"}',
         "error": None, "usd": 0.125, "seconds": 0.25,
@@ -60,15 +77,24 @@ def test_a_killed_process_loses_nothing_that_was_answered(lake: Lake) -> None:
         stream.write(b'{"call": 2, "answer": "cut o')  # as a power cut may leave it
     with Ledger(lake, "v1") as ledger:
         assert ledger.find(["a", "b"]) == {"a": "{}"}
-        assert ledger.spent() == Spent(calls=2, tokens=13, usd=0.625)  # (2 + 1) + (9 + 1): what was under way has cost the most it can
-    assert [row["error"] for row in lake.rows("SELECT error FROM calls ORDER BY call")] == [None, "killed"]
+        assert ledger.spent() == Spent(
+            calls=2, tokens=13, usd=0.625
+        )  # (2 + 1) + (9 + 1): what was under way has cost the most it can
+    assert [row["error"] for row in lake.rows("SELECT error FROM calls ORDER BY call")] == [
+        None,
+        "killed",
+    ]
 
 
-def test_a_journal_that_is_there_already_is_not_added_again(lake: Lake, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_journal_that_is_there_already_is_not_added_again(
+    lake: Lake, monkeypatch: pytest.MonkeyPatch
+) -> None:
     ledger = Ledger(lake, "v1")
     call(ledger, "a")
     with monkeypatch.context() as patched:
-        patched.setattr(Path, "unlink", lambda *_, **__: None)  # as if killed between the commit and the removal
+        patched.setattr(
+            Path, "unlink", lambda *_, **__: None
+        )  # as if killed between the commit and the removal
         ledger.close()
     assert len(list((lake.root / "ledger").iterdir())) == 1
     Ledger(lake, "v2").close()
@@ -87,8 +113,21 @@ def test_a_journal_of_a_living_process_is_left_alone_and_read(lake: Lake) -> Non
 
 def test_both_orders_of_a_comparison_are_kept(lake: Lake) -> None:
     version = "0" * 16
-    with open_version(lake, kind="verdicts", version=version, step="judge", code="c", parameters={}) as opened:
-        opened.write(0, [{"id": opened.row_id(0), "outcome": "win", "score": 0.75, "forward": 0.8, "backward": 0.3}])  # type: ignore[union-attr]
+    with open_version(
+        lake, kind="verdicts", version=version, step="judge", code="c", parameters={}
+    ) as opened:
+        opened.write(
+            0,
+            [
+                {
+                    "id": opened.row_id(0),
+                    "outcome": "win",
+                    "score": 0.75,
+                    "forward": 0.8,
+                    "backward": 0.3,
+                }
+            ],
+        )  # type: ignore[union-attr]
         ref = opened.complete({}, None, None)  # type: ignore[union-attr]
     [row] = lake.rows_of(ref)
     assert (row["forward"], row["backward"], row["note"]) == (0.8, 0.3, None)

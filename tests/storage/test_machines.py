@@ -1,4 +1,6 @@
-"""A lake for several machines: its catalogue in PostgreSQL, its data in a shared directory or in S3; the same code."""
+"""A lake for several machines: its catalogue in PostgreSQL, its data in a shared directory or in
+S3; the same code.
+"""
 
 import tempfile
 from collections.abc import Iterator
@@ -6,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from storage import Lake, LakeError
-from storage.export import export
-from storage.files import verify
-from storage.garbage import collect, find_garbage
-from storage.lineage import trace
-from tests.storage.lakes import initial_policy, iteration, numbered
-from tests.storage.servers import database, free_port, postgres, s3
+from dapflow.storage import Lake, LakeError
+from dapflow.storage.export import export
+from dapflow.storage.files import verify
+from dapflow.storage.garbage import collect, find_garbage
+from dapflow.storage.lineage import trace
+from tests.helpers.lakes import initial_policy, iteration, numbered
+from tests.helpers.processes import database, free_port, postgres, s3
 from tests.storage.test_many_writers import check
 
 
@@ -22,11 +24,15 @@ def server() -> Iterator[str]:
         yield found
 
 
-def test_processes_that_write_at_once_to_postgresql_lose_nothing(server: str, tmp_path: Path) -> None:
+def test_processes_that_write_at_once_to_postgresql_lose_nothing(
+    server: str, tmp_path: Path
+) -> None:
     check(f"postgres://{database(server, 'many')}?root={tmp_path}", processes=3, versions=4)
 
 
-def test_a_lake_in_postgresql_does_what_one_in_a_directory_does(server: str, tmp_path: Path) -> None:
+def test_a_lake_in_postgresql_does_what_one_in_a_directory_does(
+    server: str, tmp_path: Path
+) -> None:
     address = f"postgres://{database(server, 'whole')}?root={tmp_path / 'lake'}"
     with Lake(address) as lake:
         made = iteration(lake, 1, initial_policy(lake))
@@ -68,4 +74,8 @@ def test_data_in_s3(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     with Lake(address) as lake, pytest.raises(LakeError, match="cannot be reached"):
         list(verify(lake))
     assert not list(tmp_path.rglob("*.parquet"))
-    assert not [file for file in tmp_path.rglob("*") if file.is_file() and b"planted-secret" in file.read_bytes()]
+    assert not [
+        file
+        for file in tmp_path.rglob("*")
+        if file.is_file() and b"planted-secret" in file.read_bytes()
+    ]

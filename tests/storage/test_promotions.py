@@ -1,39 +1,67 @@
-"""The line of promoted policies: one after the other, whoever decides, and however many decide at once."""
+"""The line of promoted policies: one after the other, whoever decides, and however many decide at
+once.
+"""
 
 import multiprocessing
 from pathlib import Path
 
 import pytest
 
-from storage import Lake, LakeError, ModelRef
-from storage.garbage import find_garbage
-from storage.promotions import Action, Decision, decide, decided_by, line_of, promotions
-from tests.storage.lakes import initial_policy, iteration, named
+from dapflow.storage import Lake, LakeError, ModelRef
+from dapflow.storage.garbage import find_garbage
+from dapflow.storage.promotions import Action, Decision, decide, decided_by, line_of, promotions
+from tests.helpers.lakes import initial_policy, iteration, named
 
 
-def put(lake: Lake, candidate: str, action: Action = "promote", run: str | None = None) -> dict[str, object]:
-    return decide(lake, line_of(lake, "base"), Decision(action=action, candidate=candidate, reason="why", run=run or candidate))
+def put(
+    lake: Lake, candidate: str, action: Action = "promote", run: str | None = None
+) -> dict[str, object]:
+    return decide(
+        lake,
+        line_of(lake, "base"),
+        Decision(action=action, candidate=candidate, reason="why", run=run or candidate),
+    )
 
 
-def test_a_promoted_policy_is_the_next_nights_input_and_a_kept_one_changes_nothing(lake: Lake) -> None:
+def test_a_promoted_policy_is_the_next_nights_input_and_a_kept_one_changes_nothing(
+    lake: Lake,
+) -> None:
     assert (line_of(lake, "base").policy, line_of(lake, "base").slice) == (None, 1)
     put(lake, "a")
     put(lake, "b", "keep")
     line = line_of(lake, "base")
-    assert (line.policy, line.slice, line.number) == ("a", 3, 2)  # the prompts of the night that was not promoted are used up too
+    assert (line.policy, line.slice, line.number) == (
+        "a",
+        3,
+        2,
+    )  # the prompts of the night that was not promoted are used up too
     assert line_of(lake, "other family").policy is None
-    assert [(row["action"], row["policy"], row["candidate"]) for row in promotions(lake)] == [("promote", "a", "a"), ("keep", "a", "b")]
+    assert [(row["action"], row["policy"], row["candidate"]) for row in promotions(lake)] == [
+        ("promote", "a", "a"),
+        ("keep", "a", "b"),
+    ]
 
 
 def test_decisions_are_in_the_log(lake: Lake, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO", logger="dapflow"):
         put(lake, "a", run="r")
     (record,) = [one for one in caplog.records if one.getMessage() == "policy.decided"]
-    told = {"run": "r", "line": "base", "number": 1, "action": "promote", "policy": "a", "candidate": "a", "slice": 1, "reason": "why"}
+    told = {
+        "run": "r",
+        "line": "base",
+        "number": 1,
+        "action": "promote",
+        "policy": "a",
+        "candidate": "a",
+        "slice": 1,
+        "reason": "why",
+    }
     assert record.__dict__["dapflow"] == told
 
 
-def test_what_comes_from_a_policy_that_is_no_longer_the_promoted_one_is_not_promoted(lake: Lake) -> None:
+def test_what_comes_from_a_policy_that_is_no_longer_the_promoted_one_is_not_promoted(
+    lake: Lake,
+) -> None:
     put(lake, "a")
     stale = line_of(lake, "base")
     put(lake, "b")
@@ -66,8 +94,16 @@ def test_promoted_is_a_name(lake: Lake) -> None:
 
 
 def test_the_promoted_policy_and_what_it_came_from_is_no_garbage(lake: Lake) -> None:
-    lake.commit(lambda cursor: cursor.execute("INSERT INTO runs (run, recipe, state, started_at) VALUES ('r', 'rso', 'done', now())"), "r")
-    lake.commit(lambda cursor: cursor.execute("UPDATE runs SET started_at = now() + INTERVAL 1 HOUR"), "all is older than the newest run")
+    lake.commit(
+        lambda cursor: cursor.execute(
+            "INSERT INTO runs (run, recipe, state, started_at) VALUES ('r', 'rso', 'done', now())"
+        ),
+        "r",
+    )
+    lake.commit(
+        lambda cursor: cursor.execute("UPDATE runs SET started_at = now() + INTERVAL 1 HOUR"),
+        "all is older than the newest run",
+    )
     made = iteration(lake, 1, initial_policy(lake))
     assert made["pairs"].version in {one.info.version for one in find_garbage(lake)}
     put(lake, made["trained"].version)
@@ -81,14 +117,21 @@ def _night(address: str, name: str, count: int) -> None:
             decide(
                 lake,
                 line,
-                Decision(action="promote", candidate=f"{name} {number} after {line.policy}", reason="why", run=f"{name} {number}"),
+                Decision(
+                    action="promote",
+                    candidate=f"{name} {number} after {line.policy}",
+                    reason="why",
+                    run=f"{name} {number}",
+                ),
             )
 
 
 def test_processes_that_decide_at_once_make_one_line(tmp_path: Path) -> None:
     Lake(tmp_path / "lake").close()
     context = multiprocessing.get_context("spawn")
-    nights = [context.Process(target=_night, args=(str(tmp_path / "lake"), name, 5)) for name in "ab"]
+    nights = [
+        context.Process(target=_night, args=(str(tmp_path / "lake"), name, 5)) for name in "ab"
+    ]
     for night in nights:
         night.start()
     for night in nights:

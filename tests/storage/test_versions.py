@@ -1,4 +1,6 @@
-"""Versions: chunks exactly once, readable only when complete, never overwritten, made again when their data is gone."""
+"""Versions: chunks exactly once, readable only when complete, never overwritten, made again when
+their data is gone.
+"""
 
 import json
 import os
@@ -10,17 +12,20 @@ from pathlib import Path
 
 import pytest
 
-from storage import DatasetRef, Lake, LakeError, OpenVersion, Ref, version_digest
-from storage.errors import RESERVE
-from storage.files import intact
-from storage.schema import MIGRATIONS
-from storage.versions import open_version
+from dapflow.storage import DatasetRef, Lake, LakeError, OpenVersion, Ref, version_digest
+from dapflow.storage.errors import RESERVE
+from dapflow.storage.files import intact
+from dapflow.storage.schema import MIGRATIONS
+from dapflow.storage.versions import open_version
 
 FACTS = {"kind": "prompts", "step": "load", "code": "c", "parameters": {"seed": 1}}
 
 
 def prompt_rows(opened: OpenVersion, chunk: int, count: int = 3) -> list[dict[str, object]]:
-    return [{"id": opened.row_id(chunk * count + n), "prompt": f"prompt {chunk}.{n}", "parents": []} for n in range(count)]
+    return [
+        {"id": opened.row_id(chunk * count + n), "prompt": f"prompt {chunk}.{n}", "parents": []}
+        for n in range(count)
+    ]
 
 
 def complete(lake: Lake, version: str, chunks: int = 2) -> Ref:
@@ -57,7 +62,9 @@ def test_complete_rows_come_back_in_order_with_lineage(lake: Lake) -> None:
     ]
     assert [row["id"] for row in lake.rows_of(ref)] == [f"v1-{n:08d}" for n in range(6)]
     assert lake.rows("SELECT * FROM edges") == [{"child": "v1", "parent": "aaaa", "role": "source"}]
-    [facts] = lake.rows("SELECT step, state, parameters, code, rows, flow_run_id, task_run_id FROM versions")
+    [facts] = lake.rows(
+        "SELECT step, state, parameters, code, rows, flow_run_id, task_run_id FROM versions"
+    )
     assert facts | {"parameters": json.loads(facts["parameters"])} == {
         "step": "load", "state": "complete", "parameters": {"seed": 1}, "code": "c", "rows": 6, "flow_run_id": "flow", "task_run_id": "task",
     }  # fmt: skip
@@ -94,8 +101,12 @@ def test_a_complete_version_is_found_not_made_again(lake: Lake) -> None:
         assert found.rows == 6
 
 
-@pytest.mark.parametrize("damage", [Path.unlink, lambda file: os.truncate(file, 100)], ids=["gone", "truncated"])
-def test_a_version_whose_files_are_damaged_is_made_again(lake: Lake, damage: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda file: os.truncate(file, 100)], ids=["gone", "truncated"]
+)
+def test_a_version_whose_files_are_damaged_is_made_again(
+    lake: Lake, damage: Callable[[Path], None]
+) -> None:
     def fill() -> Ref:
         with open_version(lake, version="v1", **FACTS) as opened:
             if isinstance(opened, Ref):
@@ -122,13 +133,18 @@ def test_a_lake_can_be_moved(lake: Lake, tmp_path: Path) -> None:
     moved.close()
 
 
-def test_a_lake_of_the_first_schema_is_brought_up_to_date_with_all_its_rows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lake_of_the_first_schema_is_brought_up_to_date_with_all_its_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("storage.lake.MIGRATIONS", MIGRATIONS[:1])
+        patch.setattr("dapflow.storage.lake.MIGRATIONS", MIGRATIONS[:1])
         with Lake(tmp_path / "lake") as old:
             for version, state in (("a", "complete"), ("b", "open")):
                 facts = f"'{version}', 'prompts', 's', '{state}', '{{}}', 'c', 2, 1, NULL, NULL, now(), now()"
-                rows = ", ".join(f"('{version}', '{version}-{n}', 'd', 'p{n}', 'f', 'train', [])" for n in range(2))
+                rows = ", ".join(
+                    f"('{version}', '{version}-{n}', 'd', 'p{n}', 'f', 'train', [])"
+                    for n in range(2)
+                )
                 old.commit(
                     lambda cursor, facts=facts, rows=rows: [
                         cursor.execute(f"INSERT INTO versions VALUES ({facts})"),
@@ -139,32 +155,56 @@ def test_a_lake_of_the_first_schema_is_brought_up_to_date_with_all_its_rows(tmp_
     with pytest.raises(LakeError, match="older schema"):
         Lake(tmp_path / "lake", read_only=True)
     with Lake(tmp_path / "lake") as lake:
-        assert lake.rows("SELECT number FROM migrations ORDER BY number") == [{"number": n + 1} for n in range(len(MIGRATIONS))]
+        assert lake.rows("SELECT number FROM migrations ORDER BY number") == [
+            {"number": n + 1} for n in range(len(MIGRATIONS))
+        ]
         ref = lake.find("a")
         assert ref is not None and [row["prompt"] for row in lake.rows_of(ref)] == ["p0", "p1"]
-        assert lake.rows("SELECT version FROM versions") == [{"version": "a"}]  # the open one is made again
+        assert lake.rows("SELECT version FROM versions") == [
+            {"version": "a"}
+        ]  # the open one is made again
         assert [file.version for file in lake.catalogue().files_of("prompts", "a")] == ["a"]
 
 
 def test_rows_that_are_older_than_a_column_have_null_in_it(lake: Lake) -> None:
     ref = complete(lake, "v1")
     before = lake.read(ref)
-    lake.commit(lambda cursor: cursor.execute("ALTER TABLE prompts ADD COLUMN flavour INTEGER"), "as a later migration does")
+    lake.commit(
+        lambda cursor: cursor.execute("ALTER TABLE prompts ADD COLUMN flavour INTEGER"),
+        "as a later migration does",
+    )
     with Lake(lake.root) as later:
         assert later.read(ref).column_names == [*before.column_names, "flavour"]
         assert later.read(ref).drop("flavour") == before
-        assert later.pick(later.catalogue().files_of("prompts", "v1"), "flavour IS NULL AND id > 'v1-00000003'")[0]["id"] == "v1-00000004"
+        assert (
+            later.pick(
+                later.catalogue().files_of("prompts", "v1"),
+                "flavour IS NULL AND id > 'v1-00000003'",
+            )[0]["id"]
+            == "v1-00000004"
+        )
 
 
 def test_a_full_disk_is_one_sentence_and_nothing_complete_is_harmed(tmp_path: Path) -> None:
-    if os.geteuid() != 0 or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=48m", "full", tmp_path], check=False).returncode:
+    if (
+        os.geteuid() != 0
+        or subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", "size=48m", "full", tmp_path], check=False
+        ).returncode
+    ):
         pytest.skip("a small file system to fill cannot be mounted here")
     try:
         with Lake(tmp_path / "lake") as lake:
             ref = complete(lake, "v1")
             (tmp_path / "ballast").write_bytes(b"x" * (48 * 2**20 - RESERVE - 4 * 2**20))
-            noise = [{"id": f"v2-{n:08d}", "prompt": random.Random(n).randbytes(40_000).hex()} for n in range(200)]
-            with pytest.raises(LakeError, match="is full: free some space"), open_version(lake, version="v2", **FACTS) as opened:
+            noise = [
+                {"id": f"v2-{n:08d}", "prompt": random.Random(n).randbytes(40_000).hex()}
+                for n in range(200)
+            ]
+            with (
+                pytest.raises(LakeError, match="is full: free some space"),
+                open_version(lake, version="v2", **FACTS) as opened,
+            ):
                 assert isinstance(opened, OpenVersion)
                 for chunk in range(10):
                     opened.write(chunk, noise)
@@ -186,7 +226,9 @@ def test_a_lake_of_a_newer_schema_is_refused_in_one_sentence(lake: Lake) -> None
 
 def test_a_catalogue_that_is_not_one_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "lake").mkdir()
-    (tmp_path / "lake" / "catalogue.sqlite").write_bytes(b"this is not a database, it is a text of some length " * 20)
+    (tmp_path / "lake" / "catalogue.sqlite").write_bytes(
+        b"this is not a database, it is a text of some length " * 20
+    )
     with pytest.raises(LakeError, match="damaged"):
         Lake(tmp_path / "lake")
 

@@ -4,8 +4,8 @@ import random
 
 import pytest
 
-from storage import UserError
-from tasks.agreement import Judgement, agreement_of, outcome
+from dapflow.storage import UserError
+from dapflow.tasks.agreement import Judgement, agreement_of, outcome
 
 
 def judgements(*said: tuple[float, float, int]) -> list[Judgement]:
@@ -13,10 +13,13 @@ def judgements(*said: tuple[float, float, int]) -> list[Judgement]:
 
 
 def test_a_small_case_by_hand() -> None:
-    found = agreement_of(judgements((0.9, 0.8, 10), (0.9, 0.2, -5), (0.1, 0.4, -7), (0.5, 0.5, 3), (0.5, 0.7, 2)))
+    found = agreement_of(
+        judgements((0.9, 0.8, 10), (0.9, 0.2, -5), (0.1, 0.4, -7), (0.5, 0.5, 3), (0.5, 0.7, 2))
+    )
     assert (found.n, found.agreement) == (5, 3 / 5)
     assert (found.decided, found.accuracy) == (3, 2 / 3)
-    # one: first 2/5, second 1/5, tie 2/5; the other: first 2/5, second 2/5, tie 1/5; by chance 4/25 + 2/25 + 2/25 = 8/25
+    # one: first 2/5, second 1/5, tie 2/5; the other: first 2/5, second 2/5, tie 1/5; by chance 4/25
+    # + 2/25 + 2/25 = 8/25
     assert found.kappa == pytest.approx((3 / 5 - 8 / 25) / (1 - 8 / 25))
     assert found.confusion["first"] == {"first": 1, "tie": 0, "second": 1}
     assert found.one_prefers_longer == pytest.approx(
@@ -27,14 +30,29 @@ def test_a_small_case_by_hand() -> None:
 
 def test_swapping_the_judges_or_the_answers_changes_nothing() -> None:
     draw = random.Random(1)
-    some = [Judgement(one=draw.choice([0, 0.5, 0.7]), other=draw.random(), longer=draw.randrange(-50, 50)) for _ in range(200)]
+    some = [
+        Judgement(
+            one=draw.choice([0, 0.5, 0.7]), other=draw.random(), longer=draw.randrange(-50, 50)
+        )
+        for _ in range(200)
+    ]
     found = agreement_of(some)
-    swapped = agreement_of([Judgement(one=one.other, other=one.one, longer=one.longer) for one in some])
-    turned = agreement_of([Judgement(one=1 - one.one, other=1 - one.other, longer=-one.longer) for one in some])
+    swapped = agreement_of(
+        [Judgement(one=one.other, other=one.one, longer=one.longer) for one in some]
+    )
+    turned = agreement_of(
+        [Judgement(one=1 - one.one, other=1 - one.other, longer=-one.longer) for one in some]
+    )
     for other in (swapped, turned):
-        assert (other.agreement, other.accuracy, other.n) == (found.agreement, found.accuracy, found.n)
+        assert (other.agreement, other.accuracy, other.n) == (
+            found.agreement,
+            found.accuracy,
+            found.n,
+        )
         assert other.kappa == pytest.approx(found.kappa)
-        assert [one.agreement for one in other.by_length] == pytest.approx([one.agreement for one in found.by_length])
+        assert [one.agreement for one in other.by_length] == pytest.approx(
+            [one.agreement for one in found.by_length]
+        )
 
 
 def test_a_judge_agrees_with_itself_and_with_chance_not_beyond_chance() -> None:
@@ -47,7 +65,12 @@ def test_a_judge_agrees_with_itself_and_with_chance_not_beyond_chance() -> None:
 
 def test_what_cannot_be_had_is_none() -> None:
     ties = agreement_of(judgements((0.5, 0.5, 0), (0.5, 0.5, 0)))
-    assert (ties.agreement, ties.accuracy, ties.kappa, ties.one_prefers_longer) == (1.0, None, None, None)
+    assert (ties.agreement, ties.accuracy, ties.kappa, ties.one_prefers_longer) == (
+        1.0,
+        None,
+        None,
+        None,
+    )
     with pytest.raises(UserError, match="nothing that both have judged"):
         agreement_of([])
 

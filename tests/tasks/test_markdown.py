@@ -1,4 +1,6 @@
-"""Foreign text in every place of an artifact is shown as text. In Prefect's own UI: tests/deployments/test_canary.py."""
+"""Foreign text in every place of an artifact is shown as text. In Prefect's own UI:
+tests/deployments/test_canary.py.
+"""
 
 import re
 from html import unescape
@@ -6,7 +8,7 @@ from html import unescape
 import pytest
 from markdown_it import MarkdownIt
 
-from tasks.markdown import Markdown, as_quotation, as_table, as_text, cut, visible
+from dapflow.tasks.markdown import Markdown, as_quotation, as_table, as_text, cut, visible
 
 TEXTS = {
     "a picture": "![p](http://evil.example/p.png)",
@@ -42,7 +44,9 @@ OURS = {"p", "h1", "strong", "blockquote", "table", "thead", "tbody", "tr", "th"
 
 
 def rendered(markdown: str) -> str:
-    return MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(markdown)
+    return (
+        MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(markdown)
+    )
 
 
 def words(html: str) -> str:
@@ -55,7 +59,9 @@ def words(html: str) -> str:
 def test_nothing_in_a_text_means_anything_to_markdown(place, text: str) -> None:  # type: ignore[no-untyped-def]
     html = rendered(place(text))
     assert set(re.findall(r"<(\w+)", html)) <= OURS
-    assert "href" not in re.sub(r">[^<]*<", "><", html) and "src=" not in re.sub(r">[^<]*<", "><", html)
+    assert "href" not in re.sub(r">[^<]*<", "><", html) and "src=" not in re.sub(
+        r">[^<]*<", "><", html
+    )
     shown = re.sub(r"\s", "", text)[:200]
     assert shown in words(html)
 
@@ -73,19 +79,27 @@ def test_a_table_has_as_many_rows_and_cells_whatever_they_say(text: str) -> None
 
 
 def test_markdown_of_our_own_stays_markdown_in_a_table() -> None:
-    html = rendered(as_table(("", ""), [["lineage", Markdown("[from](/lineage/0a)")], ["number", 0.123456]]))
+    html = rendered(
+        as_table(("", ""), [["lineage", Markdown("[from](/lineage/0a)")], ["number", 0.123456]])
+    )
     assert '<a href="/lineage/0a">from</a>' in html and "<td>0.1235</td>" in html
 
 
 def test_a_character_that_is_not_seen_is_given_a_sign() -> None:
-    assert visible("a\x1b[31m\u202eb\u200b\u2066\ufeff\x9b\U000e0041") == "a␛[31m<U+202E>b<U+200B><U+2066><U+FEFF><U+009B><U+E0041>"
+    assert (
+        visible("a\x1b[31m\u202eb\u200b\u2066\ufeff\x9b\U000e0041")
+        == "a␛[31m<U+202E>b<U+200B><U+2066><U+FEFF><U+009B><U+E0041>"
+    )
     assert visible("می\u200cخواهم 👩\u200d🔬 é ñ 漢字") == "می\u200cخواهم 👩\u200d🔬 é ñ 漢字"
     assert words(rendered(as_text("a\u202eb"))) == "a<U+202E>b"
 
 
 def test_a_quotation_keeps_its_lines_and_their_indentation() -> None:
     html = rendered(as_quotation("def f():\r\n    return 1\n\nend"))
-    assert "def f():\n\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}return 1" in html
+    assert (
+        "def f():\n\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}\N{NO-BREAK SPACE}return 1"
+        in html
+    )
     assert html.count("<blockquote>") == 1 and html.count("<p>") == 2
 
 

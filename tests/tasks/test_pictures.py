@@ -6,9 +6,9 @@ import io
 import pyarrow as pa
 from PIL import Image
 
-from storage import Lake
-from tasks.pictures import training_curves
-from tests.storage.lakes import ids, named, write
+from dapflow.storage import Lake
+from dapflow.tasks.pictures import training_curves
+from tests.helpers.lakes import ids, named, write
 
 
 def test_the_curves_of_a_training_are_a_png_in_markdown(lake: Lake) -> None:

@@ -2,12 +2,23 @@
 
 from typing import Any
 
-from tasks.self_instruct.growth import Growth
-from tasks.self_instruct.settings import SelfInstruct
+from dapflow.tasks.self_instruct.growth import Growth
+from dapflow.tasks.self_instruct.settings import SelfInstruct
 
 ONE = SelfInstruct(per_round=1)
-SEEDS = ["Explain the sea to me.", "Why does rain fall down?", "Count to ten in Dutch.", "Invent a word for joy.", "Who was Ada Lovelace?"]
-SEEDS += ["Sum up the plot of Hamlet.", "Is glass a liquid?", "Suggest names for our dog.", "How do magnets work?"]
+SEEDS = [
+    "Explain the sea to me.",
+    "Why does rain fall down?",
+    "Count to ten in Dutch.",
+    "Invent a word for joy.",
+    "Who was Ada Lovelace?",
+]
+SEEDS += [
+    "Sum up the plot of Hamlet.",
+    "Is glass a liquid?",
+    "Suggest names for our dog.",
+    "How do magnets work?",
+]
 
 
 def rows(*texts: str) -> list[dict[str, Any]]:
@@ -18,7 +29,12 @@ def reply(text: str, finish_reason: str = "stop", number: int = 0) -> dict[str, 
     return {"id": f"c-{number}", "text": text, "finish_reason": finish_reason}
 
 
-def grown(*replies: dict[str, Any], seeds: list[str] = SEEDS, held_out: tuple[str, ...] = (), count: int = 9) -> Growth:
+def grown(
+    *replies: dict[str, Any],
+    seeds: list[str] = SEEDS,
+    held_out: tuple[str, ...] = (),
+    count: int = 9,
+) -> Growth:
     growth = Growth(rows(*seeds), rows(*held_out), [], ONE, count=count, seed=0)
     for one in replies:
         growth.take([one])
@@ -30,7 +46,8 @@ def test_what_overlaps_with_a_seed_a_held_out_prompt_or_an_earlier_reply_is_left
         reply(
             "Explain the sea to me please.\n"  # a seed has 5 of its 6 words: 2 x 5 / 11 = 0.91
             "10. List two ways of saving water at home.\n"
-            "11. What is the capital of Peru today?\n"  # held out, but for one word: 2 x 6 / 13 = 0.92
+            # held out, but for one word: 2 x 6 / 13 = 0.92
+            "11. What is the capital of Peru today?\n"
             "12. List two ways of saving money at home.\n"  # 7 of 8 words of the last but one: 0.88
             "13. Rhyme.\n"
         ),
@@ -53,7 +70,13 @@ def test_six_seeds_and_two_of_its_own_are_shown_as_soon_as_there_are_two() -> No
     growth = grown()
     assert [shown.id is None for shown in growth.contexts()[0]].count(True) == 0
     assert len(growth.contexts()[0]) == 8
-    growth.take([reply("Compare tea with coffee.\n10. Name five very old towns.\n11. Say why cats sleep so much.")])
+    growth.take(
+        [
+            reply(
+                "Compare tea with coffee.\n10. Name five very old towns.\n11. Say why cats sleep so much."
+            )
+        ]
+    )
     own = [shown.place for shown in growth.contexts()[0] if shown.id is None]
     assert len(own) == len(set(own)) == 2
     assert len(growth.contexts()[0]) == 8
@@ -68,7 +91,12 @@ def test_every_prompt_knows_its_reply_and_what_that_was_shown() -> None:
 
 
 def test_growth_ends_with_enough_prompts_or_after_rounds_in_vain() -> None:
-    enough = grown(reply("Compare tea with coffee.\n10. Name five very old towns.\n11. Say why cats sleep so much."), count=2)
+    enough = grown(
+        reply(
+            "Compare tea with coffee.\n10. Name five very old towns.\n11. Say why cats sleep so much."
+        ),
+        count=2,
+    )
     assert enough.ended
     assert len(enough.made) == 2
     vain = grown(reply("Hm."), reply("Hm."))

@@ -1,4 +1,6 @@
-"""Instances as steps: each task asked for in its order, its instances kept with what made them, a task that gave none still there."""
+"""Instances as steps: each task asked for in its order, its instances kept with what made them, a
+task that gave none still there.
+"""
 
 import json
 from pathlib import Path
@@ -7,16 +9,22 @@ import pyarrow as pa
 import pytest
 from prefect import flow
 
-from storage import DatasetRef, Lake, UserError
-from storage.lineage import trace
-from tasks.engines.sampler import Sampler
-from tasks.models import resolve
-from tasks.policy import register_model
-from tasks.prompts import SEEDS_FILE
-from tasks.self_instruct.instances import Instances, ask_for_instances, ask_for_kinds, generate_instances, read_replies
-from tasks.sources import find_source
-from tasks.step import use_lake
-from tests.storage.lakes import ids, named, write
+from dapflow.storage import DatasetRef, Lake, UserError
+from dapflow.storage.lineage import trace
+from dapflow.tasks.models.names import resolve
+from dapflow.tasks.models.policy import register_model
+from dapflow.tasks.prompts.load import SEEDS_FILE
+from dapflow.tasks.prompts.sources import find_source
+from dapflow.tasks.sampling.engines.sampler import Sampler
+from dapflow.tasks.self_instruct.instances import (
+    Instances,
+    ask_for_instances,
+    ask_for_kinds,
+    generate_instances,
+    read_replies,
+)
+from dapflow.tasks.step import use_lake
+from tests.helpers.lakes import ids, named, write
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 TASKS = ["Say the mood.", "Add both numbers.", "Name a fruit.", "Sing."]
@@ -24,7 +32,9 @@ TASKS = ["Say the mood.", "Add both numbers.", "Name a fruit.", "Sing."]
 
 def tasks(lake: Lake) -> DatasetRef:
     version = named("tasks")
-    rows = pa.table({"id": ids(version, len(TASKS)), "prompt": TASKS, "source": ["mine.jsonl:1"] * len(TASKS)})
+    rows = pa.table(
+        {"id": ids(version, len(TASKS)), "prompt": TASKS, "source": ["mine.jsonl:1"] * len(TASKS)}
+    )
     return write(lake, "prompts", version, "read_prompts", rows, {})  # type: ignore[return-value]
 
 
@@ -85,9 +95,14 @@ def test_every_task_is_asked_for_in_its_order_and_its_instances_are_kept(lake: L
 def test_a_policy_that_says_neither_yes_nor_no_is_said_to(lake: Lake) -> None:
     @flow
     def made(settings: Instances) -> DatasetRef:
-        return generate_instances(register_model("toy", resolve("toy").digest), tasks(lake), settings, 0, Sampler())
+        return generate_instances(
+            register_model("toy", resolve("toy").digest), tasks(lake), settings, 0, Sampler()
+        )
 
-    with use_lake(lake), pytest.raises(UserError, match="of no task whether it is a classification"):
+    with (
+        use_lake(lake),
+        pytest.raises(UserError, match="of no task whether it is a classification"),
+    ):
         made(Instances(of_each_kind=1, shown=1))
 
 
@@ -95,11 +110,19 @@ def test_a_policy_that_says_neither_yes_nor_no_is_said_to(lake: Lake) -> None:
     ("fields", "message"),
     [
         ({"instruction": "Sing."}, r"mine.jsonl:1: needs `instances`"),
-        ({"instruction": "Sing.", "instances": [{"input": "a"}], "is_classification": False}, r"mine.jsonl:1: needs `instances`"),
-        ({"instruction": "Sing.", "instances": [{"output": "la"}], "is_classification": False}, "has no task that is a classification"),
+        (
+            {"instruction": "Sing.", "instances": [{"input": "a"}], "is_classification": False},
+            r"mine.jsonl:1: needs `instances`",
+        ),
+        (
+            {"instruction": "Sing.", "instances": [{"output": "la"}], "is_classification": False},
+            "has no task that is a classification",
+        ),
     ],
 )
-def test_examples_that_do_not_show_how_are_refused(lake: Lake, tmp_path: Path, fields: dict[str, object], message: str) -> None:
+def test_examples_that_do_not_show_how_are_refused(
+    lake: Lake, tmp_path: Path, fields: dict[str, object], message: str
+) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text(json.dumps(fields))
     source = find_source(str(file), SEEDS_FILE)

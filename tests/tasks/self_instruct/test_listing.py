@@ -2,7 +2,7 @@
 
 import pytest
 
-from tasks.self_instruct.listing import fault, listed, listing
+from dapflow.tasks.self_instruct.listing import fault, listed, listing
 
 
 def test_a_listing_ends_with_the_number_of_what_is_wanted() -> None:
@@ -13,10 +13,16 @@ def test_a_listing_ends_with_the_number_of_what_is_wanted() -> None:
 @pytest.mark.parametrize(
     ("reply", "tasks"),
     [
-        (" name a fruit.\n10. Explain rain\nto a child.\n11. Sing.", ["Name a fruit.", "Explain rain to a child.", "Sing."]),
+        (
+            " name a fruit.\n10. Explain rain\nto a child.\n11. Sing.",
+            ["Name a fruit.", "Explain rain to a child.", "Sing."],
+        ),
         ("9. Name a fruit.\n\n10) Explain rain.", ["Name a fruit.", "Explain rain."]),
         ("Sure! Here are some more:\n1. Name a fruit.", ["Name a fruit."]),
-        ("**9.** Name a fruit.\n**10.** Explain NASA to me.", ["Name a fruit.", "Explain NASA to me."]),
+        (
+            "**9.** Name a fruit.\n**10.** Explain NASA to me.",
+            ["Name a fruit.", "Explain NASA to me."],
+        ),
         ("Add 3.5 and 2", ["Add 3.5 and 2"]),
         ("", []),
         ("10.\n11.", []),

@@ -1,4 +1,6 @@
-"""Self-Instruct as steps on a real toy policy: resumed to the same rows, traced to what was shown, nothing of the held-out prompts."""
+"""Self-Instruct as steps on a real toy policy: resumed to the same rows, traced to what was shown,
+nothing of the held-out prompts.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -6,44 +8,61 @@ from typing import Any
 import pytest
 from prefect import flow
 
-from storage import DatasetRef, Lake, UserError
-from storage.lineage import trace
-from tasks.engines.base import Sampling
-from tasks.engines.sampler import Sampler
-from tasks.engines.transformers import TransformersEngine
-from tasks.models import resolve
-from tasks.overlap import Pool
-from tasks.policy import register_model
-from tasks.prompts import PROMPTS_FILE, load_prompts
-from tasks.self_instruct.settings import SelfInstruct
-from tasks.self_instruct.steps import self_instruct
-from tasks.sources import find_source
-from tasks.step import use_lake
+from dapflow.storage import DatasetRef, Lake, UserError
+from dapflow.storage.lineage import trace
+from dapflow.tasks.models.names import resolve
+from dapflow.tasks.models.policy import register_model
+from dapflow.tasks.prompts.load import PROMPTS_FILE, load_prompts
+from dapflow.tasks.prompts.overlap import Pool
+from dapflow.tasks.prompts.sources import find_source
+from dapflow.tasks.sampling.engines.base import Sampling
+from dapflow.tasks.sampling.engines.sampler import Sampler
+from dapflow.tasks.sampling.engines.transformers import TransformersEngine
+from dapflow.tasks.self_instruct.settings import SelfInstruct
+from dapflow.tasks.self_instruct.steps import self_instruct
+from dapflow.tasks.step import use_lake
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
-SETTINGS = SelfInstruct(from_seeds=2, from_machine=1, per_round=4, sampling=Sampling(n=2, temperature=1.0, max_tokens=24))
+SETTINGS = SelfInstruct(
+    from_seeds=2,
+    from_machine=1,
+    per_round=4,
+    sampling=Sampling(n=2, temperature=1.0, max_tokens=24),
+)
 
 
 @flow
 def generate(settings: SelfInstruct, count: int, iterations: int = 1) -> list[DatasetRef]:
     source = find_source("shipped", PROMPTS_FILE)
-    seeds, held_out = (load_prompts(source.name, source.digest, split, 64) for split in ("train", "held_out"))  # pyright: ignore
+    seeds, held_out = (
+        load_prompts(source.name, source.digest, split, 64) for split in ("train", "held_out")
+    )  # pyright: ignore
     policy, made = register_model("toy", resolve("toy").digest), list[DatasetRef]()
     for number in range(iterations):
-        made.append(self_instruct(policy, seeds, [held_out], list(made), settings, count, number, Sampler()))
+        made.append(
+            self_instruct(policy, seeds, [held_out], list(made), settings, count, number, Sampler())
+        )
     return made
 
 
 def test_new_prompts_are_new_and_traced_to_what_was_shown(lake: Lake) -> None:
     with use_lake(lake):
         first, second = generate(SETTINGS, 9, iterations=2)
-        assert [ref.version for ref in generate(SETTINGS, 9, iterations=2)] == [first.version, second.version]
+        assert [ref.version for ref in generate(SETTINGS, 9, iterations=2)] == [
+            first.version,
+            second.version,
+        ]
     rows = lake.rows_of(first) + lake.rows_of(second)
     assert len(rows) == 18
-    held_out = Pool(row["prompt"] for row in lake.rows("SELECT prompt FROM prompts WHERE split = 'held_out'"))
+    held_out = Pool(
+        row["prompt"] for row in lake.rows("SELECT prompt FROM prompts WHERE split = 'held_out'")
+    )
     assert len(held_out) == 64
     seen = Pool(
-        row["prompt"] for row in lake.rows("SELECT p.prompt FROM prompts p JOIN versions USING (version) WHERE step = 'load_prompts'")
+        row["prompt"]
+        for row in lake.rows(
+            "SELECT p.prompt FROM prompts p JOIN versions USING (version) WHERE step = 'load_prompts'"
+        )
     )
     for row in rows:
         assert (held_out.closest(row["prompt"]), seen.closest(row["prompt"])) == (None, None)
@@ -58,9 +77,13 @@ def test_new_prompts_are_new_and_traced_to_what_was_shown(lake: Lake) -> None:
     assert any(parent in ids for row in rows for parent in row["parents"])
     node = trace(lake, rows[-1]["id"])
     assert {one.role for one in node.up} == {"parents", "source"}
-    assert [one.kind for reply in node.up if reply.role == "source" for one in reply.up] == ["models"]
+    assert [one.kind for reply in node.up if reply.role == "source" for one in reply.up] == [
+        "models"
+    ]
     figures = lake.rows_of(first, "metrics")
-    assert {"made": 9.0, "seeds_hidden": 0.0}.items() <= {row["name"]: row["value"] for row in figures if row["step"] is None}.items()
+    assert {"made": 9.0, "seeds_hidden": 0.0}.items() <= {
+        row["name"]: row["value"] for row in figures if row["step"] is None
+    }.items()
     assert any(row["name"] == "too_short" and row["step"] == 0 for row in figures)
 
 
@@ -88,7 +111,9 @@ def test_a_killed_run_asks_only_for_what_is_missing_and_ends_with_the_same(
             [row[name] for name in columns] for row in lake.rows_of(whole)
         ]
         [count] = other.rows("SELECT count(*) AS replies FROM completions")
-        assert len(asked) == count["replies"] // 8 + 1  # a round is 4 contexts x 2 replies; the one that died is asked for once more
+        assert (
+            len(asked) == count["replies"] // 8 + 1
+        )  # a round is 4 contexts x 2 replies; the one that died is asked for once more
         assert count["replies"] > 8
 
 

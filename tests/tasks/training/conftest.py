@@ -1,4 +1,6 @@
-"""Toy models train on one thread: two only wait for each other, for seconds where the machine is shared."""
+"""Toy models train on one thread: two only wait for each other, for seconds where the machine is
+shared.
+"""
 
 from collections.abc import Iterator
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tasks.training import checkpoints
+from dapflow.tasks.training import checkpoints
 
 
 def save(folder: Path, step: int) -> None:
@@ -34,11 +34,16 @@ def test_without_a_checkpoint_there_is_none(tmp_path: Path) -> None:
     assert step_of(tmp_path / "missing") is None
 
 
-@pytest.mark.parametrize("damage", ["truncated", "no weights", "no state", "half a state", "header only"])
+@pytest.mark.parametrize(
+    "damage", ["truncated", "no weights", "no state", "half a state", "header only"]
+)
 def test_a_damaged_checkpoint_is_passed_over_and_replaced(tmp_path: Path, damage: str) -> None:
     save(tmp_path, 5)
     save(tmp_path, 10)
-    weights, state = tmp_path / "step-00000010" / "tensors.safetensors", tmp_path / "step-00000010" / "state.json"
+    weights, state = (
+        tmp_path / "step-00000010" / "tensors.safetensors",
+        tmp_path / "step-00000010" / "state.json",
+    )
     {
         "truncated": lambda: weights.write_bytes(weights.read_bytes()[:-1]),
         "no weights": weights.unlink,

@@ -1,4 +1,6 @@
-"""Training on toy models: what is logged, what is refused, and that a killed run ends with the same bits."""
+"""Training on toy models: what is logged, what is refused, and that a killed run ends with the same
+bits.
+"""
 
 import math
 import os
@@ -12,48 +14,76 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from storage.errors import UserError
-from tasks.training.batches import Experience, Group, epochs, microbatches
-from tasks.training.fit import fit
-from tasks.training.logps import packed_token_logps, reference_logps, sequence_logps
-from tasks.training.logs import StepLog
-from tasks.training.losses import Loss
-from tasks.training.registry import LOSSES
-from tasks.training.settings import Training
+from dapflow.storage.errors import UserError
+from dapflow.tasks.models.packed.batches import Experience, Group, epochs, microbatches
+from dapflow.tasks.models.packed.logps import packed_token_logps, reference_logps, sequence_logps
+from dapflow.tasks.training.fit import fit
+from dapflow.tasks.training.logs import StepLog
+from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.registry import LOSSES
+from dapflow.tasks.training.settings import Training
+from tests.helpers import ROOT
 from tests.tasks.training.toys import toy_groups, toy_model
 
-SETTINGS = Training(learning_rate=1e-3, batch_size=4, epochs=2, tokens_per_microbatch=30, checkpoint_every_steps=2, dtype="float32")
+SETTINGS = Training(
+    learning_rate=1e-3,
+    batch_size=4,
+    epochs=2,
+    tokens_per_microbatch=30,
+    checkpoint_every_steps=2,
+    dtype="float32",
+)
 DPO = Loss.of("sigmoid_norm", beta=0.1)
 
 
 def groups_with_reference(count: int = 10, answers: int = 2) -> list[Group]:
     groups = toy_groups(count, answers=answers)
-    return [replace(g, reference=r, experience=experience(g)) for g, r in zip(groups, reference_logps(toy_model(), groups), strict=True)]
+    return [
+        replace(g, reference=r, experience=experience(g))
+        for g, r in zip(groups, reference_logps(toy_model(), groups), strict=True)
+    ]
 
 
 @torch.no_grad()
 def experience(group: Group) -> Experience:
-    """As sampled by the toy model: the first answer's tokens were better than expected, the others' worse."""
+    """As sampled by the toy model: the first answer's tokens were better than expected, the others'
+    worse.
+    """
     logps = packed_token_logps(toy_model().eval(), [group]).logps[0]
-    advantages = torch.tensor([1.0 - 2.0 * (place > 0) for place, answer in enumerate(group.answers) for _ in answer])
-    return Experience(logps=logps, values=torch.zeros_like(logps), advantages=advantages, returns=advantages, scale=float(len(logps)))
+    advantages = torch.tensor(
+        [1.0 - 2.0 * (place > 0) for place, answer in enumerate(group.answers) for _ in answer]
+    )
+    return Experience(
+        logps=logps,
+        values=torch.zeros_like(logps),
+        advantages=advantages,
+        returns=advantages,
+        scale=float(len(logps)),
+    )
 
 
 GROUPS = groups_with_reference()
 
 
 def same_bits(left: PreTrainedModel, right: PreTrainedModel) -> bool:
-    return all(torch.equal(a, b) for a, b in zip(left.parameters(), right.parameters(), strict=True))
+    return all(
+        torch.equal(a, b) for a, b in zip(left.parameters(), right.parameters(), strict=True)
+    )
 
 
 def without_speed(logs: list[StepLog]) -> list[StepLog]:
-    return [replace(log, tokens_per_second=0.0, peak_memory_gib=0.0, models=None, model_bytes=None) for log in logs]
+    return [
+        replace(log, tokens_per_second=0.0, peak_memory_gib=0.0, models=None, model_bytes=None)
+        for log in logs
+    ]
 
 
 def test_the_first_loss_of_dpo_is_ln_2_with_dropout_in_the_config() -> None:
     log = fit(toy_model(), GROUPS, DPO, SETTINGS, seed=0)[0]
     assert log.loss == pytest.approx(math.log(2), abs=1e-5)
-    assert (log.reward_chosen, log.reward_rejected, log.margin) == pytest.approx((0.0, 0.0, 0.0), abs=1e-3)
+    assert (log.reward_chosen, log.reward_rejected, log.margin) == pytest.approx(
+        (0.0, 0.0, 0.0), abs=1e-3
+    )
 
 
 @pytest.mark.parametrize("name", sorted(LOSSES))
@@ -74,7 +104,13 @@ def test_microbatches_do_not_change_the_step() -> None:
     assert len(microbatches(GROUPS[:4], sum(tokens[:3]))) == 2
     settings = SETTINGS.model_copy(update={"epochs": 1})
     norms = [
-        fit(toy_model(), GROUPS[:4], Loss.of("ipo"), settings.model_copy(update={"tokens_per_microbatch": budget}), seed=0)[0].gradient_norm
+        fit(
+            toy_model(),
+            GROUPS[:4],
+            Loss.of("ipo"),
+            settings.model_copy(update={"tokens_per_microbatch": budget}),
+            seed=0,
+        )[0].gradient_norm
         for budget in (10_000, 1, sum(tokens[:3]))
     ]
     assert norms[1:] == pytest.approx([norms[0]] * 2, rel=1e-4)
@@ -82,19 +118,25 @@ def test_microbatches_do_not_change_the_step() -> None:
 
 def test_one_plain_sgd_like_step_is_the_gradient_of_the_mean_loss() -> None:
     model = toy_model()
-    log = fit(model, GROUPS[:3], DPO, SETTINGS.model_copy(update={"epochs": 1, "batch_size": 3}), seed=0)[0]
+    log = fit(
+        model, GROUPS[:3], DPO, SETTINGS.model_copy(update={"epochs": 1, "batch_size": 3}), seed=0
+    )[0]
     reference = toy_model().eval()
     policy = torch.stack(sequence_logps(reference, GROUPS[:3], packed_token_logps))
     delta = policy - torch.tensor([g.reference for g in GROUPS[:3]])
     loss = -torch.nn.functional.logsigmoid(0.1 * (delta[:, 0] - delta[:, 1])).mean()
     gradients = torch.autograd.grad(loss, list(reference.parameters()))
-    assert log.gradient_norm == pytest.approx(math.sqrt(sum(g.square().sum().item() for g in gradients)), rel=1e-4)
+    assert log.gradient_norm == pytest.approx(
+        math.sqrt(sum(g.square().sum().item() for g in gradients)), rel=1e-4
+    )
 
 
 def test_every_group_is_seen_once_an_epoch_and_the_seed_decides_the_order() -> None:
     settings = SETTINGS.model_copy(update={"batch_size": 3})
     logs = fit(toy_model(), GROUPS, DPO, settings, seed=0)
-    assert [(log.step, log.epoch) for log in logs] == [(i, i // 4) for i in range(8)]  # 3 + 3 + 3 + 1 groups, twice
+    assert [(log.step, log.epoch) for log in logs] == [
+        (i, i // 4) for i in range(8)
+    ]  # 3 + 3 + 3 + 1 groups, twice
     again, other = toy_model(), toy_model()
     assert without_speed(fit(again, GROUPS, DPO, settings, seed=0)) == without_speed(logs)
     fit(other, GROUPS, DPO, settings, seed=1)
@@ -107,7 +149,9 @@ class Killed(Exception):
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kills", [(0,), (1,), (2,), (3,), (5,), (1, 2, 4), (0, 0, 3, 3)])
-def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(tmp_path: Path, kills: tuple[int, ...], dtype: str) -> None:
+def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(
+    tmp_path: Path, kills: tuple[int, ...], dtype: str
+) -> None:
     settings = SETTINGS.model_copy(update={"dtype": dtype, "schedule": "cosine", "warmup_steps": 2})
     whole = toy_model()
     logs = fit(whole, GROUPS, DPO, settings, seed=3)
@@ -119,10 +163,20 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(tmp_path: Path, kil
                 raise Killed
 
         with pytest.raises(Killed):
-            fit(toy_model(), GROUPS, DPO, settings, seed=3, checkpoint_dir=tmp_path, on_step=killing)
+            fit(
+                toy_model(), GROUPS, DPO, settings, seed=3, checkpoint_dir=tmp_path, on_step=killing
+            )
     resumed = toy_model()
     steps = list[int]()
-    resumed_logs = fit(resumed, GROUPS, DPO, settings, seed=3, checkpoint_dir=tmp_path, on_step=lambda log: steps.append(log.step))
+    resumed_logs = fit(
+        resumed,
+        GROUPS,
+        DPO,
+        settings,
+        seed=3,
+        checkpoint_dir=tmp_path,
+        on_step=lambda log: steps.append(log.step),
+    )
     assert steps == list(range(max(kills) // 2 * 2, 6))  # from the last checkpoint on
     assert same_bits(resumed, whole)
     assert without_speed(resumed_logs) == without_speed(logs)
@@ -134,7 +188,15 @@ def test_a_truncated_newest_checkpoint_costs_steps_and_no_bits(tmp_path: Path) -
     file = tmp_path / "step-00000006" / "tensors.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
     steps = list[int]()
-    fit(resumed, GROUPS, DPO, SETTINGS, seed=3, checkpoint_dir=tmp_path, on_step=lambda log: steps.append(log.step))
+    fit(
+        resumed,
+        GROUPS,
+        DPO,
+        SETTINGS,
+        seed=3,
+        checkpoint_dir=tmp_path,
+        on_step=lambda log: steps.append(log.step),
+    )
     assert steps == [4, 5]
     assert same_bits(resumed, whole)
 
@@ -152,10 +214,12 @@ fit(toy_model(), GROUPS, DPO, SETTINGS, seed=3, checkpoint_dir=pathlib.Path(sys.
 
 
 def test_a_process_killed_with_kill_9_is_resumed_to_the_same_bits(tmp_path: Path) -> None:
-    root = Path(__file__).parents[3]
+    root = ROOT
     command = [sys.executable, "-W", "ignore", "-c", KILLED_PROCESS, str(tmp_path)]
     environment = os.environ | {"PYTHONPATH": str(root)}
-    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as process:
+    with subprocess.Popen(
+        command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as process:
         assert process.stdout is not None
         assert [int(process.stdout.readline()) for _ in range(4)] == [0, 1, 2, 3]
         process.send_signal(signal.SIGKILL)
@@ -163,7 +227,15 @@ def test_a_process_killed_with_kill_9_is_resumed_to_the_same_bits(tmp_path: Path
     whole, resumed = toy_model(), toy_model()
     fit(whole, GROUPS, DPO, SETTINGS, seed=3)
     steps = list[int]()
-    fit(resumed, GROUPS, DPO, SETTINGS, seed=3, checkpoint_dir=tmp_path, on_step=lambda log: steps.append(log.step))
+    fit(
+        resumed,
+        GROUPS,
+        DPO,
+        SETTINGS,
+        seed=3,
+        checkpoint_dir=tmp_path,
+        on_step=lambda log: steps.append(log.step),
+    )
     assert steps == [2, 3, 4, 5]
     assert same_bits(resumed, whole)
 
@@ -191,27 +263,46 @@ def test_a_loss_that_is_not_finite_names_its_rows_and_keeps_the_checkpoint(tmp_p
 def test_chosen_answers_that_lose_likelihood_are_reported() -> None:
     groups = [replace(g, reference=tuple(r + 30 for r in g.reference or ())) for g in GROUPS]
     log = fit(toy_model(), groups, DPO, SETTINGS, seed=0)[0]
-    assert log.warnings == ("likelihood displacement: chosen answers have lost 30.0 nats against the reference",)
+    assert log.warnings == (
+        "likelihood displacement: chosen answers have lost 30.0 nats against the reference",
+    )
     assert fit(toy_model(), GROUPS, DPO, SETTINGS, seed=0)[0].warnings == ()
 
 
 def test_without_a_reference_chosen_answers_that_become_unlikely_are_noticed_too() -> None:
     one, two, three = ((5, 6, 7), (8, 9, 10), (11, 12, 13))
-    pairs = [(one, two), *[(three, one)] * 5]  # what the first step calls better, all others call worse
+    pairs = [
+        (one, two),
+        *[(three, one)] * 5,
+    ]  # what the first step calls better, all others call worse
     groups = [Group(prompt=(2, 3), answers=pair, row_ids=(str(n),)) for n, pair in enumerate(pairs)]
     seed = next(seed for seed in range(50) if next(epochs(len(groups), 1, 1, seed))[1] == [0])
-    settings = SETTINGS.model_copy(update={"displacement_alarm_nats": 1.0, "epochs": 8, "batch_size": 1})
-    assert fit(toy_model(), groups[1:], Loss.of("hinge", gamma=0.02), settings, seed=seed)[-1].warnings == ()
-    [sentence] = fit(toy_model(), groups, Loss.of("hinge", gamma=0.02), settings, seed=seed)[-1].warnings
-    assert sentence.startswith("likelihood displacement: chosen answers have lost") and sentence.endswith("nats since the first step")
+    settings = SETTINGS.model_copy(
+        update={"displacement_alarm_nats": 1.0, "epochs": 8, "batch_size": 1}
+    )
+    assert (
+        fit(toy_model(), groups[1:], Loss.of("hinge", gamma=0.02), settings, seed=seed)[-1].warnings
+        == ()
+    )
+    [sentence] = fit(toy_model(), groups, Loss.of("hinge", gamma=0.02), settings, seed=seed)[
+        -1
+    ].warnings
+    assert sentence.startswith(
+        "likelihood displacement: chosen answers have lost"
+    ) and sentence.endswith("nats since the first step")
 
 
 def test_cringe_is_a_mean_over_the_tokens_of_the_batch() -> None:
     groups = [replace(g, reference=None) for g in GROUPS[:4]]
-    settings, model = SETTINGS.model_copy(update={"epochs": 1, "tokens_per_microbatch": 1}), toy_model()
+    settings, model = (
+        SETTINGS.model_copy(update={"epochs": 1, "tokens_per_microbatch": 1}),
+        toy_model(),
+    )
     loss = fit(model, groups, Loss.of("cringe", alpha=0.0), settings, seed=0)[0].loss
     tokens = sum(len(answer) for group in groups for answer in group.answers)
-    nll = -sum(logps[0].item() for logps in sequence_logps(toy_model().eval(), groups, packed_token_logps))
+    nll = -sum(
+        logps[0].item() for logps in sequence_logps(toy_model().eval(), groups, packed_token_logps)
+    )
     assert loss == pytest.approx(nll / tokens, rel=1e-5)
 
 
@@ -238,6 +329,8 @@ def test_identical_answers_have_no_margin() -> None:
         (toy_groups(1, answers=1), Loss.of("hinge"), "needs 2 answers, but pair-0 has 1"),
     ],
 )
-def test_groups_that_lack_what_the_loss_needs_are_refused_by_name(groups: list[Group], loss: Loss, message: str) -> None:
+def test_groups_that_lack_what_the_loss_needs_are_refused_by_name(
+    groups: list[Group], loss: Loss, message: str
+) -> None:
     with pytest.raises(UserError, match=message):
         fit(toy_model(), groups, loss, SETTINGS, seed=0)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from tasks.dtypes import fast_dtype
-from tasks.training.settings import Training
+from dapflow.tasks.models.dtypes import fast_dtype
+from dapflow.tasks.training.settings import Training
 
 
 def test_warm_up_then_the_schedule_worked_out_by_hand() -> None:
@@ -21,17 +21,26 @@ def test_warm_up_then_the_schedule_worked_out_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("field", "value", "message"),
-    [("learning_rate", 0, "greater than 0"), ("schedule", "step", "'constant', 'linear' or 'cosine'"), ("lr", 1, "Extra inputs")],
+    [
+        ("learning_rate", 0, "greater than 0"),
+        ("schedule", "step", "'constant', 'linear' or 'cosine'"),
+        ("lr", 1, "Extra inputs"),
+    ],
 )
 def test_a_wrong_setting_is_told_what_is_right(field: str, value: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         Training.model_validate({field: value})
 
 
-def test_the_dtype_is_what_was_asked_for_or_what_the_device_is_fast_in(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_dtype_is_what_was_asked_for_or_what_the_device_is_fast_in(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     cpu = torch.device("cpu")
     assert Training(dtype="bfloat16").torch_dtype(cpu) is torch.bfloat16
-    for features, expected in [({"avx2": True, "amx_bf16": False}, torch.float32), ({"avx512_bf16": True}, torch.bfloat16)]:
+    for features, expected in [
+        ({"avx2": True, "amx_bf16": False}, torch.float32),
+        ({"avx512_bf16": True}, torch.bfloat16),
+    ]:
         monkeypatch.setattr(torch.cpu, "get_capabilities", lambda features=features: features)
         assert Training().torch_dtype(cpu) is expected
     assert fast_dtype(torch.device("cuda")) is torch.bfloat16

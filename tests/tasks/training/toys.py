@@ -1,4 +1,6 @@
-"""Toy models and groups for the tests of training: milliseconds, seeded without touching the global random state."""
+"""Toy models and groups for the tests of training: milliseconds, seeded without touching the global
+random state.
+"""
 
 import random
 
@@ -14,7 +16,7 @@ from transformers import (
     Qwen2Config,
 )
 
-from tasks.training.batches import Group
+from dapflow.tasks.models.packed.batches import Group
 
 VOCABULARY = 97
 COMMON = {
@@ -30,16 +32,24 @@ COMMON = {
 }
 # A window of 4 is shorter than the prompts below, so the sliding layers do slide.
 CONFIGS: dict[str, PreTrainedConfig] = {
-    "llama": LlamaConfig(**COMMON, num_key_value_heads=2, tie_word_embeddings=True, attention_dropout=0.5),
+    "llama": LlamaConfig(
+        **COMMON, num_key_value_heads=2, tie_word_embeddings=True, attention_dropout=0.5
+    ),
     "qwen2": Qwen2Config(**COMMON, num_key_value_heads=2),
     "gpt-neox": GPTNeoXConfig(**COMMON, hidden_dropout=0.5),
-    "gemma2": Gemma2Config(**COMMON, num_key_value_heads=2, head_dim=8, sliding_window=4, final_logit_softcapping=0.5),
+    "gemma2": Gemma2Config(
+        **COMMON, num_key_value_heads=2, head_dim=8, sliding_window=4, final_logit_softcapping=0.5
+    ),
     "gemma3": Gemma3TextConfig(**COMMON, num_key_value_heads=2, head_dim=8, sliding_window=4),
 }
 
 
-def toy_model(config: PreTrainedConfig = CONFIGS["llama"], seed: int = 0, scale: float = 5.0) -> PreTrainedModel:
-    """A model in training mode (dropout on, as a fresh one is), its matrices scaled up so that its predictions are not flat."""
+def toy_model(
+    config: PreTrainedConfig = CONFIGS["llama"], seed: int = 0, scale: float = 5.0
+) -> PreTrainedModel:
+    """A model in training mode (dropout on, as a fresh one is), its matrices scaled up so that its
+    predictions are not flat.
+    """
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
@@ -51,7 +61,11 @@ def toy_model(config: PreTrainedConfig = CONFIGS["llama"], seed: int = 0, scale:
 
 
 def toy_groups(
-    count: int, seed: int = 0, answers: int = 2, prompt: tuple[int, int] = (3, 9), answer: tuple[int, int] = (1, 8)
+    count: int,
+    seed: int = 0,
+    answers: int = 2,
+    prompt: tuple[int, int] = (3, 9),
+    answer: tuple[int, int] = (1, 8),
 ) -> list[Group]:
     """Groups of random tokens; lengths are drawn from the given ranges, ends included."""
     draw = random.Random(seed)
@@ -59,4 +73,11 @@ def toy_groups(
     def ids(low: int, high: int) -> tuple[int, ...]:
         return tuple(draw.randrange(2, VOCABULARY) for _ in range(draw.randint(low, high)))
 
-    return [Group(prompt=ids(*prompt), answers=tuple(ids(*answer) for _ in range(answers)), row_ids=(f"pair-{i}",)) for i in range(count)]
+    return [
+        Group(
+            prompt=ids(*prompt),
+            answers=tuple(ids(*answer) for _ in range(answers)),
+            row_ids=(f"pair-{i}",),
+        )
+        for i in range(count)
+    ]

@@ -1,0 +1,237 @@
+"""A recipe from plain values: `--set key=value`, the changes of a file of one's own, and where each
+value of a recipe comes from.
+
+    change(RSO, ["sampling.temperature=0.7"])        merged(RSO, {"sampling": {"temperature": 0.7}})        origins(RSO)
+What is wrong is said in a sentence that names the key. Test: pytest
+tests/flows/recipes/test_recipe.py
+"""
+
+import difflib
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from dapflow.flows.recipes.recipe import KINDS, Recipe, Then
+from dapflow.storage import UserError
+from dapflow.tasks.judging.judges.composite import Composite
+from dapflow.tasks.judging.judges.human import Human
+from dapflow.tasks.judging.judges.llm import LLM
+from dapflow.tasks.judging.judges.prompted import SelfJudge
+from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.training.losses.losses import Loss
+
+_NAMED = {"members", "weights", "criteria", "changes"}  # their keys are the user's own names
+_OF_PEOPLE = Human.model_fields.keys() - LLM.model_fields.keys() - RewardModel.model_fields.keys()
+
+
+def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
+    """The recipe with `key=value` settings applied, keys dotted ("sampling.temperature=0.7"),
+    values as in YAML.
+
+    Raises UserError that names the key.
+    """
+    values = recipe.model_dump()
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        if not equals:
+            raise UserError(
+                f"--set {setting}: write it as key=value, for example --set sampling.temperature=0.7."
+            )
+        try:
+            value = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise UserError(
+                f"--set {setting}: the value cannot be read as YAML: quote it."
+            ) from error
+        _put(values, key.strip(), value)
+    return validated(values)
+
+
+def merged(recipe: Recipe, changes: dict[str, Any]) -> Recipe:
+    """The recipe with changes, nested as in YAML or under dotted keys. Raises UserError that names
+    the key.
+    """
+    values = recipe.model_dump()
+    for key, value in _leaves(changes, recipe.model_dump()):
+        _put(values, key, value)
+    return validated(values)
+
+
+def at(recipe: Recipe, iteration: int) -> Recipe:
+    """The recipe as it is in that iteration: with the changes of its `then` from where they apply,
+    and of a further `then` among them.
+    """
+    return (
+        recipe
+        if recipe.then is None or iteration < recipe.then.iteration
+        else at(_later(recipe, recipe.then), iteration)
+    )
+
+
+def stages(recipe: Recipe) -> Iterator[Recipe]:
+    """The recipe as it begins, and as each `then` makes it."""
+    yield recipe
+    if recipe.then is not None:
+        yield from stages(_later(recipe, recipe.then))
+
+
+def _later(recipe: Recipe, then: Then) -> Recipe:
+    return merged(recipe.model_copy(update={"then": None}), then.changes)
+
+
+def _leaves(changes: dict[str, Any], values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Changed keys, dotted; a loss changes as a whole, and so do values that are no settings of
+    their own.
+    """
+    for key, value in sorted(
+        changes.items(), key=lambda one: one[0] != "by"
+    ):  # a judge's `by` says what its other keys are of
+        held = values.get(key) if isinstance(values, dict) else None
+        if (
+            isinstance(value, dict)
+            and (isinstance(held, dict) or key == "judge")
+            and key not in ("loss", "criteria", "changes")
+        ):
+            yield from _leaves(value, held, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def origins(recipe: Recipe) -> dict[str, str]:
+    """Where each value of a recipe comes from, by dotted key: the recipe itself, or a default, with
+    what the key is for.
+    """
+    return dict(_origins(recipe, "", None))
+
+
+def _origins(settings: BaseModel, prefix: str, default: Any) -> Iterator[tuple[str, str]]:
+    """default: what stands in the place of these settings where nobody says otherwise; where it is
+    of another kind, each field's own holds.
+    """
+    for name, field in type(settings).model_fields.items():
+        value, key = getattr(settings, name), f"{prefix}{name}"
+        usual = getattr(default, name) if isinstance(default, type(settings)) else _usual(field)
+        if isinstance(value, BaseModel) and not isinstance(value, Loss):
+            yield from _origins(value, f"{key}.", usual)
+        elif isinstance(value, Loss):
+            yield key, f"recipe; {value.registered.source}"
+        else:
+            own = field.is_required() or value != usual
+            yield (
+                key,
+                f"{'recipe' if own else 'default'}{f'; {field.description}' if field.description else ''}",
+            )
+
+
+def _usual(field: FieldInfo) -> Any:
+    return None if field.is_required() else field.get_default(call_default_factory=True)
+
+
+def validated(values: dict[str, Any]) -> Recipe:
+    """A recipe from plain values. Raises UserError with one sentence that names the fields."""
+    try:
+        recipe = Recipe.model_validate(values)
+    except ValidationError as error:
+        raise UserError(f"The recipe is not valid: {sentences(error)}.") from error
+    if recipe.then is not None:
+        if "policy" in recipe.then.changes:
+            raise UserError(
+                "then.changes: `policy` is the initial one in every iteration; `init` says which weights an iteration starts from."
+            )
+        try:
+            at(recipe, recipe.then.iteration)
+        except UserError as error:
+            raise UserError(f"then.changes: {error}") from error
+    return recipe
+
+
+def sentences(error: ValidationError) -> str:
+    """What is wrong with some settings, by the names of the fields."""
+    return "; ".join(filter(None, map(_sentence, error.errors())))
+
+
+def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    *path, last = key.split(".")
+    place: Any = values
+    _make_judge(values, key)
+    for depth, part in enumerate([*path, last]):
+        named = path[:1] == ["loss"] or (
+            depth == len(path) and set(path[-1:]) <= _NAMED and bool(path)
+        )
+        if not isinstance(place, dict) or (part not in place and not named):
+            raise UserError(_unknown(values, ".".join(key.split(".")[: depth + 1])))
+        if depth < len(path):
+            place = place[part]
+    place[last] = {"name": value} if key == "loss" and isinstance(value, str) else value
+
+
+def _make_judge(values: dict[str, Any], key: str) -> None:
+    """A judge becomes an LLM, a person, the policy or several as one when one of their settings is
+    set: `judge.endpoint.model`, `judge.labels`, `judge.members.brief`; or with any setting once it
+    is `human` or `policy`."""
+    for owner, start in ((values, "judge."), (values["evaluation"], "evaluation.judge.")):
+        judge, setting = owner["judge"], key.removeprefix(start).partition(".")[0]
+        if not key.startswith(start) or (isinstance(judge, dict) and setting in judge):
+            continue
+        if judge == "policy" or setting == "by":
+            owner["judge"] = SelfJudge().model_dump()
+        elif judge == "human" or setting in _OF_PEOPLE:
+            owner["judge"] = Human().model_dump()
+        elif setting in Composite.model_fields:
+            owner["judge"] = Composite.model_construct().model_dump()
+        elif isinstance(judge, str) or setting in LLM.model_fields:
+            owner["judge"] = LLM.model_construct().model_dump()
+
+
+def _unknown(values: dict[str, Any], key: str) -> str:
+    last = key.rpartition(".")[2]
+    near = (
+        [last]
+        if last in values
+        else difflib.get_close_matches(key, list(_keys(values)), n=1, cutoff=0.5)
+    )
+    hint = f"did you mean `{near[0]}`?" if near else "`dapflow recipes NAME` prints all keys."
+    return f"A recipe has no key `{key}`: {hint}"
+
+
+def _keys(values: dict[str, Any], prefix: str = "") -> list[str]:
+    found: list[str] = []
+    for key, value in values.items():
+        found += [
+            prefix + key,
+            *(_keys(value, f"{prefix}{key}.") if isinstance(value, dict) else []),
+        ]
+    return found
+
+
+def _sentence(error: Any) -> str:
+    loc = error["loc"]
+    key = ".".join(
+        str(part)
+        for place, part in enumerate(loc)
+        if not (
+            part in KINDS
+            and (loc[place - 1] == "judge" or "members" in loc[max(place - 2, 0) : place - 1])
+        )
+    )
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "extra_forbidden":
+        return f"there is no key `{key}`"
+    if error["type"] == "missing":
+        return f"`{key}` is missing"
+    if error["type"] == "too_short" and error["input"]:
+        return ""  # its items have been complained of one by one
+    wanted = re.sub(r"^[A-Z][a-z]+ should ", "must ", message)
+    if error["type"] == "tuple_type":
+        wanted = f"must be a list, such as [{error['input']}]"
+    return (
+        f"`{key}` {wanted}, not {error['input']!r}"
+        if error["type"] != "value_error"
+        else f"`{key}`: {message}"
+        if key
+        else message
+    )

@@ -1,0 +1,212 @@
+"""The new policy against the old one, on prompts neither was trained on, by a judge that did not
+label the training pairs.
+
+    evaluate(policy, before, after, verdicts of both, ...)              ->  metrics: all figures of an iteration
+    evaluate_against(policy, baseline, theirs, ours, verdicts of both)  ->  metrics: the win rate against another baseline
+Test: pytest tests/flows/test_measuring.py tests/tasks/evaluation/test_contests.py
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from statistics import fmean
+from typing import Any
+
+from dapflow.storage import DatasetRef, Lake, ModelRef
+from dapflow.tasks.evaluation.contamination import left_out
+from dapflow.tasks.evaluation.contests import (
+    between_judges,
+    by_comparison,
+    by_scores,
+    scores_of,
+    why_undecided,
+    win_rates_of,
+)
+from dapflow.tasks.evaluation.texts import described
+from dapflow.tasks.metrics import METRICS, SIDES, Figure, paired, rows_of, share
+from dapflow.tasks.step import Out, step
+
+Row = Mapping[str, Any]
+Rows = Sequence[Row]
+_STEADY = ("position_consistency", "first_place_wins")
+_SAME_JUDGE = "The judge that labelled the training pairs measures the result: it finds what it has taught. Set another evaluation.judge."
+_NO_SCORES = "no judge scored the answers: it compares them, or there is none"
+
+
+@step(
+    "metrics", title="evaluate", expects=lambda **_: len(METRICS) + 15
+)  # fifteen are there before and after
+def evaluate(
+    out: Out,
+    policy: ModelRef,
+    before: DatasetRef,
+    after: DatasetRef,
+    judged_before: DatasetRef | None,
+    judged_after: DatasetRef | None,
+    reward_before: DatasetRef | None,
+    reward_after: DatasetRef | None,
+    seed: int,
+    compared: DatasetRef | None = None,
+    labelled_by: Sequence[ModelRef] = (),
+    judged_by: Sequence[ModelRef] = (),
+    same_judge: bool = False,
+    overlap: DatasetRef | None = None,
+    measured: Sequence[DatasetRef] = (),
+) -> None:
+    """All figures of an iteration, those of other steps that measured the same policy among them.
+    One that cannot be had has no value, and says why.
+
+    compared: verdicts of a judge that compares the two sides, in place of the scores of both.
+    Without rewards there is none in the figures. labelled_by, judged_by: the models among the
+    judges; same_judge: whether one did both. overlap: which held-out prompts are too like a
+    training prompt to count. measured: metrics about `policy` to take over.
+    """
+    read = _Reader(out.lake, overlap)
+    sides = read(before), read(after)
+    judged = (read(judged_before), read(judged_after))
+    rewards = (read(reward_before), read(reward_after))
+    texts = {row["id"]: row["text"] for rows in sides for row in rows}
+    verdicts = read(compared) if compared is not None else [*judged[0], *judged[1]]
+    decisions = by_comparison(verdicts) if compared is not None else by_scores(*judged)
+    of_answers = [
+        *win_rates_of(decisions, texts, seed, read.why(*sides, verdicts)),
+        *between_judges(by_scores(*rewards), decisions, texts, seed),
+        *_rewards("reward", *rewards, seed),
+        *_rewards("judge_reward", *judged, seed),
+        *described(*sides, seed),
+        _invalid(verdicts),
+    ]
+    figures = [
+        *(
+            replace(one, note=read.why_nothing(*sides) or one.note) if one.value is None else one
+            for one in of_answers
+        ),
+        *_about_judges(out.lake, labelled_by, judged_by, same_judge, compared),
+        *read.overlaps(),
+        *(figure for ref in measured for figure in _taken_over(out.lake, ref, policy)),
+    ]
+    for figure in figures:
+        if figure.name == "same_judge" and figure.value:
+            out.say(str(figure.note))
+    out.write(0, list(rows_of(figures, policy.version, out.row_id)))
+
+
+@step("metrics", title="evaluate against {baseline}", expects=lambda **_: 3)
+def evaluate_against(
+    out: Out,
+    policy: ModelRef,
+    baseline: str,
+    theirs: DatasetRef,
+    ours: DatasetRef,
+    judged_theirs: DatasetRef | None,
+    judged_ours: DatasetRef | None,
+    seed: int,
+    contest: DatasetRef | None = None,
+    overlap: DatasetRef | None = None,
+) -> None:
+    """The win rate of a policy's answers (`ours`) against a baseline's (`theirs`), as `evaluate`
+    measures it; names end in `_vs_BASELINE`.
+    """
+    read = _Reader(out.lake, overlap)
+    sides, judged = (read(theirs), read(ours)), (read(judged_theirs), read(judged_ours))
+    texts = {row["id"]: row["text"] for rows in sides for row in rows}
+    verdicts = read(contest) if contest is not None else [*judged[0], *judged[1]]
+    decisions = by_comparison(verdicts) if contest is not None else by_scores(*judged)
+    figures = win_rates_of(decisions, texts, seed, read.why(*sides, verdicts), baseline)
+    out.write(0, list(rows_of(figures, policy.version, out.row_id)))
+
+
+class _Reader:
+    """Rows of datasets, less those of held-out prompts that do not count."""
+
+    def __init__(self, lake: Lake, overlap: DatasetRef | None) -> None:
+        self._lake = lake
+        self._found = [] if overlap is None else lake.rows_of(overlap)
+        self._left_out = left_out(self._found)
+
+    def __call__(self, ref: DatasetRef | None) -> Rows:
+        return (
+            []
+            if ref is None
+            else [row for row in self._lake.rows_of(ref) if row["prompt_id"] not in self._left_out]
+        )
+
+    def overlaps(self) -> Iterator[Figure]:
+        """How many prompts resemble what was trained on, if anybody has looked."""
+        for row in self._found:
+            if row["name"] in METRICS:
+                yield Figure(name=row["name"], value=row["value"], note=row["note"])
+
+    def why(self, before: Rows, after: Rows, verdicts: Rows) -> str:
+        """Why there is no decision, where there is none."""
+        return self.why_nothing(before, after) or why_undecided([*before, *after], verdicts)
+
+    def why_nothing(self, before: Rows, after: Rows) -> str | None:
+        """Why there is no answer at all, where every held-out prompt was left out."""
+        if before or after or not self._left_out:
+            return None
+        return f"all {len(self._left_out)} held-out prompts were left out, for they repeat training prompts: hold out others"
+
+
+def _rewards(name: str, before: Rows, after: Rows, seed: int) -> Iterator[Figure]:
+    """The mean score of each side, and what each prompt has gained."""
+    sides = [scores_of(rows) for rows in (before, after)]
+    why = "no answer was scored" if before or after else _NO_SCORES
+    for side, scores in zip(SIDES, sides, strict=True):
+        values = [value for one in scores.values() for value in one]
+        yield Figure(
+            name=f"{name}_{side}",
+            value=fmean(values) if values else None,
+            note=None if values else why,
+        )
+    old, new = ({prompt: fmean(values) for prompt, values in scores.items()} for scores in sides)
+    yield paired(
+        f"{name}_gain",
+        old,
+        new,
+        seed,
+        "no prompt was scored on both sides" if before or after else _NO_SCORES,
+    )
+
+
+def _invalid(verdicts: Rows) -> Figure:
+    asked = [verdict for verdict in verdicts if verdict["outcome"] != "refused"]
+    return share(
+        "invalid_rate",
+        sum(one["outcome"] in ("invalid", "over_budget") for one in asked),
+        len(asked),
+        "nothing was judged",
+    )
+
+
+def _about_judges(
+    lake: Lake,
+    labelled_by: Sequence[ModelRef],
+    judged_by: Sequence[ModelRef],
+    same: bool,
+    compared: DatasetRef | None,
+) -> Iterator[Figure]:
+    """Whether they are one and the same, how honest their probabilities are, and whether places
+    sway the one that compares.
+    """
+    yield Figure(name="same_judge", value=float(same), note=_SAME_JUDGE if same else None)
+    for role, models in (("training", labelled_by), ("judge", judged_by)):
+        for row in lake.rows_of(models[0], "metrics") if len(models) == 1 else []:
+            if row["name"] == "calibration_error":
+                yield Figure(name=f"{role}_calibration_error", value=row["value"])
+            if row["name"] in _STEADY and role == "judge":
+                yield Figure(name=row["name"], value=row["value"], low=row["low"], high=row["high"])
+    if compared is not None:
+        for row in lake.rows_of(compared, "metrics"):
+            yield Figure(name=row["name"], value=row["value"], low=row["low"], high=row["high"])
+
+
+def _taken_over(lake: Lake, ref: DatasetRef, policy: ModelRef) -> Iterator[Figure]:
+    for row in lake.rows_of(ref):
+        if row["subject"] == policy.version and row["step"] is None:
+            yield Figure(
+                name=row["name"],
+                value=row["value"],
+                low=row["low"],
+                high=row["high"],
+                note=row["note"],
+            )

@@ -1,0 +1,173 @@
+"""Conversations of two turns: each policy answers a prompt, and then a follow-up to its own answer;
+the judge scores both turns, in the manner of MT-Bench (arXiv 2306.05685, section 3.1).
+
+    load_first_turns(source)                     ->  prompts
+    follow_up(tasks, source, answers)            ->  prompts: the second turn, each with the first turn and the policy's answer before it
+    whole_conversations(asked, second)           ->  completions: all that follows the prompt, for a judge that compares two answers
+    evaluate_turn(policy, turn, ...)             ->  metrics: who wins that turn
+The shipped set is tasks/prompts/data/two_turns.jsonl, one {"prompt": ..., "follow_up": ...} a line.
+Test: pytest tests/flows/test_two_turns.py
+"""
+
+from statistics import fmean
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dapflow.storage import DatasetRef, ModelRef
+from dapflow.tasks.evaluation.contests import (
+    by_comparison,
+    by_scores,
+    prompt_wins,
+    scores_of,
+    why_undecided,
+)
+from dapflow.tasks.metrics import SIDES, mean, paired, rows_of
+from dapflow.tasks.models.chat import transcript
+from dapflow.tasks.prompts.load import prompt_text, text_digest
+from dapflow.tasks.prompts.sources import read_source
+from dapflow.tasks.step import Out, step
+
+TURNS_FILE = "two_turns.jsonl"
+_COMPARES = "the judge compares answers and gives no scores"
+
+
+class TwoTurns(BaseModel):
+    """Two-turn prompts that the policy before and the new one are judged on."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    source: str | None = Field(
+        default=None,
+        description="`shipped`, or a .jsonl or .parquet file with `prompt` and `follow_up`; empty: none, for it takes time",
+    )
+
+
+@step(
+    "prompts",
+    title="load two-turn prompts",
+    expects=lambda source, **_: len(read_source(source, TURNS_FILE)),
+)
+def load_first_turns(out: Out, source: str, digest: str) -> None:
+    """The first turns. `digest`: of the source's content. Raises UserError, naming the line, for
+    one without a follow-up.
+    """
+    rows = list[dict[str, Any]]()
+    for n, record in enumerate(read_source(source, TURNS_FILE)):
+        record.text("follow_up")
+        text = prompt_text(record)
+        row = {
+            "id": out.row_id(n),
+            "digest": text_digest(text),
+            "prompt": text,
+            "source": record.place,
+        }
+        rows.append(row | {"split": "held_out", "parents": []})
+    out.write(0, rows)
+
+
+@step(
+    "prompts",
+    title="follow up {answers.rows} of {answers}",
+    expects=lambda answers, **_: answers.rows,
+)
+def follow_up(out: Out, tasks: DatasetRef, source: str, digest: str, answers: DatasetRef) -> None:
+    """The second turn of each task that has an answer, which may be empty; `parents`: the first
+    turn.
+    """
+    asked, further = {row["id"]: row for row in out.lake.rows_of(tasks)}, _follow_ups(source)
+    rows = list[dict[str, Any]]()
+    for answer in out.lake.rows_of(answers):
+        if answer["finish_reason"] != "refused":
+            task = asked[answer["prompt_id"]]
+            text, earlier = further[task["source"]], [task["prompt"], answer["text"]]
+            row = {
+                "id": out.row_id(len(rows)),
+                "digest": text_digest(transcript(text, earlier)),
+                "prompt": text,
+                "earlier": earlier,
+            }
+            rows.append(
+                row | {"source": task["source"], "split": "held_out", "parents": [task["id"]]}
+            )
+    out.write(0, rows)
+
+
+@step("completions", title="conversations of {second}", expects=lambda second, **_: second.rows)
+def whole_conversations(out: Out, asked: DatasetRef, second: DatasetRef) -> None:
+    """Answer, follow-up and second answer as one text, as an answer to the first turn. asked: the
+    second turns, which `second` answers.
+
+    MT-Bench shows a judge that compares both conversations in full. Where the second answer is
+    empty, so is the text.
+    """
+    turns = {row["id"]: row for row in out.lake.rows_of(asked)}
+    rows = list[dict[str, Any]]()
+    for answer in out.lake.rows_of(second):
+        turn = turns[answer["prompt_id"]]
+        said = (
+            f"{turn['earlier'][1]}\n\nUser: {turn['prompt']}\n\nAssistant: {answer['text']}"
+            if answer["text"].strip()
+            else ""
+        )
+        row = {
+            "id": out.row_id(len(rows)),
+            "prompt_id": turn["parents"][0],
+            "sample": 0,
+            "policy": answer["policy"],
+            "text": said,
+        }
+        rows.append(
+            row
+            | {"token_ids": [], "logprobs": []}
+            | {key: answer[key] for key in ("finish_reason", "seed", "note")}
+        )
+    out.write(0, rows)
+
+
+@step("metrics", title="evaluate turn {turn} of two", expects=lambda **_: 4)
+def evaluate_turn(
+    out: Out,
+    policy: ModelRef,
+    turn: int,
+    asked: list[DatasetRef],
+    answers: list[DatasetRef],
+    judged: list[DatasetRef],
+    seed: int,
+) -> None:
+    """Win rate and rewards of one turn, with 95 % intervals over the tasks.
+
+    asked, answers: of the policy before and of the new one; judged: their scores, or the one
+    comparison of the two.
+    """
+    task_of = {
+        row["id"]: (row["parents"] or [row["id"]])[0]
+        for ref in asked
+        for row in out.lake.rows_of(ref)
+    }
+    verdicts = [
+        [{**row, "prompt_id": task_of[row["prompt_id"]]} for row in out.lake.rows_of(ref)]
+        for ref in judged
+    ]
+    scored = len(verdicts) == len(SIDES)
+    decisions = by_scores(verdicts[0], verdicts[1]) if scored else by_comparison(verdicts[0])
+    old, new = (
+        {task: fmean(some) for task, some in scores_of(rows).items()}
+        for rows in (verdicts[0], verdicts[-1])
+    )
+    why = why_undecided(
+        [row for ref in answers for row in out.lake.rows_of(ref)],
+        [row for rows in verdicts for row in rows],
+    )
+    why_unscored = why if scored else _COMPARES
+    figures = [
+        mean(f"turn_{turn}_win_rate", prompt_wins(decisions), seed, why, bounded=True),
+        mean(f"turn_{turn}_reward_before", old, seed, why_unscored),
+        mean(f"turn_{turn}_reward_after", new, seed, why_unscored),
+        paired(f"turn_{turn}_reward_gain", old, new, seed, why_unscored),
+    ]
+    out.write(0, list(rows_of(figures, policy.version, out.row_id)))
+
+
+def _follow_ups(source: str) -> dict[str, str]:
+    """By the place of the first turn."""
+    return {record.place: record.text("follow_up") for record in read_source(source, TURNS_FILE)}

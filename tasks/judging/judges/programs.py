@@ -1,0 +1,237 @@
+"""Judges that are plain functions: `(prompt, completion) -> score`, or `(prompt, first, second) ->
+probability that the first is better`.
+
+    shorter | on-topic | json | exact-answer | regex:PATTERN | keywords:WORD,WORD | FILE.py:FUNCTION | PACKAGE.MODULE:FUNCTION
+A function with a parameter `answer` is given the prompt's reference answer by that name. Test:
+pytest tests/tasks/judging/judges/test_programs.py
+"""
+
+import hashlib
+import importlib.util
+import inspect
+import math
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+from pydantic import BaseModel, ConfigDict
+
+from dapflow.storage import UserError
+from dapflow.tasks.judging.judges.base import Match, Question, Verdict, both_orders
+from dapflow.tasks.judging.judges.shipped import (
+    exact_answer,
+    keywords,
+    matches,
+    on_topic,
+    shorter,
+    valid_json,
+)
+from dapflow.tasks.modules import module_named
+
+Function = Callable[..., float]
+PROGRAMS: dict[str, Function] = {
+    "shorter": shorter, "on-topic": on_topic, "json": valid_json, "exact-answer": exact_answer,
+}  # fmt: skip
+_ANSWER = "answer"
+_LONGEST_TITLE = 40
+
+
+class Program(BaseModel):
+    """A function as a judge. `source`: digest of the file it is imported from, so that a changed
+    one makes other versions.
+
+    compares: it takes two completions rather than one. needs_answer: it takes the reference answer
+    of the prompt.
+    """
+
+    model_config = ConfigDict(frozen=True)
+    name: str
+    source: str | None = None
+    compares: bool = False
+    needs_answer: bool = False
+
+    def __str__(self) -> str:
+        """Its name in titles: without folders, and not long."""
+        short = Path(self.name).name if self.source else self.name
+        return short if len(short) <= _LONGEST_TITLE else f"{short[: _LONGEST_TITLE - 3]}..."
+
+
+def pinned(name: str) -> Program:
+    """The program of that name as it is now. Raises UserError, which says what there is, where
+    there is none.
+    """
+    found = function_of(name)
+    shipped = name in PROGRAMS or name.partition(":")[0] in _MAKERS
+    source = None if shipped else _source(found, name.partition(":")[0])
+    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else None
+    takes = _parameters(found)
+    texts = len(takes) - (_ANSWER in takes)
+    if not shipped and texts not in (2, 3):
+        raise UserError(
+            f"The judge {name} takes {', '.join(takes) or 'nothing'}: it must take (prompt, completion) and give a score, or (prompt, first, "
+            "second) and give the probability that the first is better; and `answer` besides if it needs the reference answer."
+        )
+    return Program(name=name, source=digest, compares=texts == 3, needs_answer=_ANSWER in takes)
+
+
+def function_of(name: str) -> Function:
+    """The function of that name. Raises UserError that says what there is."""
+    kind, _, rest = name.partition(":")
+    if name in PROGRAMS:
+        return PROGRAMS[name]
+    if kind in _MAKERS and rest:
+        return _MAKERS[kind](rest)
+    if rest:
+        return _imported(kind, rest)
+    raise UserError(
+        f"There is no judge `{name}`: the programs are {', '.join(sorted(PROGRAMS))}, regex:PATTERN, keywords:WORD,WORD, and any function "
+        "(prompt, completion) -> score or (prompt, first, second) -> probability as FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION."
+    )
+
+
+class ProgramJudge:
+    """Scores or compares with a program, in both orders. An exception, a missing reference answer
+    or a result that is no finite number (no probability) is invalid, never a score of zero."""
+
+    together = False
+
+    def __init__(self, program: Program) -> None:
+        self.name = program.name + (f"@{program.source}" if program.source else "")
+        self._program = program
+        self._function = function_of(program.name)
+
+    def judge(
+        self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None
+    ) -> Iterator[Verdict]:
+        """One verdict per question, in order."""
+        for question in questions:
+            yield self._scored(question)
+            if on_rows:
+                on_rows(1)
+
+    def compare(
+        self, matches: Sequence[Match], on_rows: Callable[[int], None] | None = None
+    ) -> Iterator[Verdict]:
+        """One verdict per match, in order."""
+        for match in matches:
+            yield self._compared(match)
+            if on_rows:
+                on_rows(1)
+
+    def _scored(self, question: Question) -> Verdict:
+        try:
+            return Verdict(
+                outcome="scored",
+                score=self._ask(question.answer, question.prompt, question.completion),
+            )
+        except _InvalidError as error:
+            return Verdict(outcome="invalid", note=str(error))
+
+    def _compared(self, match: Match) -> Verdict:
+        try:
+            return both_orders(
+                partial(self._probability, match.answer), match.prompt, match.first, match.second
+            )
+        except _InvalidError as error:
+            return Verdict(outcome="invalid", note=str(error))
+
+    def _probability(self, answer: str | None, prompt: str, first: str, second: str) -> float:
+        probability = self._ask(answer, prompt, first, second)
+        if not 0 <= probability <= 1:
+            raise _InvalidError(f"the program's probability is {probability:g}")
+        return probability
+
+    def _ask(self, answer: str | None, *texts: str) -> float:
+        if self._program.needs_answer and answer is None:
+            raise _InvalidError("the prompt has no reference answer")
+        try:
+            result = float(
+                self._function(*texts, **({_ANSWER: answer} if self._program.needs_answer else {}))
+            )
+        except (
+            Exception,
+            SystemExit,
+        ) as error:  # a user's own code may raise anything: it is the row's verdict that is missing
+            raise _InvalidError(f"{type(error).__name__}: {error}"[:300]) from error
+        if not math.isfinite(result):
+            raise _InvalidError(f"the program's score is {result}")
+        return result
+
+
+class _InvalidError(Exception):
+    """A program has given nothing that counts."""
+
+
+def _source(function: Function, place: str) -> str | None:
+    """The file that a function comes from; None for one that is built into Python."""
+    try:
+        return inspect.getsourcefile(function)
+    except TypeError:  # an object that can be called, or a function in C
+        return place if place.endswith(".py") else getattr(sys.modules[place], "__file__", None)
+
+
+def _parameters(function: Function) -> list[str]:
+    """What must be given to it. One whose signature nobody knows is taken for a score."""
+    try:
+        known = inspect.signature(function).parameters.values()
+    except ValueError:
+        return ["prompt", "completion"]
+    return [
+        one.name
+        for one in known
+        if one.kind != one.VAR_KEYWORD and (one.default is one.empty or one.name == _ANSWER)
+    ]
+
+
+def _regex(pattern: str) -> Function:
+    try:
+        return partial(matches, re.compile(pattern))
+    except re.error as error:
+        raise UserError(f"regex:{pattern} is not a regular expression ({error}).") from error
+
+
+def _keywords(words: str) -> Function:
+    found = [word.strip() for word in words.split(",") if word.strip()]
+    if not found:
+        raise UserError("keywords: needs words, for example keywords:because,therefore.")
+    return partial(keywords, found)
+
+
+_MAKERS: dict[str, Callable[[str], Function]] = {"regex": _regex, "keywords": _keywords}
+
+
+def _imported(place: str, function: str) -> Function:
+    module: Any = _file(Path(place).expanduser()) if place.endswith(".py") else _module(place)
+    if callable(found := getattr(module, function, None)):
+        return cast("Function", found)
+    raise UserError(
+        f"{place} has no function `{function}`: write one that takes a prompt and a completion, and returns a number."
+    )
+
+
+def _file(path: Path) -> ModuleType:
+    if not path.is_file():
+        raise UserError(
+            f"There is no file {path}: name the Python file of your judge, for example ./judge.py:score."
+        )
+    spec = importlib.util.spec_from_file_location(f"judge_{path.stem}", path)
+    assert spec is not None and spec.loader is not None, "the name ends with .py"
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"{path} cannot be imported ({type(error).__name__}: {error}).") from error
+    return module
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return module_named(name)
+    except Exception as error:
+        raise UserError(
+            f"The module {name} cannot be imported ({type(error).__name__}: {error})."
+        ) from error

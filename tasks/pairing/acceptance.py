@@ -1,0 +1,135 @@
+"""RSO's statistical rejection sampling: which candidates survive as samples of the optimal policy.
+
+    accept(completions, verdicts)  ->  acceptances (one row per completion, accepted or not, and why not)
+Test: tests/tasks/pairing/test_acceptance.py
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dapflow.storage import DatasetRef
+from dapflow.tasks.seeds import generator
+from dapflow.tasks.step import Out, step
+
+
+class Acceptance(BaseModel):
+    """How candidates are thinned before they are paired."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    rule: Literal["rso", "all", "best", "threshold"] = Field(
+        default="rso",
+        description="`rso`: Algorithm 1; `all`: every candidate (in a list none that is cut off above a finished one); of finished ones, `best`: a prompt's best; `threshold`: those above it",
+    )
+    beta: float = Field(
+        default=0.5,
+        gt=0,
+        description="temperature of exp(reward / beta); small keeps the best, large keeps any",
+    )
+    keep: int = Field(default=8, ge=2, description="candidates that `rso` accepts per prompt")
+    threshold: float = Field(
+        default=0.7,
+        ge=0,
+        lt=1,
+        description="share of all scored candidates that an accepted one must be above",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accepted:
+    """A candidate's place in the input, and the sweep over the pool in which it was accepted."""
+
+    index: int
+    sweep: int
+
+
+def rso_accept(rewards: Sequence[float], keep: int, beta: float, rng: Random) -> list[Accepted]:
+    """Statistical rejection sampling without replacement (RSO, Algorithm 1, arXiv 2309.06657).
+
+    rewards: one finite reward per candidate, in the reward model's unit; beta > 0 in the same unit.
+    Candidates are visited in a random order, since a sweep ends as soon as `keep` are accepted.
+    Returns min(keep, len(rewards)) of them, in the order of acceptance.
+    """
+    assert beta > 0 and all(math.isfinite(reward) for reward in rewards)
+    pool = list(range(len(rewards)))
+    rng.shuffle(pool)
+    accepted: list[Accepted] = []
+    sweep = 0
+    while pool and len(accepted) < keep:
+        best = max(rewards[index] for index in pool)
+        for index in list(pool):
+            if rng.random() < math.exp(
+                (rewards[index] - best) / beta
+            ):  # accept with probability exp((r - r_max) / beta)
+                accepted.append(Accepted(index=index, sweep=sweep))
+                pool.remove(index)
+                if len(accepted) == keep:
+                    break
+        sweep += 1
+    return accepted
+
+
+@step(
+    "acceptances",
+    title="accept from {completions.rows} candidates",
+    expects=lambda completions, **_: completions.rows,
+)
+def accept(
+    out: Out, completions: DatasetRef, verdicts: DatasetRef, acceptance: Acceptance, seed: int
+) -> None:
+    """One acceptance per completion. Duplicates and completions without a score cannot take part; a
+    prompt needs two that can.
+    """
+    texts = {row["id"]: row for row in out.lake.rows_of(completions)}
+    candidates: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for verdict in out.lake.rows_of(verdicts):
+        candidates[verdict["prompt_id"]].append(
+            {**verdict, "text": texts[verdict["completion_id"]]["text"]}
+        )
+    rows: list[dict[str, Any]] = []
+    for prompt_id, verdicts_of_prompt in candidates.items():
+        rng = generator(seed, "accept", prompt_id.rsplit("-", 1)[1])
+        rows += accept_for_prompt(verdicts_of_prompt, acceptance, rng)
+    out.write(0, [{"id": out.row_id(n), **row} for n, row in enumerate(rows)])
+
+
+def accept_for_prompt(
+    verdicts: Sequence[dict[str, Any]], acceptance: Acceptance, rng: Random
+) -> list[dict[str, Any]]:
+    """The acceptance rows of one prompt, in the order of its verdicts."""
+    notes = _notes(verdicts)
+    able = [n for n, note in enumerate(notes) if note is None]
+    if len(able) < 2:
+        able, notes = [], [note or "too_few_candidates" for note in notes]
+    rewards = [verdicts[n]["score"] for n in able]
+    if acceptance.rule == "rso":
+        taken = rso_accept(rewards, acceptance.keep, acceptance.beta, rng)
+    else:
+        taken = [Accepted(index=index, sweep=0) for index in range(len(able))]
+    sweeps = {able[one.index]: one.sweep for one in taken}
+    return [
+        {
+            "prompt_id": verdict["prompt_id"],
+            "completion_id": verdict["completion_id"],
+            "reward": verdict["score"],
+        }
+        | {"accepted": n in sweeps, "sweep": sweeps.get(n), "note": notes[n]}
+        for n, verdict in enumerate(verdicts)
+    ]
+
+
+def _notes(verdicts: Sequence[dict[str, Any]]) -> list[str | None]:
+    seen: set[str] = set()
+    notes: list[str | None] = []
+    for verdict in verdicts:
+        if verdict["outcome"] != "scored":
+            notes.append(verdict["outcome"])
+        else:
+            notes.append("duplicate" if verdict["text"] in seen else None)
+            seen.add(verdict["text"])
+    return notes

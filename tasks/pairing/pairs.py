@@ -1,0 +1,258 @@
+"""Accepted candidates become preference pairs. A pair that must not be trained on is kept with the
+reason, never mislabelled.
+
+    pair(prompts, completions, acceptances)  ->  pairs          pair_compared(prompts, completions, verdicts)  ->  pairs
+Test: tests/tasks/pairing/test_pairs.py
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dapflow.storage import DatasetRef, UserError
+from dapflow.tasks.seeds import generator
+from dapflow.tasks.step import Out, step
+
+
+class Pairing(BaseModel):
+    """How the accepted candidates of a prompt meet."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    rule: Literal["first-round", "tournament", "best-worst", "contrast"] = Field(
+        default="first-round",
+        description="`first-round`: n/2 disjoint pairs; `tournament`: knockout, n-1 pairs; `best-worst`: one pair; `contrast`: each answer "
+        "that scores 0 or less under a less likely one that scores more",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """An accepted completion and its reward."""
+
+    id: str
+    text: str
+    reward: float
+    finished: bool  # it ended by itself rather than at the token limit
+    logp: float = 0.0  # of its tokens under the policy that sampled it, nats
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pair:
+    """Two candidates in the order of preference, or, with `dropped`, not to be trained on."""
+
+    chosen: Candidate
+    rejected: Candidate
+    dropped: str | None
+
+    @property
+    def margin(self) -> float:
+        return self.chosen.reward - self.rejected.reward
+
+
+def compare(a: Candidate, b: Candidate) -> Pair:
+    """Label two candidates by their rewards. A tie, equal texts, or an unfinished answer beating a
+    finished one is no label.
+    """
+    chosen, rejected = (a, b) if a.reward >= b.reward else (b, a)
+    if a.text == b.text:
+        dropped = "identical"
+    elif a.reward == b.reward:
+        dropped = "tie"
+    elif rejected.finished and not chosen.finished:
+        dropped = "truncated"
+    else:
+        dropped = None
+    return Pair(chosen=chosen, rejected=rejected, dropped=dropped)
+
+
+def first_round(candidates: Sequence[Candidate], rng: Random) -> list[Pair]:
+    """Disjoint random pairs, n // 2 of them (RSO, first-round-rank)."""
+    order = rng.sample(list(candidates), len(candidates))
+    return [compare(a, b) for a, b in zip(order[::2], order[1::2], strict=False)]
+
+
+def tournament(candidates: Sequence[Candidate], rng: Random) -> list[Pair]:
+    """A knockout among the winners of each round, n - 1 pairs (RSO, tournament-rank). The one
+    without an opponent goes on.
+    """
+    pairs: list[Pair] = []
+    standing = rng.sample(list(candidates), len(candidates))
+    while len(standing) > 1:
+        matches = [compare(a, b) for a, b in zip(standing[::2], standing[1::2], strict=False)]
+        pairs += matches
+        standing = [match.chosen for match in matches] + (
+            [standing[-1]] if len(standing) % 2 else []
+        )
+    return pairs
+
+
+def best_worst(candidates: Sequence[Candidate], rng: Random) -> list[Pair]:
+    """The highest against the lowest reward; equal ones at random."""
+    order = sorted(
+        rng.sample(list(candidates), len(candidates)), key=lambda candidate: candidate.reward
+    )
+    return [compare(order[-1], order[0])] if len(order) > 1 else []
+
+
+def contrast(candidates: Sequence[Candidate], rng: Random) -> list[Pair]:
+    """Good (reward above 0) against bad (CLICK, arXiv 2306.03350, section 3.3): a bad answer meets
+    a good one that is less likely, of those the likeliest that is left, for it is there that the
+    policy still has to change."""
+    good = sorted(
+        (one for one in candidates if one.reward > 0), key=lambda candidate: -candidate.logp
+    )
+    pairs: list[Pair] = []
+    for bad in rng.sample(
+        [one for one in candidates if one.reward <= 0], sum(one.reward <= 0 for one in candidates)
+    ):
+        if found := next((one for one in good if one.logp < bad.logp), None):
+            good.remove(found)
+            pairs.append(compare(found, bad))
+    return pairs
+
+
+RULES: dict[str, Callable[[Sequence[Candidate], Random], list[Pair]]] = {
+    "first-round": first_round,
+    "tournament": tournament,
+    "best-worst": best_worst,
+    "contrast": contrast,
+}
+
+
+def pairs_of(rule: str, candidates: int) -> int:
+    """How many pairs a rule makes of so many candidates."""
+    return {
+        "first-round": candidates // 2,
+        "tournament": candidates - 1,
+        "best-worst": 1,
+        "contrast": candidates // 2,
+    }[rule]
+
+
+def _expected(prompts: DatasetRef, completions: DatasetRef, pairing: Pairing, **_: Any) -> int:
+    return prompts.rows * pairs_of(pairing.rule, completions.rows // max(prompts.rows, 1))
+
+
+@step("pairs", title="pair {acceptances.rows} candidates", expects=_expected)
+def pair(
+    out: Out,
+    prompts: DatasetRef,
+    completions: DatasetRef,
+    acceptances: DatasetRef,
+    pairing: Pairing,
+    seed: int,
+) -> None:
+    """Pairs of the accepted completions of each prompt, in prompt order."""
+    texts = {row["id"]: row["prompt"] for row in out.lake.rows_of(prompts)}
+    sampled = {row["id"]: row for row in out.lake.rows_of(completions)}
+    if pairing.rule == "contrast" and not any(row["logprobs"] for row in sampled.values()):
+        raise UserError(
+            "pairing.rule=contrast needs the samples' log-probabilities, which their server does not tell: take another sampler."
+        )
+    candidates: dict[str, list[Candidate]] = defaultdict(list)
+    for row in out.lake.rows_of(acceptances):
+        if row["accepted"]:
+            completion = sampled[row["completion_id"]]
+            candidates[row["prompt_id"]].append(
+                candidate_of(completion, row["reward"], sum(completion["logprobs"]))
+            )
+    rows: list[dict[str, Any]] = []
+    for prompt_id, accepted in candidates.items():
+        rng = generator(seed, "pair", prompt_id.rsplit("-", 1)[1])
+        rows += scored_pairs(pairing.rule, accepted, rng, prompt_id, texts[prompt_id])
+    out.write(0, [{"id": out.row_id(n), **row} for n, row in enumerate(rows)])
+
+
+@step(
+    "pairs",
+    title="pair by {verdicts.rows} comparisons",
+    expects=lambda verdicts, **_: verdicts.rows,
+)
+def pair_compared(
+    out: Out, prompts: DatasetRef, completions: DatasetRef, verdicts: DatasetRef
+) -> None:
+    """A pair for each comparison, in their order: the winner is chosen, with the judge's
+    probability that it is better.
+    """
+    texts = {row["id"]: row["prompt"] for row in out.lake.rows_of(prompts)}
+    sampled = {row["id"]: row for row in out.lake.rows_of(completions)}
+    rows: list[dict[str, Any]] = []
+    for verdict in out.lake.rows_of(verdicts):
+        if verdict["other_id"] is not None:
+            sides = sampled[verdict["completion_id"]], sampled[verdict["other_id"]]
+            rows.append(compared_pair(*sides, verdict, texts[verdict["prompt_id"]]))
+    out.write(0, [{"id": out.row_id(n), **row} for n, row in enumerate(rows)])
+
+
+def scored_pairs(
+    rule: str, candidates: Sequence[Candidate], rng: Random, prompt_id: str, prompt: str
+) -> list[dict[str, Any]]:
+    """The pairs of a prompt's scored candidates as rows, without ids."""
+    return [
+        _row(match, prompt_id, prompt)
+        | {"margin": match.margin, "probability": None, "source": rule}
+        for match in RULES[rule](candidates, rng)
+    ]
+
+
+def compared_pair(
+    one: Mapping[str, Any], other: Mapping[str, Any], verdict: Mapping[str, Any], prompt: str
+) -> dict[str, Any]:
+    """The pair of two completions and the verdict on them as a row, without its id."""
+    return (
+        _row(match_of(one, other, verdict), one["prompt_id"], prompt)
+        | _certainty(verdict)
+        | {"source": "compared"}
+    )
+
+
+def match_of(one: Mapping[str, Any], other: Mapping[str, Any], verdict: Mapping[str, Any]) -> Pair:
+    """Two completions in the order of a comparison's verdict, or dropped for what it was instead of
+    a judgement.
+    """
+    score = verdict["score"]
+    if score is None:
+        return Pair(
+            chosen=candidate_of(one, 0.0),
+            rejected=candidate_of(other, 0.0),
+            dropped=verdict["outcome"],
+        )
+    return compare(candidate_of(one, score), candidate_of(other, 1 - score))
+
+
+def first_round_ids(completions: Sequence[Mapping[str, Any]], rng: Random) -> list[tuple[str, str]]:
+    """Who meets whom where a judge compares: the first round of those with a text of their own, by
+    id.
+    """
+    texts = {row["text"]: row for row in reversed(completions) if row["finish_reason"] != "refused"}
+    able = [candidate_of(row, 0.0) for row in completions if texts.get(row["text"]) is row]
+    return [(match.chosen.id, match.rejected.id) for match in first_round(able, rng)]
+
+
+def _certainty(verdict: Mapping[str, Any]) -> dict[str, Any]:
+    score = verdict["score"]
+    return (
+        {"margin": None, "probability": None}
+        if score is None
+        else {"margin": abs(2 * score - 1), "probability": max(score, 1 - score)}
+    )
+
+
+def _row(match: Pair, prompt_id: str, prompt: str) -> dict[str, Any]:
+    return (
+        {"prompt_id": prompt_id, "prompt": prompt, "dropped": match.dropped}
+        | {"chosen_id": match.chosen.id, "rejected_id": match.rejected.id}
+        | {"chosen": match.chosen.text, "rejected": match.rejected.text}
+    )
+
+
+def candidate_of(completion: Mapping[str, Any], reward: float, logp: float = 0.0) -> Candidate:
+    """A row of completions and its reward. logp: of its tokens under the policy that sampled it."""
+    finished = completion["finish_reason"] == "stop"
+    return Candidate(
+        id=completion["id"], text=completion["text"], reward=reward, finished=finished, logp=logp
+    )

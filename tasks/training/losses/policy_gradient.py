@@ -1,0 +1,126 @@
+"""What PPO needs besides log-probabilities: rewards and advantages of tokens, and the two clipped
+losses. Pure functions of tensors.
+
+Per-token tensors are fp32 [tokens]; `old` values are those of the policy that sampled, kept fixed.
+Proximal policy optimisation, arXiv 1707.06347; as for language models, arXiv 1909.08593 and
+2203.02155. Test: pytest tests/tasks/training/losses/test_policy_gradient.py
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from dapflow.tasks.models.packed.batches import Experience
+
+
+def token_rewards(logps: Tensor, reference: Tensor, score: float, beta: float) -> Tensor:
+    """-beta (log pi - log pi_ref) at each token, and the reward model's score at the last (arXiv
+    1909.08593, eq. 2).
+    """
+    rewards = -beta * (logps - reference)
+    rewards[-1] += score
+    return rewards
+
+
+def generalised_advantages(
+    rewards: Tensor, values: Tensor, gamma: float = 1.0, lambda_: float = 0.95
+) -> Tensor:
+    """A_t = sum_k (gamma lambda)^k delta_{t+k}, delta_t = r_t + gamma V_{t+1} - V_t, V = 0 after
+    the end (GAE, arXiv 1506.02438, eq. 16).
+    """
+    following = torch.cat((values[1:], values.new_zeros(1)))
+    deltas = rewards + gamma * following - values
+    advantages = torch.empty_like(deltas)
+    running = deltas.new_zeros(())
+    for place in reversed(range(len(deltas))):
+        running = deltas[place] + gamma * lambda_ * running
+        advantages[place] = running
+    return advantages
+
+
+def whiten(values: Tensor, *, keep_mean: bool = False) -> Tensor:
+    """Variance one, and mean zero unless it is to stay."""
+    mean = values.mean()
+    whitened = (values - mean) * torch.rsqrt(values.var(unbiased=False) + 1e-8)
+    return whitened + mean if keep_mean else whitened
+
+
+def clipped_policy_loss(
+    logps: Tensor, old: Tensor, advantages: Tensor, clip: float = 0.2
+) -> Tensor:
+    """-min(ratio A, clip(ratio, 1 - clip, 1 + clip) A), [tokens] (arXiv 1707.06347, eq. 7)."""
+    ratio = (logps - old).exp()
+    return -torch.minimum(ratio * advantages, ratio.clamp(1 - clip, 1 + clip) * advantages)
+
+
+def clipped_value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float = 0.2) -> Tensor:
+    """max((V - R)^2, (clip(V, old - clip, old + clip) - R)^2) / 2, [tokens]; returns are advantages
+    + old values.
+    """
+    clipped = torch.maximum(torch.minimum(values, old + clip), old - clip)
+    return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
+
+
+def leave_one_out(rewards: Tensor) -> Tensor:
+    """Each reward minus the mean of the other answers' to the same prompt, [groups, answers] (RLOO,
+    arXiv 2402.14740, eq. 8).
+    """
+    others = rewards.shape[1] - 1
+    return rewards - (rewards.sum(dim=1, keepdim=True) - rewards) / others
+
+
+def experience_of(
+    logps: Sequence[Tensor], reference: Sequence[Tensor], values: Sequence[Tensor], lengths: Sequence[Sequence[int]],
+    scores: Sequence[Sequence[float]], *, beta: float, gamma: float, lambda_: float, whiten_scores: bool,
+) -> list[Experience]:  # fmt: skip
+    """A round's experience, group by group: advantages by GAE of penalised rewards, whitened over
+    all tokens of the round.
+
+    logps, reference, values: [tokens] of each group; lengths, scores: of each of its answers.
+    whiten_scores: over all answers first, so that beta and the value model meet one scale whoever
+    judges (Llama 2, arXiv 2307.09288, section 3.2.3).
+    """
+    given = torch.tensor([score for group in scores for score in group])
+    answers = iter((whiten(given) if whiten_scores else given).tolist())
+    raw: list[Tensor] = []
+    for own, ref, value, sizes in zip(logps, reference, values, lengths, strict=True):
+        parts = zip(
+            own.split(list(sizes)), ref.split(list(sizes)), value.split(list(sizes)), strict=True
+        )
+        raw.append(
+            torch.cat(
+                [
+                    generalised_advantages(
+                        token_rewards(p, q, next(answers), beta), v, gamma, lambda_
+                    )
+                    for p, q, v in parts
+                ]
+            )
+        )
+    sizes = [len(group) for group in raw]
+    whitened = whiten(torch.cat(raw)).split(sizes)
+    scale = sum(sizes) / len(sizes)
+    return [
+        Experience(
+            logps=own, values=value, advantages=advantages, returns=before + value, scale=scale
+        )
+        for own, value, advantages, before in zip(logps, values, whitened, raw, strict=True)
+    ]
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> float | None:
+    """1 - Var(returns - values) / Var(returns): 1 for a value model that knows them, 0 for a
+    constant; None where they do not vary.
+    """
+    spread = returns.var(unbiased=False)
+    return None if spread == 0 else (1 - (returns - values).var(unbiased=False) / spread).item()
+
+
+def ratio_figures(logps: Tensor, old: Tensor, clip: float) -> Tensor:
+    """[2], sums over tokens: how many ratios pi / pi_old are beyond the clip, and ratio - 1 - log
+    ratio, which estimates KL(pi_old || pi).
+    """
+    change = (logps - old).detach()
+    ratio = change.exp()
+    return torch.stack((((ratio - 1).abs() > clip).float().sum(), (ratio - 1 - change).sum()))

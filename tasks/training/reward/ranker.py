@@ -1,0 +1,50 @@
+"""A pairwise ranker: a language model that reads a prompt and two answers, and names the better one
+(RSO's rho, arXiv 2309.06657, 3.2).
+
+    rho(x, y1, y2) = P("A") / (P("A") + P("B")) of its next token, averaged over both orders of the answers
+Trained on every pair in both orders, so that no place is preferred. Test: pytest
+tests/tasks/training/reward/test_ranker.py
+"""
+
+import copy
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.models.names import Loaded, save
+from dapflow.tasks.models.parameters import merge, trainable
+from dapflow.tasks.models.ranker import Comparison, Ranker
+from dapflow.tasks.training.fit import fit
+from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.settings import training_of
+
+
+def tune_ranker(
+    base: Loaded,
+    pairs: Sequence[Comparison],
+    settings: RewardModel,
+    seed: int,
+    checkpoint_dir: Path | None = None,
+    on_step: Callable[[int], None] | None = None,
+) -> Loaded:
+    """A copy of `base` trained to name the first answer of each comparison, which is the better
+    one, in both orders.
+    """
+    questions = Ranker(base)
+    groups = [questions.group(one, swapped) for one in pairs for swapped in (False, True)]
+    model = trainable(
+        copy.deepcopy(base.model).float(), settings.parameters, settings.lora_rank, seed
+    )
+    training = training_of(settings).model_copy(
+        update={"batch_size": 2 * settings.batch_size}
+    )  # each pair in both orders
+    fit(
+        model, groups, Loss.of("label"), training, seed=seed, checkpoint_dir=checkpoint_dir,
+        on_step=None if on_step is None else lambda log: on_step(training.batch_size),
+    )  # fmt: skip
+    return Loaded(model=merge(model), tokenizer=base.tokenizer)
+
+
+def save_ranker(directory: Path, ranker: Loaded) -> None:
+    """As an ordinary model directory."""
+    save(ranker, directory)

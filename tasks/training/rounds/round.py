@@ -1,0 +1,202 @@
+"""What a round is made of: its prompts, completions of the weights as they are now, verdicts on
+them, and what is trained on.
+
+Rows in, rows out, without ids of their own; tasks/training/rounds/online.py makes a step of them.
+Test: pytest tests/tasks/training/rounds/test_online.py
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from dapflow.storage import DatasetRef
+from dapflow.tasks.judging.compare import (
+    asked_of,
+    comparer_for,
+    comparison_row,
+    first_matches,
+    unasked,
+)
+from dapflow.tasks.judging.judges.base import Comparer, scores_of
+from dapflow.tasks.judging.judges.llm import LLM
+from dapflow.tasks.judging.judges.programs import Program
+from dapflow.tasks.judging.score import By, judge_for, question_of
+from dapflow.tasks.models.chat import context_length
+from dapflow.tasks.models.names import Loaded
+from dapflow.tasks.pairing.pairs import Pairing, candidate_of, compared_pair, scored_pairs
+from dapflow.tasks.sampling.engines.base import Request, Sampling
+from dapflow.tasks.sampling.engines.sampler import Prompter
+from dapflow.tasks.sampling.engines.thoughts import Thoughts
+from dapflow.tasks.sampling.engines.transformers import TransformersEngine
+from dapflow.tasks.seeds import derive_seed, generator
+from dapflow.tasks.step import Out
+from dapflow.tasks.training.settings import Rounds
+
+Row = dict[str, Any]
+Judging = Callable[[Sequence[Row]], tuple[list[Row], list[Row]]]
+"""Completions of one round -> (verdicts, pairs or acceptances), without ids."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Labels:
+    """How verdicts become what is trained on."""
+
+    lists: bool
+    pairing: Pairing
+
+
+def batch_of(rows: Sequence[Row], rounds: Rounds, number: int, seed: int) -> list[Row]:
+    """The prompts of a round: one permutation of all after the other."""
+    size = min(rounds.prompts, len(rows))
+    places = range(number * size, (number + 1) * size)
+    orders: dict[int, list[int]] = {}
+    for epoch in {place // len(rows) for place in places}:
+        orders[epoch] = list(range(len(rows)))
+        generator(seed, "rounds", epoch).shuffle(orders[epoch])
+    return list(
+        {
+            row["id"]: row
+            for row in (rows[orders[place // len(rows)][place % len(rows)]] for place in places)
+        }.values()
+    )
+
+
+def sampled(
+    out: Out,
+    loaded: Loaded,
+    prompts: Sequence[Row],
+    sampling: Sampling,
+    rounds: Rounds,
+    number: int,
+    seed: int,
+) -> list[Row]:
+    """Completions of the weights as they are now, prompt by prompt."""
+    prompter = Prompter(
+        sampling=sampling, tokenizer=loaded.tokenizer, context=context_length(loaded.model)
+    )
+    requests, seeds = list[Request](), dict[tuple[str, int], int]()
+    for row in prompts:
+        ids, refused = prompter.render(row["prompt"])
+        if refused is None:
+            own = tuple(
+                derive_seed(seed, "round", number, row["digest"], sample)
+                for sample in range(sampling.n)
+            )
+            seeds |= {(row["id"], sample): one for sample, one in enumerate(own)}
+            requests.append(Request(prompt_id=row["id"], prompt_token_ids=ids, seeds=own))
+    answers = sorted(
+        TransformersEngine(loaded).generate(requests, sampling),
+        key=lambda one: (one.prompt_id, one.sample),
+    )
+    thoughts = Thoughts()
+    thoughts.count(answers)
+    if (warning := thoughts.warning()) and number == 0:  # once
+        out.say(f"WARNING: {warning}")
+    first = number * rounds.prompts * sampling.n
+    return [
+        {
+            "id": out.row_id(first + place),
+            "prompt_id": one.prompt_id,
+            "sample": one.sample,
+            "policy": out.version,
+            "text": one.text,
+        }
+        | {"token_ids": one.token_ids, "logprobs": one.logprobs, "finish_reason": one.finish_reason}
+        | {"seed": seeds[one.prompt_id, one.sample], "note": None}
+        for place, one in enumerate(answers)
+    ]
+
+
+@contextmanager
+def judging(
+    out: Out,
+    by: By,
+    baseline: DatasetRef | None,
+    prompts: Mapping[str, Row],
+    labels: Labels,
+    seed: int,
+) -> Iterator[Judging]:
+    """Whoever judges, kept in memory for all rounds. prompts: their rows by id."""
+    if isinstance(by, LLM | Program) and by.compares:
+        with comparer_for(out, by) as judge:
+            yield lambda completions: _compared(judge, prompts, completions, seed)
+        return
+    answers = [] if baseline is None else out.lake.rows_of(baseline)
+    with judge_for(
+        out, by, {prompts[row["prompt_id"]]["prompt"]: row["text"] for row in answers}
+    ) as judge:
+
+        def scored(completions: Sequence[Row]) -> tuple[list[Row], list[Row]]:
+            asked = [question_of(prompts[row["prompt_id"]], row) for row in completions]
+            found = zip(completions, scores_of(judge, asked), strict=True)
+            verdicts = [comparison_row((row, None), verdict, judge.name) for row, verdict in found]
+            return verdicts, _labelled(completions, verdicts, prompts, labels, seed)
+
+        yield scored
+
+
+def _compared(
+    judge: Comparer, prompts: Mapping[str, Row], completions: Sequence[Row], seed: int
+) -> tuple[list[Row], list[Row]]:
+    """A comparison of each prompt's answers, two at a time, in both orders."""
+    drawn = (
+        first_matches(completions, derive_seed(seed, completions[0]["id"])) if completions else []
+    )
+    known = [unasked(one, other) for one, other in drawn]
+    found = iter(list(judge.compare(asked_of(prompts, drawn))))
+    verdicts = [
+        comparison_row(match, done or next(found), judge.name)
+        for match, done in zip(drawn, known, strict=True)
+    ]
+    pairs = [
+        compared_pair(one, other, verdict, prompts[one["prompt_id"]]["prompt"])
+        for (one, other), verdict in zip(drawn, verdicts, strict=True)
+        if other is not None
+    ]
+    return verdicts, pairs
+
+
+def _labelled(
+    completions: Sequence[Row],
+    verdicts: Sequence[Row],
+    prompts: Mapping[str, Row],
+    labels: Labels,
+    seed: int,
+) -> list[Row]:
+    """Pairs of each prompt's scored answers, or all of them with their rewards."""
+    scores = {row["completion_id"]: row["score"] for row in verdicts}
+    if labels.lists:
+        return list(_rewarded(completions, scores))
+    pairs: list[Row] = []
+    for prompt_id in dict.fromkeys(row["prompt_id"] for row in completions):
+        own = [
+            row
+            for row in completions
+            if row["prompt_id"] == prompt_id and scores[row["id"]] is not None
+        ]
+        candidates = [candidate_of(row, scores[row["id"]], sum(row["logprobs"])) for row in own]
+        rng = generator(seed, "pair", prompt_id, own[0]["id"] if own else "")
+        pairs += scored_pairs(
+            labels.pairing.rule, candidates, rng, prompt_id, prompts[prompt_id]["prompt"]
+        )
+    return pairs
+
+
+def _rewarded(completions: Sequence[Row], scores: Mapping[str, float | None]) -> Iterator[Row]:
+    """All with their rewards. What was cut off gets no more than the worst of those that ended: it
+    must not win by it.
+    """
+    ended = [scores[row["id"]] for row in completions if row["finish_reason"] == "stop"]
+    worst = min((score for score in ended if score is not None), default=None)
+    for row in completions:
+        reward = scores[row["id"]]
+        if reward is not None and worst is not None and row["finish_reason"] != "stop":
+            reward = min(reward, worst)
+        told = {"accepted": reward is not None, "note": "invalid" if reward is None else None}
+        yield {
+            "prompt_id": row["prompt_id"],
+            "completion_id": row["id"],
+            "reward": reward,
+            "sweep": None,
+        } | told

@@ -1,0 +1,35 @@
+"""Runs of toy size: the command line called in this process, and settings that keep it short."""
+
+import pytest
+
+from dapflow.flows.cli import main as cli
+
+SMALL = ("prompts.per_iteration=4", "prompts.held_out=6", "sampling.n=3", "sampling.max_tokens=6")
+QUICK = (
+    *SMALL,
+    "training.epochs=1",
+    "evaluation.judge=shorter",
+    "evaluation.probes=0",
+    "evaluation.exact.source=",
+)
+"""Nothing measured but who wins, and that by a program: two thirds of the steps. For tests of
+something else than the figures.
+"""
+BY_LENGTH = (*QUICK, "judge=shorter")
+"""No reward model either: half the steps. For tests of something else than the judge."""
+
+
+def words(*settings: str) -> list[str]:
+    """The settings as the command line takes them."""
+    return [word for setting in settings for word in ("--set", setting)]
+
+
+def dapflow(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, str, str]:
+    """Exit code, standard output and standard error of the command line."""
+    try:
+        cli.main(arguments)
+        code = 0
+    except SystemExit as end:
+        code = int(end.code or 0)
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err

@@ -1,0 +1,156 @@
+"""Pairing: disjoint first rounds, knockouts, and odd cases that never become a label (pitfalls P7,
+P15, P16).
+"""
+
+from random import Random
+
+import pytest
+
+from dapflow.tasks.pairing.pairs import (
+    RULES,
+    Candidate,
+    best_worst,
+    compare,
+    contrast,
+    first_round,
+    first_round_ids,
+    match_of,
+    tournament,
+)
+
+
+def candidate(n: int, reward: float, text: str | None = None, finished: bool = True) -> Candidate:
+    return Candidate(id=f"c{n}", text=text or f"text {n}", reward=reward, finished=finished)
+
+
+EIGHT = [candidate(n, float(n)) for n in range(8)]
+
+
+def test_the_higher_reward_is_chosen_whatever_the_order() -> None:
+    a, b = candidate(0, 1.0), candidate(1, 3.0)
+    for match in (compare(a, b), compare(b, a)):
+        assert (match.chosen.id, match.rejected.id, match.margin, match.dropped) == (
+            "c1",
+            "c0",
+            2.0,
+            None,
+        )
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_all_equal_rewards_give_no_label_and_the_rule_ends(rule: str) -> None:
+    pairs = RULES[rule]([candidate(n, 1.0) for n in range(8)], Random(0))
+    assert pairs or rule == "contrast"  # which needs good and bad ones
+    assert {match.dropped for match in pairs} <= {"tie"}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_fewer_than_two_candidates_give_no_pair(rule: str) -> None:
+    assert RULES[rule]([], Random(0)) == RULES[rule]([candidate(0, 1.0)], Random(0)) == []
+
+
+def test_identical_texts_are_dropped_even_when_their_rewards_differ() -> None:
+    assert compare(candidate(0, 1.0, "same"), candidate(1, 2.0, "same")).dropped == "identical"
+
+
+def test_an_unfinished_answer_cannot_win_against_a_finished_one() -> None:
+    finished, cut = candidate(0, 1.0), candidate(1, 2.0, finished=False)
+    assert compare(finished, cut).dropped == "truncated"
+    assert compare(candidate(0, 3.0), cut).dropped is None  # the finished one wins
+    assert compare(candidate(0, 1.0, finished=False), cut).dropped is None  # both are cut off
+
+
+def test_a_first_round_pairs_everybody_once() -> None:
+    pairs = first_round(EIGHT, Random(0))
+    assert len(pairs) == 4  # n / 2
+    assert sorted(one.id for match in pairs for one in (match.chosen, match.rejected)) == sorted(
+        one.id for one in EIGHT
+    )
+
+
+def test_an_odd_one_out_sits_out_the_first_round() -> None:
+    assert len(first_round(EIGHT[:7], Random(0))) == 3
+
+
+@pytest.mark.parametrize("count", [2, 3, 5, 8])
+def test_a_tournament_has_n_minus_1_pairs_and_the_best_wins_it(count: int) -> None:
+    pairs = tournament(EIGHT[:count], Random(1))
+    assert len(pairs) == count - 1
+    assert pairs[-1].chosen.reward == count - 1
+    assert (
+        len({match.rejected.id for match in pairs}) == count - 1
+    )  # each but the winner is knocked out once
+
+
+def test_best_against_worst_is_one_pair() -> None:
+    [match] = best_worst(EIGHT, Random(0))
+    assert (match.chosen.reward, match.rejected.reward) == (7.0, 0.0)
+
+
+def test_the_seed_decides_who_meets_whom() -> None:
+    def met(seed: int) -> list[frozenset[str]]:
+        return [
+            frozenset((match.chosen.id, match.rejected.id))
+            for match in first_round(EIGHT, Random(seed))
+        ]
+
+    assert met(5) == met(5)
+    assert len({frozenset(met(seed)) for seed in range(20)}) > 5
+
+
+def completion(n: int, text: str | None = None, finish_reason: str = "stop") -> dict[str, str]:
+    return {"id": f"c{n}", "text": text or f"text {n}", "finish_reason": finish_reason}
+
+
+@pytest.mark.parametrize(
+    ("score", "outcome", "chosen", "dropped"),
+    [
+        (0.75, "win", "c0", None),
+        (0.25, "lose", "c1", None),
+        (0.5, "tie", "c0", "tie"),
+        (None, "invalid", "c0", "invalid"),
+        (None, "over_budget", "c0", "over_budget"),
+        (None, "refused", "c0", "refused"),
+    ],
+)
+def test_a_comparison_makes_a_pair_only_of_a_judgement(
+    score: float | None, outcome: str, chosen: str, dropped: str | None
+) -> None:
+    match = match_of(completion(0), completion(1), {"score": score, "outcome": outcome})
+    assert (match.chosen.id, match.dropped) == (chosen, dropped)
+
+
+def test_a_cut_off_answer_does_not_win_a_comparison_either() -> None:
+    match = match_of(
+        completion(0, finish_reason="length"), completion(1), {"score": 0.9, "outcome": "win"}
+    )
+    assert match.dropped == "truncated"
+
+
+def test_those_who_are_to_be_compared_have_texts_of_their_own() -> None:
+    rows = [
+        completion(0, "same"),
+        completion(1, "same"),
+        completion(2),
+        completion(3, "", "refused"),
+        completion(4),
+    ]
+    [met] = first_round_ids(rows, Random(0))
+    assert len(set(met)) == 2
+    assert set(met) <= {"c0", "c2", "c4"}
+
+
+def test_a_bad_answer_meets_the_likeliest_good_one_that_is_less_likely() -> None:
+    def one(name: str, reward: float, logp: float) -> Candidate:
+        return Candidate(id=name, text=name, reward=reward, finished=True, logp=logp)
+
+    good = [one("g1", 1.0, -5.0), one("g2", 0.5, -9.0), one("g3", 2.0, -1.0)]
+    pairs = contrast([*good, one("b1", -1.0, -4.0)], Random(0))
+    assert [(pair.chosen.id, pair.rejected.id) for pair in pairs] == [("g1", "b1")]
+    both = contrast([*good, one("b1", 0.0, -4.0), one("b2", -1.0, -3.0)], Random(0))
+    assert {pair.rejected.id for pair in both} == {"b1", "b2"}
+    assert {pair.chosen.id for pair in both} == {
+        "g1",
+        "g2",
+    }  # each good answer once; g3 is likelier than any bad one
+    assert contrast([one("g", 1.0, -1.0), one("b", -1.0, -2.0)], Random(0)) == []

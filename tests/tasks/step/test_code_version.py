@@ -1,0 +1,99 @@
+"""The code version covers what a step calls, not only its own source; words about the code do not
+count.
+"""
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from dapflow.tasks.step import code_version as module
+from dapflow.tasks.step.code_version import code_version
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    folder = tmp_path / "mysteps"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "step.py").write_text(
+        "from mysteps.helper import double\n\n\ndef run(x):\n    return double(x)\n"
+    )
+    (folder / "helper.py").write_text(
+        "from mysteps import deeper\n\n\ndef double(x):\n    return deeper.times(x, 2)\n"
+    )
+    (folder / "deeper.py").write_text("def times(x, n):\n    return x * n\n")
+    (folder / "unrelated.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield folder
+    for name in [name for name in sys.modules if name.startswith("mysteps")]:
+        del sys.modules[name]
+
+
+def version(name: str = "mysteps.step") -> str:
+    for cached in (module.code_version, module._is_module, module._source):
+        cached.cache_clear()
+    return code_version(name)
+
+
+@pytest.mark.parametrize("file", ["step.py", "helper.py", "deeper.py"])
+def test_a_change_in_the_step_or_in_any_helper_below_it_changes_the_version(
+    package: Path, file: str
+) -> None:
+    before = version()
+    (package / file).write_text((package / file).read_text().replace("x", "y"))
+    assert version() != before
+
+
+def test_comments_docstrings_and_unrelated_files_do_not(package: Path) -> None:
+    before = version()
+    (package / "deeper.py").write_text(
+        '"""Multiplication."""\n\n\ndef times(x, n):\n    """n times x."""\n    # quickly\n    return x * n\n'
+    )
+    (package / "unrelated.py").write_text("x = 2\n")
+    assert version() == before
+
+
+def test_the_real_steps_cover_their_engines_and_losses() -> None:
+    assert "dapflow.tasks.sampling.engines.transformers" in module._closure(
+        "dapflow.tasks.sampling.sample"
+    )
+    assert {
+        "dapflow.tasks.training.losses.losses",
+        "dapflow.tasks.models.packed.head",
+        "dapflow.tasks.models.chat",
+    } <= module._closure("dapflow.tasks.training.train")
+    assert "dapflow.tasks.step" not in module._closure("dapflow.tasks.sampling.sample")
+
+
+def step_modules() -> list[str]:
+    """The modules of the project that hold a step."""
+    files = sorted((ROOT / "tasks").rglob("*.py"))
+    holding = (f for f in files if re.search(r"^@step\(", f.read_text("utf-8"), re.MULTILINE))
+    return [".".join(("dapflow", *f.relative_to(ROOT).with_suffix("").parts)) for f in holding]
+
+
+def test_the_steps_are_found() -> None:
+    names = ("prompts.load", "sampling.sample", "judging.score", "training.train")
+    assert {f"dapflow.tasks.{name}" for name in names} <= set(step_modules())
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in step_modules() if not name.startswith("dapflow.tasks.training.")]
+)
+def test_no_step_outside_training_depends_on_how_anything_is_trained(name: str) -> None:
+    assert not [part for part in module._closure(name) if part.startswith("dapflow.tasks.training")]
+
+
+def test_prompts_depend_on_no_model_and_samples_on_no_judge() -> None:
+    for name in ("load", "preferences"):
+        stages = stages_of(module._closure(f"dapflow.tasks.prompts.{name}"))
+        assert stages <= {"prompts", "seeds"}
+    assert "judging" not in stages_of(module._closure("dapflow.tasks.sampling.sample"))
+
+
+def stages_of(modules: set[str]) -> set[str]:
+    """The folders of tasks/ that modules are in."""
+    return {name.split(".")[2] for name in modules if name.count(".") > 1}
