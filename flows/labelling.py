@@ -14,7 +14,7 @@ from dapflow.tasks.judging.combine import combine, combine_comparisons
 from dapflow.tasks.judging.compare import compare, compare_accepted, compare_policies
 from dapflow.tasks.judging.score import judge
 from dapflow.tasks.pairing.acceptance import accept
-from dapflow.tasks.pairing.pairs import Pairing, pair, pair_compared
+from dapflow.tasks.pairing.pairs import pair, pair_compared
 
 
 def label(
@@ -27,7 +27,7 @@ def label(
 ) -> dict[str, DatasetRef]:
     """Labelled pairs, and what they were made of, by name."""
     if compares(by):
-        verdicts = _compared(prompts, completions, by, baseline, recipe.pairing, seed)
+        verdicts = _compared(prompts, completions, by, baseline, seed)
         return {"verdicts": verdicts, "pairs": pair_compared(prompts, completions, verdicts)}
     verdicts = scored(prompts, completions, by, baseline, whiten=True)
     acceptances = accept(completions, verdicts, recipe.acceptance, seed)
@@ -120,13 +120,12 @@ def _compared(
     completions: DatasetRef,
     by: Who,
     baseline: DatasetRef | None,
-    pairing: Pairing,
     seed: int,
 ) -> DatasetRef:
     """The first round of each prompt's completions, by a judge that compares."""
     if isinstance(by, Panel):
         found = [
-            compare(prompts, completions, one, pairing, seed)
+            compare(prompts, completions, one, seed)
             if compares_itself(one)
             else judge(prompts, completions, one, baseline if name in by.rankers else None)
             for name, one in by.members.items()
@@ -139,4 +138,4 @@ def _compared(
             prompts, completions, None, by.policy, by.asks, by.sampler, by.chat_template, seed
         )
     assert compares_itself(by)
-    return compare(prompts, completions, by, pairing, seed)
+    return compare(prompts, completions, by, seed)

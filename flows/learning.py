@@ -15,7 +15,7 @@ from dapflow.tasks.judging.judges.human import Human
 from dapflow.tasks.pairing.answers import accept_answers
 from dapflow.tasks.pairing.self_rewarding import evaluation_data, instruction_data
 from dapflow.tasks.prompts.preference_answers import (
-    load_answers,
+    load_preference_answers,
     load_preference_prompts,
     pair_with_gold,
 )
@@ -173,7 +173,7 @@ def _people(now: Now, sides: str) -> tuple[DatasetRef, DatasetRef]:
     prompts = load_preference_prompts(
         source.name, source.digest, "reward", first, r.prompts.per_iteration, now.held_out
     )
-    return prompts, load_answers(
+    return prompts, load_preference_answers(
         prompts, source.name, source.digest, "reward", "chosen" if sides == "chosen" else "both"
     )
 

@@ -12,7 +12,7 @@ from dapflow.flows.judges import Who, compares, models_of, same_judge
 from dapflow.flows.labelling import contest, score, scored
 from dapflow.flows.recipes.recipe import Recipe
 from dapflow.storage import DatasetRef, ModelRef
-from dapflow.tasks.evaluation.baseline import FILES, load_answers, policy_of
+from dapflow.tasks.evaluation.baseline import FILES, load_baseline_answers, policy_of
 from dapflow.tasks.evaluation.contamination import find_overlap
 from dapflow.tasks.evaluation.divergence import measure_displacement, measure_divergence
 from dapflow.tasks.evaluation.exact import TASKS_FILE, check_answers, load_tasks
@@ -165,7 +165,7 @@ def opponents_of(
 
 def _answers_in(file: str, held_out: DatasetRef) -> DatasetRef:
     source = find_source(file, "")
-    return load_answers(source.name, source.digest, held_out)
+    return load_baseline_answers(source.name, source.digest, held_out)
 
 
 def _distances(r: Recipe, one: Candidate) -> list[DatasetRef]:

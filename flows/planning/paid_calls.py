@@ -18,9 +18,10 @@ from dapflow.tasks.judging.asking.questions import (
     request_key,
     score_bodies,
 )
-from dapflow.tasks.judging.compare import asked_of, own_matches, policy_matches
+from dapflow.tasks.judging.compare import asked_of
 from dapflow.tasks.judging.judges.llm import LLM
 from dapflow.tasks.judging.judges.programs import Program
+from dapflow.tasks.judging.matches import own_matches, policy_matches
 from dapflow.tasks.judging.score import asked_prompts, question_of
 from dapflow.tasks.step import Call
 

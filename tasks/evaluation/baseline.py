@@ -2,7 +2,7 @@
 or answers from a file.
 
     policy_of("models@3f9c01", initial)  ->  that policy
-    load_answers(source, prompts)        ->  completions: one answer to each prompt that the file has
+    load_baseline_answers(source, prompts)        ->  completions: one answer to each prompt that the file has
 Test: pytest tests/flows/test_measuring.py
 """
 
@@ -43,7 +43,7 @@ def promoted(lake: Lake, initial: ModelRef) -> ModelRef:
 
 
 @step("completions", title="load answers from {source}", expects=lambda prompts, **_: prompts.rows)
-def load_answers(out: Out, source: str, digest: str, prompts: DatasetRef) -> None:
+def load_baseline_answers(out: Out, source: str, digest: str, prompts: DatasetRef) -> None:
     """The answers of a file (`prompt` or `instruction`; `completion`, `answer` or `output`) to the
     prompts.
 

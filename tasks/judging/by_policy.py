@@ -10,17 +10,10 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from dapflow.storage import DatasetRef, ModelRef
-from dapflow.tasks.judging.compare import (
-    Drawn,
-    comparison_chunks,
-    matches_expected,
-    own_matches,
-    policy_matches,
-    write_comparisons,
-    write_steadiness,
-)
+from dapflow.tasks.judging.compare import comparison_chunks, write_comparisons, write_steadiness
 from dapflow.tasks.judging.judges.policy import PolicyJudge, policy_judge
 from dapflow.tasks.judging.judges.prompted import SelfJudge
+from dapflow.tasks.judging.matches import Drawn, matches_expected, own_matches, policy_matches
 from dapflow.tasks.judging.score import score_chunks, write_scores
 from dapflow.tasks.sampling.engines.sampler import Sampler
 from dapflow.tasks.step import Out, step

@@ -10,14 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dapflow.storage import DatasetRef, Lake
-from dapflow.tasks.judging.compare import (
-    comparison_row,
-    matches_expected,
-    own_matches,
-    policy_matches,
-    unasked,
-    write_steadiness,
-)
+from dapflow.tasks.judging.compare import comparison_row, unasked, write_steadiness
 from dapflow.tasks.judging.judges.base import Verdict
 from dapflow.tasks.judging.judges.composite import (
     Combination,
@@ -26,6 +19,7 @@ from dapflow.tasks.judging.judges.composite import (
     vote,
     whitened,
 )
+from dapflow.tasks.judging.matches import matches_expected, own_matches, policy_matches
 from dapflow.tasks.step import Out, step
 
 _ROWS_PER_CHUNK = 10_000

@@ -1,31 +1,34 @@
 """A judge compares completions: an LLM or a ranker each two in both orders, a person in one.
 
-    compare(prompts, completions, by, pairing, seed)     ->  verdicts, one per match of a prompt's own completions
+    compare(prompts, completions, by, seed)              ->  verdicts, one per match of a prompt's own completions
     compare_accepted(prompts, completions, acceptances, ranker, seed)  ->  the same of accepted ones
     compare_policies(prompts, before, after, by)         ->  verdicts, one per match of an answer of each policy
 The orders are stored: `forward` and `backward`. Test: pytest tests/flows/judges/test_llm_judge.py
 """
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from dapflow.storage import DatasetRef, Lake, ModelRef
+from dapflow.storage import DatasetRef, ModelRef
 from dapflow.tasks.judging.asking.ask import llm_judge
 from dapflow.tasks.judging.judges.base import EMPTY, IDENTICAL, Comparer, Match, Verdict
 from dapflow.tasks.judging.judges.human import Human, HumanJudge
 from dapflow.tasks.judging.judges.llm import LLM
 from dapflow.tasks.judging.judges.programs import Program, ProgramJudge
 from dapflow.tasks.judging.judges.ranker import RankerJudge
+from dapflow.tasks.judging.matches import (
+    Drawn,
+    first_matches,
+    matches_expected,
+    own_matches,
+    policy_matches,
+)
 from dapflow.tasks.judging.score import asked_prompts
-from dapflow.tasks.pairing.pairs import Pairing, first_round_ids, pairs_of
-from dapflow.tasks.seeds import generator
 from dapflow.tasks.statistics import wilson
 from dapflow.tasks.step import Out, step
 
 Row = Mapping[str, Any]
-Drawn = tuple[Row, Row | None]
 By = LLM | Program | Human
 _ROWS_PER_CHUNK = {
     True: 10_000,
@@ -33,30 +36,15 @@ _ROWS_PER_CHUNK = {
 }  # of a judge that keeps every answer itself the rows are written once all are there
 
 
-def matches_expected(
-    prompts: DatasetRef, completions: DatasetRef, other: DatasetRef | None = None, **_: Any
-) -> int:
-    """How many matches there will be at most: of the first round, or of each completion with one of
-    `other`.
-    """
-    own = prompts.rows * pairs_of("first-round", completions.rows // max(prompts.rows, 1))
-    return own if other is None else completions.rows
-
-
 @step(
     "verdicts",
     title="compare {completions.rows} of {completions} by {by}",
     expects=matches_expected,
 )
-def compare(
-    out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, pairing: Pairing, seed: int
-) -> None:
+def compare(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, seed: int) -> None:
     """A verdict on each match of the first round; and one, without a match, on what was refused at
     sampling.
     """
-    assert pairing.rule == "first-round", (
-        "the other rules need scores (flows/recipes/recipe.py says so)"
-    )
     _judge(out, prompts, own_matches(out.lake, completions, seed), by)
 
 
@@ -91,39 +79,6 @@ def compare_policies(
     same prompt.
     """
     _judge(out, prompts, policy_matches(out.lake, before, after), by)
-
-
-def own_matches(lake: Lake, completions: DatasetRef, seed: int) -> list[Drawn]:
-    """Who meets whom among each prompt's completions, and alone, what was refused at sampling."""
-    return first_matches(lake.rows_of(completions), seed)
-
-
-def first_matches(completions: Sequence[Row], seed: int) -> list[Drawn]:
-    """The same of rows of completions."""
-    of_prompt: dict[str, list[Row]] = defaultdict(list)
-    for row in completions:
-        of_prompt[row["prompt_id"]].append(row)
-    matches: list[Drawn] = []
-    for prompt_id, rows in of_prompt.items():
-        by_id = {row["id"]: row for row in rows}
-        met = first_round_ids(rows, generator(seed, "pair", prompt_id.rsplit("-", 1)[1]))
-        matches += [(by_id[one], by_id[other]) for one, other in met]
-        matches += [(row, None) for row in rows if row["finish_reason"] == "refused"]
-    return matches
-
-
-def policy_matches(lake: Lake, before: DatasetRef, after: DatasetRef) -> list[Drawn]:
-    """Each answer of `after` with one of `before` to the same prompt: the n-th with the n-th,
-    around the end where there are fewer.
-    """
-    old: dict[str, list[Row]] = defaultdict(list)
-    for row in lake.rows_of(before):
-        old[row["prompt_id"]].append(row)
-    return [
-        (new, others[new["sample"] % len(others)])
-        for new in lake.rows_of(after)
-        if (others := old[new["prompt_id"]])
-    ]
 
 
 def asked_of(prompts: Mapping[str, Row], matches: Sequence[Drawn]) -> list[Match]:

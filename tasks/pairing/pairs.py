@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dapflow.storage import DatasetRef, UserError
+from dapflow.tasks.judging import matches
 from dapflow.tasks.seeds import generator
 from dapflow.tasks.step import Out, step
 
@@ -71,8 +72,7 @@ def compare(a: Candidate, b: Candidate) -> Pair:
 
 def first_round(candidates: Sequence[Candidate], rng: Random) -> list[Pair]:
     """Disjoint random pairs, n // 2 of them (RSO, first-round-rank)."""
-    order = rng.sample(list(candidates), len(candidates))
-    return [compare(a, b) for a, b in zip(order[::2], order[1::2], strict=False)]
+    return [compare(a, b) for a, b in matches.first_round(candidates, rng)]
 
 
 def tournament(candidates: Sequence[Candidate], rng: Random) -> list[Pair]:
@@ -82,11 +82,9 @@ def tournament(candidates: Sequence[Candidate], rng: Random) -> list[Pair]:
     pairs: list[Pair] = []
     standing = rng.sample(list(candidates), len(candidates))
     while len(standing) > 1:
-        matches = [compare(a, b) for a, b in zip(standing[::2], standing[1::2], strict=False)]
-        pairs += matches
-        standing = [match.chosen for match in matches] + (
-            [standing[-1]] if len(standing) % 2 else []
-        )
+        met = [compare(a, b) for a, b in zip(standing[::2], standing[1::2], strict=False)]
+        pairs += met
+        standing = [pair.chosen for pair in met] + ([standing[-1]] if len(standing) % 2 else [])
     return pairs
 
 
@@ -222,15 +220,6 @@ def match_of(one: Mapping[str, Any], other: Mapping[str, Any], verdict: Mapping[
             dropped=verdict["outcome"],
         )
     return compare(candidate_of(one, score), candidate_of(other, 1 - score))
-
-
-def first_round_ids(completions: Sequence[Mapping[str, Any]], rng: Random) -> list[tuple[str, str]]:
-    """Who meets whom where a judge compares: the first round of those with a text of their own, by
-    id.
-    """
-    texts = {row["text"]: row for row in reversed(completions) if row["finish_reason"] != "refused"}
-    able = [candidate_of(row, 0.0) for row in completions if texts.get(row["text"]) is row]
-    return [(match.chosen.id, match.rejected.id) for match in first_round(able, rng)]
 
 
 def _certainty(verdict: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 which they lose.
 
     load_preference_prompts(source, ...)  ->  prompts
-    load_answers(prompts, source, ...)    ->  completions that nobody sampled
+    load_preference_answers(prompts, source, ...)    ->  completions that nobody sampled
     pair_with_gold(prompts, gold, completions)  ->  pairs
 Test: pytest -m methods tests/flows/test_methods.py
 """
@@ -59,7 +59,7 @@ def load_preference_prompts(
     title="load people's answers ({sides})",
     expects=lambda prompts, sides, **_: prompts.rows * (1 + (sides == "both")),
 )
-def load_answers(
+def load_preference_answers(
     out: Out, prompts: DatasetRef, source: str, digest: str, part: Part, sides: Sides
 ) -> None:
     """The chosen answer to each prompt, or the chosen and the rejected, once each: finished,

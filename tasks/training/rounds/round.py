@@ -11,16 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from dapflow.storage import DatasetRef
-from dapflow.tasks.judging.compare import (
-    asked_of,
-    comparer_for,
-    comparison_row,
-    first_matches,
-    unasked,
-)
+from dapflow.tasks.judging.compare import asked_of, comparer_for, comparison_row, unasked
 from dapflow.tasks.judging.judges.base import Comparer, scores_of
 from dapflow.tasks.judging.judges.llm import LLM
 from dapflow.tasks.judging.judges.programs import Program
+from dapflow.tasks.judging.matches import first_matches
 from dapflow.tasks.judging.score import By, judge_for, question_of
 from dapflow.tasks.models.chat import context_length
 from dapflow.tasks.models.names import Loaded

@@ -13,7 +13,6 @@ from dapflow.tasks.pairing.pairs import (
     compare,
     contrast,
     first_round,
-    first_round_ids,
     match_of,
     tournament,
 )
@@ -125,19 +124,6 @@ def test_a_cut_off_answer_does_not_win_a_comparison_either() -> None:
         completion(0, finish_reason="length"), completion(1), {"score": 0.9, "outcome": "win"}
     )
     assert match.dropped == "truncated"
-
-
-def test_those_who_are_to_be_compared_have_texts_of_their_own() -> None:
-    rows = [
-        completion(0, "same"),
-        completion(1, "same"),
-        completion(2),
-        completion(3, "", "refused"),
-        completion(4),
-    ]
-    [met] = first_round_ids(rows, Random(0))
-    assert len(set(met)) == 2
-    assert set(met) <= {"c0", "c2", "c4"}
 
 
 def test_a_bad_answer_meets_the_likeliest_good_one_that_is_less_likely() -> None:

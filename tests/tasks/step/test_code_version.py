@@ -11,6 +11,7 @@ import pytest
 
 from dapflow.tasks.step import code_version as module
 from dapflow.tasks.step.code_version import code_version
+from tests.helpers import ROOT
 
 
 @pytest.fixture

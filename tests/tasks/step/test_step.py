@@ -140,7 +140,7 @@ def test_a_step_whose_server_is_gone_when_it_publishes_its_artifacts_has_failed_
     def gone(*_: Any) -> None:
         raise ConnectionError("no server")
 
-    monkeypatch.setattr("dapflow.tasks.step.publish_artifacts", gone)
+    monkeypatch.setattr("dapflow.tasks.step.decorator.publish_artifacts", gone)
     with caplog.at_level("INFO", logger="dapflow"), pytest.raises(ConnectionError):
         in_flow(lake, lambda: load(4))
     assert [record.getMessage() for record in caplog.records if record.name == "dapflow"] == [

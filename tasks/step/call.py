@@ -1,0 +1,93 @@
+"""A step with its arguments, and the version that follows from them."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+from pydantic import BaseModel
+
+from dapflow.storage import DatasetRef, ModelRef, Ref, version_digest
+from dapflow.tasks.step.code_version import code_version
+
+
+@runtime_checkable
+class NamesFiles(Protocol):
+    """Settings that stand for more than they say: the digests of the files that they name."""
+
+    def content(self) -> dict[str, str]: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """A step with its arguments, and the version that follows from them: known before anything is
+    run.
+    """
+
+    kind: str
+    step: str
+    title: str
+    version: str
+    code: str
+    parameters: Mapping[str, Any]
+    parents: Mapping[str, str]
+    arguments: Mapping[str, Any]
+    rows: int = 0  # that it will write, at most; known when it is planned
+
+    @classmethod
+    def of(
+        cls, kind: str, title: str, function: Callable[..., None], arguments: Mapping[str, Any]
+    ) -> "Call":
+        """The call of `function` with these arguments: references become parents, everything else a
+        parameter.
+        """
+        name, code = function.__name__, code_version(function.__module__)
+        parents = dict(_parents(arguments))
+        held = {
+            key: value
+            for key, value in arguments.items()
+            if not (isinstance(value, Ref) or _holds_refs(value))
+        }
+        parameters = {key: _plain(value) for key, value in held.items()}
+        return cls(
+            kind=kind,
+            step=name,
+            title=title.format(**arguments),
+            version=version_digest(name, code, parameters, parents),
+            code=code,
+            parameters=parameters,
+            parents=parents,
+            arguments=arguments,
+        )
+
+    def ref(self, rows: int) -> Ref:
+        """The reference that the step returns when it has written so many rows."""
+        return (ModelRef if self.kind == "models" else DatasetRef)(self.kind, self.version, rows)
+
+
+def _parents(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in arguments.items():
+        if isinstance(value, Ref):
+            yield name, value.version
+        elif _holds_refs(value):
+            yield from ((f"{name}[{place}]", ref.version) for place, ref in enumerate(value))
+
+
+def _holds_refs(value: Any) -> bool:
+    return isinstance(value, list | tuple) and any(isinstance(item, Ref) for item in value)
+
+
+def _plain(value: Any) -> Any:
+    """The JSON form of a parameter, the same in every process, less what a model's MACHINE names:
+    what decides nothing of the result.
+
+    A model whose settings name files has `content`, which tells their digests.
+    """
+    if isinstance(value, BaseModel):
+        content = value.content() if isinstance(value, NamesFiles) else {}
+        return value.model_dump(mode="json", exclude=getattr(value, "MACHINE", None)) | content
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    assert value is None or isinstance(value, bool | int | float | str), (
+        f"{value!r} cannot be a parameter of a step"
+    )
+    return value
