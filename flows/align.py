@@ -13,7 +13,7 @@ from prefect import flow
 from prefect.runtime import deployment, flow_run
 
 from dapflow.flows.iteration import Iteration, iterate
-from dapflow.flows.judges import check_judge
+from dapflow.flows.judging.seating import check_judge
 from dapflow.flows.recipes.changes import change, stages
 from dapflow.flows.recipes.files import find_recipe
 from dapflow.flows.recipes.recipe import Recipe
@@ -22,7 +22,8 @@ from dapflow.flows.report.publish import publish_report
 from dapflow.flows.report.summary import summarise
 from dapflow.flows.server.environment import remember_server
 from dapflow.flows.server.recipe_code import check_commands, check_name
-from dapflow.storage import DatasetRef, Lake
+from dapflow.flows.standing import IterationData
+from dapflow.storage import Lake
 from dapflow.storage.runs import record_run
 from dapflow.tasks.models.names import resolve
 from dapflow.tasks.models.policy import register_model
@@ -65,8 +66,8 @@ def align(
     ):
         for one in chain(wanted, iterations, iterate):
             done.append(one)
-            record.made(len(done), one.policy, one.parts["metrics"])
-            reports.append(publish_report(one.policy, one.parts["metrics"]))
+            record.made(len(done), one.policy, one.metrics)
+            reports.append(publish_report(one.policy, one.metrics))
         asked = {
             "recipe": recipe,
             "toy": toy,
@@ -120,8 +121,8 @@ def chain(recipe: Recipe, iterations: int, run: Callable[..., Iteration]) -> Ite
     or what stands in for it.
     """
     initial = register_model(recipe.policy, resolve(recipe.policy).digest)
-    policy, earlier = initial, list[dict[str, DatasetRef]]()
+    policy, earlier = initial, list[IterationData]()
     for number in range(1, iterations + 1):
         done = run(recipe, number, policy, initial, earlier)
         yield done
-        policy, earlier = done.policy, [*earlier, done.parts]
+        policy, earlier = done.policy, [*earlier, done.data]

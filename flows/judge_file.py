@@ -11,18 +11,17 @@ from typing import Any
 
 from prefect import flow
 
-from dapflow.flows.judges import Named, Who, check_judge, compares, judge_named, needs_baseline
-from dapflow.flows.labelling import contest, scored
+from dapflow.flows.judging.labelling import contest, scored
+from dapflow.flows.judging.seating import OfRun, check_judge
 from dapflow.flows.recipes.changes import change
 from dapflow.flows.recipes.methods import SFT_SAMPLE_RANK
 from dapflow.flows.report.judge_figures import with_members
 from dapflow.flows.server.environment import remember_server
 from dapflow.storage import DatasetRef, Lake, ModelRef, UserError
 from dapflow.storage.ledger import spent_on
+from dapflow.tasks.judging.combination import vote
 from dapflow.tasks.judging.judges.base import Verdict
-from dapflow.tasks.judging.judges.composite import Composite, vote
-from dapflow.tasks.judging.judges.prompted import SelfJudge
-from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.judging.spec import Seated
 from dapflow.tasks.prompts.answer_file import (
     Sheet,
     answers_of_sheet,
@@ -98,7 +97,7 @@ def columns_of(sheet: Sheet, column: str | None) -> tuple[str, str, str]:
     return names
 
 
-def who_judges(sheet: Sheet, settings: Sequence[str]) -> Who:
+def who_judges(sheet: Sheet, settings: Sequence[str]) -> Seated:
     """The judge that the settings name. Raises UserError for one that would first have to be
     trained, or does not suit the file.
     """
@@ -107,33 +106,35 @@ def who_judges(sheet: Sheet, settings: Sequence[str]) -> Who:
             f"--set {wrong[0]}: only keys that begin with judge. or shards. can be set here."
         )
     recipe = change(SFT_SAMPLE_RANK, settings)
-    named: Named = recipe.judge
-    for one in named.members.values() if isinstance(named, Composite) else [named]:
-        if one == "reward-model" or isinstance(one, RewardModel | SelfJudge):
-            raise UserError(
-                "Who is to judge? --judge with a program (shorter, ./mine.py:score, ...) or a reward model of the lake (models@VERSION: "
-                "`dapflow datasets --kind models`), or --set judge.endpoint.model=... for an LLM."
-            )
-    check_judge(recipe, named, labels=False)
-    if needs_baseline(recipe, named):
+    if recipe.judge is None or not recipe.judge.ready:
         raise UserError(
-            "A pairwise ranker needs a baseline answer to each prompt, which a file does not have: take a reward model."
+            "Who is to judge? --judge with a program (shorter, ./mine.py:score, ...) or a reward model "
+            "of the lake (models@VERSION: `dapflow datasets --kind models`), or --judge llm --set "
+            "judge.endpoint.model=... for an LLM."
         )
-    who = judge_named(recipe, named, _NOBODY, _NOBODY, "reward")
-    if compares(who) and len(sheet.columns) == 1:
+    check_judge(recipe, recipe.judge, labels=False)
+    if recipe.judge.compares_with_a_baseline:
+        raise UserError(
+            "A pairwise ranker needs a baseline answer to each prompt, which a file does not have: "
+            "take a reward model."
+        )
+    run = OfRun(recipe=recipe, policy=_NOBODY, initial=_NOBODY, part="reward")
+    who = recipe.judge.seated(run)
+    if who.compares and len(sheet.columns) == 1:
         raise UserError(
             f"The judge {who} compares two answers, and {sheet} has one a row: give pairs, or a judge that scores."
         )
     return who
 
 
-def _judged(sheet: Sheet, who: Who) -> dict[str, DatasetRef]:
+def _judged(sheet: Sheet, who: Seated) -> dict[str, DatasetRef]:
     """The verdicts: on both sides together, on each side, or on the only one."""
     prompts = prompts_of_sheet(sheet)
     sides = [answers_of_sheet(sheet, column, prompts) for column in sheet.columns]
     if len(sides) == 1:
         return {"scored": scored(prompts, sides[0], who, None)}
-    return contest(prompts, before=sides[1], after=sides[0], by=who, baseline=None)
+    judged = contest(prompts, before=sides[1], after=sides[0], by=who, baseline=None)
+    return {name: ref for name, ref in vars(judged).items() if ref is not None}
 
 
 def _pairs(

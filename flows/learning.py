@@ -1,17 +1,20 @@
 """What an iteration learns from, and how: one function for each value of a recipe's `data`. Part of
 one iteration (flows/iteration.py).
 
-trained, parts = LEARN["samples"](now)
+trained, data = LEARN["samples"](here, given, judge)
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import replace
 
-from dapflow.flows.judges import Asked, Panel, Who
-from dapflow.flows.labelling import label, scored
-from dapflow.flows.recipes.recipe import Recipe
+from dapflow.flows.judging.labelling import label, scored
+from dapflow.flows.judging.seating import baseline_of
+from dapflow.flows.prompting import Given, slice_of
+from dapflow.flows.recipes.recipe import Data
+from dapflow.flows.standing import IterationData, Standing
 from dapflow.storage import DatasetRef, ModelRef, UserError
-from dapflow.tasks.judging.judges.human import Human
+from dapflow.tasks.judging.spec import Seated
+from dapflow.tasks.models.policy import register_endpoint
 from dapflow.tasks.pairing.answers import accept_answers
 from dapflow.tasks.pairing.self_rewarding import evaluation_data, instruction_data
 from dapflow.tasks.prompts.preference_answers import (
@@ -22,6 +25,7 @@ from dapflow.tasks.prompts.preference_answers import (
 from dapflow.tasks.prompts.preferences import PREFERENCES_FILE, load_preferences
 from dapflow.tasks.prompts.sources import find_source
 from dapflow.tasks.sampling.sample import sample
+from dapflow.tasks.sampling.sweep import choose_temperature
 from dapflow.tasks.seeds import derive_seed
 from dapflow.tasks.step import rows_if_made
 from dapflow.tasks.step.progress import reporter
@@ -30,133 +34,100 @@ from dapflow.tasks.training.losses.losses import Loss
 from dapflow.tasks.training.rounds.online import train_online
 from dapflow.tasks.training.train import train
 
-Parts = dict[str, DatasetRef]
-"""The datasets of an iteration by name: prompts, completions, verdicts, acceptances, pairs."""
+Learned = tuple[ModelRef, IterationData]
+"""The trained policy, and the datasets it was made from."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Now:
-    """Where the run stands. speaker: who answers the prompts; scorer: who labels, None for nobody;
-    earlier: the iterations before.
-    """
-
-    recipe: Recipe
-    iteration: int
-    policy: ModelRef
-    initial: ModelRef
-    speaker: ModelRef
-    prompts: DatasetRef
-    held_out: DatasetRef
-    scorer: Who | None
-    seed: int
-    baseline: Callable[[DatasetRef], DatasetRef | None]
-    sweep: Callable[[], DatasetRef | None]
-    earlier: Sequence[Parts]
-
-    @property
-    def start(self) -> ModelRef:
-        """The weights that training starts from."""
-        return self.policy if self.recipe.init == "previous" else self.initial
-
-    @property
-    def reference(self) -> ModelRef:
-        """The policy that the loss is taken against."""
-        return self.policy if self.recipe.reference == "previous" else self.initial
-
-    def judged(self, prompts: DatasetRef, completions: DatasetRef) -> DatasetRef:
-        """Scores of some completions."""
-        assert self.scorer is not None, "flows/recipes/recipe.py says so"
-        return scored(prompts, completions, self.scorer, self.baseline(prompts), whiten=True)
-
-
-Learned = tuple[ModelRef, Parts]
-
-
-def samples(now: Now) -> Learned:
-    """The policy's own samples, judged: as pairs, or the accepted ones themselves."""
-    r = now.recipe
-    assert now.scorer is not None, "flows/recipes/recipe.py says so"
-    completions = sample(now.speaker, now.prompts, r.sampling, now.seed, r.sampler, now.sweep())
+def samples(here: Standing, given: Given, judge: Seated | None) -> Learned:
+    """The policy's own samples, judged: as pairs, or the accepted completions themselves."""
+    r = here.recipe
+    assert judge is not None, "flows/recipes/recipe.py says so"
+    speaker = _speaker(here)
+    sweep = _sweep(here, speaker, judge)
+    completions = sample(speaker, given.prompts, r.sampling, here.seed, r.sampler, sweep)
+    data = IterationData(prompts=given.prompts, completions=completions)
     if r.trains_on == "answers":
-        return _answers(now, now.prompts, [now.prompts], [completions])
-    labelled = label(r, now.prompts, completions, now.scorer, now.baseline(now.prompts), now.seed)
-    return _pairs(now, {"prompts": now.prompts, "completions": completions, **labelled})
+        return _answers(here, data, judge)
+    baseline = baseline_of(here, given.prompts, r.labels_by)
+    return _pairs(here, label(r, given.prompts, completions, judge, baseline, here.seed))
 
 
-def preferences(now: Now) -> Learned:
+def preferences(here: Standing, given: Given, judge: Seated | None) -> Learned:
     """People's pairs as they are, those that a reward model learns from: offline."""
-    source = find_source(now.recipe.preferences.source, PREFERENCES_FILE)
-    return _pairs(now, {"pairs": load_preferences(source.name, source.digest, "reward")})
+    del given, judge
+    source = find_source(here.recipe.preferences.source, PREFERENCES_FILE)
+    return _pairs(here, IterationData(pairs=load_preferences(source.name, source.digest, "reward")))
 
 
-def gold(now: Now) -> Learned:
+def gold(here: Standing, given: Given, judge: Seated | None) -> Learned:
     """People's chosen answers against the policy's own."""
-    r = now.recipe
-    prompts, people = _people(now, "chosen")
-    completions = sample(now.speaker, prompts, r.sampling, now.seed, r.sampler, None)
-    return _pairs(
-        now,
-        {
-            "prompts": prompts,
-            "completions": completions,
-            "pairs": pair_with_gold(prompts, people, completions),
-        },
-    )
+    del judge
+    r = here.recipe
+    prompts, people = _people(here, given, "chosen")
+    completions = sample(_speaker(here), prompts, r.sampling, here.seed, r.sampler, None)
+    pairs = pair_with_gold(prompts, people, completions)
+    return _pairs(here, IterationData(prompts=prompts, completions=completions, pairs=pairs))
 
 
-def seeds(now: Now) -> Learned:
+def lists(here: Standing, given: Given, judge: Seated | None) -> Learned:
+    """People's answers and the policy's own to the same prompts, judged together."""
+    r = here.recipe
+    assert judge is not None, "flows/recipes/recipe.py says so"
+    prompts, people = _people(here, given, "both")
+    completions = sample(_speaker(here), prompts, r.sampling, here.seed, r.sampler, None)
+    data = IterationData(prompts=prompts, completions=completions, people=people)
+    return _answers(here, data, judge)
+
+
+def seeds(here: Standing, given: Given, judge: Seated | None) -> Learned:
     """People's best answers, then judgements of them that agree with people, imitated whatever the
     loss: the first step of Self-Rewarding. One after the other, for the policy is asked for each
     with a system prompt of its own."""
-    r, source = now.recipe, find_source(now.recipe.preferences.source, PREFERENCES_FILE)
+    del given, judge
+    r, source = here.recipe, find_source(here.recipe.preferences.source, PREFERENCES_FILE)
     people = load_preferences(source.name, source.digest, "reward")
     instructions = instruction_data(people)
-    taught = _imitated(now, now.start, instructions, r.sampling.system)
-    judgements = evaluation_data(taught, people, r.judgements, now.seed, r.sampler.own)
-    parts = {"pairs": instructions, "judgements": judgements}
+    taught = _imitated(here, here.start, instructions, r.sampling.system)
+    judgements = evaluation_data(taught, people, r.judgements, here.seed, r.sampler.own)
+    data = IterationData(pairs=instructions, judgements=judgements)
     rows = rows_if_made(judgements)
     if rows is not None and all(row["dropped"] for row in rows):
         reporter().said(
-            "No judgement of the policy agrees with people, so it learns nothing of judging: people's answers are all its seeds."
+            "No judgement of the policy agrees with people, so it learns nothing of judging: "
+            "people's answers are all its seeds."
         )
-        return taught, parts
-    return _imitated(now, taught, judgements, r.judgements.sampling.system), parts
+        return taught, data
+    return _imitated(here, taught, judgements, r.judgements.sampling.system), data
 
 
-def lists(now: Now) -> Learned:
-    """People's answers and the policy's own to the same prompts, judged together."""
-    r = now.recipe
-    prompts, people = _people(now, "both")
-    completions = sample(now.speaker, prompts, r.sampling, now.seed, r.sampler, None)
-    return _answers(now, prompts, [prompts, prompts], [completions, people])
-
-
-def rounds(now: Now) -> Learned:
+def rounds(here: Standing, given: Given, judge: Seated | None) -> Learned:
     """A batch of own samples, judged, before every optimiser step: always on-policy."""
-    r = now.recipe
-    assert now.scorer is not None, "flows/recipes/recipe.py says so"
-    if isinstance(now.scorer, Panel | Asked | Human):
+    r = here.recipe
+    assert judge is not None, "flows/recipes/recipe.py says so"
+    if not judge.spec.answers_at_once:
         raise UserError(
-            "data: `rounds` ask one judge that answers at once: a reward model, a program or an LLM, not several, a person or itself."
+            "data: `rounds` ask one judge that answers at once: a reward model, a program or an "
+            "LLM, not several, a person or itself."
         )
     trained = train_online(
-        policy=now.start,
-        reference=now.reference,
-        prompts=now.prompts,
-        by=now.scorer,
-        baseline=now.baseline(now.prompts),
+        policy=here.start,
+        reference=here.reference,
+        prompts=given.prompts,
+        by=judge.spec,
+        model=judge.model,
+        baseline=baseline_of(here, given.prompts, r.labels_by),
         sampling=r.sampling,
         rounds=r.rounds,
         lists=r.trains_on == "answers",
         pairing=r.pairing,
         loss=r.loss,
         training=r.training,
-        seed=now.seed,
+        seed=here.seed,
     )
-    return trained, {"prompts": now.prompts}
+    return trained, IterationData(prompts=given.prompts)
 
 
-LEARN: dict[str, Callable[[Now], Learned]] = {
+LEARN: dict[Data, Callable[[Standing, Given, Seated | None], Learned]] = {
     "samples": samples,
     "preferences": preferences,
     "gold": gold,
@@ -166,82 +137,105 @@ LEARN: dict[str, Callable[[Now], Learned]] = {
 }
 
 
-def _people(now: Now, sides: str) -> tuple[DatasetRef, DatasetRef]:
+def _speaker(here: Standing) -> ModelRef:
+    """Who answers the prompts: the policy, or what a server of the recipe's serves."""
+    sampler = here.recipe.sampler
+    return here.policy if sampler.of_the_policy else register_endpoint(sampler.endpoint.model)
+
+
+def _sweep(here: Standing, speaker: ModelRef, judge: Seated) -> DatasetRef | None:
+    """The temperature that suits this iteration's policy, tried on a few of its prompts."""
+    r = here.recipe
+    if not r.sweep.temperatures:
+        return None
+    few = slice_of(here, min(r.sweep.prompts, r.prompts.per_iteration))
+    baseline = baseline_of(here, few, r.labels_by)
+    tried = [r.sampling.model_copy(update={"temperature": one}) for one in r.sweep.temperatures]
+    answers = [sample(speaker, few, sampling, here.seed, r.sampler) for sampling in tried]
+    verdicts = [scored(few, completions, judge, baseline) for completions in answers]
+    return choose_temperature(answers, verdicts, r.sweep.temperatures)
+
+
+def _people(here: Standing, given: Given, sides: str) -> tuple[DatasetRef, DatasetRef]:
     """The iteration's slice of the prompts that people have answered, and their answers."""
-    r, source = now.recipe, find_source(now.recipe.preferences.source, PREFERENCES_FILE)
-    first = (now.iteration - 1) * r.prompts.per_iteration if r.prompts.schedule == "next" else 0
+    r, source = here.recipe, find_source(here.recipe.preferences.source, PREFERENCES_FILE)
+    first = (here.iteration - 1) * r.prompts.per_iteration if r.prompts.schedule == "next" else 0
     prompts = load_preference_prompts(
-        source.name, source.digest, "reward", first, r.prompts.per_iteration, now.held_out
+        source.name, source.digest, "reward", first, r.prompts.per_iteration, given.held_out
     )
     return prompts, load_preference_answers(
         prompts, source.name, source.digest, "reward", "chosen" if sides == "chosen" else "both"
     )
 
 
-def _imitated(now: Now, policy: ModelRef, answers: DatasetRef, system: str | None) -> ModelRef:
-    r = now.recipe
+def _imitated(
+    here: Standing, policy: ModelRef, answers: DatasetRef, system: str | None
+) -> ModelRef:
+    r = here.recipe
     return train(
         policy=policy,
-        reference=now.reference,
+        reference=here.reference,
         pairs=[answers],
         loss=Loss.of("nll"),
         training=r.training,
         system=system,
         chat_template=r.sampling.chat_template,
-        seed=now.seed,
+        seed=here.seed,
     )
 
 
-def _pairs(now: Now, parts: Parts) -> Learned:
-    r = now.recipe
+def _pairs(here: Standing, data: IterationData) -> Learned:
+    """Train on the pairs of this iteration and of those before that the recipe pools."""
+    r = here.recipe
+    assert data.pairs is not None, "the caller has made them"
+    earlier = [before.pairs for before in here.earlier if before.pairs is not None]
     trained = train(
-        policy=now.start,
-        reference=now.reference,
-        pairs=r.pooled(
-            [before["pairs"] for before in now.earlier if "pairs" in before], parts["pairs"]
-        ),
+        policy=here.start,
+        reference=here.reference,
+        pairs=r.pooled(earlier, data.pairs),
         loss=r.loss,
         training=r.training,
         system=r.sampling.system,
         chat_template=r.sampling.chat_template,
-        seed=now.seed,
+        seed=here.seed,
     )
-    return trained, parts
+    return trained, data
 
 
-def _answers(
-    now: Now, prompts: DatasetRef, asked: list[DatasetRef], completions: list[DatasetRef]
-) -> Learned:
-    """Train on the accepted ones of the pool, all judged by the judge of now; once, or once for
-    each threshold of `improve`.
+def _answers(here: Standing, data: IterationData, judge: Seated) -> Learned:
+    """Train on the accepted answers of the pool, all judged by the judge of this iteration; once,
+    or once for each threshold of `improve`.
     """
-    r = now.recipe
-    names = ("prompts", "completions", "people")
-    pool = r.pooled([[(before["prompts"], before[name]) for name in names[1:] if name in before] for before in now.earlier],
-                    list(zip(asked, completions, strict=True)))  # fmt: skip
-    flat = [one for some in pool for one in some]
-    verdicts = [now.judged(*one) for one in flat]
-    trained, acceptances = now.start, list[DatasetRef]()
+    r = here.recipe
+    pool = [
+        (iteration.prompts, answers)
+        for iteration in r.pooled(here.earlier, data)
+        if iteration.prompts is not None
+        for answers in iteration.judged()
+    ]
+    verdicts = [
+        scored(prompts, answers, judge, baseline_of(here, prompts, r.labels_by), whiten=True)
+        for prompts, answers in pool
+    ]
+    trained, acceptances = here.start, None
     for stage, threshold in enumerate(r.improve.thresholds or [r.acceptance.threshold]):
-        acceptance = r.acceptance.model_copy(update={"threshold": threshold})
-        rate = r.training.learning_rate * r.improve.learning_rate_share**stage
-        acceptances.append(
-            accept_answers(
-                [one for one, _ in flat], [one for _, one in flat], verdicts, acceptance, now.seed
-            )
+        acceptances = accept_answers(
+            [prompts for prompts, _ in pool],
+            [answers for _, answers in pool],
+            verdicts,
+            r.acceptance.model_copy(update={"threshold": threshold}),
+            here.seed,
         )
+        rate = r.training.learning_rate * r.improve.learning_rate_share**stage
         trained = train_on_answers(
             policy=trained,
-            reference=now.reference,
-            answers=acceptances[-1],
+            reference=here.reference,
+            answers=acceptances,
             loss=r.loss,
             training=r.training.model_copy(update={"learning_rate": rate}),
             system=r.sampling.system,
             chat_template=r.sampling.chat_template,
-            seed=derive_seed(now.seed, stage),
+            seed=derive_seed(here.seed, stage),
         )
-    parts = dict(zip(names[1:], completions, strict=False)) | {
-        "prompts": prompts,
-        "acceptances": acceptances[-1],
-    }
-    return trained, parts | {"verdicts": verdicts[-len(completions)]}
+    of_completions = verdicts[-len(data.judged())]  # people's answers come after the policy's own
+    return trained, replace(data, acceptances=acceptances, verdicts=of_completions)

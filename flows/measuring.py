@@ -1,109 +1,162 @@
 """How the new policy is measured: against the policy before it and other baselines, and by what it
 has become. Part of one iteration.
 
-    parts = measure(recipe, held_out, Candidate(policy=trained, before=policy, initial=initial, learned=[pairs ...], ...))
-`parts["metrics"]` has all figures (tasks/metrics.py says what each is).
+    data = measure(candidate, given, yardsticks, referee)
+`data.metrics` has all figures (tasks/metrics.py says what each is).
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from dapflow.flows.judges import Who, compares, models_of, same_judge
-from dapflow.flows.labelling import contest, score, scored
+from dapflow.flows.judging.labelling import (
+    Contest,
+    contest,
+    models_of,
+    same_judge,
+    score,
+    scored,
+)
+from dapflow.flows.judging.seating import baseline_of
+from dapflow.flows.prompting import Given
 from dapflow.flows.recipes.recipe import Recipe
+from dapflow.flows.standing import IterationData, Standing
 from dapflow.storage import DatasetRef, ModelRef
 from dapflow.tasks.evaluation.baseline import FILES, load_baseline_answers, policy_of
 from dapflow.tasks.evaluation.contamination import find_overlap
 from dapflow.tasks.evaluation.divergence import measure_displacement, measure_divergence
-from dapflow.tasks.evaluation.exact import TASKS_FILE, check_answers, load_tasks
+from dapflow.tasks.evaluation.exact import check_answers
 from dapflow.tasks.evaluation.harness import compare_harness, run_harness
 from dapflow.tasks.evaluation.measure import evaluate, evaluate_against
 from dapflow.tasks.evaluation.provenance import measure_provenance
 from dapflow.tasks.evaluation.two_turns import (
-    TURNS_FILE,
     evaluate_turn,
     follow_up,
-    load_first_turns,
     whole_conversations,
 )
+from dapflow.tasks.judging.spec import Seated
 from dapflow.tasks.prompts.load import PROMPTS_FILE, load_prompts
-from dapflow.tasks.prompts.sources import Source, find_source
+from dapflow.tasks.prompts.sources import find_source
 from dapflow.tasks.sampling.sample import sample
 from dapflow.tasks.seeds import derive_seed
 
-Judged = dict[str, DatasetRef]
 Opponent = ModelRef | DatasetRef
 """A baseline: a policy, or answers that somebody else has given."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Candidate:
-    """A trained policy and what its measurement needs to know. before: the policy that the
-    iteration began with; start: the one whose weights it was trained from; learned: all pairs that
-    it and its ancestors learned from, the newest last; of what learned from no pairs, the prompts.
-    judged: the completions that the iteration's judge was asked about, apart from rounds.
+class Yardsticks:
+    """What a policy is measured against, apart from the policy before it.
 
-    scorer, referee: who labelled what was learned from, None for people, and who measures the
-    result; their baselines: an answer of the initial policy to each held-out prompt, and to each of
-    any prompts, for a judge that compares with one. tasks: as `tasks_of` gives them; harnessed:
-    benchmarks of `before`.
+    opponents: baselines by name. benchmarks: those of lm-evaluation-harness, of the policy before.
     """
 
-    policy: ModelRef
-    before: ModelRef
-    start: ModelRef
-    initial: ModelRef
-    learned: list[DatasetRef]
-    judged: list[DatasetRef]
-    scorer: Who | None
-    referee: Who
-    scorer_baseline: DatasetRef | None
-    referee_baseline: Callable[[DatasetRef], DatasetRef | None]
     opponents: dict[str, Opponent]
-    tasks: dict[str, tuple[Source, DatasetRef]]
-    harnessed: DatasetRef | None
+    benchmarks: DatasetRef | None
 
 
-def measure(r: Recipe, held_out: DatasetRef, one: Candidate) -> dict[str, DatasetRef]:
-    """All datasets of the measurement, by name; the figures are in `metrics`."""
-    before, after = answers_of(r, one.before, held_out), answers_of(r, one.policy, held_out)
-    overlap = find_overlap(held_out, one.learned, r.evaluation.overlap)
-    judged = _contest(held_out, before, after, one)
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A trained policy and what its measurement needs to know.
+
+    here: where the iteration began. data: what it has made. labeller: who labelled what was learned
+    from; None for people.
+    """
+
+    here: Standing
+    policy: ModelRef
+    data: IterationData
+    labeller: Seated | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """A candidate before its judge, the referee."""
+
+    of: Candidate
+    given: Given
+    referee: Seated
+
+    @property
+    def recipe(self) -> Recipe:
+        """The recipe as it is in the iteration."""
+        return self.of.here.recipe
+
+    @property
+    def policies(self) -> tuple[ModelRef, ModelRef]:
+        """The policy before, and the trained one."""
+        return self.of.here.policy, self.of.policy
+
+    def contest(self, prompts: DatasetRef, before: DatasetRef, after: DatasetRef) -> Contest:
+        """The referee's verdicts on two policies' answers."""
+        return contest(prompts, before, after, self.referee, self.baseline(prompts))
+
+    def baseline(self, prompts: DatasetRef) -> DatasetRef | None:
+        """An answer of the initial policy to each prompt, for a referee that compares with it."""
+        return baseline_of(self.of.here, prompts, self.recipe.evaluation.judge)
+
+
+def yardsticks_of(here: Standing, given: Given) -> Yardsticks:
+    """Raises UserError for a baseline that is not there."""
+    harness = here.recipe.evaluation.harness
+    return Yardsticks(
+        opponents=_opponents_of(here, given.held_out),
+        benchmarks=run_harness(here.policy, harness) if harness.tasks else None,
+    )
+
+
+def measure(
+    candidate: Candidate, given: Given, yardsticks: Yardsticks, referee: Seated
+) -> IterationData:
+    """The datasets of the iteration with those of the measurement; all figures are in `metrics`."""
+    trial = Trial(of=candidate, given=given, referee=referee)
+    r, here, held_out = trial.recipe, candidate.here, given.held_out
+    before, after = (answers_of(r, policy, held_out) for policy in trial.policies)
+    learned = [data.learned for data in (*here.earlier, candidate.data)]
+    overlap = find_overlap(held_out, learned, r.evaluation.overlap)
+    judged = trial.contest(held_out, before, after)
+    labeller, baseline = candidate.labeller, baseline_of(here, held_out, r.labels_by)
     rewards = [
-        None if one.scorer is None else score(held_out, answers, one.scorer, one.scorer_baseline)
+        None if labeller is None else score(held_out, answers, labeller, baseline)
         for answers in (before, after)
     ]
-    metrics = evaluate(
-        one.policy,
+    measured = replace(
+        candidate.data,
+        held_out=held_out,
         before=before,
         after=after,
-        judged_before=judged.get("judged_before"),
-        judged_after=judged.get("judged_after"),
+        overlap=overlap,
+        compared=judged.compared,
+        judged_before=judged.judged_before,
+        judged_after=judged.judged_after,
+    )
+    metrics = evaluate(
+        candidate.policy,
+        before=before,
+        after=after,
+        judged_before=judged.judged_before,
+        judged_after=judged.judged_after,
         reward_before=rewards[0],
         reward_after=rewards[1],
         seed=r.seed,
-        compared=judged.get("compared"),
-        labelled_by=models_of(one.scorer),
-        judged_by=models_of(one.referee),
-        same_judge=same_judge(one.scorer, one.referee),
+        compared=judged.compared,
+        labelled_by=models_of(labeller),
+        judged_by=models_of(referee),
+        same_judge=same_judge(labeller, referee),
         overlap=overlap,
         measured=[
-            *_against(r, held_out, one, before, after, judged, overlap),
-            *_distances(r, one),
-            *_exact(r, one),
-            *_two_turns(r, one),
-            *_harness(r, one),
-            measure_provenance(one.policy, one.start, one.before, one.judged),
+            *_against(trial, yardsticks, measured),
+            *_distances(candidate),
+            *_exact(trial),
+            *_two_turns(trial),
+            *_harness(candidate, yardsticks),
+            measure_provenance(
+                candidate.policy,
+                here.start,
+                here.policy,
+                [] if labeller is None else candidate.data.judged(),
+            ),
         ],
     )
-    return {
-        "held_out": held_out,
-        "before": before,
-        "after": after,
-        "overlap": overlap,
-        **judged,
-        "metrics": metrics,
-    }
+    return replace(measured, metrics=metrics)
 
 
 def answers_of(r: Recipe, policy: ModelRef, prompts: DatasetRef) -> DatasetRef:
@@ -111,55 +164,45 @@ def answers_of(r: Recipe, policy: ModelRef, prompts: DatasetRef) -> DatasetRef:
     return sample(policy, prompts, r.evaluation.sampling, r.seed, r.sampler.own)
 
 
-def _contest(prompts: DatasetRef, before: DatasetRef, after: DatasetRef, one: Candidate) -> Judged:
-    """The referee's verdicts on two policies' answers."""
-    return contest(prompts, before, after, one.referee, one.referee_baseline(prompts))
-
-
-def _against(
-    r: Recipe,
-    held_out: DatasetRef,
-    one: Candidate,
-    before: DatasetRef,
-    after: DatasetRef,
-    judged: Judged,
-    overlap: DatasetRef,
-) -> list[DatasetRef]:
+def _against(trial: Trial, yardsticks: Yardsticks, measured: IterationData) -> list[DatasetRef]:
     """Win rates against the recipe's baselines. The policy before is judged already."""
-    rates: list[DatasetRef] = []
-    for name, opponent in one.opponents.items():
+    r, held_out, rates = trial.recipe, trial.given.held_out, list[DatasetRef]()
+    assert measured.after is not None
+    for name, opponent in yardsticks.opponents.items():
         theirs = answers_of(r, opponent, held_out) if isinstance(opponent, ModelRef) else opponent
-        found = judged if theirs == before else _contest(held_out, theirs, after, one)
+        judged = (
+            measured
+            if theirs == measured.before
+            else trial.contest(held_out, theirs, measured.after)
+        )
         rates.append(
             evaluate_against(
-                one.policy,
+                trial.of.policy,
                 baseline=name,
                 theirs=theirs,
-                ours=after,
-                judged_theirs=found.get("judged_before"),
-                judged_ours=found.get("judged_after"),
+                ours=measured.after,
+                judged_theirs=judged.judged_before,
+                judged_ours=judged.judged_after,
                 seed=r.seed,
-                contest=found.get("compared"),
-                overlap=overlap,
+                contest=judged.compared,
+                overlap=measured.overlap,
             )
         )
     return rates
 
 
-def opponents_of(
-    r: Recipe, held_out: DatasetRef, previous: ModelRef, initial: ModelRef
-) -> dict[str, Opponent]:
+def _opponents_of(here: Standing, held_out: DatasetRef) -> dict[str, Opponent]:
     """The recipe's baselines: `initial`, `previous`, `promoted`, a policy of the lake by id, or a
     file of answers. Raises UserError.
     """
-    known = {"initial": initial, "previous": previous}
+    known = {"initial": here.initial, "previous": here.policy}
     return {
         name: known[name]
         if name in known
         else _answers_in(name, held_out)
         if name.endswith(FILES)
-        else policy_of(name, initial)
-        for name in r.evaluation.baselines
+        else policy_of(name, here.initial)
+        for name in here.recipe.evaluation.baselines
     }
 
 
@@ -168,10 +211,11 @@ def _answers_in(file: str, held_out: DatasetRef) -> DatasetRef:
     return load_baseline_answers(source.name, source.digest, held_out)
 
 
-def _distances(r: Recipe, one: Candidate) -> list[DatasetRef]:
+def _distances(candidate: Candidate) -> list[DatasetRef]:
     """KL to the initial policy, on answers of its own at temperature 1, and what became of the
     answers it learned from.
     """
+    r, here = candidate.here.recipe, candidate.here
     if not r.evaluation.probes:
         return []
     source = find_source(r.prompts.source, PROMPTS_FILE)
@@ -193,20 +237,18 @@ def _distances(r: Recipe, one: Candidate) -> list[DatasetRef]:
         "stop": (),
     }
     sampling = r.evaluation.sampling.model_copy(update=raw)
-    own = sample(one.policy, few, sampling, derive_seed(r.seed, "kl"), r.sampler.own)
+    own = sample(candidate.policy, few, sampling, derive_seed(r.seed, "kl"), r.sampler.own)
     divergence = measure_divergence(
-        one.policy, one.initial, few, own, sampling.system, sampling.chat_template, r.seed
+        candidate.policy, here.initial, few, own, sampling.system, sampling.chat_template, r.seed
     )
-    if (
-        one.learned[-1].kind != "pairs"
-    ):  # from answers or in rounds: there are no pairs to be displaced
+    if candidate.data.pairs is None:  # of answers, or in rounds: no pairs could be displaced
         return [divergence]
     return [
         divergence,
         measure_displacement(
-            one.policy,
-            one.start,
-            one.learned[-1],
+            candidate.policy,
+            here.start,
+            candidate.data.pairs,
             r.evaluation.probes,
             r.sampling.system,
             r.sampling.chat_template,
@@ -215,55 +257,37 @@ def _distances(r: Recipe, one: Candidate) -> list[DatasetRef]:
     ]
 
 
-def tasks_of(r: Recipe) -> dict[str, tuple[Source, DatasetRef]]:
-    """Tasks with an exact answer, and first turns, of those that the recipe names, with where they
-    come from. Raises UserError for a file that is wrong.
-    """
-    found = dict[str, tuple[Source, DatasetRef]]()
-    if name := r.evaluation.exact.source:
-        source = find_source(name, TASKS_FILE)
-        found["exact"] = source, load_tasks(source.name, source.digest)
-    if name := r.evaluation.two_turns.source:
-        source = find_source(name, TURNS_FILE)
-        found["two turns"] = source, load_first_turns(source.name, source.digest)
-    return found
-
-
-def _exact(r: Recipe, one: Candidate) -> list[DatasetRef]:
+def _exact(trial: Trial) -> list[DatasetRef]:
     """Exact-answer tasks, solved by the policy before and after."""
-    if "exact" not in one.tasks:
+    r = trial.recipe
+    if "exact" not in trial.given.tasks:
         return []
     (source, tasks), sampling = (
-        one.tasks["exact"],
+        trial.given.tasks["exact"],
         r.evaluation.exact.sampling(r.evaluation.sampling.chat_template),
     )
     before, after = (
-        sample(policy, tasks, sampling, r.seed, r.sampler.own)
-        for policy in (one.before, one.policy)
+        sample(policy, tasks, sampling, r.seed, r.sampler.own) for policy in trial.policies
     )
-    return [check_answers(one.policy, tasks, source.name, source.digest, before, after, r.seed)]
-
-
-def harnessed(r: Recipe, policy: ModelRef) -> DatasetRef | None:
-    """A policy on the recipe's tasks of lm-evaluation-harness, if it names some."""
-    return run_harness(policy, r.evaluation.harness) if r.evaluation.harness.tasks else None
-
-
-def _harness(r: Recipe, one: Candidate) -> list[DatasetRef]:
-    if one.harnessed is None:
-        return []
     return [
-        compare_harness(
-            one.policy, one.harnessed, run_harness(one.policy, r.evaluation.harness), r.seed
-        )
+        check_answers(trial.of.policy, tasks, source.name, source.digest, before, after, r.seed)
     ]
 
 
-def _two_turns(r: Recipe, one: Candidate) -> list[DatasetRef]:
-    """Conversations of two turns with the policy before and the new one, each turn judged."""
-    if "two turns" not in one.tasks:
+def _harness(candidate: Candidate, yardsticks: Yardsticks) -> list[DatasetRef]:
+    if yardsticks.benchmarks is None:
         return []
-    (source, tasks), policies = one.tasks["two turns"], (one.before, one.policy)
+    r = candidate.here.recipe
+    after = run_harness(candidate.policy, r.evaluation.harness)
+    return [compare_harness(candidate.policy, yardsticks.benchmarks, after, r.seed)]
+
+
+def _two_turns(trial: Trial) -> list[DatasetRef]:
+    """Conversations of two turns with the policy before and the new one, each turn judged."""
+    r = trial.recipe
+    if "two turns" not in trial.given.tasks:
+        return []
+    (source, tasks), policies = trial.given.tasks["two turns"], trial.policies
     sampling = r.evaluation.sampling.model_copy(update={"n": 1})
     first = [sample(policy, tasks, sampling, r.seed, r.sampler.own) for policy in policies]
     asked = [follow_up(tasks, source.name, source.digest, answers) for answers in first]
@@ -272,18 +296,18 @@ def _two_turns(r: Recipe, one: Candidate) -> list[DatasetRef]:
         sample(policy, prompts, sampling, seed, r.sampler.own)
         for policy, prompts in zip(policies, asked, strict=True)
     ]
-    judged = list(_contest(tasks, first[0], first[1], one).values())
-    turns = [evaluate_turn(one.policy, 1, [tasks, tasks], first, judged, r.seed)]
-    if compares(one.referee):
+    judged = trial.contest(tasks, first[0], first[1]).verdicts()
+    turns = [evaluate_turn(trial.of.policy, 1, [tasks, tasks], first, judged, r.seed)]
+    if trial.referee.compares:
         whole = [
             whole_conversations(prompts, answers)
             for prompts, answers in zip(asked, second, strict=True)
         ]
-        judged = list(_contest(tasks, whole[0], whole[1], one).values())
-        return [*turns, evaluate_turn(one.policy, 2, [tasks, tasks], whole, judged, r.seed)]
+        judged = trial.contest(tasks, whole[0], whole[1]).verdicts()
+        return [*turns, evaluate_turn(trial.of.policy, 2, [tasks, tasks], whole, judged, r.seed)]
     sides = list(zip(asked, second, strict=True))
     judged = [
-        scored(prompts, answers, one.referee, one.referee_baseline(prompts))
+        scored(prompts, answers, trial.referee, trial.baseline(prompts))
         for prompts, answers in sides
     ]
-    return [*turns, evaluate_turn(one.policy, 2, asked, second, judged, r.seed)]
+    return [*turns, evaluate_turn(trial.of.policy, 2, asked, second, judged, r.seed)]

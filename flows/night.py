@@ -8,6 +8,8 @@ one, or a retry, takes the same policy and the same prompts and goes on from wha
 Test: pytest tests/flows/cli/test_policies.py; with a real server and worker: make test-nights
 """
 
+import re
+from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
@@ -26,6 +28,7 @@ from dapflow.flows.recipes.recipe import Recipe
 from dapflow.flows.report.publish import publish_report
 from dapflow.flows.server.dead_runs import bury, end_earlier_attempts
 from dapflow.flows.server.environment import remember_server
+from dapflow.flows.standing import IterationData
 from dapflow.storage import DatasetRef, Lake, ModelRef
 from dapflow.storage.errors import NothingToLearnError
 from dapflow.storage.promotions import Decision, Line, decide, decided_by, line_of
@@ -84,12 +87,12 @@ def night(
             initial, line = register_model(wanted.policy, digest), line_of(opened, digest)
             policy = initial if line.policy is None else ModelRef("models", line.policy, 1)
             try:
-                done = iterate(wanted, line.slice, policy, initial, earlier_parts(opened, policy))
+                done = iterate(wanted, line.slice, policy, initial, earlier_data(opened, policy))
             except NothingToLearnError as error:
                 return _ended(pass_over(opened, line, wanted, str(error)))
-            record.made(line.slice, done.policy, done.parts["metrics"])
-            decided = gate(wanted, line, done.policy, done.parts["metrics"])
-            publish_report(done.policy, done.parts["metrics"])
+            record.made(line.slice, done.policy, done.metrics)
+            decided = gate(wanted, line, done.policy, done.metrics)
+            publish_report(done.policy, done.metrics)
             return _ended(decided)
 
 
@@ -139,25 +142,28 @@ def pass_over(lake: Lake, line: Line, recipe: Recipe, reason: str) -> dict[str, 
     return row
 
 
-def earlier_parts(lake: Lake, policy: ModelRef) -> list[dict[str, DatasetRef]]:
+def earlier_data(lake: Lake, policy: ModelRef) -> list[IterationData]:
     """What a policy has learned from, for a recipe that trains on all so far: pairs, or prompts and
     the completions they were accepted from. What is no longer in the lake is left out."""
     parents = lake.catalogue().parents
     learned = parents.get(policy.version, {})
-    names = ("pairs",)
-    if "answers" in learned:
-        learned, names = parents[learned["answers"]], ("prompts", "completions")
-    places = sorted({_place(role) for role in learned if role.startswith(f"{names[0]}[")})
-    found = [{name: lake.find(learned[f"{name}[{place}]"]) for name in names} for place in places]
+    if "answers" not in learned:
+        return [IterationData(pairs=ref) for ref in _held(lake, learned, "pairs").values()]
+    learned = parents[learned["answers"]]
+    prompts, completions = (_held(lake, learned, role) for role in ("prompts", "completions"))
     return [
-        {name: ref for name, ref in one.items() if isinstance(ref, DatasetRef)}
-        for one in found
-        if all(one.values())
+        IterationData(prompts=ref, completions=completions[place])
+        for place, ref in prompts.items()
+        if place in completions
     ]
 
 
-def _place(role: str) -> int:
-    return int(role.partition("[")[2].rstrip("]"))
+def _held(lake: Lake, parents: Mapping[str, str], role: str) -> dict[int, DatasetRef]:
+    """The datasets of `role[0]`, `role[1]` ... that the lake holds, by place."""
+    pattern = re.compile(rf"{role}\[(\d+)\]")
+    places = {int(match[1]): name for name in parents if (match := pattern.fullmatch(name))}
+    refs = ((place, lake.find(parents[places[place]])) for place in sorted(places))
+    return {place: ref for place, ref in refs if isinstance(ref, DatasetRef)}
 
 
 def _ended(row: dict[str, Any]) -> State[dict[str, Any]]:

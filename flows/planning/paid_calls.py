@@ -20,8 +20,8 @@ from dapflow.tasks.judging.asking.questions import (
 )
 from dapflow.tasks.judging.compare import asked_of
 from dapflow.tasks.judging.judges.llm import LLM
-from dapflow.tasks.judging.judges.programs import Program
-from dapflow.tasks.judging.matches import own_matches, policy_matches
+from dapflow.tasks.judging.judges.program import Program
+from dapflow.tasks.judging.matches import Meeting
 from dapflow.tasks.judging.score import asked_prompts, question_of
 from dapflow.tasks.step import Call
 
@@ -106,11 +106,12 @@ def _keys(
             for body in score_bodies(by, template, question_of(prompts[row["prompt_id"]], row)):
                 yield (key := request_key(by, body)), key
         return
-    drawn = (
-        policy_matches(lake, refs["before"], refs["after"])
+    meeting = (
+        Meeting(completions=refs["after"], other=refs["before"])
         if call.step == "compare_policies"
-        else own_matches(lake, refs["completions"], call.arguments["seed"])
+        else Meeting(completions=refs["completions"], seed=call.arguments["seed"])
     )
+    drawn = meeting.matches(lake)
     earlier = earlier_bodies(by) or partial(comparison_bodies, by, template)
     for match in asked_of(prompts, drawn):
         for body, before in zip(

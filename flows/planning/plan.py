@@ -14,12 +14,12 @@ from dapflow.flows.align import chain
 from dapflow.flows.iteration import iterate
 from dapflow.flows.planning.paid_calls import paid_calls, verdicts_of
 from dapflow.flows.recipes.recipe import Recipe
-from dapflow.storage import Lake, ModelRef
+from dapflow.storage import Lake
 from dapflow.tasks.judging.judges.human import Human
 from dapflow.tasks.judging.judges.llm import LLM
-from dapflow.tasks.judging.judges.programs import Program
-from dapflow.tasks.judging.judges.prompted import SelfJudge
-from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.judging.judges.policy import SelfJudge
+from dapflow.tasks.judging.judges.program import Program
+from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.models.dtypes import fast_dtype
 from dapflow.tasks.models.names import resolve
 from dapflow.tasks.pairing.pairs import pairs_of
@@ -134,8 +134,8 @@ def _judged(call: Call) -> int:
     by = call.arguments.get("by")
     if isinstance(by, LLM):
         return verdicts_of(call) * by.calls_per_verdict
-    if isinstance(asks := call.arguments.get("asks"), SelfJudge):
-        return call.rows * asks.calls_per_verdict
+    if isinstance(by, SelfJudge):
+        return call.rows * by.calls_per_verdict
     return (
         verdicts_of(call)
         if call.step in ("judge", "train_online") or isinstance(by, Program | Human)
@@ -165,7 +165,7 @@ def _weights(recipe: Recipe) -> int:
 
 def _models(recipe: Recipe, weights: int) -> dict[str, str]:
     roles = [f"policy and reference, {weights / 1e6:,.1f} M weights"]
-    if recipe.judge == "reward-model":
+    if isinstance(recipe.judge, RewardModel):
         roles.append(f"backbone of the reward model ({recipe.reward.parameters})")
     if isinstance(recipe.evaluation.judge, RewardModel):
         roles.append(f"backbone of the evaluating judge ({recipe.evaluation.judge.parameters})")
@@ -183,7 +183,11 @@ def tokens_of(recipe: Recipe, call: Call) -> dict[str, int]:
         }
     if call.step == "ask_for_prompts":
         return {"sampled": call.rows * arguments["settings"].sampling.max_tokens}
-    if call.step == "judge" and isinstance(arguments["by"], ModelRef):
+    if (
+        call.step == "judge"
+        and arguments["model"] is not None
+        and not isinstance(arguments["by"], SelfJudge)
+    ):
         return {
             "scored": arguments["completions"].rows * recipe.sampling.max_tokens
             + arguments["prompts"].rows * _PROMPT_TOKENS
@@ -196,8 +200,7 @@ def tokens_of(recipe: Recipe, call: Call) -> dict[str, int]:
         }
     if call.step == "measure_displacement":
         return {"scored": 2 * arguments["most"] * (2 * recipe.sampling.max_tokens + _PROMPT_TOKENS)}
-    if call.step in ("judge_itself", "compare_itself"):
-        asks = arguments["asks"]
+    if isinstance(asks := arguments.get("by"), SelfJudge):
         return {
             "sampled": call.rows * asks.calls_per_verdict * asks.answer_tokens,
             "scored": call.rows * asks.calls_per_verdict * _ASKED_TOKENS,

@@ -15,17 +15,14 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from dapflow.flows.recipes.recipe import KINDS, Recipe, Then
+from dapflow.flows.recipes.recipe import Recipe, Then
 from dapflow.storage import UserError
-from dapflow.tasks.judging.judges.composite import Composite
-from dapflow.tasks.judging.judges.human import Human
-from dapflow.tasks.judging.judges.llm import LLM
-from dapflow.tasks.judging.judges.prompted import SelfJudge
-from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.judging.kinds import KINDS, kind, spec_of
 from dapflow.tasks.training.losses.losses import Loss
 
 _NAMED = {"members", "weights", "criteria", "changes"}  # their keys are the user's own names
-_OF_PEOPLE = Human.model_fields.keys() - LLM.model_fields.keys() - RewardModel.model_fields.keys()
+_JUDGES = ("judge", "evaluation.judge")
+"""Keys whose value is a judge: a word, or settings with their `kind`."""
 
 
 def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
@@ -35,7 +32,7 @@ def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
     Raises UserError that names the key.
     """
     values = recipe.model_dump()
-    for setting in settings:
+    for setting in sorted(settings, key=_depth):  # what a judge is before its settings
         key, equals, text = setting.partition("=")
         if not equals:
             raise UserError(
@@ -83,18 +80,22 @@ def _later(recipe: Recipe, then: Then) -> Recipe:
     return merged(recipe.model_copy(update={"then": None}), then.changes)
 
 
+def _depth(setting: str) -> int:
+    key = setting.partition("=")[0].strip().removesuffix(".kind")
+    return key.count(".") if key.startswith(tuple(f"{judge}." for judge in _JUDGES)) else 0
+
+
 def _leaves(changes: dict[str, Any], values: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Changed keys, dotted; a loss changes as a whole, and so do values that are no settings of
-    their own.
+    their own, and a judge that becomes one of another kind.
     """
-    for key, value in sorted(
-        changes.items(), key=lambda one: one[0] != "by"
-    ):  # a judge's `by` says what its other keys are of
+    for key, value in changes.items():
         held = values.get(key) if isinstance(values, dict) else None
         if (
             isinstance(value, dict)
-            and (isinstance(held, dict) or key == "judge")
+            and isinstance(held, dict)
             and key not in ("loss", "criteria", "changes")
+            and value.get("kind", held.get("kind")) == held.get("kind")
         ):
             yield from _leaves(value, held, f"{prefix}{key}.")
         else:
@@ -155,9 +156,10 @@ def sentences(error: ValidationError) -> str:
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
+    if key in [f"{judge}.kind" for judge in _JUDGES]:
+        key = key.removesuffix(".kind")
     *path, last = key.split(".")
     place: Any = values
-    _make_judge(values, key)
     for depth, part in enumerate([*path, last]):
         named = path[:1] == ["loss"] or (
             depth == len(path) and set(path[-1:]) <= _NAMED and bool(path)
@@ -166,29 +168,37 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
             raise UserError(_unknown(values, ".".join(key.split(".")[: depth + 1])))
         if depth < len(path):
             place = place[part]
+    if key in _JUDGES:
+        value = _judge_values(value)
     place[last] = {"name": value} if key == "loss" and isinstance(value, str) else value
 
 
-def _make_judge(values: dict[str, Any], key: str) -> None:
-    """A judge becomes an LLM, a person, the policy or several as one when one of their settings is
-    set: `judge.endpoint.model`, `judge.labels`, `judge.members.brief`; or with any setting once it
-    is `human` or `policy`."""
-    for owner, start in ((values, "judge."), (values["evaluation"], "evaluation.judge.")):
-        judge, setting = owner["judge"], key.removeprefix(start).partition(".")[0]
-        if not key.startswith(start) or (isinstance(judge, dict) and setting in judge):
-            continue
-        if judge == "policy" or setting == "by":
-            owner["judge"] = SelfJudge().model_dump()
-        elif judge == "human" or setting in _OF_PEOPLE:
-            owner["judge"] = Human().model_dump()
-        elif setting in Composite.model_fields:
-            owner["judge"] = Composite.model_construct().model_dump()
-        elif isinstance(judge, str) or setting in LLM.model_fields:
-            owner["judge"] = LLM.model_construct().model_dump()
+def _judge_values(value: Any) -> Any:
+    """A judge as all the settings of its kind, which further keys can change."""
+    if isinstance(value, str) and value not in KINDS and value != "none":
+        return spec_of(value).model_dump()
+    settings = {"kind": value} if isinstance(value, str) else value
+    if not isinstance(settings, dict) or settings.get("kind") not in KINDS:
+        return value  # validation says what is wrong with it
+    usual = kind(settings["kind"]).model_construct().model_dump()  # complete with its settings only
+    return _over(usual, settings)
+
+
+def _over(usual: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings, and where they say nothing the usual ones, below each other."""
+    return usual | {
+        key: _over(usual[key], value)
+        if isinstance(value, dict) and isinstance(usual.get(key), dict)
+        else value
+        for key, value in settings.items()
+    }
 
 
 def _unknown(values: dict[str, Any], key: str) -> str:
     last = key.rpartition(".")[2]
+    for judge in _JUDGES:
+        if key.startswith(f"{judge}.") and (of := _kinds_with(key.removeprefix(f"{judge}."))):
+            return f"`{key}` is a setting of another kind of judge: set {judge}.kind={of} too."
     near = (
         [last]
         if last in values
@@ -196,6 +206,12 @@ def _unknown(values: dict[str, Any], key: str) -> str:
     )
     hint = f"did you mean `{near[0]}`?" if near else "`dapflow recipes NAME` prints all keys."
     return f"A recipe has no key `{key}`: {hint}"
+
+
+def _kinds_with(setting: str) -> str:
+    """The kinds of judges that have such a setting."""
+    name = setting.partition(".")[0]
+    return " or ".join(of for of in KINDS if name in kind(of).model_fields)
 
 
 def _keys(values: dict[str, Any], prefix: str = "") -> list[str]:
@@ -210,14 +226,7 @@ def _keys(values: dict[str, Any], prefix: str = "") -> list[str]:
 
 def _sentence(error: Any) -> str:
     loc = error["loc"]
-    key = ".".join(
-        str(part)
-        for place, part in enumerate(loc)
-        if not (
-            part in KINDS
-            and (loc[place - 1] == "judge" or "members" in loc[max(place - 2, 0) : place - 1])
-        )
-    )
+    key = ".".join(str(part) for part in loc)
     message = error["msg"].removeprefix("Value error, ")
     if error["type"] == "extra_forbidden":
         return f"there is no key `{key}`"

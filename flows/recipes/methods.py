@@ -8,7 +8,8 @@ from dapflow.flows.recipes.prompts import Prompts
 from dapflow.flows.recipes.recipe import Evaluation, Improve, Recipe, Then
 from dapflow.storage import UserError
 from dapflow.tasks.judging.judges.llm import LLM
-from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.judging.judges.policy import SelfJudge
+from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.pairing.acceptance import Acceptance
 from dapflow.tasks.pairing.pairs import Pairing
 from dapflow.tasks.sampling.engines.base import Sampling
@@ -71,7 +72,7 @@ DPO = Recipe(
     title="direct preference optimisation on people's pairs",
     paper="Rafailov et al. 2023, arXiv 2305.18290",
     data=("preferences",),
-    judge="none",
+    judge=None,
     loss=Loss.of("sigmoid_norm", beta=0.1),
 )
 
@@ -107,7 +108,7 @@ SLIC_HF_SAMPLE_RANK = SLIC_HF.model_copy(
         "name": "slic-hf-sample-rank",
         "title": "sequence likelihood calibration on the policy's own samples, ranked by knockout",
         "data": ("samples",),
-        "judge": "reward-model",
+        "judge": RewardModel(),
         "sampling": RSO.sampling,
         "acceptance": Acceptance(rule="all"),
         "pairing": Pairing(rule="tournament"),
@@ -120,7 +121,7 @@ ITERATIVE_DPO = Recipe(
     title="DPO on people's pairs, then also on own samples, best against worst by a frozen reward model",
     paper="Xu et al. 2023, arXiv 2312.16682, section 4",
     data=("preferences", "samples"),
-    judge="reward-model",
+    judge=RewardModel(),
     acceptance=Acceptance(rule="all"),
     pairing=Pairing(rule="best-worst"),
     loss=Loss.of("sigmoid_norm", beta=0.1),
@@ -211,7 +212,7 @@ SPIN = Recipe(
     title="self-play: people's answers against those of the previous iterate, which is the reference",
     paper="Chen et al. 2024, arXiv 2401.01335",
     data=("gold",),
-    judge="none",
+    judge=None,
     loss=Loss.of("spin", lambda_=0.1),
     reference="previous",
     pool="last-two",
@@ -229,7 +230,7 @@ CLICK = Recipe(
     name="click",
     title="contrast of own samples that a classifier calls good with likelier ones that it calls bad",
     paper="Zheng et al. 2023, arXiv 2306.03350",
-    judge="reward-model",
+    judge=RewardModel(),
     acceptance=Acceptance(rule="all"),
     pairing=Pairing(rule="contrast"),
     loss=Loss.of("click", margin=20.0, weight=0.5),
@@ -248,7 +249,7 @@ SELF_REWARDING = Recipe(
     title="imitation of people's best answers and of judgements like theirs; then the policy judges its own samples, DPO from and against itself",
     paper="Yuan et al. 2024, arXiv 2401.10020",
     data=("seeds", "samples"),
-    judge="policy",
+    judge=SelfJudge(),
     acceptance=Acceptance(rule="all"),
     pairing=Pairing(rule="best-worst"),
     loss=Loss.of("sigmoid_norm", beta=0.1),
@@ -265,7 +266,7 @@ OAIF = Recipe(
     title="online feedback, by a reward model or an LLM: two samples judged, one optimiser step, and again, against a fixed reference",
     paper="Guo et al. 2024, arXiv 2402.04792",
     data=("rounds",),
-    judge="reward-model",
+    judge=RewardModel(),
     acceptance=Acceptance(rule="all"),
     loss=Loss.of("sigmoid_norm", beta=0.1),
     rounds=Rounds(count=24, prompts=8),
@@ -290,7 +291,7 @@ RLOO = Recipe(
     paper="Ahmadian et al. 2024, arXiv 2402.14740",
     data=("rounds",),
     trains_on="answers",
-    judge="reward-model",
+    judge=RewardModel(),
     acceptance=Acceptance(rule="all"),
     loss=Loss.of("reinforce", beta=0.05),
     rounds=Rounds(count=24, prompts=8),

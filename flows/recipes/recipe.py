@@ -7,15 +7,7 @@ RSO_HINGE = RSO.model_copy(update={"name": "rso-hinge", "loss": Loss.of("hinge_n
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from dapflow.flows.recipes.gate import Gate
 from dapflow.flows.recipes.prompts import Prompts
@@ -23,11 +15,9 @@ from dapflow.tasks.evaluation.contamination import Overlap
 from dapflow.tasks.evaluation.exact import Exact
 from dapflow.tasks.evaluation.harness import Harness
 from dapflow.tasks.evaluation.two_turns import TwoTurns
-from dapflow.tasks.judging.judges.composite import Composite
-from dapflow.tasks.judging.judges.human import Human
-from dapflow.tasks.judging.judges.llm import LLM
-from dapflow.tasks.judging.judges.prompted import Prompted, SelfJudge
-from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.judging.judges.reward_model import RewardModel
+from dapflow.tasks.judging.kinds import AnyJudge
+from dapflow.tasks.judging.spec import JudgeSpec
 from dapflow.tasks.pairing.acceptance import Acceptance
 from dapflow.tasks.pairing.pairs import Pairing
 from dapflow.tasks.pairing.self_rewarding import EvaluationData
@@ -39,41 +29,6 @@ from dapflow.tasks.step.shards import Shards
 from dapflow.tasks.training.losses.losses import Loss
 from dapflow.tasks.training.settings import Rounds, Training
 
-
-def _kind_of_judge(value: Any) -> str:
-    if value == "policy":
-        return "self"
-    if isinstance(value, dict):
-        return _kind_by_keys(value)
-    kinds = {
-        RewardModel: "reward",
-        LLM: "llm",
-        Composite: "composite",
-        SelfJudge: "self",
-        Human: "human",
-    }
-    return "human" if value == "human" else kinds.get(type(value), "program")
-
-
-def _kind_by_keys(value: dict[str, Any]) -> str:
-    keys = {"by": "self", "members": "composite", "endpoint": "llm", "person": "human"}
-    return next((kind for key, kind in keys.items() if key in value), "reward")
-
-
-RewardModelTag = Annotated[RewardModel, Tag("reward")]
-ProgramTag = Annotated[str, Tag("program")]
-LLMTag = Annotated[LLM, Tag("llm")]
-CompositeTag = Annotated[Composite, Tag("composite")]
-SelfTag = Annotated[SelfJudge, Tag("self")]
-HumanTag = Annotated[Human, Tag("human")]
-KINDS = (
-    "reward",
-    "program",
-    "llm",
-    "composite",
-    "self",
-    "human",
-)  # which of its kinds a judge is, in a field's place, is nobody's key
 Item = TypeVar("Item")
 
 
@@ -85,13 +40,10 @@ class Evaluation(BaseModel):
         default=Sampling(n=1),
         description="answers of each policy per held-out prompt: n of them, each with a seed of its own",
     )
-    judge: Annotated[
-        RewardModelTag | ProgramTag | LLMTag | CompositeTag | HumanTag,
-        Discriminator(_kind_of_judge),
-    ] = Field(
+    judge: AnyJudge = Field(
         default=RewardModel(),
-        description="trained on preferences of its own, a program, an LLM (`endpoint.model`, ...), several (`members.NAME`, `rule`), or `human` "
-        "(`person`, `labels`, ...)",
+        description="`reward-model` (trained on preferences of its own), `models@...`, a program, "
+        "`llm`, `composite` or `human`, or settings with their `kind`",
     )
     baselines: tuple[str, ...] = Field(
         default=("initial",),
@@ -106,6 +58,13 @@ class Evaluation(BaseModel):
     exact: Exact = Exact()
     two_turns: TwoTurns = TwoTurns()
     harness: Harness = Harness()
+
+    @field_validator("judge")
+    @classmethod
+    def _may_measure(cls, value: JudgeSpec) -> JudgeSpec:
+        if not value.may_measure:
+            raise ValueError(f"{value}: a judge of this kind labels, and does not measure")
+        return value
 
 
 Data = Literal["samples", "preferences", "gold", "lists", "rounds", "seeds"]
@@ -164,12 +123,10 @@ class Recipe(BaseModel):
         ge=0,
         description="how many prompts' samples of the initial policy the judge labels, for a reward model that then judges in its place; 0: none",
     )
-    judge: Annotated[
-        ProgramTag | LLMTag | CompositeTag | SelfTag | HumanTag, Discriminator(_kind_of_judge)
-    ] = Field(
-        default="reward-model",
-        description="who labels: `reward-model`, `policy` (itself; `mode`, `fallback`, ...), a program, an LLM (`endpoint.model`, ...), several "
-        "(`members.NAME`, `rule`), `human` (`person`, `labels`, ...), or `none`",
+    judge: AnyJudge | None = Field(
+        default=RewardModel(),
+        description="who labels: `reward-model` (as `reward` says), `models@...`, a program, `llm`, "
+        "`policy` (itself), `composite`, `human`, or `none`; or settings with their `kind`",
     )
     data: tuple[Data, ...] = Field(
         default=("samples",),
@@ -220,10 +177,28 @@ class Recipe(BaseModel):
             )
         return value
 
+    @field_validator("judge", mode="before")
+    @classmethod
+    def _nobody(cls, value: Any) -> Any:
+        return None if value == "none" else value
+
     @field_validator("data", mode="before")
     @classmethod
     def _one(cls, value: Any) -> Any:
         return (value,) if isinstance(value, str) else value
+
+    @property
+    def named_judge(self) -> JudgeSpec:
+        """The judge that the recipe names, with the settings of its reward model."""
+        assert self.judge is not None, "the caller has asked"
+        return self.judge.with_reward(self.reward)
+
+    @property
+    def labels_by(self) -> JudgeSpec | None:
+        """The judge that labels what is trained on: with annotated prompts the reward model that
+        learned from the judge's labels. None where people have labelled.
+        """
+        return self.reward if self.annotated_prompts else self.judge and self.named_judge
 
     def data_of(self, iteration: int) -> Data:
         """What the iteration learns from, counted from 1."""
@@ -242,7 +217,7 @@ class Recipe(BaseModel):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        if self.judge == "none" and not {"preferences", "gold", "seeds"}.issuperset(self.data):
+        if self.judge is None and not {"preferences", "gold", "seeds"}.issuperset(self.data):
             raise ValueError(
                 "judge: `none` goes with data `preferences`, `gold` and `seeds` only: what is sampled has to be judged"
             )
@@ -256,7 +231,7 @@ class Recipe(BaseModel):
             raise ValueError(
                 f"the loss {self.loss.name} needs a value model, so set data to rounds and trains_on to answers"
             )
-        if self.annotated_prompts and self.judge in ("reward-model", "none"):
+        if self.annotated_prompts and (self.judge is None or not self.judge.annotates):
             raise ValueError(
                 "annotated_prompts: need a judge who labels them: an LLM, `policy` or a program"
             )
@@ -285,11 +260,8 @@ class Recipe(BaseModel):
             raise ValueError(
                 f"the loss {self.loss.name} ranks answers, and acceptance.rule={self.acceptance.rule} leaves too few: set it to all"
             )
-        if (
-            isinstance(self.judge, Prompted | Human)
-            and self.judge.compares
-            and (sentence := self.without_scores())
-        ):
+        compares = self.judge is not None and self.judge.surely_compares
+        if compares and (sentence := self.without_scores()):
             raise ValueError(sentence)
         return self
 

@@ -1,8 +1,8 @@
 """Any recipe on a toy model made on the spot: the same DAG in seconds, to check an installation."""
 
 from dapflow.flows.recipes.recipe import Recipe
-from dapflow.tasks.judging.judges.llm import LLM
-from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.judging.judges.reward_model import RewardModel
+from dapflow.tasks.judging.spec import JudgeSpec
 
 
 def toy(recipe: Recipe) -> Recipe:
@@ -53,14 +53,17 @@ def toy(recipe: Recipe) -> Recipe:
                     else 5e-5
                 }
             ),
-            "judge": "shorter" if isinstance(recipe.judge, LLM) else recipe.judge,
+            "judge": recipe.judge and _on_toy(recipe.judge),
             "evaluation": recipe.evaluation.model_copy(
                 update={
                     "sampling": answer,
-                    "judge": judge.model_copy(update=shallow)
-                    if isinstance(judge, RewardModel)
-                    else judge,
+                    "judge": judge.on_toy(),
                 }
             ),
         }
     )
+
+
+def _on_toy(judge: JudgeSpec) -> JudgeSpec:
+    """A reward model without settings of its own stays the recipe's."""
+    return judge if judge == RewardModel() else judge.on_toy()

@@ -16,11 +16,13 @@ def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
     """The figures of one iteration: rates and shares in [0, 1], rewards in the reward model's
     logits, lengths in tokens.
     """
-    metrics = {row["name"]: row for row in lake.rows_of(iteration.parts["metrics"])}
-    accepted = iteration.parts.get("acceptances")
-    made = iteration.parts.get("pairs")
+    metrics = {row["name"]: row for row in lake.rows_of(iteration.metrics)}
+    data, held_out = iteration.data, iteration.data.held_out
+    assert held_out is not None, "it has been measured"
+    accepted = data.acceptances
     pairs = lake.rows(
-        "SELECT id, dropped FROM pairs WHERE version = ?", [(made or iteration.policy).version]
+        "SELECT id, dropped FROM pairs WHERE version = ?",
+        [(data.pairs or iteration.policy).version],
     )
     acceptances = lake.rows(
         "SELECT * FROM acceptances WHERE version = ?", [(accepted or iteration.policy).version]
@@ -30,11 +32,9 @@ def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
     dropped = Counter(row["dropped"] for row in pairs if row["dropped"])
     dropped.update(TOO_LONG for row in (*pairs, *acceptances) if row["id"] in too_long)
     dropped.update(row["note"] for row in acceptances if row["note"])
-    if accepted is None and "verdicts" in iteration.parts:
+    if accepted is None and data.verdicts is not None:
         dropped.update(
-            row["outcome"]
-            for row in lake.rows_of(iteration.parts["verdicts"])
-            if row["other_id"] is None
+            row["outcome"] for row in lake.rows_of(data.verdicts) if row["other_id"] is None
         )
     return {
         "policy": iteration.policy.version,
@@ -68,7 +68,7 @@ def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
         "dropped": dict(sorted(dropped.items())),
         "judges": {role: judge_figures(lake, iteration, role) for role in iteration.judges},
         "judging": cost_figures(lake, iteration),
-        "held_out_prompts": iteration.parts["held_out"].rows,
+        "held_out_prompts": held_out.rows,
         "examples": _examples(lake, iteration),
     }
 
@@ -91,15 +91,18 @@ def _examples(lake: Lake, iteration: Iteration) -> list[dict[str, str]]:
     """The held-out prompts whose answers' judged score rose most, in the middle, and fell most, of
     those that training does not know.
     """
-    if "compared" in iteration.parts:
+    data = iteration.data
+    assert data.overlap is not None, "it has been measured"
+    if data.compared is not None:
         judged = "JOIN verdicts v ON v.version = ? AND v.completion_id = a.id AND v.other_id = b.id"
-        change, parts = "2 * v.score - 1", ("before", "after", "compared", "held_out")
+        change, verdicts = "2 * v.score - 1", (data.compared,)
     else:
-        judged = "JOIN verdicts vb ON vb.version = ? AND vb.completion_id = b.id JOIN verdicts va ON va.version = ? AND va.completion_id = a.id"
-        change, parts = (
-            "va.score - vb.score",
-            ("before", "after", "judged_before", "judged_after", "held_out"),
+        judged = (
+            "JOIN verdicts vb ON vb.version = ? AND vb.completion_id = b.id "
+            "JOIN verdicts va ON va.version = ? AND va.completion_id = a.id"
         )
+        change, verdicts = "va.score - vb.score", (data.judged_before, data.judged_after)
+    refs = (data.before, data.after, *verdicts, data.held_out)
     rows = lake.rows(
         f"""
         SELECT p.prompt, b.text AS before, a.text AS after, {change} AS change
@@ -110,8 +113,8 @@ def _examples(lake: Lake, iteration: Iteration) -> list[dict[str, str]]:
         WHERE p.version = ? AND p.id NOT IN (SELECT unnest(?)) AND change IS NOT NULL AND a.text <> b.text ORDER BY change DESC, p.id
         """,
         [
-            *(iteration.parts[part].version for part in parts),
-            sorted(left_out(lake.rows_of(iteration.parts["overlap"]))),
+            *(ref.version for ref in refs if ref is not None),
+            sorted(left_out(lake.rows_of(data.overlap))),
         ],
     )
     return [rows[place] for place in sorted({0, len(rows) // 2, len(rows) - 1})] if rows else []

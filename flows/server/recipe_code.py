@@ -8,19 +8,11 @@ code, and a cluster, which sends code. Test: pytest tests/flows/server/test_perm
 from collections.abc import Iterator
 from pathlib import Path
 
-from dapflow.flows.judges import Named
 from dapflow.flows.recipes.changes import stages
 from dapflow.flows.recipes.recipe import Recipe
 from dapflow.flows.server.permissions import is_allowed
 from dapflow.storage import UserError
-from dapflow.tasks.judging.judges.composite import Composite
-from dapflow.tasks.judging.judges.programs import PROGRAMS
-from dapflow.tasks.judging.judges.prompted import SelfJudge
 
-_OWN_PROGRAMS = (
-    "regex",
-    "keywords",
-)  # before a colon, where others have the module or file of a function
 _HOW = (
     "it is not among what `dapflow run` or `dapflow deploy --set` was given on this machine; have the deployment made here, write it into a "
     "recipe file, or allow all with --allow-commands of `dapflow worker` and `dapflow resume`"
@@ -69,24 +61,8 @@ def _commands(recipe: Recipe) -> Iterator[tuple[str, str]]:
         if (include := stage.evaluation.harness.include) is not None:
             yield "evaluation.harness.include", f"folder of tasks {_absolute(include)}"
         for key, judge in (("judge", stage.judge), ("evaluation.judge", stage.evaluation.judge)):
-            for place, named in _named(key, judge):
-                if isinstance(named, str) and (function := _function(named)):
-                    yield place, f"function {function}"
-
-
-def _named(key: str, judge: Named) -> Iterator[tuple[str, Named]]:
-    """A judge, or those that it is made of or goes back to, each with its key."""
-    if isinstance(judge, Composite):
-        yield from ((f"{key}.members.{name}", member) for name, member in judge.members.items())
-    else:
-        yield (f"{key}.fallback", judge.fallback) if isinstance(judge, SelfJudge) else (key, judge)
-
-
-def _function(judge: str) -> str | None:
-    place, _, function = judge.partition(":")
-    if judge in PROGRAMS or place in _OWN_PROGRAMS or not function:
-        return None
-    return f"{_absolute(place) if place.endswith('.py') else place}:{function}"
+            for below, function in judge.executes() if judge is not None else ():
+                yield ".".join(filter(None, (key, below))), function
 
 
 def _python(name: str) -> str:

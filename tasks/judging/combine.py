@@ -10,16 +10,16 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from dapflow.storage import DatasetRef, Lake
-from dapflow.tasks.judging.compare import comparison_row, unasked, write_steadiness
-from dapflow.tasks.judging.judges.base import Verdict
-from dapflow.tasks.judging.judges.composite import (
+from dapflow.tasks.judging.combination import (
     Combination,
     combine_scores,
     combine_votes,
     vote,
     whitened,
 )
-from dapflow.tasks.judging.matches import matches_expected, own_matches, policy_matches
+from dapflow.tasks.judging.compare import comparison_row, unasked, write_steadiness
+from dapflow.tasks.judging.judges.base import Verdict
+from dapflow.tasks.judging.matches import Meeting, matches_expected
 from dapflow.tasks.step import Out, step
 
 _ROWS_PER_CHUNK = 10_000
@@ -86,11 +86,7 @@ def combine_comparisons(
     verdicts: of the member whose name stands in the same place; of a member that scores, on the
     completions of either side.
     """
-    drawn = (
-        own_matches(out.lake, completions, seed)
-        if other is None
-        else policy_matches(out.lake, other, completions)
-    )
+    drawn = Meeting(completions=completions, other=other, seed=seed).matches(out.lake)
     members = {
         name: _Votes(
             out.lake, [ref for ref, owner in zip(verdicts, names, strict=True) if owner == name]

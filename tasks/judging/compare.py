@@ -1,35 +1,24 @@
-"""A judge compares completions: an LLM or a ranker each two in both orders, a person in one.
+"""A judge compares completions: each two in both orders, a person in one.
 
-    compare(prompts, completions, by, seed)              ->  verdicts, one per match of a prompt's own completions
-    compare_accepted(prompts, completions, acceptances, ranker, seed)  ->  the same of accepted ones
-    compare_policies(prompts, before, after, by)         ->  verdicts, one per match of an answer of each policy
+    compare(prompts, completions, by, model, seed)   ->  verdicts on matches of a prompt's completions
+    compare_accepted(..., acceptances, ...)          ->  the same of accepted completions
+    compare_policies(prompts, before, after, by, model)  ->  verdicts on answers of two policies
 The orders are stored: `forward` and `backward`. Test: pytest tests/flows/judges/test_llm_judge.py
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from typing import Any
 
 from dapflow.storage import DatasetRef, ModelRef
-from dapflow.tasks.judging.asking.ask import llm_judge
 from dapflow.tasks.judging.judges.base import EMPTY, IDENTICAL, Comparer, Match, Verdict
-from dapflow.tasks.judging.judges.human import Human, HumanJudge
-from dapflow.tasks.judging.judges.llm import LLM
-from dapflow.tasks.judging.judges.programs import Program, ProgramJudge
-from dapflow.tasks.judging.judges.ranker import RankerJudge
-from dapflow.tasks.judging.matches import (
-    Drawn,
-    first_matches,
-    matches_expected,
-    own_matches,
-    policy_matches,
-)
-from dapflow.tasks.judging.score import asked_prompts
+from dapflow.tasks.judging.matches import Drawn, Meeting, matches_expected
+from dapflow.tasks.judging.score import asked_prompts, opened
+from dapflow.tasks.judging.spec import JudgeSpec
 from dapflow.tasks.statistics import wilson
 from dapflow.tasks.step import Out, step
+from dapflow.tasks.step.shards import spread
 
 Row = Mapping[str, Any]
-By = LLM | Program | Human
 _ROWS_PER_CHUNK = {
     True: 10_000,
     False: 128,
@@ -41,44 +30,73 @@ _ROWS_PER_CHUNK = {
     title="compare {completions.rows} of {completions} by {by}",
     expects=matches_expected,
 )
-def compare(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, seed: int) -> None:
+def compare(
+    out: Out,
+    prompts: DatasetRef,
+    completions: DatasetRef,
+    by: JudgeSpec,
+    model: ModelRef | None,
+    seed: int,
+) -> None:
     """A verdict on each match of the first round; and one, without a match, on what was refused at
     sampling.
     """
-    _judge(out, prompts, own_matches(out.lake, completions, seed), by)
+    _compare(out, prompts, Meeting(completions=completions, seed=seed), by, model)
 
 
-@step("verdicts", title="compare what {acceptances} accepts by {ranker}", expects=matches_expected)
+@step("verdicts", title="compare what {acceptances} accepts by {by}", expects=matches_expected)
 def compare_accepted(
     out: Out,
     prompts: DatasetRef,
     completions: DatasetRef,
     acceptances: DatasetRef,
-    ranker: ModelRef,
+    by: JudgeSpec,
+    model: ModelRef | None,
     seed: int,
 ) -> None:
-    """A verdict on each match of the first round of the accepted completions: RSO's labels, its
-    scores only accept (arXiv 2309.06657).
+    """A verdict on each match of the first round of the accepted completions, by a judge whose
+    scores are comparisons: RSO's labels, its scores only accept (arXiv 2309.06657).
     """
-    accepted = {row["completion_id"] for row in out.lake.rows_of(acceptances) if row["accepted"]}
-    matches = first_matches(
-        [row for row in out.lake.rows_of(completions) if row["id"] in accepted], seed
-    )
-    judge = RankerJudge(out.lake, ranker, baselines={})
-    write_comparisons(out, {row["id"]: row for row in out.lake.rows_of(prompts)}, matches, judge)
-    write_steadiness(out, comparison_chunks(len(matches)))
+    meeting = Meeting(completions=completions, acceptances=acceptances, seed=seed)
+    _compare(out, prompts, meeting, by, model)
 
 
 @step(
     "verdicts", title="compare {after} with {before} by {by}", expects=lambda after, **_: after.rows
 )
 def compare_policies(
-    out: Out, prompts: DatasetRef, before: DatasetRef, after: DatasetRef, by: By
+    out: Out,
+    prompts: DatasetRef,
+    before: DatasetRef,
+    after: DatasetRef,
+    by: JudgeSpec,
+    model: ModelRef | None = None,
 ) -> None:
     """A verdict on each answer of the policy `after` against each of the policy `before` to the
     same prompt.
     """
-    _judge(out, prompts, policy_matches(out.lake, before, after), by)
+    _compare(out, prompts, Meeting(completions=after, other=before), by, model)
+
+
+def _compare(
+    out: Out, prompts: DatasetRef, meeting: Meeting, by: JudgeSpec, model: ModelRef | None
+) -> None:
+    chunks = comparison_chunks(len(meeting.matches(out.lake)), by.asked_as_a_whole)
+    arguments = {"prompts": prompts, "meeting": meeting, "by": by, "model": model}
+    if by.asked_as_a_whole:
+        compare_chunks(out, **arguments)
+    else:
+        spread(out, compare_chunks, chunks, **arguments)
+    write_steadiness(out, chunks)
+
+
+def compare_chunks(
+    out: Out, prompts: DatasetRef, meeting: Meeting, by: JudgeSpec, model: ModelRef | None
+) -> None:
+    """Write the chunks that are missing."""
+    asked = asked_prompts(out.lake, prompts, by)
+    with opened(out, by, model, baselines={}) as judge:
+        write_comparisons(out, asked, meeting.matches(out.lake), judge)
 
 
 def asked_of(prompts: Mapping[str, Row], matches: Sequence[Drawn]) -> list[Match]:
@@ -91,13 +109,6 @@ def asked_of(prompts: Mapping[str, Row], matches: Sequence[Drawn]) -> list[Match
         for one, other in matches
         if other is not None and unasked(one, other) is None
     ]  # fmt: skip
-
-
-def _judge(out: Out, prompts: DatasetRef, matches: Sequence[Drawn], by: By) -> None:
-    asked = asked_prompts(out.lake, prompts, by)
-    with comparer_for(out, by) as judge:
-        write_comparisons(out, asked, matches, judge)
-        write_steadiness(out, comparison_chunks(len(matches), judge.together))
 
 
 def comparison_chunks(matches: int, together: bool = False) -> int:
@@ -166,18 +177,6 @@ def write_steadiness(out: Out, chunk: int) -> None:
         [{"id": out.row_id(n), "subject": out.version, **row} for n, row in enumerate(rows)],
         table="metrics",
     )
-
-
-@contextmanager
-def comparer_for(out: Out, by: By) -> Iterator[Comparer]:
-    """Whoever compares, for as long as the block lasts."""
-    if isinstance(by, Program):
-        yield ProgramJudge(by)
-    elif isinstance(by, Human):
-        yield HumanJudge(by, out.lake, out.version, out.say)
-    else:
-        with llm_judge(out.lake, out.version, by, out.say) as judge:
-            yield judge
 
 
 def unasked(one: Row, other: Row | None) -> Verdict | None:

@@ -5,6 +5,7 @@ Test: pytest tests/tasks/judging/test_matches.py
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
@@ -17,13 +18,34 @@ Drawn = tuple[Row, Row | None]
 """Two completions that meet, or one alone that was refused at sampling."""
 
 
-def own_matches(lake: Lake, completions: DatasetRef, seed: int) -> list[Drawn]:
-    """Who meets whom among each prompt's completions, and alone, what was refused at sampling."""
-    return first_matches(lake.rows_of(completions), seed)
+@dataclass(frozen=True, kw_only=True)
+class Meeting:
+    """Which completions meet.
+
+    other: the other policy's, each of which meets one of `completions`; None: those of each prompt
+    meet each other, by a draw from `seed`.
+    acceptances: only what they accept meets.
+    """
+
+    completions: DatasetRef
+    other: DatasetRef | None = None
+    acceptances: DatasetRef | None = None
+    seed: int = 0
+
+    def matches(self, lake: Lake) -> list[Drawn]:
+        """Who meets whom, and alone, what was refused at sampling."""
+        if self.other is not None:
+            return policy_matches(lake, self.other, self.completions)
+        completions = lake.rows_of(self.completions)
+        if self.acceptances is not None:
+            rows = lake.rows_of(self.acceptances)
+            accepted = {row["completion_id"] for row in rows if row["accepted"]}
+            completions = [row for row in completions if row["id"] in accepted]
+        return first_matches(completions, self.seed)
 
 
 def first_matches(completions: Sequence[Row], seed: int) -> list[Drawn]:
-    """The same of rows of completions."""
+    """The first round among each prompt's completions, and alone, what was refused at sampling."""
     of_prompt: dict[str, list[Row]] = defaultdict(list)
     for row in completions:
         of_prompt[row["prompt_id"]].append(row)

@@ -1,32 +1,22 @@
-"""Somebody judges the completions.
+"""A judge scores completions.
 
-    judge(prompts, completions, by)  ->  verdicts, one per completion; odd cases are values, never labels
-`by`: a reward model's reference, a ranker's, an LLM that scores, or a program.
-A judge that compares two completions is in tasks/judging/compare.py, a policy that judges itself in
-tasks/judging/by_policy.py.
+    judge(prompts, completions, by, model)  ->  verdicts, one per completion; odd cases are values
+`by` says who judges (spec.py); `model` is the model of the lake that does, if one does. A judge that
+compares two completions: compare.py. Test: pytest tests/tasks/judging
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
-from dapflow.storage import DatasetRef, Lake, ModelRef, UserError
-from dapflow.tasks.judging.asking.ask import llm_judge
+from dapflow.storage import DatasetRef, Lake, ModelRef
 from dapflow.tasks.judging.judges.base import Judge, Question, Verdict, scores_of
-from dapflow.tasks.judging.judges.human import Human
-from dapflow.tasks.judging.judges.llm import LLM
-from dapflow.tasks.judging.judges.programs import Program, ProgramJudge
-from dapflow.tasks.judging.judges.ranker import RankerJudge
-from dapflow.tasks.judging.judges.reward_model import RewardModelJudge
+from dapflow.tasks.judging.spec import JudgeSpec, Opening
 from dapflow.tasks.models.chat import transcript
 from dapflow.tasks.step import Out, step
 from dapflow.tasks.step.shards import one_at_a_time, spread
 
 _ROWS_PER_CHUNK = 128
-By = ModelRef | LLM | Human | Program
-"""Who judges: a model of the lake, an LLM behind a server, a person (who only compares), or a
-program.
-"""
 
 
 @step(
@@ -38,35 +28,60 @@ def judge(
     out: Out,
     prompts: DatasetRef,
     completions: DatasetRef,
-    by: By,
+    by: JudgeSpec,
+    model: ModelRef | None = None,
     baseline: DatasetRef | None = None,
 ) -> None:
     """A verdict on each completion, in its order. What was refused at sampling stays refused, and
     is not judged.
 
-    baseline: one answer to each prompt, for a judge that compares.
+    baseline: one answer to each prompt, for a judge that compares with it.
     """
-    arguments = {"prompts": prompts, "completions": completions, "by": by, "baseline": baseline}
-    if isinstance(by, LLM):
-        judge_chunks(
-            out, **arguments
-        )  # whole: many calls at once as it is, and one budget and one rate for them all
+    arguments = {"prompts": prompts, "completions": completions, "baseline": baseline}
+    arguments |= {"by": by, "model": model}
+    if by.asked_as_a_whole:
+        judge_chunks(out, **arguments)
     else:
         spread(out, judge_chunks, score_chunks(completions.rows), **arguments)
 
 
 def judge_chunks(
-    out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, baseline: DatasetRef | None
+    out: Out,
+    prompts: DatasetRef,
+    completions: DatasetRef,
+    by: JudgeSpec,
+    model: ModelRef | None,
+    baseline: DatasetRef | None,
 ) -> None:
     """Write the chunks that are missing."""
     asked = asked_prompts(out.lake, prompts, by)
-    answers = [] if baseline is None else out.lake.rows_of(baseline)
-    baselines = {question_of(asked[row["prompt_id"]], row).prompt: row["text"] for row in answers}
-    with (
-        one_at_a_time if isinstance(by, ModelRef) else nullcontext(),
-        judge_for(out, by, baselines) as judge,
-    ):
+    with opened(out, by, model, baselines_of(out.lake, asked, baseline)) as judge:
         write_scores(out, asked, out.lake.rows_of(completions), judge)
+
+
+def baselines_of(
+    lake: Lake, prompts: Mapping[str, Mapping[str, Any]], baseline: DatasetRef | None
+) -> dict[str, str]:
+    """The answers of a baseline, by the text that a judge reads of their prompts."""
+    answers = [] if baseline is None else lake.rows_of(baseline)
+    return {question_of(prompts[row["prompt_id"]], row).prompt: row["text"] for row in answers}
+
+
+@contextmanager
+def opened(
+    out: Out, by: JudgeSpec, model: ModelRef | None, baselines: Mapping[str, str]
+) -> Iterator[Any]:
+    """Whoever judges, for as long as the block lasts."""
+    opening = Opening(
+        lake=out.lake,
+        version=out.version,
+        model=model,
+        baselines=baselines,
+        say=out.say,
+        log=out.scratch / f"server-{out.share.index}.log",
+    )
+    with one_at_a_time if by.in_memory else nullcontext(), by.open(opening) as judge:
+        yield judge
 
 
 def score_chunks(rows: int) -> int:
@@ -108,42 +123,11 @@ def write_scores(
             out.write(number, _verdict_rows(ids, chunk, verdicts, judge.name))
 
 
-@contextmanager
-def judge_for(out: Out, by: By, baselines: Mapping[str, str]) -> Iterator[Judge]:
-    """Whoever judges, for as long as the block lasts. baselines: an answer by prompt, for a judge
-    that compares.
-    """
-    if isinstance(by, LLM):
-        with llm_judge(out.lake, out.version, by, out.say) as judge:
-            yield judge
-    else:
-        assert not isinstance(by, Human), "people compare"
-        yield make_judge(out.lake, by, baselines)
-
-
-def asked_prompts(lake: Lake, prompts: DatasetRef, by: By) -> dict[str, dict[str, Any]]:
-    """The prompts by id. Raises UserError when the judge needs reference answers and none has one."""
+def asked_prompts(lake: Lake, prompts: DatasetRef, by: JudgeSpec) -> dict[str, dict[str, Any]]:
+    """The prompts by id. Raises UserError when none has what the judge needs."""
     rows = {row["id"]: row for row in lake.rows_of(prompts)}
-    if (
-        isinstance(by, Program)
-        and by.needs_answer
-        and all(row["answer"] is None for row in rows.values())
-    ):
-        raise UserError(
-            f"The judge {by} needs the right answers, and no prompt has one: give each line of prompts.source an `answer`."
-        )
+    by.check_prompts(list(rows.values()))
     return rows
-
-
-def make_judge(lake: Lake, by: ModelRef | Program, baselines: Mapping[str, str]) -> Judge:
-    """The judge that a reference or a program stands for. baselines: an answer by prompt."""
-    if isinstance(by, Program):
-        return ProgramJudge(by)
-    return (
-        RankerJudge(lake, by, baselines)
-        if lake.model(by)["role"] == "ranker"
-        else RewardModelJudge(lake, by)
-    )
 
 
 def question_of(prompt: Mapping[str, Any], row: Mapping[str, Any]) -> Question:

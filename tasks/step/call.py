@@ -47,7 +47,7 @@ class Call:
             for key, value in arguments.items()
             if not (isinstance(value, Ref) or _holds_refs(value))
         }
-        parameters = {key: _plain(value) for key, value in held.items()}
+        parameters = {key: plain(value) for key, value in held.items()}
         return cls(
             kind=kind,
             step=name,
@@ -76,7 +76,7 @@ def _holds_refs(value: Any) -> bool:
     return isinstance(value, list | tuple) and any(isinstance(item, Ref) for item in value)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """The JSON form of a parameter, the same in every process, less what a model's MACHINE names:
     what decides nothing of the result.
 
@@ -86,7 +86,7 @@ def _plain(value: Any) -> Any:
         content = value.content() if isinstance(value, NamesFiles) else {}
         return value.model_dump(mode="json", exclude=getattr(value, "MACHINE", None)) | content
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     assert value is None or isinstance(value, bool | int | float | str), (
         f"{value!r} cannot be a parameter of a step"
     )

@@ -10,7 +10,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.models.dtypes import fast_dtype
 
 MARGINS: dict[str, dict[str, float]] = {  # Llama 2, arXiv 2307.09288, table 27

@@ -83,6 +83,7 @@ def test_deploying_again_changes_nothing_and_tells_people_what_happens(run: Serv
         assert f"http://127.0.0.1:{run.port}/runs/flow-run/{night}" in told_of
         with openai_server(Behaviour(reply="1")) as endpoint:
             judge = (
+                "judge=llm",
                 "judge.endpoint.model=judge",
                 f"judge.endpoint.base_url={endpoint}",
                 "judge.budget.max_calls=2",

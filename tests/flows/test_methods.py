@@ -219,6 +219,7 @@ def test_a_preference_in_plain_words_makes_the_answers_of_oaif_shorter(shared: P
     lengths = dict[str, tuple[float, float]]()
     with openai_server(Behaviour(reply=obliging)) as url:
         asked = (
+            "judge=llm",
             "judge.endpoint.model=judge",
             f"judge.endpoint.base_url={url}",
             "training.learning_rate=0.0003",

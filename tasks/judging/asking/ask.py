@@ -26,8 +26,8 @@ from dapflow.tasks.judging.asking.questions import (
     tokens_of,
     with_more_room,
 )
+from dapflow.tasks.judging.asking.settings import LLMSettings
 from dapflow.tasks.judging.judges.base import Match, Question, Verdict
-from dapflow.tasks.judging.judges.llm import LLM
 from dapflow.tasks.judging.replies.content import reply_of
 from dapflow.tasks.judging.replies.readings import (
     Reading,
@@ -100,7 +100,7 @@ class LLMJudge:
     def __init__(
         self,
         version: str,
-        by: LLM,
+        by: LLMSettings,
         ledger: Ledger,
         meter: LedgerMeter,
         client: "Client[str] | BatchClient",
@@ -211,7 +211,7 @@ class LLMJudge:
 def _client(
     lake: Lake,
     version: str,
-    by: LLM,
+    by: LLMSettings,
     meter: LedgerMeter,
     ledger: Ledger,
     say: Callable[[str], None],
@@ -227,7 +227,7 @@ def _client(
 
 @contextmanager
 def llm_judge(
-    lake: Lake, version: str, by: LLM, say: Callable[[str], None] = lambda sentence: None
+    lake: Lake, version: str, by: LLMSettings, say: Callable[[str], None] = lambda sentence: None
 ) -> Iterator[LLMJudge]:
     """The judge for one version of verdicts, whose calls are charged to it."""
     priced = by.priced()
@@ -244,7 +244,7 @@ def llm_judge(
 
 def known_readings(
     find: Callable[[Iterable[str]], Mapping[str, str]],
-    by: LLM,
+    by: LLMSettings,
     keys: Iterable[str],
     before: Callable[[str], str] | None,
 ) -> dict[str, Reading]:
@@ -262,7 +262,7 @@ def known_readings(
     return known
 
 
-def _read_all(by: LLM, answers: Mapping[str, str]) -> dict[str, Reading]:
+def _read_all(by: LLMSettings, answers: Mapping[str, str]) -> dict[str, Reading]:
     readings: dict[str, Reading] = {}
     for key, answer in answers.items():
         with suppress(UnusableAnswerError):  # by the rules of today: it is asked for again

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from dapflow.tasks.judging.asking.settings import LLMSettings
 from dapflow.tasks.judging.judges.base import Match, Question
-from dapflow.tasks.judging.judges.llm import LLM
 from dapflow.tasks.judging.judges.prompted import Prompted
 from dapflow.tasks.judging.judges.templates import fill
 
@@ -19,12 +19,12 @@ Body = dict[str, Any]
 _LIKELIEST = 20  # tokens whose log-probabilities are asked for: as many as OpenAI and vLLM give
 
 
-def comparison_bodies(by: LLM, template: str, match: Match) -> list[Body]:
+def comparison_bodies(by: LLMSettings, template: str, match: Match) -> list[Body]:
     """The requests of a comparison: all samples in the order given, then all in the other."""
     return [body for text in comparison_texts(by, template, match) for body in _bodies(by, text)]
 
 
-def earlier_bodies(by: LLM) -> Callable[[Match], list[Body]] | None:
+def earlier_bodies(by: LLMSettings) -> Callable[[Match], list[Body]] | None:
     """The same as an earlier version of the shipped template asked it, where there was one."""
     return (
         None
@@ -33,12 +33,12 @@ def earlier_bodies(by: LLM) -> Callable[[Match], list[Body]] | None:
     )
 
 
-def score_bodies(by: LLM, template: str, question: Question) -> list[Body]:
+def score_bodies(by: LLMSettings, template: str, question: Question) -> list[Body]:
     """The requests of a score."""
     return list(_bodies(by, score_text(by, template, question)))
 
 
-def with_more_room(by: LLM, body: Body) -> Body:
+def with_more_room(by: LLMSettings, body: Body) -> Body:
     """A request whose first answer was cut off, as it is asked once more."""
     return body | {"max_tokens": by.more_tokens}
 
@@ -58,7 +58,7 @@ def score_text(by: Prompted, template: str, question: Question) -> str:
     return _filled(by, template, prompt=question.prompt, completion=question.completion, **criteria)
 
 
-def request_key(by: LLM, body: Body) -> str:
+def request_key(by: LLMSettings, body: Body) -> str:
     """Recognises a request wherever it comes from: all of it, and the model, and nothing else."""
     return hashlib.sha256(
         json.dumps([by.endpoint.model, body], sort_keys=True).encode()
@@ -69,7 +69,7 @@ def _filled(by: Prompted, template: str, **material: str) -> str:
     return fill(template, **material, **({"instruction": by.instruction} if by.instruction else {}))
 
 
-def _bodies(by: LLM, text: str) -> Iterator[Body]:
+def _bodies(by: LLMSettings, text: str) -> Iterator[Body]:
     labels = {"logprobs": True, "top_logprobs": _LIKELIEST} if by.compares and by.logprobs else {}
     for sample in range(by.samples):
         turns = [{"role": "user", "content": text}]

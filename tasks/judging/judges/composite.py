@@ -1,90 +1,33 @@
-"""Several judges as one: how their verdicts on the same completions amount to one verdict. One that
-is missing makes it missing.
+"""The kind `composite`: several judges as one, by a rule (tasks/judging/combination.py).
 
     Composite(rule="sum", members={"brief": "shorter", "good": "reward-model"}, weights={"brief": 0.05})
 Test: pytest tests/tasks/judging/judges/test_composite.py
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from statistics import fmean, pstdev
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator
+from typing import ClassVar, Literal, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    Tag,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, field_validator, model_validator
 
-from dapflow.tasks.judging.judges.base import Verdict, decided
-from dapflow.tasks.judging.judges.human import Human
-from dapflow.tasks.judging.judges.llm import LLM
-from dapflow.tasks.judging.judges.prompted import SelfJudge
-from dapflow.tasks.judging.judges.reward_settings import RewardModel
-
-_LEAST = 1e-6  # probabilities are kept this far from 0 and 1, so that their logit is finite
-_WON = {"win": 1.0, "tie": 0.5, "lose": 0.0}
-_FAILURES = ("over_budget", "refused", "invalid")  # of several, the first that is among them
-SAFETY, HELPFULNESS = "safety", "helpfulness"
-Rule = Literal["sum", "minimum", "majority", "safety-first"]
+from dapflow.storage import UserError
+from dapflow.tasks.judging.combination import HELPFULNESS, SAFETY, Combination, Rule
+from dapflow.tasks.judging.kinds import AnyJudge
+from dapflow.tasks.judging.spec import JudgeSpec, Seated, Seats
 
 
-def _kind_of_member(value: Any) -> str:
-    if isinstance(value, dict):
-        return "llm" if "endpoint" in value else "human" if "person" in value else "reward"
-    return (
-        "human"
-        if value == "human"
-        else {RewardModel: "reward", LLM: "llm", Human: "human"}.get(type(value), "program")
-    )
-
-
-Member = Annotated[
-    Annotated[RewardModel, Tag("reward")]
-    | Annotated[str, Tag("program")]
-    | Annotated[LLM, Tag("llm")]
-    | Annotated[Human, Tag("human")],
-    Discriminator(_kind_of_member),
-]
-
-
-class Combination(BaseModel):
-    """A rule and what it needs to know of the members, by name; not who they are: so another weight
-    judges nothing again.
-
-    scales: the lowest and the highest score of each member, for a rule that needs probabilities;
-    None for one that scores in logits.
-    """
-
-    model_config = ConfigDict(frozen=True)
-    rule: Rule
-    names: tuple[str, ...]
-    weights: dict[str, float] = {}
-    threshold: float = 0.0
-    scales: tuple[tuple[float, float] | None, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.rule} of {', '.join(self.names)}"
-
-    def weight(self, name: str) -> float:
-        """What a member's verdict is multiplied with."""
-        return self.weights.get(name, 1.0)
-
-
-class Composite(BaseModel):
+class Composite(JudgeSpec):
     """Judges by name, and the rule by which they are one."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    answers_at_once: ClassVar[bool] = False
+    why_no_member: ClassVar[str | None] = "several judges as one cannot be one of several"
+    kind: Literal["composite"] = "composite"
     rule: Rule = Field(
         default="sum",
         description="`sum`: weighted, of scores or of probabilities; `minimum`: the lowest score; `majority`: of votes on two answers; "
         "`safety-first`: `safety` where it is below `threshold` or the prompt is `unsafe`, else `helpfulness` (Llama 2)",
     )
-    members: dict[str, Member] = Field(
+    members: dict[str, AnyJudge] = Field(
         default={},
         description="a reward model, `models@...`, a program, an LLM or a person (`human`, or `person: ...`), each by a name",
     )
@@ -94,19 +37,12 @@ class Composite(BaseModel):
     )
     threshold: float = Field(default=0.15, gt=0, lt=1, description="safety-first: a probability")
 
-    @field_validator("members", mode="before")
+    @field_validator("members")
     @classmethod
-    def _refuse_itself(cls, value: Any) -> Any:
-        for name, member in value.items() if isinstance(value, dict) else ():
-            if (
-                member == "policy"
-                or (isinstance(member, dict) and "by" in member)
-                or isinstance(member, SelfJudge)
-            ):
-                raise ValueError(
-                    f"{name}: the policy judges alone, since it is measured each iteration and replaced where it cannot judge: set "
-                    "judge=policy, or serve a policy (`dapflow serve`) and name it as an LLM, {endpoint: {base_url: ..., model: ...}}"
-                )
+    def _are_members(cls, value: dict[str, JudgeSpec]) -> dict[str, JudgeSpec]:
+        for name, judge in value.items():
+            if judge.why_no_member:
+                raise ValueError(f"{name}: {judge.why_no_member}")
         return value
 
     @model_validator(mode="after")
@@ -125,118 +61,72 @@ class Composite(BaseModel):
             raise ValueError("weights: goes with rule sum")
         return self
 
+    def __str__(self) -> str:
+        return f"{self.rule} of {', '.join(self.members)}"
 
-def combine_scores(
-    combination: Combination, verdicts: Mapping[str, Verdict | None], unsafe: bool
-) -> Verdict:
-    """The verdict on one completion. verdicts: each member's, None where there is none.
-    safety-first: a logit, not yet whitened.
-    """
-    if (failed := _failure(verdicts)) is not None:
-        return failed
-    scores = {
-        name: verdict.score
-        for name, verdict in verdicts.items()
-        if verdict is not None and verdict.score is not None
-    }
-    if combination.rule == "safety-first":
-        return _safety_first(combination, scores, unsafe)
-    if combination.rule == "minimum":
-        name = min(scores, key=lambda one: scores[one])
-        return Verdict(outcome="scored", score=scores[name], note=name)
-    return Verdict(
-        outcome="scored",
-        score=sum(combination.weight(name) * score for name, score in scores.items()),
-    )
+    @property
+    def compares(self) -> bool:
+        """A majority votes on two completions; a sum is one of probabilities when all its members
+        compare.
+        """
+        return self.rule == "majority" or all(judge.compares for judge in self.members.values())
 
+    @property
+    def compares_with_a_baseline(self) -> bool:
+        """Whether a member does."""
+        return any(judge.compares_with_a_baseline for judge in self.members.values())
 
-def combine_votes(combination: Combination, verdicts: Mapping[str, Verdict | None]) -> Verdict:
-    """The verdict on a match: the weighted mean of the members' probabilities, or the share of
-    their votes (a tie is half a vote).
-    """
-    if (failed := _failure(verdicts)) is not None:
-        return failed
-    there = {name: verdict for name, verdict in verdicts.items() if verdict is not None}
-    if combination.rule == "majority":
-        return decided(fmean(_WON[verdict.outcome] for verdict in there.values()))
-    total = sum(combination.weight(name) for name in there)
+    @property
+    def ready(self) -> bool:
+        """Whether all its members are."""
+        return all(judge.ready for judge in self.members.values())
 
-    def mean(values: Mapping[str, float | None]) -> float | None:
-        told = {name: value for name, value in values.items() if value is not None}
-        return (
-            sum(combination.weight(name) * value for name, value in told.items()) / total
-            if len(told) == len(there)
-            else None
-        )
-
-    probability = mean({name: verdict.score for name, verdict in there.items()})
-    assert probability is not None, "a verdict that has not failed has a score"
-    forward = mean({name: verdict.forward for name, verdict in there.items()})
-    return decided(
-        probability, forward, mean({name: verdict.backward for name, verdict in there.items()})
-    )
-
-
-def vote(one: Verdict | None, other: Verdict | None) -> Verdict | None:
-    """How a judge that scores votes on two completions: for the higher score."""
-    if (failed := _failure({"": one, " ": other})) is not None:
-        return Verdict(
-            outcome=failed.outcome, note=(failed.note or "").removeprefix(": ").removeprefix(" : ")
-        )
-    assert (
-        one is not None and other is not None and one.score is not None and other.score is not None
-    )
-    return decided(1.0 if one.score > other.score else 0.0 if one.score < other.score else 0.5)
-
-
-def whitened(verdicts: Sequence[Verdict]) -> list[Verdict]:
-    """The same with scores of mean 0 and standard deviation 1 (Llama 2, arXiv 2307.09288, section
-    3.2.3: WHITEN).
-    """
-    scores = [
-        verdict.score
-        for verdict in verdicts
-        if verdict.outcome == "scored" and verdict.score is not None
-    ]
-    mean, spread = (fmean(scores), pstdev(scores)) if scores else (0.0, 0.0)
-    return [
-        Verdict(outcome="scored", score=(verdict.score - mean) / (spread or 1.0), note=verdict.note)
-        if verdict.outcome == "scored" and verdict.score is not None
-        else verdict
-        for verdict in verdicts
-    ]
-
-
-def _safety_first(combination: Combination, scores: Mapping[str, float], unsafe: bool) -> Verdict:
-    """R_c = R_s where the prompt is tagged unsafe or R_s < 0.15, else R_h; its logit (Llama 2,
-    section 3.2.3).
-    """
-    probabilities = dict[str, float]()
-    for name, scale in zip(combination.names, combination.scales, strict=True):
-        probability = _probability(scores[name], scale)
-        if not 0 <= probability <= 1:
-            return Verdict(
-                outcome="invalid",
-                note=f"{name}: its score {scores[name]:g} is not within 0 to 1, as safety-first needs it",
+    def check(self) -> None:
+        """Raise UserError for members that could not be asked, or that the rule does not suit."""
+        for judge in self.members.values():
+            judge.check()
+        some_compare = any(judge.compares for judge in self.members.values())
+        if some_compare and not self.compares:
+            raise UserError(
+                f"The judge's rule {self.rule} needs members that all score, or, for a sum, that "
+                "all compare: majority takes both."
             )
-        probabilities[name] = min(max(probability, _LEAST), 1 - _LEAST)
-    name = SAFETY if unsafe or probabilities[SAFETY] < combination.threshold else HELPFULNESS
-    kept = probabilities[name]
-    return Verdict(outcome="scored", score=math.log(kept / (1 - kept)), note=name)
+        if self.compares and not all(weight > 0 for weight in self.weights.values()):
+            raise UserError(
+                "The judge's weights must be greater than 0 where its members compare: a sum is the "
+                "mean of their probabilities."
+            )
+        if self.compares and self.rule in ("minimum", "safety-first"):
+            raise UserError(
+                f"The judge's rule {self.rule} needs scores, and its members compare: take majority "
+                "or sum, or other members."
+            )
 
+    def executes(self) -> Iterator[tuple[str, str]]:
+        """What its members do."""
+        for name, judge in self.members.items():
+            for key, function in judge.executes():
+                yield ".".join(filter(None, ("members", name, key))), function
 
-def _probability(score: float, scale: tuple[float, float] | None) -> float:
-    if scale is not None:
-        return (score - scale[0]) / (scale[1] - scale[0])
-    return 1 / (1 + math.exp(-score)) if score > -700 else 0.0  # exp would overflow
+    def with_reward(self, reward: JudgeSpec) -> JudgeSpec:
+        """The same with the recipe's reward model as a member, where one is named so."""
+        members = {name: judge.with_reward(reward) for name, judge in self.members.items()}
+        return self.model_copy(update={"members": members})
 
+    def on_toy(self) -> JudgeSpec:
+        """The same of the members' toys."""
+        members = {name: judge.on_toy() for name, judge in self.members.items()}
+        return self.model_copy(update={"members": members})
 
-def _failure(verdicts: Mapping[str, Verdict | None]) -> Verdict | None:
-    """What became of the verdict where a member has none; None where all have one."""
-    for outcome in _FAILURES:
-        for name, verdict in verdicts.items():
-            if verdict is None and outcome == "invalid":
-                return Verdict(outcome="invalid", note=f"{name}: no verdict")
-            if verdict is not None and verdict.outcome == outcome:
-                return Verdict(outcome=verdict.outcome, note=f"{name}: {verdict.note or outcome}")
-    return None
+    def seated(self, seats: Seats) -> Seated:
+        """Its members, each seated."""
+        members = {name: judge.seated(seats) for name, judge in self.members.items()}
+        of_safety = self.rule == "safety-first"
+        combination = Combination(
+            rule=self.rule,
+            names=tuple(members),
+            weights=self.weights if self.rule == "sum" else {},
+            threshold=self.threshold if of_safety else 0.0,
+            scales=tuple(judge.spec.scale for judge in members.values()) if of_safety else (),
+        )
+        return Seated(spec=self, members=members, combination=combination)

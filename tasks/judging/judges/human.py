@@ -1,16 +1,15 @@
-"""A person as the judge: who, what they are asked for, and how many labels are enough. A value,
-like every choice of a recipe.
+"""The kind `human`: a person compares two answers at a time, on a page of this machine.
 
     Human(person="anna", instruction="Which answer would you rather read?", labels=50)
-    with human_judge(lake, version, by, out) as judge: verdicts = list(judge.compare(matches))
 Test: pytest tests/tasks/judging/judges/test_human.py
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar
+from contextlib import contextmanager
+from typing import ClassVar, Literal
 
 from prefect.runtime import deployment, flow_run
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field
 
 from dapflow.storage import Lake
 from dapflow.storage.labels import Labelled, Question, ask, latest_labels
@@ -18,15 +17,18 @@ from dapflow.tasks.judging.judges.base import Match, Verdict
 from dapflow.tasks.judging.judges.desk.server import Desk, serve
 from dapflow.tasks.judging.judges.desk.sitting import Sitting
 from dapflow.tasks.judging.judges.suspending import suspend
+from dapflow.tasks.judging.spec import JudgeSpec, Opening
 
 _WON = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
 
-class Human(BaseModel):
+class Human(JudgeSpec):
     """A person who compares two answers at a time, on a page of this machine."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    answers_at_once: ClassVar[bool] = False
+    asked_as_a_whole: ClassVar[bool] = True
     MACHINE: ClassVar[set[str]] = {"host", "port"}
+    kind: Literal["human"] = "human"
     person: str = Field(
         default="person", min_length=1, description="who: one person's labels are not another's"
     )
@@ -50,11 +52,6 @@ class Human(BaseModel):
         default=8700, ge=0, le=65535, description="of the page; another where it is taken"
     )
 
-    @model_validator(mode="before")
-    @classmethod
-    def _by_name(cls, value: Any) -> Any:
-        return {} if value == "human" else value
-
     def __str__(self) -> str:
         return self.person
 
@@ -62,6 +59,16 @@ class Human(BaseModel):
     def compares(self) -> bool:
         """People compare."""
         return True
+
+    @property
+    def surely_compares(self) -> bool:
+        """People compare."""
+        return True
+
+    @contextmanager
+    def open(self, opening: Opening) -> "Iterator[HumanJudge]":
+        """Whoever sits before the page."""
+        yield HumanJudge(self, opening.lake, opening.version, opening.say)
 
 
 class HumanJudge:

@@ -1,49 +1,26 @@
-"""An LLM as the judge: which model, what it is asked, and what that may cost. A value, like every
-choice of a recipe.
+"""The kind `llm`: a language model behind an OpenAI-compatible server judges, asked in words.
 
-    LLM(endpoint=Endpoint(model="gpt-4.1-mini"), instruction="of two equally good answers the shorter one", budget=Budget(max_cost_usd=5))
+    LLM(endpoint=Endpoint(model="gpt-4.1-mini"), budget=Budget(max_cost_usd=5))
 Test: pytest tests/tasks/judging/judges/test_llm.py
 """
 
-from typing import Any, ClassVar, Self
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from dapflow.storage import UserError
-from dapflow.tasks.judging.asking.budget import Budget
-from dapflow.tasks.judging.asking.prices import Priced, price_of
-from dapflow.tasks.judging.judges.prompted import Prompted
-from dapflow.tasks.servers.client import Endpoint
+from dapflow.tasks.judging.asking.ask import LLMJudge, llm_judge
+from dapflow.tasks.judging.asking.settings import LLMSettings
+from dapflow.tasks.judging.kinds import spec_of
+from dapflow.tasks.judging.spec import JudgeSpec, Opening
 
 
-class LLM(Prompted):
+class LLM(LLMSettings):
     """A judge behind an OpenAI-compatible server."""
 
-    # what decides nothing of a verdict; of the template it is the text that does (`content`)
-    MACHINE: ClassVar[dict[str, Any]] = {
-        "endpoint": Endpoint.MACHINE, "prices": True, "template": True, "max_invalid_rate": True,
-        "batch": True,
-    }  # fmt: skip
-    endpoint: Endpoint = Endpoint()
-    logprobs: bool = Field(
-        default=True,
-        description="pairwise: use the labels' log-probabilities where the server gives them",
-    )
-    max_invalid_rate: float = Field(
-        default=0.2,
-        ge=0,
-        le=1,
-        description="the run stops when more of the verdicts cannot be used",
-    )
-    batch: bool = Field(
-        default=False,
-        description="asks by the provider's batch interface: half the price, within a day",
-    )
-    budget: Budget = Budget()
-    prices: str | None = Field(
-        default=None,
-        description="a price list of your own (tasks/judging/asking/prices.toml shows the form)",
-    )
+    asked_as_a_whole: ClassVar[bool] = True
+    kind: Literal["llm"] = "llm"
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -58,16 +35,24 @@ class LLM(Prompted):
     def __str__(self) -> str:
         return self.endpoint.model
 
-    def priced(self) -> Priced:
-        """Its price. Raises UserError when dollars are limited and nobody knows the price."""
-        found = price_of(self.endpoint, self.prices)
-        if found.price is None and self.budget.max_cost_usd is not None:
-            raise UserError(
-                f"Nobody knows what {self.endpoint.model} costs, so max_cost_usd cannot be kept: name its price in a file of your own "
-                "(judge.prices=my-prices.toml), or limit max_calls or max_tokens instead."
-            )
-        if self.batch and found.price is not None:
-            return Priced(
-                price=found.price.halved(), source=f"{found.source}, half of it for batches"
-            )
-        return found
+    @property
+    def full_name(self) -> str:
+        """The model, and in which words it is asked."""
+        return f"{self} {self.template_name}"
+
+    def check(self) -> None:
+        """Raise UserError for a template that does not fit, or a limit in dollars without a
+        price.
+        """
+        super().check()
+        self.priced()
+
+    def on_toy(self) -> JudgeSpec:
+        """A program, which asks nobody."""
+        return spec_of("shorter")
+
+    @contextmanager
+    def open(self, opening: Opening) -> Iterator[LLMJudge]:
+        """The server, for as long as the block lasts."""
+        with llm_judge(opening.lake, opening.version, self, opening.say) as judge:
+            yield judge

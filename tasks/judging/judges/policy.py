@@ -1,6 +1,6 @@
-"""A policy as the judge: the prompts of an LLM judge, answered by the engine that samples from it.
+"""The kind `policy`: the policy that is trained judges, asked in an LLM judge's words by the engine
+that samples from it. How good a judge it is: tasks/evaluation/judge_quality.py.
 
-    with policy_judge(lake, policy, asks, sampler, chat_template, log) as judge: verdicts = list(judge.compare(matches))
 Test: pytest tests/tasks/judging/judges/test_policy.py
 """
 
@@ -8,12 +8,14 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
+from typing import Any, ClassVar, Literal
 
-from dapflow.storage import Lake, ModelRef
+from pydantic import Field
+
 from dapflow.tasks.judging.asking.questions import comparison_texts, score_text
 from dapflow.tasks.judging.judges.base import Match, Question, Verdict
-from dapflow.tasks.judging.judges.prompted import SelfJudge
+from dapflow.tasks.judging.judges.prompted import Prompted
+from dapflow.tasks.judging.kinds import spec_of
 from dapflow.tasks.judging.replies.content import Reply
 from dapflow.tasks.judging.replies.readings import (
     Reading,
@@ -23,6 +25,7 @@ from dapflow.tasks.judging.replies.readings import (
     scored_verdict,
     still_cut,
 )
+from dapflow.tasks.judging.spec import Opening, Proof, Seated, Seats
 from dapflow.tasks.sampling.engines.base import Completion, Engine, Request, Sampling
 from dapflow.tasks.sampling.engines.sampler import Prompter, Sampler, engine_for
 from dapflow.tasks.seeds import derive_seed
@@ -30,6 +33,124 @@ from dapflow.tasks.servers.client import Refusal
 from dapflow.tasks.servers.message import split_thought
 
 OnRows = Callable[[int], None] | None
+STOP = "stop"
+"""The fallback of a run that stops where its policy cannot judge."""
+
+
+class SelfJudge(Prompted):
+    """The policy that is being trained, asked by its own engine (Self-Rewarding, arXiv 2401.10020:
+    three answers, averaged).
+    """
+
+    MACHINE: ClassVar[dict[str, Any]] = {
+        "template": True,
+        "fallback": True,
+        "labelled": True,
+    }  # what decides nothing of a verdict
+    answers_at_once: ClassVar[bool] = False
+    may_measure: ClassVar[bool] = False
+    why_no_member: ClassVar[str | None] = (
+        "the policy judges alone, since it is measured each iteration and replaced where it cannot "
+        "judge: set judge=policy, or serve a policy (`dapflow serve`) and name it as an LLM, "
+        "{kind: llm, endpoint: {base_url: ..., model: ...}}"
+    )
+    kind: Literal["policy"] = "policy"
+    mode: Literal["pairwise", "additive", "ten", "rubric"] = Field(
+        default="additive", description="as of an LLM that judges"
+    )
+    samples: int = Field(
+        default=3,
+        ge=1,
+        description="answers to each question, averaged over those that can be read",
+    )
+    temperature: float = Field(default=0.7, ge=0)
+    top_p: float = Field(default=0.9, gt=0, le=1)
+    max_tokens: int = Field(
+        default=160,
+        ge=1,
+        description="of an answer with reasons; as long as the judgements that it learns from",
+    )
+    fallback: str = Field(
+        default="reward-model",
+        description="who judges instead when it is no better than chance on labelled pairs: `reward-model`, a program, `models@...`; or `stop`",
+    )
+    labelled: int = Field(
+        default=200,
+        ge=1,
+        description="pairs, at most, of the preferences' test part on which it is measured each iteration",
+    )
+
+    @property
+    def more_tokens(self) -> int:
+        """Twice as many: a small policy rarely comes to an end at all."""
+        return 2 * self.answer_tokens
+
+    def __str__(self) -> str:
+        return f"itself, {self.template_name}"
+
+    @property
+    def proof(self) -> Proof:
+        """Agreement with people, better than chance."""
+        return Proof(
+            labelled=self.labelled, fallback=None if self.fallback == STOP else self.fallback
+        )
+
+    def check(self) -> None:
+        """Raise UserError for a template that does not fit, or a fallback that is no judge."""
+        super().check()
+        if self.fallback != STOP:
+            spec_of(self.fallback).check()
+
+    def executes(self) -> Iterator[tuple[str, str]]:
+        """What its fallback does."""
+        if self.fallback != STOP:
+            for _, function in spec_of(self.fallback).executes():
+                yield "fallback", function
+
+    @property
+    def ready(self) -> bool:
+        """It is what a run trains."""
+        return False
+
+    @property
+    def compares_with_a_baseline(self) -> bool:
+        """Whether its fallback does."""
+        return self.fallback != STOP and spec_of(self.fallback).compares_with_a_baseline
+
+    def seated(self, seats: Seats) -> Seated:
+        """The policy of the run."""
+        settings = dict(self) | {"sampler": seats.sampler, "chat_template": seats.chat_template}
+        return Seated(spec=PolicyAsked(**settings), model=seats.policy)
+
+
+class PolicyAsked(SelfJudge):
+    """The policy as it is asked: by which engine, and how its prompts are rendered."""
+
+    MACHINE: ClassVar[dict[str, Any]] = SelfJudge.MACHINE | {"sampler": Sampler.MACHINE}
+    sampler: Sampler
+    chat_template: str | None
+
+    @property
+    def compares_with_a_baseline(self) -> bool:
+        """It is the fallback that may."""
+        return False
+
+    @contextmanager
+    def open(self, opening: Opening) -> "Iterator[PolicyJudge]":
+        """The engine of the policy, for as long as the block lasts."""
+        assert opening.model is not None, "see SelfJudge.seated"
+        with engine_for(
+            opening.lake,
+            opening.model,
+            self.sampler,
+            sampling_of(self, self.chat_template),
+            opening.log,
+            opening.say,
+        ) as (engine, prompter):
+            name = f"{opening.model.version} {self.template_name}"
+            yield PolicyJudge(name, self, engine, prompter)
+            if report := engine.report():
+                opening.say(report)
 
 
 class PolicyJudge:
@@ -134,23 +255,3 @@ def sampling_of(
         max_tokens=max_tokens or asks.answer_tokens,
         chat_template=chat_template,
     )
-
-
-@contextmanager
-def policy_judge(
-    lake: Lake,
-    policy: ModelRef,
-    asks: SelfJudge,
-    sampler: Sampler,
-    chat_template: str | None,
-    log: Path,
-    say: Callable[[str], None],
-) -> Iterator[PolicyJudge]:
-    """The judge that a policy of the lake is. log: where a server that it starts may write."""
-    with engine_for(lake, policy, sampler, sampling_of(asks, chat_template), log, say) as (
-        engine,
-        prompter,
-    ):
-        yield PolicyJudge(f"{policy.version} {asks.template_name}", asks, engine, prompter)
-        if report := engine.report():
-            say(report)

@@ -1,15 +1,16 @@
 """What a language model is asked when it judges, whoever it is: mode, words, samples. A value, like
 every choice of a recipe.
 
-LLM (llm.py): a model behind a server. SelfJudge: the policy that is being trained. Test: pytest
-tests/tasks/judging/judges/test_llm.py
+llm.py: a model behind a server; policy.py: the policy that is being trained.
+Test: pytest tests/tasks/judging/judges/test_llm.py
 """
 
-from typing import Any, ClassVar, Literal, Self
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from dapflow.tasks.judging.judges.templates import check_places, template_digest, template_text
+from dapflow.tasks.judging.spec import JudgeSpec
 
 # for an answer that is to be one label: a model that puts a sentence around it comes to the
 # sentence's end
@@ -28,10 +29,9 @@ _SHIPPED = {
 }
 
 
-class Prompted(BaseModel):
+class Prompted(JudgeSpec):
     """A judge that is asked in words. Two answers are always compared in both orders."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
     mode: Literal["pairwise", "additive", "ten", "rubric"] = Field(
         default="pairwise",
         description="`pairwise`: compares two answers; `additive`: five points one by one (Self-Rewarding); `ten`: 1 to 10; `rubric`: "
@@ -82,6 +82,11 @@ class Prompted(BaseModel):
     def compares(self) -> bool:
         """Whether it compares two answers, rather than score one."""
         return self.mode == "pairwise"
+
+    @property
+    def surely_compares(self) -> bool:
+        """Its mode says so."""
+        return self.compares
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -139,56 +144,10 @@ class Prompted(BaseModel):
         )
         return f"{template_text(_INSTRUCTION)}{text}" if self.instruction else text
 
+    def check(self) -> None:
+        """Raise UserError for a template that is not there or does not fit."""
+        self.prompt_template()
+
     def content(self) -> dict[str, str]:
-        """What the settings stand for beyond themselves: part of the version of whatever it judges."""
-        return {"template": template_digest(self.prompt_template())}
-
-
-class SelfJudge(Prompted):
-    """The policy that is being trained, asked by its own engine (Self-Rewarding, arXiv 2401.10020:
-    three answers, averaged).
-    """
-
-    MACHINE: ClassVar[dict[str, Any]] = {
-        "template": True,
-        "fallback": True,
-        "labelled": True,
-    }  # what decides nothing of a verdict
-    by: Literal["policy"] = "policy"
-    mode: Literal["pairwise", "additive", "ten", "rubric"] = Field(
-        default="additive", description="as of an LLM that judges"
-    )
-    samples: int = Field(
-        default=3,
-        ge=1,
-        description="answers to each question, averaged over those that can be read",
-    )
-    temperature: float = Field(default=0.7, ge=0)
-    top_p: float = Field(default=0.9, gt=0, le=1)
-    max_tokens: int = Field(
-        default=160,
-        ge=1,
-        description="of an answer with reasons; as long as the judgements that it learns from",
-    )
-    fallback: str = Field(
-        default="reward-model",
-        description="who judges instead when it is no better than chance on labelled pairs: `reward-model`, a program, `models@...`; or `stop`",
-    )
-    labelled: int = Field(
-        default=200,
-        ge=1,
-        description="pairs, at most, of the preferences' test part on which it is measured each iteration",
-    )
-
-    @property
-    def more_tokens(self) -> int:
-        """Twice as many: a small policy rarely comes to an end at all."""
-        return 2 * self.answer_tokens
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {} if value == "policy" else value
-
-    def __str__(self) -> str:
-        return f"itself, {self.template_name}"
+        """The text of the template is part of the version of whatever it judges."""
+        return super().content() | {"template": template_digest(self.prompt_template())}

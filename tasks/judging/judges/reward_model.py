@@ -1,65 +1,85 @@
-"""The reward model as a judge: pointwise, batched, prompts computed once for all their completions."""
+"""The kind `reward-model`: a model that learns from preferences within the run, and then judges.
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
-from itertools import groupby
+Test: pytest tests/tasks/training/reward/test_reward.py
+"""
 
-from dapflow.storage import Lake, ModelRef
-from dapflow.tasks.judging.judges.base import Question, Verdict
-from dapflow.tasks.models.chat import context_length
-from dapflow.tasks.models.packed.batches import Group
-from dapflow.tasks.models.packed.features import text_group
-from dapflow.tasks.models.packed.lengths import fitting, lengths, why_unread
-from dapflow.tasks.models.reward_head import load_scorer
+from typing import ClassVar, Literal, Self
+
+from pydantic import Field, model_validator
+
+from dapflow.tasks.judging.spec import JudgeSpec, Seated, Seats
 
 
-class RewardModelJudge:
-    """Scores in logits: sigmoid(a - b) is the probability that a is the better answer."""
+class RewardModel(JudgeSpec):
+    """How a reward model is trained. As a recipe's judge, without settings of its own, it is the
+    recipe's `reward`.
+    """
 
-    together = False
+    annotates: ClassVar[bool] = False
+    kind: Literal["reward-model"] = "reward-model"
+    form: Literal["pointwise", "pairwise"] = Field(
+        default="pointwise", description="scores one answer, or compares two (RSO's ranker)"
+    )
+    parameters: Literal["head", "lora", "full"] = Field(
+        default="head", description="which weights are trained"
+    )
+    layers: int = Field(
+        default=0,
+        ge=0,
+        description="layers of the backbone that are computed: the head reads what comes out; 0 for all",
+    )
+    margins: Literal["none", "small", "large"] = Field(
+        default="none", description="margin by rating (Llama 2)"
+    )
+    epochs: int = Field(default=1, ge=1, description="for lora and full")
+    learning_rate: float = Field(
+        default=1e-4, gt=0, allow_inf_nan=False, description="for lora and full"
+    )
+    batch_size: int = Field(
+        default=8, ge=1, description="pairs per optimiser step, for lora and full"
+    )
+    lora_rank: int = Field(default=8, ge=1)
 
-    def __init__(self, lake: Lake, ref: ModelRef) -> None:
-        self.name = ref.version
-        self._scorer = load_scorer(lake, ref)
-
-    def judge(
-        self, questions: Sequence[Question], on_rows: Callable[[int], None] | None = None
-    ) -> Iterator[Verdict]:
-        """One verdict per question, in order; questions about the same prompt that follow one
-        another share its computation.
-        """
-        groups = list[Group]()
-        for turns, same in groupby(
-            questions, key=lambda question: question.turns or (question.prompt,)
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.form == "pairwise" and (
+            self.parameters == "head" or self.layers or self.margins != "none"
         ):
-            groups.append(self._group(turns, list(same)))
-        context = context_length(self._scorer.backbone.model)
-        kept, _ = fitting(groups, context, least=1)
-        scores = iter(
-            [
-                float(score)
-                for group in self._scorer.scores(kept, on_groups=lambda count: None)
-                for score in group
-            ]
-        )
-        for tokens in (tokens for group in groups for tokens in lengths(group)):
-            note = why_unread(tokens, context)
-            yield (
-                Verdict(outcome="invalid", note=note)
-                if note
-                else Verdict(outcome="scored", score=next(scores))
+            raise ValueError(
+                "form: pairwise trains a whole language model: set `parameters` to lora or full, and neither layers nor margins"
             )
-            if on_rows:
-                on_rows(1)
+        return self
 
-    def _group(self, turns: Sequence[str], questions: Sequence[Question]) -> Group:
-        """The answers to one prompt, a row each."""
-        answers = [question.completion for question in questions]
-        group = text_group(
-            self._scorer.backbone.tokenizer,
-            turns[-1],
-            answers,
-            questions[0].completion_id,
-            turns[:-1],
-        )
-        return replace(group, row_ids=tuple(question.completion_id for question in questions))
+    def __str__(self) -> str:
+        return self.kind
+
+    @property
+    def compares(self) -> bool:
+        """It scores, the ranker too: by comparing with a baseline answer."""
+        return False
+
+    @property
+    def ready(self) -> bool:
+        """It is trained first."""
+        return False
+
+    @property
+    def compares_with_a_baseline(self) -> bool:
+        """Whether it is a ranker."""
+        return self.form == "pairwise"
+
+    def with_reward(self, reward: JudgeSpec) -> JudgeSpec:
+        """The recipe's reward model, unless it has settings of its own."""
+        return reward if self == RewardModel() else self
+
+    def on_toy(self) -> JudgeSpec:
+        """As shallow as the toy model."""
+        return self.model_copy(update={"layers": 1})
+
+    def seated(self, seats: Seats) -> Seated:
+        """The model, trained on the run's preferences."""
+        return seats.reward_model(self)
+
+    def content(self) -> dict[str, str]:
+        """Settings alone: what trains the model has a version of its own."""
+        return {}

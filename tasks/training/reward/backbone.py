@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.models.packed.batches import Group, epochs, microbatches
 from dapflow.tasks.models.packed.features import pick_features
 from dapflow.tasks.models.parameters import trainable

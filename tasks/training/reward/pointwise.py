@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from dapflow.storage import ModelRef, UserError
-from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.models.reward_head import Scorer
 from dapflow.tasks.training.losses.losses import bradley_terry
 from dapflow.tasks.training.reward.backbone import save_backbone

@@ -10,7 +10,7 @@ import copy
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.models.names import Loaded, save
 from dapflow.tasks.models.parameters import merge, trainable
 from dapflow.tasks.models.ranker import Comparison, Ranker

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from dapflow.storage import DatasetRef, ModelRef, UserError
 from dapflow.tasks.calibration import rows_about
-from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.models.chat import context_length
 from dapflow.tasks.models.directory import files_digest
 from dapflow.tasks.models.names import Loaded
@@ -55,10 +55,10 @@ def train_reward_model(
         )
     directory = out.scratch / "partial-reward-model"
     directory.mkdir(exist_ok=True)
-    train = _pointwise if settings.kind == "pointwise" else _pairwise
+    train = _pointwise if settings.form == "pointwise" else _pairwise
     probabilities, more = train(out, backbone, loaded, rows, held_out, settings, seed, directory)
     digest = files_digest(directory)
-    role = {"pointwise": "reward", "pairwise": "ranker"}[settings.kind]
+    role = {"pointwise": "reward", "pairwise": "ranker"}[settings.form]
     row = {
         "id": out.row_id(0),
         "name": f"{role} model on {len(rows)} pairs",
@@ -100,7 +100,7 @@ def _readable(
     do not.
     """
     rows = {row["id"]: row for row in out.lake.rows_of(pairs) if row["dropped"] is None}
-    if settings.kind == "pointwise":
+    if settings.form == "pointwise":
         groups = [
             text_group(loaded.tokenizer, row["prompt"], _answers(row), row["id"])
             for row in rows.values()

@@ -16,7 +16,8 @@ from typing import Any
 import torch
 
 from dapflow.storage import DatasetRef, ModelRef, UserError
-from dapflow.tasks.judging.score import By, asked_prompts
+from dapflow.tasks.judging.score import asked_prompts
+from dapflow.tasks.judging.spec import JudgeSpec
 from dapflow.tasks.models.names import Loaded, load_own, release, save
 from dapflow.tasks.models.packed.batches import Group
 from dapflow.tasks.models.packed.groups import pair_groups
@@ -46,7 +47,8 @@ def train_online(
     policy: ModelRef,
     reference: ModelRef,
     prompts: DatasetRef,
-    by: By,
+    by: JudgeSpec,
+    model: ModelRef | None,
     baseline: DatasetRef | None,
     sampling: Sampling,
     rounds: Rounds,
@@ -73,7 +75,9 @@ def train_online(
     begin = 0 if found is None else found[1]["step"]
     if found is not None:
         learner.load(found[0])
-    with judging(out, by, baseline, asked, Labels(lists=lists, pairing=pairing), seed) as judge:
+    with judging(
+        out, by, model, baseline, asked, Labels(lists=lists, pairing=pairing), seed
+    ) as judge:
         for number in range(begin, rounds.count):
             some = batch_of(list(asked.values()), rounds, number, seed)
             completions = sampled(out, loaded, some, sampling, rounds, number, seed)

@@ -10,13 +10,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from dapflow.storage import DatasetRef
-from dapflow.tasks.judging.compare import asked_of, comparer_for, comparison_row, unasked
+from dapflow.storage import DatasetRef, ModelRef
+from dapflow.tasks.judging.compare import asked_of, comparison_row, unasked
 from dapflow.tasks.judging.judges.base import Comparer, scores_of
-from dapflow.tasks.judging.judges.llm import LLM
-from dapflow.tasks.judging.judges.programs import Program
 from dapflow.tasks.judging.matches import first_matches
-from dapflow.tasks.judging.score import By, judge_for, question_of
+from dapflow.tasks.judging.score import baselines_of, opened, question_of
+from dapflow.tasks.judging.spec import JudgeSpec
 from dapflow.tasks.models.chat import context_length
 from dapflow.tasks.models.names import Loaded
 from dapflow.tasks.pairing.pairs import Pairing, candidate_of, compared_pair, scored_pairs
@@ -106,21 +105,18 @@ def sampled(
 @contextmanager
 def judging(
     out: Out,
-    by: By,
+    by: JudgeSpec,
+    model: ModelRef | None,
     baseline: DatasetRef | None,
     prompts: Mapping[str, Row],
     labels: Labels,
     seed: int,
 ) -> Iterator[Judging]:
     """Whoever judges, kept in memory for all rounds. prompts: their rows by id."""
-    if isinstance(by, LLM | Program) and by.compares:
-        with comparer_for(out, by) as judge:
+    with opened(out, by, model, baselines_of(out.lake, prompts, baseline)) as judge:
+        if by.compares:
             yield lambda completions: _compared(judge, prompts, completions, seed)
-        return
-    answers = [] if baseline is None else out.lake.rows_of(baseline)
-    with judge_for(
-        out, by, {prompts[row["prompt_id"]]["prompt"]: row["text"] for row in answers}
-    ) as judge:
+            return
 
         def scored(completions: Sequence[Row]) -> tuple[list[Row], list[Row]]:
             asked = [question_of(prompts[row["prompt_id"]], row) for row in completions]

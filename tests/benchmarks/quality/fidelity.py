@@ -58,7 +58,7 @@ from dapflow.flows.recipes.methods import recipe_named  # noqa: E402
 from dapflow.flows.recipes.recipe import Recipe  # noqa: E402
 from dapflow.storage import DatasetRef, Lake, ModelRef  # noqa: E402
 from dapflow.tasks.evaluation.divergence import token_divergences  # noqa: E402
-from dapflow.tasks.judging.judges.programs import pinned  # noqa: E402
+from dapflow.tasks.judging.judges.program import Program  # noqa: E402
 from dapflow.tasks.judging.score import judge  # noqa: E402
 from dapflow.tasks.models.chat import render  # noqa: E402
 from dapflow.tasks.models.names import resolve  # noqa: E402
@@ -210,7 +210,7 @@ def best_of(initial: str, n: int, seed: int) -> tuple[DatasetRef, DatasetRef, Da
     them, by the steps that the recipes use.
     """
     prompts, answers = first_answers.fn(initial, "held_out", n, seed)
-    verdicts = judge(prompts, answers, pinned(GOLD))
+    verdicts = judge(prompts, answers, Program.of_word(GOLD))
     return (
         answers,
         verdicts,

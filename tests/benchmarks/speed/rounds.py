@@ -22,7 +22,7 @@ from prefect import flow  # noqa: E402
 
 from dapflow.flows.recipes.methods import OAIF  # noqa: E402
 from dapflow.storage import Lake, ModelRef  # noqa: E402
-from dapflow.tasks.judging.judges.programs import pinned  # noqa: E402
+from dapflow.tasks.judging.judges.program import Program  # noqa: E402
 from dapflow.tasks.models.names import resolve  # noqa: E402
 from dapflow.tasks.models.policy import register_model  # noqa: E402
 from dapflow.tasks.prompts.load import PROMPTS_FILE, load_prompts  # noqa: E402
@@ -60,7 +60,7 @@ def train(model: str, count: int) -> ModelRef:
     )
     began = time.perf_counter()
     trained = online.train_online(
-        policy=policy, reference=policy, prompts=prompts, by=pinned("shorter"), baseline=None, sampling=OAIF.sampling,
+        policy=policy, reference=policy, prompts=prompts, by=Program.of_word("shorter"), baseline=None, sampling=OAIF.sampling,
         rounds=Rounds(count=count, prompts=OAIF.rounds.prompts), lists=False, pairing=OAIF.pairing, loss=OAIF.loss, training=OAIF.training,
         seed=0,
     )  # fmt: skip

@@ -118,8 +118,9 @@ def test_a_person_is_one_of_several_judges(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     port = free_port()
-    anna = f"judge.members.anna={{person: anna, port: {port}}}"  # prefers the longer answer
+    anna = f"judge.members.anna={{kind: human, person: anna, port: {port}}}"  # prefers the longer answer
     settings = (
+        "judge=composite",
         "judge.rule=majority",
         anna,
         "judge.members.brief=shorter",
@@ -174,7 +175,13 @@ def test_a_wrong_setting_of_a_person_is_named(settings: list[str], message: str)
 
 def test_settings_make_a_judge_a_person() -> None:
     changed = change(
-        SFT_SAMPLE_RANK, ["judge=human", "judge.instruction=be brief", "evaluation.judge.labels=9"]
+        SFT_SAMPLE_RANK,
+        [
+            "judge=human",
+            "judge.instruction=be brief",
+            "evaluation.judge=human",
+            "evaluation.judge.labels=9",
+        ],
     )
     assert changed.judge == Human(instruction="be brief")
     assert changed.evaluation.judge == Human(labels=9)

@@ -68,7 +68,7 @@ def test_an_llm_compares_pairs_through_the_ledger_and_winrate_and_agreement_take
             "--output",
             str(judged),
             "--json",
-            *words("judge.endpoint.model=judge", f"judge.endpoint.base_url={url}"),
+            *words("judge=llm", "judge.endpoint.model=judge", f"judge.endpoint.base_url={url}"),
         )
         code, out, err = dapflow(*command, capsys=capsys)
         assert code == 0, err
@@ -202,12 +202,22 @@ def test_a_person_labels_the_pairs_of_a_file_and_the_second_time_none_is_asked_a
         ),
         (
             ANSWERS,
-            ["--set", "judge.members={a: shorter, b: json}", "--set", "judge.weights.b=nan"],
+            [
+                "--set",
+                "judge={kind: composite, members: {a: shorter, b: json}}",
+                "--set",
+                "judge.weights.b=nan",
+            ],
             "weights: each must be a finite number",
         ),
         (
             PAIRS,
-            ["--set", "judge.members={a: 're:sub', b: 're:sub'}", "--set", "judge.weights.b=-1"],
+            [
+                "--set",
+                "judge={kind: composite, members: {a: 're:sub', b: 're:sub'}}",
+                "--set",
+                "judge.weights.b=-1",
+            ],
             "weights must be greater than 0 where its members compare",
         ),
         (

@@ -80,8 +80,8 @@ def verdicts_of(lake: Lake, judge: str) -> list[dict[str, Any]]:
 def test_a_weighted_sum_is_a_step_over_its_members_and_another_weight_judges_nothing_again(
     tmp_path: Path, programs: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    members = ("judge.members.brief=shorter", "judge.members.good=reward-model")
-    majority = f"evaluation.judge={{rule: majority, members: {{a: shorter, b: on-topic, c: '{programs}:nearer'}}}}"
+    members = ("judge=composite", "judge.members.brief=shorter", "judge.members.good=reward-model")
+    majority = f"evaluation.judge={{kind: composite, rule: majority, members: {{a: shorter, b: on-topic, c: '{programs}:nearer'}}}}"
     common = (prompts(tmp_path / "prompts.jsonl", answer=20), *members, majority)
     code, plan, err = run(
         "plan", tmp_path / "lake", capsys, *common, "judge.weights.brief=0.25", recipe="rso"
@@ -153,44 +153,44 @@ def test_a_weighted_sum_is_a_step_over_its_members_and_another_weight_judges_not
         ),
         ("{programs}:away", "takes completion, answer: it must take (prompt, completion)"),
         (
-            "{{rule: minimum, members: {{a: json}}}}",
+            "{{kind: composite, rule: minimum, members: {{a: json}}}}",
             "`judge`: a composite needs at least two members",
         ),
         (
-            "{{rule: safety-first, members: {{a: json, b: shorter}}}}",
+            "{{kind: composite, rule: safety-first, members: {{a: json, b: shorter}}}}",
             "safety-first: its members are called safety and helpfulness",
         ),
         (
-            "{{members: {{a: json, b: shorter}}, weights: {{c: 1}}}}",
+            "{{kind: composite, members: {{a: json, b: shorter}}, weights: {{c: 1}}}}",
             "weights: there is no member c",
         ),
-        ("{{members: {{a: json, b: nobody}}}}", "There is no judge `nobody`"),
+        ("{{kind: composite, members: {{a: json, b: nobody}}}}", "There is no judge `nobody`"),
         (
-            "{{members: {{a: json, b: {{endpoint: {{modl: x}}}}}}}}",
+            "{{kind: composite, members: {{a: json, b: {{kind: llm, endpoint: {{modl: x}}}}}}}}",
             "there is no key `judge.members.b.endpoint.modl`",
         ),
         (
-            "{{members: {{a: json, b: '{programs}:nearer'}}}}",
+            "{{kind: composite, members: {{a: json, b: '{programs}:nearer'}}}}",
             "The judge's rule sum needs members that all score, or, for a sum",
         ),
         (
-            "{{rule: majority, members: {{a: json, b: shorter}}}}",
+            "{{kind: composite, rule: majority, members: {{a: json, b: shorter}}}}",
             "a judge that compares two answers gives no scores",
         ),
         (
-            "{{members: {{a: json, b: human}}}}",
+            "{{kind: composite, members: {{a: json, b: human}}}}",
             "The judge's rule sum needs members that all score, or, for a sum",
         ),
         (
-            "{{rule: minimum, members: {{a: human, b: {{person: ben}}}}}}",
+            "{{kind: composite, rule: minimum, members: {{a: human, b: {{kind: human, person: ben}}}}}}",
             "The judge's rule minimum needs scores, and its members compare",
         ),
         (
-            "{{members: {{a: json, b: policy}}}}",
+            "{{kind: composite, members: {{a: json, b: policy}}}}",
             "b: the policy judges alone, since it is measured each iteration and replaced where it",
         ),
         (
-            "{{members: {{a: json, b: {{by: policy, mode: ten}}}}}}",
+            "{{kind: composite, members: {{a: json, b: {{kind: policy, mode: ten}}}}}}",
             "set judge=policy, or serve a policy (`dapflow serve`) and name it as an LLM",
         ),
     ],

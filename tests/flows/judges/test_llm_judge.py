@@ -16,7 +16,7 @@ from tests.helpers.judging import responses
 from tests.helpers.model_servers import Behaviour, openai_server
 from tests.helpers.toy import QUICK, dapflow, words
 
-MODEL = "judge.endpoint.model=judge"
+MODEL = "judge={kind: llm, endpoint: {model: judge}}"
 
 
 def longer(prompt: str) -> str:
@@ -52,7 +52,7 @@ def test_pairs_and_policies_are_compared_in_both_orders_and_a_second_recipe_pays
     behaviour = Behaviour(reply=longer, likeliest=lambda prompt: {longer(prompt): -0.1, "x": -5.0})
     with openai_server(behaviour) as url:
         settings = (
-            MODEL, f"judge.endpoint.base_url={url}", "evaluation.judge.endpoint.model=referee", f"evaluation.judge.endpoint.base_url={url}",
+            MODEL, f"judge.endpoint.base_url={url}", "evaluation.judge={kind: llm, endpoint: {model: referee}}", f"evaluation.judge.endpoint.base_url={url}",
             "loss.soft_labels=true",
         )  # fmt: skip
         code, plan, err = run("plan", tmp_path, capsys, *settings)
@@ -195,39 +195,54 @@ def test_a_judge_that_scores_takes_the_way_of_scores(
 
 
 @pytest.mark.parametrize(
-    ("setting", "message"),
+    ("kind", "setting", "message"),
     [
-        ("judge.endpont.model=x", r"no key `judge.endpont`: did you mean `judge.endpoint`\?"),
-        ("judge.endpoint.model=", r"`judge.endpoint.model` must be a valid string, not None"),
+        ("judge=llm", "judge.endpont.model=x", r"did you mean `judge.endpoint`\?"),
+        ("judge=llm", "judge.endpoint.model=", r"`judge.endpoint.model` must be a valid string"),
+        ("judge=llm", "judge.mode=best", r"`judge.mode` must be 'pairwise', 'additive', 'ten' or"),
+        ("judge=llm", "judge.mode=ten", r"`judge`: an LLM judge needs endpoint.model"),
         (
-            "judge.mode=best",
-            r"`judge.mode` must be 'pairwise', 'additive', 'ten' or 'rubric', not 'best'",
-        ),
-        ("judge.mode=ten", r"`judge`: an LLM judge needs endpoint.model"),
-        (
+            "judge=llm",
             "judge.budget.max_cost_usd=-1",
             r"`judge.budget.max_cost_usd` must be greater than or equal to 0",
         ),
         (
+            "evaluation.judge=llm",
             "evaluation.judge.endpoint.concurrency=0",
             r"`evaluation.judge.endpoint.concurrency` must be greater than or equal to 1",
         ),
         (
+            "evaluation.judge=reward-model",
             "evaluation.judge.layers=-1",
-            r"The recipe is not valid: `evaluation.judge.layers` must be greater than or equal to 0, not -1",
+            r"`evaluation.judge.layers` must be greater than or equal to 0, not -1",
         ),
-        ("evaluation.judge.layrs=1", r"did you mean `evaluation.judge.layers`"),
+        (
+            "evaluation.judge=reward-model",
+            "evaluation.judge.layrs=1",
+            r"did you mean `evaluation.judge.layers`",
+        ),
+        (
+            "judge=reward-model",
+            "judge.endpoint.model=x",
+            r"`judge.endpoint` is a setting of another kind of judge: set judge.kind=llm too",
+        ),
+        ("judge={mode: ten}", "seed=1", r"`judge`: a judge with settings needs its kind: one of"),
+        ("judge={kind: oracle}", "seed=1", r"there is no kind of judge `oracle`: kind is one of"),
     ],
 )
-def test_a_wrong_setting_of_a_judge_is_named(setting: str, message: str) -> None:
+def test_a_wrong_setting_of_a_judge_is_named(kind: str, setting: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        change(SFT_SAMPLE_RANK, [setting])
+        change(SFT_SAMPLE_RANK, [setting, kind])
 
 
 def test_settings_make_a_judge_an_llm() -> None:
     changed = change(
         SFT_SAMPLE_RANK,
-        [MODEL, "judge.instruction=be brief", "evaluation.judge.endpoint.model=referee"],
+        [
+            MODEL,
+            "judge.instruction=be brief",
+            "evaluation.judge={kind: llm, endpoint: {model: referee}}",
+        ],
     )
     assert isinstance(changed.judge, LLM)
     assert (changed.judge.endpoint.model, changed.judge.instruction) == ("judge", "be brief")

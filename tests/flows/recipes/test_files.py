@@ -33,7 +33,7 @@ def test_a_yaml_file_names_its_base_and_what_differs(tmp_path: Path) -> None:
 def test_a_judge_in_yaml_may_be_an_llm(tmp_path: Path) -> None:
     file = tmp_path / "short.yaml"
     file.write_text(
-        "base: oaif\njudge:\n  endpoint: {model: some-model}\n  instruction: the shorter one\n"
+        "base: oaif\njudge:\n  kind: llm\n  endpoint: {model: some-model}\n  instruction: the shorter one\n"
     )
     judge = find_recipe(str(file)).judge
     assert isinstance(judge, LLM)

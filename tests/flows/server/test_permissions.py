@@ -15,7 +15,8 @@ from dapflow.flows.server.environment import ALLOW
 from dapflow.flows.server.permissions import is_allowed, remember
 from dapflow.flows.server.recipe_code import executed_by
 from dapflow.storage import UserError
-from dapflow.tasks.judging.judges.programs import PROGRAMS
+from dapflow.tasks.judging.judges.program import PROGRAMS
+from dapflow.tasks.judging.kinds import spec_of
 
 SERVE = ["sampler.engine=openai", "sampler.endpoint.model=m", "sampler.serve=touch MARK {port}"]
 
@@ -39,11 +40,19 @@ WAYS: list[tuple[str, list[str], str]] = [
     ("rso", ["judge=antigravity:geohash"], "judge"),
     ("rso", ["evaluation.judge=./mine.py:short"], "evaluation.judge"),
     ("rso", ["judge=policy", "judge.fallback=./mine.py:short"], "judge.fallback"),
-    ("rso", ["judge={members: {a: shorter, b: ./mine.py:short}}"], "judge.members.b"),
-    ("rso", ["judge.members.a=shorter", "judge.members.b=./mine.py:short"], "judge.members.b"),
     (
         "rso",
-        ["evaluation.judge={members: {a: shorter, b: ./mine.py:short}}"],
+        ["judge={kind: composite, members: {a: shorter, b: ./mine.py:short}}"],
+        "judge.members.b",
+    ),
+    (
+        "rso",
+        ["judge=composite", "judge.members.a=shorter", "judge.members.b=./mine.py:short"],
+        "judge.members.b",
+    ),
+    (
+        "rso",
+        ["evaluation.judge={kind: composite, members: {a: shorter, b: ./mine.py:short}}"],
         "evaluation.judge.members.b",
     ),
     ("rso", ["then={iteration: 2, changes: {judge: './mine.py:short'}}"], "judge"),
@@ -102,14 +111,17 @@ def test_a_function_is_known_by_its_file_wherever_it_is_named_from(
 
 def test_a_recipe_file_of_this_machine_says_itself_what_it_executes() -> None:
     Path("own.yaml").write_text("base: rso\njudge: ./mine.py:short\n")
-    assert chosen("./own.yaml", [], True, from_parameters=True).judge == "./mine.py:short"
+    assert chosen("./own.yaml", [], True, from_parameters=True).judge == spec_of("./mine.py:short")
     with pytest.raises(UserError, match=r"asks? by `evaluation.judge`"):
         chosen("./own.yaml", ["evaluation.judge=./mine.py:other"], True, from_parameters=True)
 
 
 @pytest.mark.parametrize("judge", [*PROGRAMS, "regex:^yes", "keywords:a,b", "reward-model"])
 def test_judges_of_our_own_need_no_leave(judge: str) -> None:
-    assert executed_by("rso", chosen("rso", [], True).model_copy(update={"judge": judge})) == set()
+    assert (
+        executed_by("rso", chosen("rso", [], True).model_copy(update={"judge": spec_of(judge)}))
+        == set()
+    )
 
 
 def test_a_worker_that_allows_commands_allows_all(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,11 @@ from prefect import flow
 from prefect.client.orchestration import get_client
 
 from dapflow.storage import DatasetRef, Lake, UserError
-from dapflow.tasks.judging.by_policy import compare_itself, judge_itself
-from dapflow.tasks.judging.judges.programs import pinned
-from dapflow.tasks.judging.judges.prompted import SelfJudge
-from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.judging.compare import compare
+from dapflow.tasks.judging.judges.lake_model import seated_model
+from dapflow.tasks.judging.judges.policy import PolicyAsked
+from dapflow.tasks.judging.judges.program import Program
+from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.judging.score import judge
 from dapflow.tasks.models.names import resolve
 from dapflow.tasks.models.policy import register_endpoint, register_model
@@ -109,10 +110,10 @@ def judged(
     """Verdicts of a reward model, of the policy itself as it scores and as it compares, and of a
     program; and the states of their shards.
     """
-    asks = (
-        SelfJudge(mode="ten", max_tokens=2, samples=1),
-        SelfJudge(mode="pairwise", max_tokens=2, samples=1),
-    )
+    asks = [
+        PolicyAsked(mode=mode, max_tokens=2, samples=1, sampler=Sampler(), chat_template=None)
+        for mode in ("ten", "pairwise")
+    ]
 
     def work() -> list[DatasetRef]:
         policy = register_model("toy", resolve("toy").digest)
@@ -124,15 +125,14 @@ def judged(
             load_preferences(source.name, source.digest, part) for part in ("judge", "test")
         )
         model = train_reward_model(policy, learned, test, RewardModel(epochs=1), 0)
+        by_model = judge(prompts, completions, seated_model(model, ranker=False).spec, model)
         if only_model:
-            return [judge(prompts, completions, model)]
-        scored = judge_itself(prompts, completions, policy, asks[0], Sampler(), None)
-        compared = compare_itself(prompts, completions, None, policy, asks[1], Sampler(), None, 5)
+            return [by_model]
         return [
-            judge(prompts, completions, model),
-            scored,
-            compared,
-            judge(prompts, completions, pinned("shorter")),
+            by_model,
+            judge(prompts, completions, asks[0], policy),
+            compare(prompts, completions, asks[1], policy, 5),
+            judge(prompts, completions, Program.of_word("shorter")),
         ]
 
     with Lake(folder) as lake:

@@ -14,7 +14,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from transformers import PreTrainedModel
 
 from dapflow.tasks.evaluation.divergence import token_divergences
-from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.models.names import Loaded, load_own, resolve
 from dapflow.tasks.models.packed import attention
 from dapflow.tasks.models.packed.batches import Group

@@ -3,7 +3,7 @@
 import pytest
 
 from dapflow.tasks.judging.judges.base import Question, Verdict, both_orders, scores_of
-from dapflow.tasks.judging.judges.programs import Program, ProgramJudge
+from dapflow.tasks.judging.judges.program import Program, ProgramJudge
 
 
 def longer(prompt: str, a: str, b: str) -> float:

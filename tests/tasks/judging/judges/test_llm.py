@@ -14,6 +14,7 @@ from dapflow.storage import Lake, UserError
 from dapflow.tasks.judging.judges.base import Match
 from dapflow.tasks.judging.judges.llm import LLM
 from dapflow.tasks.servers.client import Endpoint
+from dapflow.tasks.step.call import plain
 from tests.helpers.judging import compare, matches, prefers_good, questions, responses, score
 from tests.helpers.model_servers import Behaviour
 
@@ -410,8 +411,6 @@ def test_settings_that_make_no_sense_are_refused(settings: dict[str, Any], messa
 def test_what_decides_nothing_is_no_part_of_a_version_and_the_template_s_text_is(
     tmp_path: Any,
 ) -> None:
-    from dapflow.tasks.step import _plain
-
     mine = tmp_path / "mine.txt"
     mine.write_text("{prompt} {first} {second}")
     by = LLM(endpoint=Endpoint(model="judge", base_url="http://a"), template=str(mine))
@@ -421,10 +420,10 @@ def test_what_decides_nothing_is_no_part_of_a_version_and_the_template_s_text_is
             "max_invalid_rate": 1.0,
         }
     )
-    before = _plain(by)
-    assert before == _plain(elsewhere)
+    before = plain(by)
+    assert before == plain(elsewhere)
     mine.write_text("{prompt} {first} {second}!")
-    assert before != _plain(by)
+    assert before != plain(by)
     mine.write_text("{prompt} {first}")
     with pytest.raises(
         UserError, match=r"has places for \{first\} and \{prompt\}: for this mode it needs"

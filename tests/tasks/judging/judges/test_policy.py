@@ -5,8 +5,7 @@ from typing import Any, Literal
 
 import pytest
 
-from dapflow.tasks.judging.judges.policy import PolicyJudge
-from dapflow.tasks.judging.judges.prompted import SelfJudge
+from dapflow.tasks.judging.judges.policy import PolicyJudge, SelfJudge
 from dapflow.tasks.sampling.engines.base import Completion, Request, Sampling
 from dapflow.tasks.sampling.engines.sampler import Prompter
 from tests.helpers.judging import matches, prefers_good, questions

@@ -14,8 +14,7 @@ from dapflow.storage.errors import NothingToLearnError
 from dapflow.tasks.evaluation.divergence import measure_displacement
 from dapflow.tasks.judging.judges.base import Match, Question
 from dapflow.tasks.judging.judges.ranker import RankerJudge
-from dapflow.tasks.judging.judges.reward_model import RewardModelJudge
-from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.judging.judges.reward_model import RewardModel, RewardModelJudge
 from dapflow.tasks.models.names import resolve
 from dapflow.tasks.models.packed.lengths import left_out_too_long
 from dapflow.tasks.models.policy import register_model
@@ -135,7 +134,7 @@ def test_a_ranker_learns_from_what_fits_and_gives_no_verdict_on_half_a_question(
 ) -> None:
     with use_lake(lake):
         made, labelled, test = reward_model(
-            _source(tmp_path, long=15), RewardModel(kind="pairwise", parameters="lora")
+            _source(tmp_path, long=15), RewardModel(form="pairwise", parameters="lora")
         )
     long = {
         row["id"] for ref in (labelled, test) for row in lake.rows_of(ref) if row["chosen"] == LONG

@@ -5,7 +5,7 @@ probabilities are those of two labels.
 import pytest
 import torch
 
-from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.models.names import Loaded, load, resolve
 from dapflow.tasks.models.ranker import Comparison, Preference, Ranker
 from dapflow.tasks.training.reward.ranker import tune_ranker

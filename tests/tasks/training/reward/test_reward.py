@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dapflow.storage import UserError
-from dapflow.tasks.judging.judges.reward_settings import RewardModel
+from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.models.names import load, resolve
 from dapflow.tasks.models.packed.features import (
     answer_features,

@@ -10,7 +10,7 @@ import pytest
 from prefect import flow
 
 from dapflow.storage import Lake, ModelRef, UserError
-from dapflow.tasks.judging.judges.programs import Program, pinned
+from dapflow.tasks.judging.judges.program import Program
 from dapflow.tasks.models.names import resolve
 from dapflow.tasks.models.policy import register_model
 from dapflow.tasks.pairing.pairs import Pairing
@@ -78,7 +78,7 @@ def test_rounds_that_were_stopped_end_with_the_same_weights_and_rows(
 ) -> None:
     whole, stopped = Lake(tmp_path / "whole"), Lake(tmp_path / "stopped")
     with use_lake(whole):
-        policy = train(pinned("shorter"), loss, minibatches)
+        policy = train(Program.of_word("shorter"), loss, minibatches)
     step, taken = learner.train_step, list[int]()
 
     def breaks(*arguments: Any) -> Any:
@@ -93,9 +93,9 @@ def test_rounds_that_were_stopped_end_with_the_same_weights_and_rows(
         with monkeypatch.context() as patched:
             patched.setattr(learner, "train_step", breaks)
             with pytest.raises(RuntimeError, match="power"):
-                train(pinned("shorter"), loss, minibatches)
+                train(Program.of_word("shorter"), loss, minibatches)
         assert rows_of(stopped, policy, "models") == []
-        assert train(pinned("shorter"), loss, minibatches) == policy
+        assert train(Program.of_word("shorter"), loss, minibatches) == policy
     for noun in (
         "models",
         "completions",
@@ -114,7 +114,7 @@ def test_rounds_that_were_stopped_end_with_the_same_weights_and_rows(
 
 def test_ppo_tells_of_each_step_how_it_goes_and_how_old_its_samples_were(lake: Lake) -> None:
     with use_lake(lake):
-        policy = train(pinned("shorter"), PPO, 2)
+        policy = train(Program.of_word("shorter"), PPO, 2)
     steps = 2 * ROUNDS
     rows = rows_of(lake, policy, "metrics")
     curves = {
@@ -146,10 +146,10 @@ def test_rounds_of_fewer_prompts_than_minibatches_tell_of_the_steps_that_they_to
 ) -> None:
     with use_lake(lake):
         policy = train(
-            pinned("shorter"), PPO, 8, max_lag=3
+            Program.of_word("shorter"), PPO, 8, max_lag=3
         )  # four prompts a round, in the second three: as many steps
         with pytest.raises(UserError, match="the oldest would be 3 old"):
-            train(pinned("shorter"), PPO, 8, max_lag=2)
+            train(Program.of_word("shorter"), PPO, 8, max_lag=2)
     rows = rows_of(lake, policy, "metrics")
     steps = {row["step"] for row in rows if row["name"] == "loss"}
     assert steps == {
@@ -165,7 +165,7 @@ def test_what_was_cut_off_gets_no_more_than_the_worst_answer_of_its_round_that_e
     judge = tmp_path / "mine.py"
     judge.write_text("def long(prompt, completion):\n    return float(len(completion))\n")
     with use_lake(lake):
-        policy = train(pinned(f"{judge}:long"), REINFORCE)
+        policy = train(Program.of_word(f"{judge}:long"), REINFORCE)
     scores = {row["completion_id"]: row["score"] for row in rows_of(lake, policy, "verdicts")}
     ended = {
         row["id"]: row["finish_reason"] == "stop" for row in rows_of(lake, policy, "completions")
@@ -195,7 +195,7 @@ def test_a_program_that_compares_judges_rounds_in_both_orders(lake: Lake, tmp_pa
         "def longer(prompt, first, second):\n    return 0.5 + 0.5 * ((len(first) > len(second)) - (len(first) < len(second)))\n"
     )
     with use_lake(lake):
-        policy = train(pinned(f"{judge}:longer"))
+        policy = train(Program.of_word(f"{judge}:longer"))
     pairs = [row for row in rows_of(lake, policy, "pairs") if row["dropped"] is None]
     assert pairs
     assert all(

@@ -1,5 +1,5 @@
-"""Judges that are plain functions: `(prompt, completion) -> score`, or `(prompt, first, second) ->
-probability that the first is better`.
+"""The kind `program`: a plain function, `(prompt, completion) -> score`, or `(prompt, first, second)
+-> probability that the first is better`.
 
     shorter | on-topic | json | exact-answer | regex:PATTERN | keywords:WORD,WORD | FILE.py:FUNCTION | PACKAGE.MODULE:FUNCTION
 A function with a parameter `answer` is given the prompt's reference answer by that name. Test:
@@ -12,13 +12,14 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
 from dapflow.storage import UserError
 from dapflow.tasks.judging.judges.base import Match, Question, Verdict, both_orders
@@ -30,6 +31,7 @@ from dapflow.tasks.judging.judges.shipped import (
     shorter,
     valid_json,
 )
+from dapflow.tasks.judging.spec import JudgeSpec, Opening
 from dapflow.tasks.modules import module_named
 
 Function = Callable[..., float]
@@ -40,42 +42,93 @@ _ANSWER = "answer"
 _LONGEST_TITLE = 40
 
 
-class Program(BaseModel):
-    """A function as a judge. `source`: digest of the file it is imported from, so that a changed
-    one makes other versions.
+class Program(JudgeSpec):
+    """A function as a judge."""
 
-    compares: it takes two completions rather than one. needs_answer: it takes the reference answer
-    of the prompt.
-    """
+    kind: Literal["program"] = "program"
+    name: str = Field(min_length=1, description="`shorter`, ..., or `FILE.py:FUNCTION`")
 
-    model_config = ConfigDict(frozen=True)
-    name: str
-    source: str | None = None
-    compares: bool = False
-    needs_answer: bool = False
+    @classmethod
+    def of_word(cls, word: str) -> Self:
+        """The function of that name."""
+        return cls(name=word)
 
     def __str__(self) -> str:
         """Its name in titles: without folders, and not long."""
-        short = Path(self.name).name if self.source else self.name
+        short = self.name if self._shipped else Path(self.name).name
         return short if len(short) <= _LONGEST_TITLE else f"{short[: _LONGEST_TITLE - 3]}..."
 
+    @property
+    def identity(self) -> str:
+        """The whole name."""
+        return self.name
 
-def pinned(name: str) -> Program:
-    """The program of that name as it is now. Raises UserError, which says what there is, where
-    there is none.
-    """
-    found = function_of(name)
-    shipped = name in PROGRAMS or name.partition(":")[0] in _MAKERS
-    source = None if shipped else _source(found, name.partition(":")[0])
-    digest = hashlib.sha256(Path(source).read_bytes()).hexdigest()[:16] if source else None
-    takes = _parameters(found)
-    texts = len(takes) - (_ANSWER in takes)
-    if not shipped and texts not in (2, 3):
-        raise UserError(
-            f"The judge {name} takes {', '.join(takes) or 'nothing'}: it must take (prompt, completion) and give a score, or (prompt, first, "
-            "second) and give the probability that the first is better; and `answer` besides if it needs the reference answer."
+    @property
+    def compares(self) -> bool:
+        """Whether the function takes two completions. Raises UserError where there is none."""
+        return len(set(self._takes()) - {_ANSWER}) == 3
+
+    @property
+    def needs_answer(self) -> bool:
+        """Whether the function takes the reference answer of the prompt."""
+        return _ANSWER in self._takes()
+
+    @property
+    def scale(self) -> tuple[float, float]:
+        """Probabilities."""
+        return (0.0, 1.0)
+
+    def check(self) -> None:
+        """Raise UserError, which says what there is, where there is no such function."""
+        self._takes()
+
+    def check_prompts(self, prompts: Sequence[Mapping[str, Any]]) -> None:
+        """Raise UserError when the function needs reference answers and no prompt has one."""
+        if self.needs_answer and all(prompt["answer"] is None for prompt in prompts):
+            raise UserError(
+                f"The judge {self} needs the right answers, and no prompt has one: give each line "
+                "of prompts.source an `answer`."
+            )
+
+    def executes(self) -> Iterator[tuple[str, str]]:
+        """The function, where it is the user's."""
+        place, _, function = self.name.partition(":")
+        if not self._shipped and function:
+            own = Path(place).expanduser().resolve() if place.endswith(".py") else place
+            yield "", f"function {own}:{function}"
+
+    @contextmanager
+    def open(self, opening: Opening) -> "Iterator[ProgramJudge]":
+        """The function."""
+        del opening
+        yield ProgramJudge(self)
+
+    @property
+    def source(self) -> str | None:
+        """Digest of the file that the function is imported from; None for those of ours."""
+        place = (
+            None if self._shipped else _source(function_of(self.name), self.name.partition(":")[0])
         )
-    return Program(name=name, source=digest, compares=texts == 3, needs_answer=_ANSWER in takes)
+        return hashlib.sha256(Path(place).read_bytes()).hexdigest()[:16] if place else None
+
+    def content(self) -> dict[str, str]:
+        """A changed file makes other versions."""
+        return super().content() | ({"source": self.source} if self.source else {})
+
+    @property
+    def _shipped(self) -> bool:
+        return self.name in PROGRAMS or self.name.partition(":")[0] in _MAKERS
+
+    def _takes(self) -> list[str]:
+        """What the function must be given."""
+        takes = _parameters(function_of(self.name))
+        if not self._shipped and len(set(takes) - {_ANSWER}) not in (2, 3):
+            raise UserError(
+                f"The judge {self.name} takes {', '.join(takes) or 'nothing'}: it must take (prompt, "
+                "completion) and give a score, or (prompt, first, second) and give the probability "
+                "that the first is better; and `answer` besides if it needs the reference answer."
+            )
+        return takes
 
 
 def function_of(name: str) -> Function:
@@ -101,7 +154,7 @@ class ProgramJudge:
 
     def __init__(self, program: Program) -> None:
         self.name = program.name + (f"@{program.source}" if program.source else "")
-        self._program = program
+        self._needs_answer = program.needs_answer
         self._function = function_of(program.name)
 
     def judge(
@@ -146,11 +199,11 @@ class ProgramJudge:
         return probability
 
     def _ask(self, answer: str | None, *texts: str) -> float:
-        if self._program.needs_answer and answer is None:
+        if self._needs_answer and answer is None:
             raise _InvalidError("the prompt has no reference answer")
         try:
             result = float(
-                self._function(*texts, **({_ANSWER: answer} if self._program.needs_answer else {}))
+                self._function(*texts, **({_ANSWER: answer} if self._needs_answer else {}))
             )
         except (
             Exception,

@@ -6,14 +6,14 @@ import math
 
 import pytest
 
-from dapflow.tasks.judging.judges.base import Outcome, Verdict
-from dapflow.tasks.judging.judges.composite import (
+from dapflow.tasks.judging.combination import (
     Combination,
     combine_scores,
     combine_votes,
     vote,
     whitened,
 )
+from dapflow.tasks.judging.judges.base import Outcome, Verdict
 
 
 def scored(score: float) -> Verdict:

@@ -9,7 +9,7 @@ import pytest
 
 from dapflow.storage import UserError
 from dapflow.tasks.judging.judges.base import Match, Question, scores_of
-from dapflow.tasks.judging.judges.programs import Program, ProgramJudge, pinned
+from dapflow.tasks.judging.judges.program import Program, ProgramJudge
 
 
 def scores(name: str, *completions: str, answer: str | None = None) -> list[float | str | None]:
@@ -20,7 +20,7 @@ def scores(name: str, *completions: str, answer: str | None = None) -> list[floa
     ]
     return [
         verdict.score if verdict.outcome == "scored" else verdict.note
-        for verdict in scores_of(ProgramJudge(pinned(name)), questions)
+        for verdict in scores_of(ProgramJudge(Program.of_word(name)), questions)
     ]
 
 
@@ -31,7 +31,7 @@ def compared(
     match = Match(
         completion_id="1", other_id="2", prompt="p", first=first, second=second, answer=answer
     )
-    [verdict] = ProgramJudge(pinned(name)).compare([match])
+    [verdict] = ProgramJudge(Program.of_word(name)).compare([match])
     return verdict.outcome, verdict.score, verdict.note
 
 
@@ -65,8 +65,8 @@ def test_a_function_of_one_s_own_judges_and_what_it_cannot_is_invalid(tmp_path: 
 def test_a_changed_function_is_another_judge(tmp_path: Path) -> None:
     file = tmp_path / "mine.py"
     file.write_text("def score(prompt, completion): return 1\n")
-    first = pinned(f"{file}:score")
-    assert first == pinned(f"{file}:score")
+    first = Program.of_word(f"{file}:score")
+    content = first.content()
     assert [
         verdict.score
         for verdict in ProgramJudge(first).judge(
@@ -74,12 +74,13 @@ def test_a_changed_function_is_another_judge(tmp_path: Path) -> None:
         )
     ] == [1.0]
     file.write_text("def score(prompt, completion): return 2\n")
-    assert pinned(f"{file}:score") != first
-    assert pinned("shorter") == Program(name="shorter")
-    assert pinned("regex:a+") == Program(name="regex:a+")
+    assert first.content() != content
+    assert first.content()["code"] == content["code"]
+    assert set(Program(name="shorter").content()) == {"code"}
+    assert set(Program(name="regex:a+").content()) == {"code"}
     assert str(first) == "mine.py:score"
-    assert str(pinned("regex:" + "a" * 99)) == "regex:" + "a" * 31 + "..."
-    assert pinned("math:fmod").source  # a file, although the function is written in C
+    assert str(Program.of_word("regex:" + "a" * 99)) == "regex:" + "a" * 31 + "..."
+    assert Program.of_word("math:fmod").source  # a file, although the function is written in C
 
 
 def test_a_function_of_two_answers_compares_them_in_both_orders(tmp_path: Path) -> None:
@@ -106,12 +107,14 @@ def test_a_function_of_two_answers_compares_them_in_both_orders(tmp_path: Path) 
         None,
         "the prompt has no reference answer",
     )
-    assert [pinned(f"{file}:{name}").compares for name in ("longer", "nearer", "judge")] == [
+    assert [
+        Program.of_word(f"{file}:{name}").compares for name in ("longer", "nearer", "judge")
+    ] == [
         True,
         True,
         False,
     ]
-    assert pinned(f"{file}:judge").source == pinned(f"{file}:longer").source
+    assert Program.of_word(f"{file}:judge").source == Program.of_word(f"{file}:longer").source
 
 
 @pytest.mark.parametrize(
@@ -156,10 +159,10 @@ def test_exact_answer_without_a_reference_is_invalid_not_wrong() -> None:
 )
 def test_what_is_no_program_is_said_in_a_sentence(name: str, message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
-        pinned(name)
+        Program.of_word(name).check()
 
 
 def test_a_file_that_does_not_import_is_named(tmp_path: Path) -> None:
     (tmp_path / "broken.py").write_text("import nothing_of_that_name\n")
     with pytest.raises(UserError, match=r"broken\.py cannot be imported \(ModuleNotFoundError"):
-        pinned(f"{tmp_path / 'broken.py'}:score")
+        Program.of_word(f"{tmp_path / 'broken.py'}:score").check()

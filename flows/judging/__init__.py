@@ -1,0 +1,1 @@
+"""Who judges in a run, and what the judges are asked."""
