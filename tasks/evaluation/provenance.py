@@ -28,7 +28,12 @@ _FIGURES = 13
 _NO_ROWS = "the rows that it was trained on are no longer in the lake"
 
 
-@step("metrics", title="measure how {policy} was made", expects=lambda **_: _FIGURES)
+@step(
+    "metrics",
+    title="measure how {policy} was made",
+    expects=lambda **_: _FIGURES,
+    activity="measuring",
+)
 def measure_provenance(
     out: Out, policy: ModelRef, start: ModelRef, before: ModelRef, judged: list[DatasetRef]
 ) -> None:

@@ -15,6 +15,7 @@ from dapflow.tasks.judging.judges.policy import PolicyJudge, policy_judge
 from dapflow.tasks.judging.judges.prompted import SelfJudge
 from dapflow.tasks.judging.matches import Drawn, matches_expected, own_matches, policy_matches
 from dapflow.tasks.judging.score import score_chunks, write_scores
+from dapflow.tasks.judging.work import judging_itself
 from dapflow.tasks.sampling.engines.sampler import Sampler
 from dapflow.tasks.step import Out, step
 from dapflow.tasks.step.shards import spread
@@ -24,6 +25,8 @@ from dapflow.tasks.step.shards import spread
     "verdicts",
     title="judge {completions.rows} of {completions} by {policy} {asks}",
     expects=lambda completions, **_: completions.rows,
+    activity="judging",
+    work=lambda completions, asks, **_: judging_itself(asks, completions.rows),
 )
 def judge_itself(
     out: Out,
@@ -57,6 +60,10 @@ def judge_chunks(out: Out, prompts: DatasetRef, completions: DatasetRef, **who: 
     "verdicts",
     title="compare {completions.rows} of {completions} by {policy} {asks}",
     expects=matches_expected,
+    activity="judging",
+    work=lambda prompts, completions, other, asks, **_: judging_itself(
+        asks, matches_expected(prompts, completions, other)
+    ),
 )
 def compare_itself(
     out: Out,

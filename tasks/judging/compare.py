@@ -8,9 +8,10 @@ The orders are stored: `forward` and `backward`. Test: pytest tests/flows/judges
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from dapflow.storage import DatasetRef, ModelRef
+from dapflow.storage import DatasetRef, Lake, ModelRef
 from dapflow.tasks.judging.asking.ask import llm_judge
 from dapflow.tasks.judging.judges.base import EMPTY, IDENTICAL, Comparer, Match, Verdict
 from dapflow.tasks.judging.judges.human import Human, HumanJudge
@@ -25,8 +26,9 @@ from dapflow.tasks.judging.matches import (
     policy_matches,
 )
 from dapflow.tasks.judging.score import asked_prompts
+from dapflow.tasks.judging.work import Material, comparing, ranking
 from dapflow.tasks.statistics import wilson
-from dapflow.tasks.step import Out, step
+from dapflow.tasks.step import Out, contents_of, step
 
 Row = Mapping[str, Any]
 By = LLM | Program | Human
@@ -40,6 +42,13 @@ _ROWS_PER_CHUNK = {
     "verdicts",
     title="compare {completions.rows} of {completions} by {by}",
     expects=matches_expected,
+    activity="judging",
+    work=lambda prompts, completions, by, seed: comparing(
+        by,
+        matches_expected(prompts, completions),
+        Material(read=(prompts, completions), answers=(completions,)),
+        partial(_own, prompts=prompts, completions=completions, by=by, seed=seed),
+    ),
 )
 def compare(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, seed: int) -> None:
     """A verdict on each match of the first round; and one, without a match, on what was refused at
@@ -48,7 +57,21 @@ def compare(out: Out, prompts: DatasetRef, completions: DatasetRef, by: By, seed
     _judge(out, prompts, own_matches(out.lake, completions, seed), by)
 
 
-@step("verdicts", title="compare what {acceptances} accepts by {ranker}", expects=matches_expected)
+def _accepted_matches(prompts: DatasetRef, acceptances: DatasetRef) -> int:
+    """How many matches of accepted completions there will be at most."""
+    accepted = contents_of(acceptances).rows // max(prompts.rows, 1)
+    return prompts.rows * (accepted // 2)
+
+
+@step(
+    "verdicts",
+    title="compare what {acceptances} accepts by {ranker}",
+    expects=lambda prompts, acceptances, **_: _accepted_matches(prompts, acceptances),
+    activity="judging",
+    work=lambda prompts, completions, acceptances, **_: ranking(
+        _accepted_matches(prompts, acceptances), prompts, completions
+    ),
+)
 def compare_accepted(
     out: Out,
     prompts: DatasetRef,
@@ -70,7 +93,16 @@ def compare_accepted(
 
 
 @step(
-    "verdicts", title="compare {after} with {before} by {by}", expects=lambda after, **_: after.rows
+    "verdicts",
+    title="compare {after} with {before} by {by}",
+    expects=lambda after, **_: after.rows,
+    activity="judging",
+    work=lambda prompts, before, after, by: comparing(
+        by,
+        after.rows,
+        Material(read=(prompts, before, after), answers=(before, after)),
+        partial(_of_policies, prompts=prompts, before=before, after=after, by=by),
+    ),
 )
 def compare_policies(
     out: Out, prompts: DatasetRef, before: DatasetRef, after: DatasetRef, by: By
@@ -79,6 +111,20 @@ def compare_policies(
     same prompt.
     """
     _judge(out, prompts, policy_matches(out.lake, before, after), by)
+
+
+def _own(
+    lake: Lake, prompts: DatasetRef, completions: DatasetRef, by: By, seed: int
+) -> list[Match]:
+    """What is asked about the completions, for the plan."""
+    return asked_of(asked_prompts(lake, prompts, by), own_matches(lake, completions, seed))
+
+
+def _of_policies(
+    lake: Lake, prompts: DatasetRef, before: DatasetRef, after: DatasetRef, by: By
+) -> list[Match]:
+    """What is asked about the answers of two policies, for the plan."""
+    return asked_of(asked_prompts(lake, prompts, by), policy_matches(lake, before, after))
 
 
 def asked_of(prompts: Mapping[str, Row], matches: Sequence[Drawn]) -> list[Match]:

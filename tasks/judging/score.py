@@ -8,6 +8,7 @@ tasks/judging/by_policy.py.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
 from dapflow.storage import DatasetRef, Lake, ModelRef, UserError
@@ -18,6 +19,7 @@ from dapflow.tasks.judging.judges.llm import LLM
 from dapflow.tasks.judging.judges.programs import Program, ProgramJudge
 from dapflow.tasks.judging.judges.ranker import RankerJudge
 from dapflow.tasks.judging.judges.reward_model import RewardModelJudge
+from dapflow.tasks.judging.work import Material, scoring
 from dapflow.tasks.models.chat import transcript
 from dapflow.tasks.step import Out, step
 from dapflow.tasks.step.shards import one_at_a_time, spread
@@ -33,6 +35,13 @@ program.
     "verdicts",
     title="judge {completions.rows} of {completions} by {by}",
     expects=lambda completions, **_: completions.rows,
+    activity="judging",
+    work=lambda prompts, completions, by, baseline: scoring(
+        by,
+        Material(read=(prompts, completions), answers=(completions,)),
+        baseline,
+        partial(_questions, prompts=prompts, completions=completions, by=by),
+    ),
 )
 def judge(
     out: Out,
@@ -67,6 +76,14 @@ def judge_chunks(
         judge_for(out, by, baselines) as judge,
     ):
         write_scores(out, asked, out.lake.rows_of(completions), judge)
+
+
+def _questions(
+    lake: Lake, prompts: DatasetRef, completions: DatasetRef, by: By
+) -> Iterator[Question]:
+    """What is asked about the completions, for the plan."""
+    asked = asked_prompts(lake, prompts, by)
+    return (question_of(asked[row["prompt_id"]], row) for row in lake.rows_of(completions))
 
 
 def score_chunks(rows: int) -> int:

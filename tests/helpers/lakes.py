@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from dapflow.storage import Lake, OpenVersion, Ref
-from dapflow.storage.versions import open_version
+from dapflow.storage.versions import Opening, open_version
 
 Made = dict[str, Ref]
 
@@ -24,7 +24,7 @@ def write(
 ) -> Ref:
     """A complete version with these rows, in so many chunks."""
     with open_version(
-        lake, kind=kind, version=version, step=step, code="c0de", parameters={"step": step}
+        lake, Opening(kind=kind, version=version, step=step, code="c0de", parameters={"step": step})
     ) as opened:
         if not isinstance(opened, OpenVersion):
             return opened

@@ -9,7 +9,6 @@ import pytest
 
 from dapflow.flows.align import chosen
 from dapflow.flows.planning.plan import make_plan
-from tests.helpers.toy import SMALL
 
 LLM = ("judge.endpoint.model=gpt-4.1-mini",)
 
