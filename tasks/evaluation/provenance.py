@@ -127,7 +127,7 @@ def _that(catalogue: Catalogue, versions: Collection[str], did: Collection[Activ
 def _without(catalogue: Catalogue, versions: Collection[str]) -> str | None:
     """That some of the versions do not count, where nobody knows what their step did."""
     unknown = sum(catalogue.versions[version].activity is None for version in versions)
-    return f"without {unknown:,} datasets of older software" if unknown else None
+    return f"without what older software made ({unknown:,} of the datasets)" if unknown else None
 
 
 def _asked(lake: Lake, versions: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -158,6 +158,7 @@ def test_a_lake_of_the_first_schema_is_brought_up_to_date_with_all_its_rows(
         assert lake.rows("SELECT number FROM migrations ORDER BY number") == [
             {"number": n + 1} for n in range(len(MIGRATIONS))
         ]
+        assert lake.catalogue().versions["a"].activity is None  # nobody has said it
         ref = lake.find("a")
         assert ref is not None and [row["prompt"] for row in lake.rows_of(ref)] == ["p0", "p1"]
         assert lake.rows("SELECT version FROM versions") == [

@@ -103,6 +103,16 @@ def test_a_second_run_is_cached_and_says_so(lake: Lake) -> None:
     ]
 
 
+def test_what_a_step_does_is_written_down_with_what_it_makes(lake: Lake) -> None:
+    in_flow(lake, both_sides)
+    made = lake.catalogue().versions.values()
+    assert {(one.step, one.activity) for one in made} == {
+        ("load", "loading"),
+        ("sample", "sampling"),
+        ("compare", "measuring"),
+    }
+
+
 @pytest.mark.parametrize("cached", [False, True])
 def test_the_edges_of_the_graph_are_those_of_the_data(lake: Lake, cached: bool) -> None:
     if cached:
