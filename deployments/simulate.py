@@ -23,7 +23,6 @@ from scipy.optimize import nnls
 # to
 _FOLLOWED = 2_048
 _DRAWN_STEPS = 1_000  # optimiser steps that are drawn one by one, likewise
-_IN_SHARDS = ("judge", "judge_itself", "compare_itself")
 _CALLS_AT_ONCE = 50_000  # events of judge calls at most: then each stands for several
 
 
@@ -158,7 +157,8 @@ def calibrate(
     start, decode_step, decode_row = _fitted(
         counted, [seconds[step["version"]] for step in sampled]
     )
-    starts, scored = {"sample": start}, dict[str, float]()
+    starts = {step["step"]: start for step in sampled}
+    scored = dict[str, float]()
     for name in dict.fromkeys(
         step["step"] for step in ran if _kind(step) in ("score", "train", "other")
     ):
@@ -207,7 +207,7 @@ class _Work:
         tokens = sum(step["tokens"].values())
         works: dict[str, Callable[[], list[simpy.Process]]] = {
             "sample": lambda: self._samplers(step["rows"], tokens),
-            "score": lambda: self._scorers(step["step"], tokens * self._share),
+            "score": lambda: self._scorers(step, tokens * self._share),
             "train": lambda: [self.env.process(self._train(tokens * self._share))],
             "call": lambda: self._callers(step["calls"]),
             "other": list,
@@ -234,10 +234,11 @@ class _Work:
         self.used += seconds
         yield self.env.timeout(seconds)
 
-    def _scorers(self, step: str, tokens: float) -> list[simpy.Process]:
-        """Shared out evenly."""
-        scorers = self.machines.scorers if step in _IN_SHARDS else 1
-        each = tokens * self.rates.scored_tokens.get(step, self.rates.scored_token) / scorers
+    def _scorers(self, step: Mapping[str, Any], tokens: float) -> list[simpy.Process]:
+        """Shared out evenly, where a step's rows are."""
+        scorers = self.machines.scorers if step["shards"] else 1
+        rate = self.rates.scored_tokens.get(step["step"], self.rates.scored_token)
+        each = tokens * rate / scorers
         return [self.env.process(self._busy(each)) for _ in range(scorers)]
 
     def _samplers(self, rows: int, tokens: int) -> list[simpy.Process]:

@@ -30,6 +30,7 @@ class VersionInfo:
     seconds: float
     opened_at: datetime
     completed_at: datetime | None
+    activity: str | None  # what its step does; None where older software made it
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +139,8 @@ def latest_snapshot(cursor: Connection, lake: str) -> int:
 def load_catalogue(cursor: Connection, lake: str, data: str, snapshot: int) -> Catalogue:
     """Read the catalogue as it is now."""
     found = cursor.execute(
-        "SELECT version, kind, step, state, coalesce(rows, 0), coalesce(seconds, 0), opened_at, completed_at FROM versions"
+        "SELECT version, kind, step, state, coalesce(rows, 0), coalesce(seconds, 0), opened_at, completed_at, activity"
+        " FROM versions"
     ).fetchall()
     edges = cursor.execute("SELECT child, role, parent FROM edges").fetchall()
     parents: dict[str, dict[str, str]] = defaultdict(dict)

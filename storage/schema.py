@@ -271,4 +271,8 @@ ALTER TABLE prompts ADD COLUMN unsafe BOOLEAN;    -- whether it was marked as on
 
 _V13 = "ALTER TABLE prompts ADD COLUMN earlier VARCHAR[];  -- the turns before it: the user's, the answer, and so on; null for a first turn"
 
-MIGRATIONS: tuple[str, ...] = (_V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11, _V12, _V13)
+_V14 = "ALTER TABLE versions ADD COLUMN activity VARCHAR;  -- what the step does (tasks/step/work.py); null where older software made it"
+
+MIGRATIONS: tuple[str, ...] = (
+    _V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11, _V12, _V13, _V14,
+)  # fmt: skip

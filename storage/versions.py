@@ -13,6 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,20 @@ def version_digest(
         [step, code, parameters, parents], sort_keys=True, separators=(",", ":"), ensure_ascii=False
     )
     return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """A version that is to be made, and what makes it. activity: what the step does, where it is
+    one.
+    """
+
+    kind: str
+    version: str
+    step: str
+    code: str
+    parameters: Mapping[str, Any]
+    activity: str | None = None
 
 
 class OpenVersion:
@@ -136,12 +151,11 @@ class OpenVersion:
 
 
 @contextmanager
-def open_version(
-    lake: Lake, *, kind: str, version: str, step: str, code: str, parameters: Mapping[str, Any]
-) -> Iterator[OpenVersion | Ref]:
+def open_version(lake: Lake, opening: Opening) -> Iterator[OpenVersion | Ref]:
     """Hold the version alone: yields the reference when somebody has completed it meanwhile, else
     the version to go on with.
     """
+    kind, version = opening.kind, opening.version
     with lake_errors(lake.location.address), _lock(lake.root / "locks" / f"{version}.lock"):
         scratch = lake.root / "checkpoints" / version
         if (ref := lake.find(version)) is not None and files.intact(lake, ref):
@@ -153,10 +167,7 @@ def open_version(
         if ref is not None:
             files.retire(lake, [version])
             lake.commit(lambda cursor: _forget(cursor, version), f"forget damaged {kind}@{version}")
-        lake.commit(
-            lambda cursor: _open(cursor, kind, version, step, code, parameters),
-            f"open {kind}@{version}",
-        )
+        lake.commit(lambda cursor: _open(cursor, opening), f"open {kind}@{version}")
         try:
             yield OpenVersion(lake, kind, version)
         except BaseException:
@@ -211,16 +222,24 @@ def _lock(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _open(
-    cursor: Connection, kind: str, version: str, step: str, code: str, parameters: Mapping[str, Any]
-) -> None:
-    found = cursor.execute("SELECT state FROM versions WHERE version = ?", [version]).fetchone()
+def _open(cursor: Connection, opening: Opening) -> None:
+    query = "SELECT state FROM versions WHERE version = ?"
+    found = cursor.execute(query, [opening.version]).fetchone()
     if found == ("dropped",):
-        _forget(cursor, version)
+        _forget(cursor, opening.version)
     if found != ("open",):
+        parameters = json.dumps(opening.parameters, sort_keys=True, ensure_ascii=False)
         cursor.execute(
-            "INSERT INTO versions VALUES (?, ?, ?, 'open', ?, ?, NULL, NULL, NULL, NULL, now(), NULL)",
-            [version, kind, step, json.dumps(parameters, sort_keys=True, ensure_ascii=False), code],
+            "INSERT INTO versions (version, kind, step, activity, state, parameters, code, opened_at)"
+            " VALUES (?, ?, ?, ?, 'open', ?, ?, now())",
+            [
+                opening.version,
+                opening.kind,
+                opening.step,
+                opening.activity,
+                parameters,
+                opening.code,
+            ],
         )
 
 

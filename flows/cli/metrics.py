@@ -23,25 +23,25 @@ from dapflow.tasks.servers.door import Door
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
-_OF_STEP = ("recipe", "step")
+_OF_STEP = ("recipe", "step", "activity")
 # name, help, labels, SQL with a column for each label and `value`; `made` is a row for each version
-# with the recipe of the run that made it
+# with the recipe of the run that made it, and what its step does: empty where older software made it
 _TOTALS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
-    ("dapflow_rows", "Rows that steps have written.", _OF_STEP, "SELECT recipe, step, sum(rows) AS value FROM made GROUP BY ALL"),
-    ("dapflow_step_seconds", "Wall seconds of steps, all attempts.", _OF_STEP, "SELECT recipe, step, sum(seconds) AS value FROM made GROUP BY ALL"),
+    ("dapflow_rows", "Rows that steps have written.", _OF_STEP, "SELECT recipe, step, activity, sum(rows) AS value FROM made GROUP BY ALL"),
+    ("dapflow_step_seconds", "Wall seconds of steps, all attempts.", _OF_STEP, "SELECT recipe, step, activity, sum(seconds) AS value FROM made GROUP BY ALL"),
     (
         "dapflow_judge_calls", "Calls of judges over the network.", (*_OF_STEP, "model", "outcome"),
-        "SELECT recipe, step, model, CASE WHEN error IS NULL THEN 'answered' ELSE 'failed' END AS outcome, count(*) AS value"
+        "SELECT recipe, step, activity, model, CASE WHEN error IS NULL THEN 'answered' ELSE 'failed' END AS outcome, count(*) AS value"
         " FROM calls JOIN made USING (version) GROUP BY ALL",
     ),
     (
         "dapflow_judge_tokens", "Tokens of these calls.", (*_OF_STEP, "model", "direction"),
-        "UNPIVOT (SELECT recipe, step, model, sum(tokens_in)::DOUBLE AS 'in', sum(tokens_out)::DOUBLE AS 'out'"
+        "UNPIVOT (SELECT recipe, step, activity, model, sum(tokens_in)::DOUBLE AS 'in', sum(tokens_out)::DOUBLE AS 'out'"
         " FROM calls JOIN made USING (version) GROUP BY ALL) ON 'in', 'out' INTO NAME direction VALUE value",
     ),
     (
         "dapflow_judge_usd", "Dollars of these calls, where the price is known.", (*_OF_STEP, "model"),
-        "SELECT recipe, step, model, sum(usd) AS value FROM calls JOIN made USING (version) WHERE usd IS NOT NULL GROUP BY ALL",
+        "SELECT recipe, step, activity, model, sum(usd) AS value FROM calls JOIN made USING (version) WHERE usd IS NOT NULL GROUP BY ALL",
     ),
 )  # fmt: skip
 _STATES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
@@ -57,7 +57,8 @@ _STATES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
     ),
 )  # fmt: skip
 _MADE = (
-    "WITH made AS (SELECT v.version, v.step, v.rows, v.seconds, coalesce(r.recipe, '') AS recipe FROM versions v"
+    "WITH made AS (SELECT v.version, v.step, coalesce(v.activity, '') AS activity, v.rows, v.seconds,"
+    " coalesce(r.recipe, '') AS recipe FROM versions v"
     " LEFT JOIN runs r ON r.run = v.flow_run_id WHERE v.state <> 'open') "
 )
 
@@ -170,7 +171,8 @@ class Collector:
                     self._tokens[row["version"]] = (
                         lake.rows(query, [[file.path for file in files]])[0]["n"] or 0
                     )
-                counted[row["recipe"], row["step"]] += self._tokens[row["version"]]
+                labels = tuple(row[label] for label in _OF_STEP)
+                counted[labels] += self._tokens[row["version"]]
         return counted
 
 
@@ -180,7 +182,7 @@ def _outcomes(lake: OpenLake, made: list[dict[str, Any]]) -> Counter[tuple[str, 
     """
     catalogue, counted = (
         lake.catalogue(),
-        Counter((row["recipe"], row["step"], "made") for row in made),
+        Counter((*(row[label] for label in _OF_STEP), "made") for row in made),
     )
     makers = {
         row["version"]: row["flow_run_id"]
@@ -193,9 +195,10 @@ def _outcomes(lake: OpenLake, made: list[dict[str, Any]]) -> Counter[tuple[str, 
         for version in own_versions(catalogue, found):
             if makers.get(version) != run and (run, version) not in seen:
                 seen.add((run, version))
-                counted[found.recipe, catalogue.versions[version].step, "reused"] += 1
+                info = catalogue.versions[version]
+                counted[found.recipe, info.step, info.activity or "", "reused"] += 1
     counted.update(
-        ("", info.step, "unfinished")
+        ("", info.step, info.activity or "", "unfinished")
         for info in catalogue.versions.values()
         if info.state == "open"
     )

@@ -1,5 +1,9 @@
 """`dapflow plan`: what a run would do, found out by walking through the flow without running a
 step, and about how long it would take.
+
+make_plan(recipe, iterations, lake)  ->  {"steps": [{"name": ..., "tokens": {...}, ...}], "tokens": ..., "paid": ..., "seconds": ...}
+How much a step does stands beside it (`@step(..., work=...)`). Test: pytest
+tests/flows/planning/test_plan.py
 """
 
 import time
@@ -12,20 +16,11 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from dapflow.flows.align import chain
 from dapflow.flows.iteration import iterate
-from dapflow.flows.planning.paid_calls import paid_calls, verdicts_of
+from dapflow.flows.planning.paid_calls import paid_calls
 from dapflow.flows.recipes.recipe import Recipe
 from dapflow.storage import Lake
-from dapflow.tasks.judging.judges.human import Human
-from dapflow.tasks.judging.judges.llm import LLM
-from dapflow.tasks.judging.judges.policy import SelfJudge
-from dapflow.tasks.judging.judges.program import Program
-from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.models.dtypes import fast_dtype
 from dapflow.tasks.models.names import resolve
-from dapflow.tasks.pairing.pairs import pairs_of
-from dapflow.tasks.prompts.formats import preference
-from dapflow.tasks.prompts.preferences import PREFERENCES_FILE
-from dapflow.tasks.prompts.sources import read_source
 from dapflow.tasks.step import Call, planning
 
 # Multiplications and additions per token and weight, and the share of the machine's matrix-product
@@ -33,9 +28,6 @@ from dapflow.tasks.step import Call, planning
 # estimate, not a promise.
 _FLOPS = {"sampled": 2.0, "scored": 2.0, "trained": 8.0}
 _SHARE = {"sampled": 0.6, "scored": 0.6, "trained": 0.6}
-_CHARACTERS_PER_TOKEN = 4.0
-_PROMPT_TOKENS = 60
-_ASKED_TOKENS = 400  # of a judge's prompt, with the material in it
 
 
 def make_plan(recipe: Recipe, iterations: int, lake: Lake | None) -> dict[str, Any]:
@@ -44,43 +36,44 @@ def make_plan(recipe: Recipe, iterations: int, lake: Lake | None) -> dict[str, A
     """
     with planning() as calls:
         list(chain(recipe, iterations, iterate.fn))
-    weights = _weights(recipe)
-    rate = matmul_rate()
-    steps: list[dict[str, Any]] = []
-    seen: set[str] = set()
-    to_run: list[Call] = []
+    weights, rate = _weights(recipe), matmul_rate()
+    distinct = {call.version: call for call in calls}.values()
+    made = {call.version for call in distinct if lake is not None and lake.find(call.version)}
+    steps, to_run = list[dict[str, Any]](), list[Call]()
     for call in calls:
-        cached = call.version in seen or (lake is not None and lake.find(call.version) is not None)
-        seen.add(call.version)
+        cached = call.version in made
+        made.add(call.version)
         to_run += [] if cached else [call]
-        work = {} if cached else tokens_of(recipe, call)
-        seconds = sum(
-            tokens * _FLOPS[kind] * weights / (rate * _SHARE[kind]) for kind, tokens in work.items()
-        )
-        step = {
-            "name": call.title,
-            "version": f"{call.kind}@{call.version}",
-            "from": dict(call.parents),
-            "cached": cached,
-        }
-        step |= {
-            "step": call.step,
-            "rows": call.rows,
-            "calls": _judged(call) if isinstance(call.arguments.get("by"), LLM) else 0,
-        }
-        steps.append(step | {"tokens": work, "seconds": round(seconds, 1)})
+        steps.append(_step(call, cached, rate / weights))
     return {
         "recipe": recipe.name,
         "iterations": iterations,
         "models": _models(recipe, weights),
         "steps": steps,
         "tokens": {kind: sum(step["tokens"].get(kind, 0) for step in steps) for kind in _FLOPS},
-        "judge_calls": sum(
-            _judged(call) for call in {call.version: call for call in calls}.values()
-        ),
-        "paid": paid_calls(recipe, to_run, lake),
+        "judge_calls": sum(call.work.calls for call in distinct),
+        "paid": paid_calls(to_run, lake),
         "seconds": round(sum(step["seconds"] for step in steps)),
         "gflops": round(rate / 1e9),
+    }
+
+
+def _step(call: Call, cached: bool, rate: float) -> dict[str, Any]:
+    """A line of the plan. rate: operations per second and weight of the model."""
+    tokens = {} if cached else call.work.tokens
+    seconds = sum(count * _FLOPS[kind] / (rate * _SHARE[kind]) for kind, count in tokens.items())
+    return {
+        "name": call.title,
+        "version": f"{call.kind}@{call.version}",
+        "from": dict(call.parents),
+        "cached": cached,
+        "step": call.step,
+        "activity": call.activity,
+        "rows": call.rows,
+        "calls": 0 if call.work.requests is None else call.work.requests.count,
+        "shards": call.work.shards,
+        "tokens": tokens,
+        "seconds": round(seconds, 1),
     }
 
 
@@ -129,20 +122,6 @@ def _paid(paid: dict[str, Any]) -> str:
     return f"{paid['calls']:,} of them over the network{known}, {cost} ({prices})"
 
 
-def _judged(call: Call) -> int:
-    """Questions that a step puts to its judge."""
-    by = call.arguments.get("by")
-    if isinstance(by, LLM):
-        return verdicts_of(call) * by.calls_per_verdict
-    if isinstance(by, SelfJudge):
-        return call.rows * by.calls_per_verdict
-    return (
-        verdicts_of(call)
-        if call.step in ("judge", "train_online") or isinstance(by, Program | Human)
-        else 0
-    )
-
-
 def matmul_rate() -> float:
     """Floating-point operations per second of a matrix product in the dtype that models run in
     here, measured for about 0.3 s.
@@ -165,84 +144,8 @@ def _weights(recipe: Recipe) -> int:
 
 def _models(recipe: Recipe, weights: int) -> dict[str, str]:
     roles = [f"policy and reference, {weights / 1e6:,.1f} M weights"]
-    if isinstance(recipe.judge, RewardModel):
-        roles.append(f"backbone of the reward model ({recipe.reward.parameters})")
-    if isinstance(recipe.evaluation.judge, RewardModel):
-        roles.append(f"backbone of the evaluating judge ({recipe.evaluation.judge.parameters})")
+    judges = {"reward model": recipe.labels_by, "evaluating judge": recipe.evaluation.judge}
+    for role, judge in judges.items():
+        if judge is not None and judge.trained_weights is not None:
+            roles.append(f"backbone of the {role} ({judge.trained_weights})")
     return {recipe.policy: "; ".join(roles)}
-
-
-def tokens_of(recipe: Recipe, call: Call) -> dict[str, int]:
-    """Tokens a step computes, at most, by kind of work."""
-    arguments = call.arguments
-    if call.step == "sample":
-        return {
-            "sampled": arguments["prompts"].rows
-            * arguments["sampling"].n
-            * arguments["sampling"].max_tokens
-        }
-    if call.step == "ask_for_prompts":
-        return {"sampled": call.rows * arguments["settings"].sampling.max_tokens}
-    if (
-        call.step == "judge"
-        and arguments["model"] is not None
-        and not isinstance(arguments["by"], SelfJudge)
-    ):
-        return {
-            "scored": arguments["completions"].rows * recipe.sampling.max_tokens
-            + arguments["prompts"].rows * _PROMPT_TOKENS
-        }
-    if call.step == "measure_divergence":  # under both policies
-        return {
-            "scored": 2
-            * arguments["completions"].rows
-            * (recipe.evaluation.sampling.max_tokens + _PROMPT_TOKENS)
-        }
-    if call.step == "measure_displacement":
-        return {"scored": 2 * arguments["most"] * (2 * recipe.sampling.max_tokens + _PROMPT_TOKENS)}
-    if isinstance(asks := arguments.get("by"), SelfJudge):
-        return {
-            "sampled": call.rows * asks.calls_per_verdict * asks.answer_tokens,
-            "scored": call.rows * asks.calls_per_verdict * _ASKED_TOKENS,
-        }
-    if call.step == "train_reward_model":
-        records = [
-            preference(record)
-            for record in read_source(recipe.preferences.source, PREFERENCES_FILE)
-        ]
-        characters = sum(
-            len(record["prompt"] + record["chosen"] + record["rejected"]) for record in records
-        )
-        share = (arguments["labelled"].rows + arguments["test"].rows) / len(records)
-        return {"scored": round(share * characters / _CHARACTERS_PER_TOKEN)}
-    if call.step == "train":
-        accepted = (
-            min(recipe.acceptance.keep, recipe.sampling.n)
-            if recipe.acceptance.rule == "rso"
-            else recipe.sampling.n
-        )
-        pairs = sum(ref.rows for ref in arguments["pairs"])
-        if recipe.acceptance.rule == "rso":
-            pairs = (
-                recipe.prompts.per_iteration
-                * pairs_of(recipe.pairing.rule, accepted)
-                * len(arguments["pairs"])
-            )
-        return {
-            "trained": pairs
-            * (2 * recipe.sampling.max_tokens + _PROMPT_TOKENS)
-            * recipe.training.epochs
-        }
-    if call.step == "train_on_answers":
-        return {
-            "trained": arguments["answers"].rows
-            * (recipe.sampling.max_tokens + _PROMPT_TOKENS)
-            * recipe.training.epochs
-        }
-    if call.step == "train_online":
-        rounds, sampling = arguments["rounds"], arguments["sampling"]
-        answers = rounds.count * min(rounds.prompts, arguments["prompts"].rows) * sampling.n
-        models = 2 if arguments["loss"].registered.needs_values else 1
-        trained = answers * (sampling.max_tokens + _PROMPT_TOKENS) * rounds.epochs * models
-        return {"sampled": answers * sampling.max_tokens, "trained": trained}
-    return {}

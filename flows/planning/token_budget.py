@@ -10,7 +10,6 @@ from dataclasses import dataclass
 
 from dapflow.flows.align import chain
 from dapflow.flows.iteration import iterate
-from dapflow.flows.planning.plan import tokens_of
 from dapflow.flows.recipes.changes import at, change
 from dapflow.flows.recipes.recipe import Recipe
 from dapflow.storage import UserError
@@ -43,10 +42,8 @@ def within(recipe: Recipe, iterations: int, budget: int | None) -> Fitted:
         recipe, {at(recipe, number).data_of(number) for number in range(1, iterations + 1)}
     )
     most = max(sizes.values())
-    fits, too_much = (
-        0,
-        most,
-    )  # parts of `most`: the first fits for want of anything better, the second does not
+    # parts of `most`: the first fits for want of anything better, the second does not
+    fits, too_much = 0, most
     while too_much - fits > 1:
         middle = (fits + too_much) // 2
         tokens = tokens_at_most(change(recipe, _scaled(sizes, middle, most)), iterations)
@@ -68,30 +65,25 @@ def tokens_at_most(recipe: Recipe, iterations: int) -> int:
         *_, last = chain(recipe, iterations, iterate.fn)
     by_version = {call.version: call for call in calls}
     return sum(
-        _sampled(recipe, by_version[version])
-        for version in _behind(by_version, last.policy.version)
+        _sampled(by_version[version]) for version in _behind(by_version, last.policy.version)
     )
 
 
-def _sampled(recipe: Recipe, call: Call) -> int:
+def _sampled(call: Call) -> int:
     """Tokens of answers that a step samples at most; what a judge writes is none, nor are new
     prompts, which take as many tries as they take.
     """
-    return (
-        tokens_of(recipe, call).get("sampled", 0) if call.step in ("sample", "train_online") else 0
-    )
+    return call.work.sampled if call.activity in ("sampling", "training") else 0
 
 
 def _behind(calls: Mapping[str, Call], version: str) -> set[str]:
     """A planned version and all that it would be made from."""
-    found, front = {version}, [version]
+    behind, front = {version}, [version]
     while front:
-        parents = {
-            parent for one in front for parent in calls[one].parents.values() if parent in calls
-        }
-        front = [one for one in parents if one not in found]
-        found.update(front)
-    return found
+        parents = {parent for child in front for parent in calls[child].parents.values()}
+        front = [parent for parent in parents & calls.keys() if parent not in behind]
+        behind.update(front)
+    return behind
 
 
 def _sizes(recipe: Recipe, data: Set[str]) -> dict[str, int]:

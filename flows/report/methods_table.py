@@ -140,14 +140,12 @@ def wins_over_initial(lake: Lake, policy: str) -> dict[str, float]:
     """
     catalogue = lake.catalogue()
     parents = catalogue.parents.get(find_policy(lake, policy).metrics, {})
-    measured = [
-        one for one in parents.values() if catalogue.versions[one].step == "evaluate_against"
-    ]
+    measured = [one for one in parents.values() if catalogue.versions[one].activity == "measuring"]
     rows = lake.rows(
         "SELECT version, parameters FROM versions WHERE version IN (SELECT unnest(?))", [measured]
     )
     against = next(
-        (row["version"] for row in rows if json.loads(row["parameters"])["baseline"] == INITIAL),
+        (row["version"] for row in rows if _baseline(row["parameters"]) == INITIAL),
         None,
     )
     if against is None:
@@ -163,6 +161,11 @@ def wins_over_initial(lake: Lake, policy: str) -> dict[str, float]:
     return prompt_wins(
         by_comparison(sides[0]) if "contest" in judged else by_scores(sides[1], sides[2])
     )
+
+
+def _baseline(parameters: str) -> str | None:
+    """Whom a step measured against, from its parameters; None where it measured something else."""
+    return json.loads(parameters).get("baseline")
 
 
 def interval_of(values: Wins, shares: bool) -> Row:

@@ -6,13 +6,15 @@ or answers from a file.
 Test: pytest tests/flows/test_measuring.py
 """
 
+from statistics import fmean
 from typing import Any
 
 from dapflow.storage import DatasetRef, Lake, ModelRef, UserError
 from dapflow.storage.promotions import line_from, line_of
 from dapflow.tasks.prompts.load import prompt_text
 from dapflow.tasks.prompts.sources import read_source
-from dapflow.tasks.step import Out, current_lake, step
+from dapflow.tasks.step import Contents, Out, Work, current_lake, step
+from dapflow.tasks.step.work import CHARACTERS_PER_TOKEN
 
 FILES = (".jsonl", ".parquet", ".jsonl.gz")
 PROMOTED = "promoted"
@@ -42,7 +44,19 @@ def promoted(lake: Lake, initial: ModelRef) -> ModelRef:
     return ModelRef("models", policy, 1)
 
 
-@step("completions", title="load answers from {source}", expects=lambda prompts, **_: prompts.rows)
+def _loading(source: str, prompts: DatasetRef, **_: Any) -> Work:
+    answers = _answers_in(source).values()
+    tokens = fmean(len(text) for text in answers) / CHARACTERS_PER_TOKEN
+    return Work(makes=Contents(rows=prompts.rows, prompts=prompts.rows, answer_tokens=tokens))
+
+
+@step(
+    "completions",
+    title="load answers from {source}",
+    expects=lambda prompts, **_: prompts.rows,
+    activity="loading",
+    work=_loading,
+)
 def load_baseline_answers(out: Out, source: str, digest: str, prompts: DatasetRef) -> None:
     """The answers of a file (`prompt` or `instruction`; `completion`, `answer` or `output`) to the
     prompts.
@@ -50,10 +64,7 @@ def load_baseline_answers(out: Out, source: str, digest: str, prompts: DatasetRe
     `digest`: of the file's content. A prompt that the file does not answer gets a refused row that
     says so. Raises UserError where it answers none.
     """
-    answers = {
-        prompt_text(record): record.text("completion", "answer", "output")
-        for record in read_source(source, "")
-    }
+    answers = _answers_in(source)
     rows = out.lake.rows_of(prompts)
     if not any(row["prompt"] in answers for row in rows):
         raise UserError(
@@ -66,6 +77,14 @@ def load_baseline_answers(out: Out, source: str, digest: str, prompts: DatasetRe
             for n, row in enumerate(rows)
         ],
     )
+
+
+def _answers_in(source: str) -> dict[str, str]:
+    """The answers of a file by prompt."""
+    return {
+        prompt_text(record): record.text("completion", "answer", "output")
+        for record in read_source(source, "")
+    }
 
 
 def _row(row_id: str, prompt_id: str, source: str, text: str | None) -> dict[str, Any]:

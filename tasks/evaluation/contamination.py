@@ -72,6 +72,7 @@ class Found:
     "metrics",
     title="look for {held_out.rows} held-out prompts in training",
     expects=lambda held_out, **_: held_out.rows + 2,
+    activity="measuring",
 )
 def find_overlap(out: Out, held_out: DatasetRef, pairs: list[DatasetRef], limits: Overlap) -> None:
     """Rows about held-out prompts (subject: the prompt; name: `overlap_...` for one that is left

@@ -8,6 +8,7 @@ Test: pytest tests/tasks/evaluation/test_divergence.py
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from statistics import fmean, stdev
 from typing import Any
 
@@ -22,12 +23,22 @@ from dapflow.tasks.models.packed.groups import pair_groups, sampled_of
 from dapflow.tasks.models.packed.lengths import fitting
 from dapflow.tasks.models.packed.logps import reference_logps
 from dapflow.tasks.models.policy import load_policy
-from dapflow.tasks.step import Out, step
+from dapflow.tasks.step import Contents, Out, Work, contents_of, step
 
 _NONE = "the policy gave no answer whose tokens are known"
 
 
-@step("metrics", title="measure KL of {policy} from {initial}", expects=lambda **_: 3)
+def _scoring(read: Contents) -> Work:
+    return Work(scored=round(2 * read.tokens))  # under both policies
+
+
+@step(
+    "metrics",
+    title="measure KL of {policy} from {initial}",
+    expects=lambda **_: 3,
+    activity="measuring",
+    work=lambda completions, **_: _scoring(contents_of(completions)),
+)
 def measure_divergence(
     out: Out,
     policy: ModelRef,
@@ -92,7 +103,15 @@ def token_divergences(
     return (p.exp() * (p - q)).sum(-1).clamp_min(0.0)  # below zero is rounding
 
 
-@step("metrics", title="measure what became of {most} pairs", expects=lambda **_: 3)
+@step(
+    "metrics",
+    title="measure what became of {most} pairs",
+    expects=lambda **_: 3,
+    activity="measuring",
+    work=lambda pairs, most, **_: _scoring(
+        replace(contents_of(pairs), rows=min(most, contents_of(pairs).rows))
+    ),
+)
 def measure_displacement(
     out: Out,
     policy: ModelRef,

@@ -49,6 +49,7 @@ class Exact(BaseModel):
     "prompts",
     title="load exact-answer tasks",
     expects=lambda source, **_: len(read_source(source, TASKS_FILE)),
+    activity="loading",
 )
 def load_tasks(out: Out, source: str, digest: str) -> None:
     """The tasks' prompts. `digest`: of the source's content. Raises UserError, naming the line, for
@@ -73,7 +74,7 @@ def load_tasks(out: Out, source: str, digest: str) -> None:
     )
 
 
-@step("metrics", title="check exact answers", expects=lambda **_: 3)
+@step("metrics", title="check exact answers", expects=lambda **_: 3, activity="measuring")
 def check_answers(
     out: Out,
     policy: ModelRef,

@@ -76,6 +76,7 @@ class Harness(BaseModel):
     "metrics",
     title="lm-evaluation-harness on {policy}",
     expects=lambda harness, **_: len(harness.tasks),
+    activity="measuring",
 )
 def run_harness(out: Out, policy: ModelRef, harness: Harness) -> None:
     """Figures about the version, named `TASK/METRIC`, and for each document a row of the same name
@@ -99,7 +100,12 @@ def run_harness(out: Out, policy: ModelRef, harness: Harness) -> None:
         out.write(number, rows[first : first + _ROWS_PER_CHUNK])
 
 
-@step("metrics", title="compare lm-evaluation-harness", expects=lambda before, **_: 3 * before.rows)
+@step(
+    "metrics",
+    title="compare lm-evaluation-harness",
+    expects=lambda before, **_: 3 * before.rows,
+    activity="measuring",
+)
 def compare_harness(
     out: Out, policy: ModelRef, before: DatasetRef, after: DatasetRef, seed: int
 ) -> None:

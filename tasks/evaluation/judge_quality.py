@@ -9,7 +9,7 @@ tests/tasks/evaluation/test_judge_quality.py
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, Literal
 
@@ -17,7 +17,7 @@ from dapflow.storage import DatasetRef, ModelRef
 from dapflow.tasks.metrics import Figure, rows_of, share
 from dapflow.tasks.prompts.load import text_digest
 from dapflow.tasks.statistics import bootstrap_mean
-from dapflow.tasks.step import Out, step
+from dapflow.tasks.step import Contents, Out, Work, contents_of, step
 
 AGREEMENT, CHANGE = "pairwise_agreement", "agreement_change"
 _CHANCE = 0.5
@@ -37,10 +37,18 @@ class Judged:
     worse: float | None
 
 
+def _labelled(pairs: DatasetRef, rows: int, answers: int) -> Contents:
+    """So many rows of the pairs, with none of their answers or one."""
+    tokens = answers * contents_of(pairs).answer_tokens / 2
+    return replace(contents_of(pairs), rows=rows, prompts=rows, answer_tokens=tokens)
+
+
 @step(
     "prompts",
     title="prompts of labelled pairs",
     expects=lambda pairs, most, **_: min(pairs.rows, most),
+    activity="arranging",
+    work=lambda pairs, most: Work(makes=_labelled(pairs, min(pairs.rows, most), answers=0)),
 )
 def prompts_of(out: Out, pairs: DatasetRef, most: int) -> None:
     """The prompt of each pair that is not dropped, a row a pair: the first `most` of them."""
@@ -64,6 +72,8 @@ def prompts_of(out: Out, pairs: DatasetRef, most: int) -> None:
     "completions",
     title="{side} answers of labelled pairs",
     expects=lambda prompts, **_: prompts.rows,
+    activity="arranging",
+    work=lambda pairs, prompts, **_: Work(makes=_labelled(pairs, prompts.rows, answers=1)),
 )
 def answers_of(
     out: Out, pairs: DatasetRef, prompts: DatasetRef, side: Literal["chosen", "rejected"]
@@ -83,7 +93,7 @@ def answers_of(
     out.write(0, rows)
 
 
-@step("metrics", title="how good a judge {policy} is", expects=lambda **_: 8)
+@step("metrics", title="how good a judge {policy} is", expects=lambda **_: 8, activity="measuring")
 def measure_judge(
     out: Out,
     policy: ModelRef,

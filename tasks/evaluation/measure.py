@@ -33,8 +33,11 @@ _NO_SCORES = "no judge scored the answers: it compares them, or there is none"
 
 
 @step(
-    "metrics", title="evaluate", expects=lambda **_: len(METRICS) + 15
-)  # fifteen are there before and after
+    "metrics",
+    title="evaluate",
+    expects=lambda **_: len(METRICS) + 15,  # fifteen are there before and after
+    activity="measuring",
+)
 def evaluate(
     out: Out,
     policy: ModelRef,
@@ -90,7 +93,12 @@ def evaluate(
     out.write(0, list(rows_of(figures, policy.version, out.row_id)))
 
 
-@step("metrics", title="evaluate against {baseline}", expects=lambda **_: 3)
+@step(
+    "metrics",
+    title="evaluate against {baseline}",
+    expects=lambda **_: 3,
+    activity="measuring",
+)
 def evaluate_against(
     out: Out,
     policy: ModelRef,

@@ -6,7 +6,7 @@ Test: pytest tests/flows/cli/test_compare.py
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from dapflow.storage import DatasetRef, Lake, ModelRef
@@ -15,20 +15,26 @@ from dapflow.storage.ledger import spent_on
 from dapflow.tasks.judging.judges.base import EMPTY, IDENTICAL
 from dapflow.tasks.metrics import Figure, rows_of
 from dapflow.tasks.step import Out, step
+from dapflow.tasks.step.work import Activity
 
 Row = dict[str, Any]
 _LEARNED = ("pairs", "acceptances")
-_ASKED_FOR = "ask_for_prompts"  # replies that prompts are read from: nobody trains on them
-_CHOSEN = "agreeing_judgements"  # a policy's own, of which those that agree with people were taken
-_COMBINED = (
-    "combine",
-    "combine_comparisons",
-)  # their verdicts are made of others', nobody was asked for them
+# What a version's step did (tasks/step/work.py) where its rows count: pairs that can be people's,
+# not those read from what a policy has written; answers, not replies that prompts are read from;
+# verdicts that somebody was asked for, not those made of others'.
+_LABELLED: frozenset[Activity] = frozenset({"loading", "pairing"})
+_ANSWERED: frozenset[Activity] = frozenset({"sampling", "training"})
+_JUDGED: frozenset[Activity] = frozenset({"judging", "training"})
 _FIGURES = 13
 _NO_ROWS = "the rows that it was trained on are no longer in the lake"
 
 
-@step("metrics", title="measure how {policy} was made", expects=lambda **_: _FIGURES)
+@step(
+    "metrics",
+    title="measure how {policy} was made",
+    expects=lambda **_: _FIGURES,
+    activity="measuring",
+)
 def measure_provenance(
     out: Out, policy: ModelRef, start: ModelRef, before: ModelRef, judged: list[DatasetRef]
 ) -> None:
@@ -81,12 +87,11 @@ def _people(
     verdicts = [version for version, kind in kinds.items() if kind == "verdicts"]
     asked = _asked(lake, verdicts)
     by_machine = {version for version in verdicts if "person" not in asked.get(version, {})}
+    pairs = [version for version, kind in kinds.items() if kind == "pairs"]
     labelled = [
-        one
-        for one, kind in kinds.items()
-        if kind == "pairs"
-        and catalogue.versions[one].step != _CHOSEN
-        and by_machine.isdisjoint(catalogue.sources(one))
+        version
+        for version in _that(catalogue, pairs, _LABELLED)
+        if by_machine.isdisjoint(catalogue.sources(version))
     ]
     [row] = lake.rows(
         "SELECT count(*) AS n FROM (SELECT prompt FROM pairs WHERE version IN (SELECT unnest(?)) AND dropped IS NULL UNION"
@@ -100,7 +105,7 @@ def _people(
             ),
         ],
     )
-    yield Figure(name="people_prompts", value=float(row["n"]))
+    yield Figure(name="people_prompts", value=float(row["n"]), note=_without(catalogue, pairs))
     learned = [version for training in trainings for version in _learned(catalogue, training)]
     counts = {row["version"]: row["n"] for row in _trained_rows(lake, learned)}
     total, by_people = (
@@ -110,8 +115,19 @@ def _people(
     yield Figure(
         name="people_share",
         value=by_people / total if total else None,
-        note=None if total else _NO_ROWS,
+        note=_without(catalogue, learned) if total else _NO_ROWS,
     )
+
+
+def _that(catalogue: Catalogue, versions: Collection[str], did: Collection[Activity]) -> list[str]:
+    """Those of the versions whose step did one of these."""
+    return [version for version in versions if catalogue.versions[version].activity in did]
+
+
+def _without(catalogue: Catalogue, versions: Collection[str]) -> str | None:
+    """That some of the versions do not count, where nobody knows what their step did."""
+    unknown = sum(catalogue.versions[version].activity is None for version in versions)
+    return f"without what older software made ({unknown:,} of the datasets)" if unknown else None
 
 
 def _asked(lake: Lake, versions: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -198,17 +214,19 @@ def _taken(lake: Lake, catalogue: Catalogue, own: set[str]) -> Iterator[Figure]:
         " count(*) FILTER (WHERE len(c.token_ids) = 0 AND c.finish_reason <> 'refused') AS untold, count(m.version) AS by_endpoint"
         " FROM completions c LEFT JOIN models m ON m.version = c.policy AND m.role = 'endpoint'"
         " WHERE c.version IN (SELECT unnest(?)) AND c.policy IS NOT NULL",
-        [[one for one in versions if catalogue.versions[one].step != _ASKED_FOR]],
+        [_that(catalogue, versions, _ANSWERED)],
     )
+    unknown = _without(catalogue, versions)
     untold = (
         f"without {sampled['untold']:,} answers whose tokens the server does not tell"
         if sampled["untold"]
         else None
     )
-    yield Figure(name="tokens_sampled", value=float(sampled["tokens"]), note=untold)
-    counted = [one for one in versions if catalogue.versions[one].step not in _COMBINED]
-    verdicts, needed = (_verdicts(lake, some) for some in (counted, by_api))
-    yield Figure(name="verdicts", value=float(verdicts))
+    missing = ", ".join(note for note in (untold, unknown) if note) or None
+    yield Figure(name="tokens_sampled", value=float(sampled["tokens"]), note=missing)
+    verdicts = _verdicts(lake, _that(catalogue, versions, _JUDGED))
+    needed = _verdicts(lake, by_api)
+    yield Figure(name="verdicts", value=float(verdicts), note=unknown)
     yield Figure(name="api_answers", value=float(needed + sampled["by_endpoint"]))
     calls, _, usd = spent_on(lake, own)
     yield Figure(name="api_calls", value=float(calls))

@@ -9,6 +9,7 @@ The shipped set is tasks/prompts/data/two_turns.jsonl, one {"prompt": ..., "foll
 Test: pytest tests/flows/test_two_turns.py
 """
 
+from dataclasses import replace
 from statistics import fmean
 from typing import Any
 
@@ -26,7 +27,8 @@ from dapflow.tasks.metrics import SIDES, mean, paired, rows_of
 from dapflow.tasks.models.chat import transcript
 from dapflow.tasks.prompts.load import prompt_text, text_digest
 from dapflow.tasks.prompts.sources import read_source
-from dapflow.tasks.step import Out, step
+from dapflow.tasks.step import Contents, Out, Work, contents_of, step
+from dapflow.tasks.step.work import PROMPT_TOKENS
 
 TURNS_FILE = "two_turns.jsonl"
 _COMPARES = "the judge compares answers and gives no scores"
@@ -46,6 +48,7 @@ class TwoTurns(BaseModel):
     "prompts",
     title="load two-turn prompts",
     expects=lambda source, **_: len(read_source(source, TURNS_FILE)),
+    activity="loading",
 )
 def load_first_turns(out: Out, source: str, digest: str) -> None:
     """The first turns. `digest`: of the source's content. Raises UserError, naming the line, for
@@ -65,10 +68,27 @@ def load_first_turns(out: Out, source: str, digest: str) -> None:
     out.write(0, rows)
 
 
+def _following_up(answers: Contents) -> Contents:
+    """The prompt of a second turn: the first, its answer, and the follow-up."""
+    tokens = answers.prompt_tokens + answers.answer_tokens + PROMPT_TOKENS
+    return replace(answers, prompt_tokens=tokens, answer_tokens=0)
+
+
+def _conversing(second: Contents) -> Contents:
+    """The second turn's prompt and its answer, as an answer to the first turn."""
+    return Contents(
+        rows=second.rows,
+        prompts=second.prompts,
+        answer_tokens=second.prompt_tokens - PROMPT_TOKENS + second.answer_tokens,
+    )
+
+
 @step(
     "prompts",
     title="follow up {answers.rows} of {answers}",
     expects=lambda answers, **_: answers.rows,
+    activity="arranging",
+    work=lambda answers, **_: Work(makes=_following_up(contents_of(answers))),
 )
 def follow_up(out: Out, tasks: DatasetRef, source: str, digest: str, answers: DatasetRef) -> None:
     """The second turn of each task that has an answer, which may be empty; `parents`: the first
@@ -92,7 +112,13 @@ def follow_up(out: Out, tasks: DatasetRef, source: str, digest: str, answers: Da
     out.write(0, rows)
 
 
-@step("completions", title="conversations of {second}", expects=lambda second, **_: second.rows)
+@step(
+    "completions",
+    title="conversations of {second}",
+    expects=lambda second, **_: second.rows,
+    activity="arranging",
+    work=lambda second, **_: Work(makes=_conversing(contents_of(second))),
+)
 def whole_conversations(out: Out, asked: DatasetRef, second: DatasetRef) -> None:
     """Answer, follow-up and second answer as one text, as an answer to the first turn. asked: the
     second turns, which `second` answers.
@@ -124,7 +150,12 @@ def whole_conversations(out: Out, asked: DatasetRef, second: DatasetRef) -> None
     out.write(0, rows)
 
 
-@step("metrics", title="evaluate turn {turn} of two", expects=lambda **_: 4)
+@step(
+    "metrics",
+    title="evaluate turn {turn} of two",
+    expects=lambda **_: 4,
+    activity="measuring",
+)
 def evaluate_turn(
     out: Out,
     policy: ModelRef,

@@ -25,7 +25,12 @@ from dapflow.tasks.step import Out, step
 _ROWS_PER_CHUNK = 10_000
 
 
-@step("verdicts", title="{combination}", expects=lambda verdicts, **_: verdicts[0].rows)
+@step(
+    "verdicts",
+    title="{combination}",
+    expects=lambda verdicts, **_: verdicts[0].rows,
+    activity="combining",
+)
 def combine(
     out: Out,
     prompts: DatasetRef,
@@ -69,7 +74,7 @@ def combine(
     _write(out, judged)
 
 
-@step("verdicts", title="{combination}", expects=matches_expected)
+@step("verdicts", title="{combination}", expects=matches_expected, activity="combining")
 def combine_comparisons(
     out: Out,
     prompts: DatasetRef,

@@ -7,15 +7,17 @@ The orders are stored: `forward` and `backward`. Test: pytest tests/flows/judges
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-from dapflow.storage import DatasetRef, ModelRef
+from dapflow.storage import DatasetRef, Lake, ModelRef
 from dapflow.tasks.judging.judges.base import EMPTY, IDENTICAL, Comparer, Match, Verdict
 from dapflow.tasks.judging.matches import Drawn, Meeting, matches_expected
+from dapflow.tasks.judging.material import Material
 from dapflow.tasks.judging.score import asked_prompts, opened
 from dapflow.tasks.judging.spec import JudgeSpec
 from dapflow.tasks.statistics import wilson
-from dapflow.tasks.step import Out, step
+from dapflow.tasks.step import Out, contents_of, step
 from dapflow.tasks.step.shards import spread
 
 Row = Mapping[str, Any]
@@ -29,6 +31,15 @@ _ROWS_PER_CHUNK = {
     "verdicts",
     title="compare {completions.rows} of {completions} by {by}",
     expects=matches_expected,
+    activity="judging",
+    work=lambda prompts, completions, by, seed, **_: by.work(
+        _material(
+            prompts,
+            Meeting(completions=completions, seed=seed),
+            by,
+            matches_expected(prompts, completions),
+        )
+    ),
 )
 def compare(
     out: Out,
@@ -44,7 +55,26 @@ def compare(
     _compare(out, prompts, Meeting(completions=completions, seed=seed), by, model)
 
 
-@step("verdicts", title="compare what {acceptances} accepts by {by}", expects=matches_expected)
+def _accepted_matches(prompts: DatasetRef, acceptances: DatasetRef) -> int:
+    """How many matches of accepted completions there will be at most."""
+    accepted = contents_of(acceptances).rows // max(prompts.rows, 1)
+    return prompts.rows * (accepted // 2)
+
+
+@step(
+    "verdicts",
+    title="compare what {acceptances} accepts by {by}",
+    expects=lambda prompts, acceptances, **_: _accepted_matches(prompts, acceptances),
+    activity="judging",
+    work=lambda prompts, completions, acceptances, by, seed, **_: by.work(
+        _material(
+            prompts,
+            Meeting(completions=completions, acceptances=acceptances, seed=seed),
+            by,
+            _accepted_matches(prompts, acceptances),
+        )
+    ),
+)
 def compare_accepted(
     out: Out,
     prompts: DatasetRef,
@@ -62,7 +92,13 @@ def compare_accepted(
 
 
 @step(
-    "verdicts", title="compare {after} with {before} by {by}", expects=lambda after, **_: after.rows
+    "verdicts",
+    title="compare {after} with {before} by {by}",
+    expects=lambda after, **_: after.rows,
+    activity="judging",
+    work=lambda prompts, before, after, by, **_: by.work(
+        _material(prompts, Meeting(completions=after, other=before), by, after.rows)
+    ),
 )
 def compare_policies(
     out: Out,
@@ -88,6 +124,16 @@ def _compare(
     else:
         spread(out, compare_chunks, chunks, **arguments)
     write_steadiness(out, chunks)
+
+
+def _material(prompts: DatasetRef, meeting: Meeting, by: JudgeSpec, verdicts: int) -> Material:
+    """What is asked about the matches, for the plan."""
+    sides = [ref for ref in (meeting.completions, meeting.other) if ref is not None]
+
+    def matches(lake: Lake) -> list[Match]:
+        return asked_of(asked_prompts(lake, prompts, by), meeting.matches(lake))
+
+    return replace(Material.of(verdicts, prompts, *sides), matches=matches)
 
 
 def compare_chunks(

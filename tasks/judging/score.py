@@ -7,10 +7,13 @@ compares two completions: compare.py. Test: pytest tests/tasks/judging
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from dapflow.storage import DatasetRef, Lake, ModelRef
 from dapflow.tasks.judging.judges.base import Judge, Question, Verdict, scores_of
+from dapflow.tasks.judging.material import Material
 from dapflow.tasks.judging.spec import JudgeSpec, Opening
 from dapflow.tasks.models.chat import transcript
 from dapflow.tasks.step import Out, step
@@ -23,6 +26,14 @@ _ROWS_PER_CHUNK = 128
     "verdicts",
     title="judge {completions.rows} of {completions} by {by}",
     expects=lambda completions, **_: completions.rows,
+    activity="judging",
+    work=lambda prompts, completions, by, baseline, **_: by.work(
+        replace(
+            Material.of(completions.rows, prompts, completions),
+            questions=partial(_questions, prompts=prompts, completions=completions, by=by),
+            baseline=baseline is not None,
+        )
+    ),
 )
 def judge(
     out: Out,
@@ -82,6 +93,14 @@ def opened(
     )
     with one_at_a_time if by.in_memory else nullcontext(), by.open(opening) as judge:
         yield judge
+
+
+def _questions(
+    lake: Lake, prompts: DatasetRef, completions: DatasetRef, by: JudgeSpec
+) -> Iterator[Question]:
+    """What is asked about the completions, for the plan."""
+    asked = asked_prompts(lake, prompts, by)
+    return (question_of(asked[row["prompt_id"]], row) for row in lake.rows_of(completions))
 
 
 def score_chunks(rows: int) -> int:

@@ -15,6 +15,8 @@ from pydantic import BaseModel, ConfigDict
 
 from dapflow.storage import Lake, ModelRef, UserError
 from dapflow.tasks.judging.judges.base import Comparer, Judge
+from dapflow.tasks.judging.material import Material
+from dapflow.tasks.step import Work
 from dapflow.tasks.step.code_version import code_version
 
 
@@ -152,6 +154,15 @@ class JudgeSpec(BaseModel, ABC):
         """The judge as it is asked. Raises UserError for a name of the lake that is not there."""
         del seats
         return Seated(spec=self)
+
+    @property
+    def trained_weights(self) -> str | None:
+        """Which weights of a backbone are trained for it; None where nothing is."""
+        return None
+
+    def work(self, material: Material) -> Work:
+        """What it takes to ask for so many verdicts, at most."""
+        return Work(calls=material.verdicts, shards=not self.asked_as_a_whole)
 
     def open(self, opening: Opening) -> "AbstractContextManager[Judge | Comparer]":
         """Whoever answers, for as long as the block lasts; scores or compares as `compares` says,

@@ -12,14 +12,14 @@ from dapflow.tasks.models.names import Loaded, load, resolve
 from dapflow.tasks.step import Out, step
 
 
-@step("models", title="policy {name}", expects=lambda **_: 1)
+@step("models", title="policy {name}", expects=lambda **_: 1, activity="loading")
 def register_model(out: Out, name: str, digest: str) -> None:
     """A model from outside: the lake keeps its name and the digest of its files, not the files."""
     row = {"id": out.row_id(0), "name": name, "role": "policy", "digest": digest}
     out.write(0, [row])
 
 
-@step("models", title="endpoint {name}", expects=lambda **_: 1)
+@step("models", title="endpoint {name}", expects=lambda **_: 1, activity="loading")
 def register_endpoint(out: Out, name: str) -> None:
     """A model that only a server knows, by the server's name for it: it can be sampled from, and
     not be trained.

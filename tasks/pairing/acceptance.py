@@ -14,8 +14,9 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dapflow.storage import DatasetRef
+from dapflow.tasks.pairing.work import accepting
 from dapflow.tasks.seeds import generator
-from dapflow.tasks.step import Out, step
+from dapflow.tasks.step import Out, contents_of, step
 
 
 class Acceptance(BaseModel):
@@ -78,6 +79,10 @@ def rso_accept(rewards: Sequence[float], keep: int, beta: float, rng: Random) ->
     "acceptances",
     title="accept from {completions.rows} candidates",
     expects=lambda completions, **_: completions.rows,
+    activity="accepting",
+    work=lambda completions, acceptance, **_: accepting(
+        contents_of(completions).prompts, [completions], acceptance
+    ),
 )
 def accept(
     out: Out, completions: DatasetRef, verdicts: DatasetRef, acceptance: Acceptance, seed: int

@@ -14,6 +14,7 @@ import numpy as np
 
 from dapflow.storage import DatasetRef
 from dapflow.tasks.pairing.acceptance import Acceptance, rso_accept
+from dapflow.tasks.pairing.work import accepting
 from dapflow.tasks.seeds import generator
 from dapflow.tasks.step import Out, step
 
@@ -61,6 +62,10 @@ RULES: dict[str, Rule] = {"best": best, "threshold": above, "rso": sampled, "all
     "acceptances",
     title="accept the {acceptance.rule} of {completions} as answers",
     expects=lambda completions, **_: sum(ref.rows for ref in completions),
+    activity="accepting",
+    work=lambda prompts, completions, acceptance, **_: accepting(
+        sum(ref.rows for ref in set(prompts)), completions, acceptance
+    ),
 )
 def accept_answers(
     out: Out,

@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dapflow.storage import DatasetRef, UserError
 from dapflow.tasks.judging import matches
 from dapflow.tasks.seeds import generator
-from dapflow.tasks.step import Out, step
+from dapflow.tasks.step import Contents, Out, Work, contents_of, step
 
 
 class Pairing(BaseModel):
@@ -131,11 +131,23 @@ def pairs_of(rule: str, candidates: int) -> int:
     }[rule]
 
 
-def _expected(prompts: DatasetRef, completions: DatasetRef, pairing: Pairing, **_: Any) -> int:
-    return prompts.rows * pairs_of(pairing.rule, completions.rows // max(prompts.rows, 1))
+def _expected(prompts: DatasetRef, acceptances: DatasetRef, pairing: Pairing, **_: Any) -> int:
+    accepted = contents_of(acceptances).rows // max(prompts.rows, 1)
+    return prompts.rows * pairs_of(pairing.rule, accepted)
 
 
-@step("pairs", title="pair {acceptances.rows} candidates", expects=_expected)
+def _pairing(rows: int, completions: DatasetRef) -> Work:
+    sides = contents_of(completions)
+    return Work(makes=Contents.of_pairs(rows, sides, sides))
+
+
+@step(
+    "pairs",
+    title="pair {acceptances.rows} candidates",
+    expects=_expected,
+    activity="pairing",
+    work=lambda completions, **others: _pairing(_expected(**others), completions),
+)
 def pair(
     out: Out,
     prompts: DatasetRef,
@@ -169,6 +181,8 @@ def pair(
     "pairs",
     title="pair by {verdicts.rows} comparisons",
     expects=lambda verdicts, **_: verdicts.rows,
+    activity="pairing",
+    work=lambda completions, verdicts, **_: _pairing(verdicts.rows, completions),
 )
 def pair_compared(
     out: Out, prompts: DatasetRef, completions: DatasetRef, verdicts: DatasetRef

@@ -10,7 +10,7 @@ another part of the same source. Test: pytest tests/tasks/pairing/test_self_rewa
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any
 
@@ -24,7 +24,8 @@ from dapflow.tasks.sampling.engines.base import Sampling
 from dapflow.tasks.sampling.engines.sampler import Sampler
 from dapflow.tasks.sampling.sample import sample
 from dapflow.tasks.seeds import generator
-from dapflow.tasks.step import Out, step
+from dapflow.tasks.step import Contents, Out, Work, contents_of, step
+from dapflow.tasks.step.work import CHARACTERS_PER_TOKEN
 
 _TEMPLATE = "additive-v1"
 Row = Mapping[str, Any]
@@ -96,10 +97,17 @@ def ranked(pairs: Sequence[Row]) -> list[Ranked]:
     return list(found.values())
 
 
+def _imitating(prompts: DatasetRef, answer_tokens: float) -> Work:
+    """A row for each prompt at most, with one answer."""
+    return Work(makes=replace(contents_of(prompts), answer_tokens=answer_tokens))
+
+
 @step(
     "pairs",
     title="best answers in {preferences.rows} preferences",
     expects=lambda preferences: preferences.rows,
+    activity="pairing",
+    work=lambda preferences: _imitating(preferences, contents_of(preferences).answer_tokens / 2),
 )
 def instruction_data(out: Out, preferences: DatasetRef) -> None:
     """For each prompt the answer that people rank first (the paper's IFT data); dropped where they
@@ -135,10 +143,19 @@ def evaluation_data(
     )
 
 
+def _asking(preferences: DatasetRef, template: str, most: int) -> Work:
+    """A question holds the template, people's prompt and one of their answers."""
+    rows, pairs = 2 * min(preferences.rows, most), contents_of(preferences)
+    tokens = len(template) / CHARACTERS_PER_TOKEN + pairs.prompt_tokens + pairs.answer_tokens / 2
+    return Work(makes=Contents(rows=rows, prompts=rows, prompt_tokens=tokens))
+
+
 @step(
     "prompts",
     title="questions to a judge on {preferences.rows} preferences",
     expects=lambda preferences, most, **_: 2 * min(preferences.rows, most),
+    activity="arranging",
+    work=_asking,
 )
 def judge_questions(out: Out, preferences: DatasetRef, template: str, most: int) -> None:
     """A judge's question for every answer to each of the first `most` prompts. template: text with
@@ -162,6 +179,10 @@ def judge_questions(out: Out, preferences: DatasetRef, template: str, most: int)
     "pairs",
     title="judgements of {judgements.rows} that agree with people",
     expects=lambda judgements, **_: judgements.rows,
+    activity="reading",
+    work=lambda questions, judgements, **_: _imitating(
+        questions, contents_of(judgements).answer_tokens
+    ),
 )
 def agreeing_judgements(
     out: Out,

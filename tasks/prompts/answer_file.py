@@ -104,6 +104,7 @@ def read_sheet(path: Path) -> list[Record]:
     "prompts",
     title="prompts of {sheet}",
     expects=lambda sheet, **_: len(read_sheet(Path(sheet.path))),
+    activity="loading",
 )
 def prompts_of_sheet(out: Out, sheet: Sheet) -> None:
     """The prompt of each row."""
@@ -122,7 +123,12 @@ def prompts_of_sheet(out: Out, sheet: Sheet) -> None:
     _write(out, rows)
 
 
-@step("completions", title="{column} of {sheet}", expects=lambda prompts, **_: prompts.rows)
+@step(
+    "completions",
+    title="{column} of {sheet}",
+    expects=lambda prompts, **_: prompts.rows,
+    activity="loading",
+)
 def answers_of_sheet(out: Out, sheet: Sheet, column: str, prompts: DatasetRef) -> None:
     """The answer of each row in that column."""
     rows = [

@@ -18,7 +18,10 @@ Split = Literal["train", "held_out"]
 
 
 @step(
-    "prompts", title="load {split} prompts", expects=lambda count, held_out, **_: count or held_out
+    "prompts",
+    title="load {split} prompts",
+    expects=lambda count, held_out, **_: count or held_out,
+    activity="loading",
 )
 def load_prompts(
     out: Out,

@@ -12,12 +12,19 @@ from typing import Any, Literal
 from dapflow.storage import DatasetRef, UserError
 from dapflow.tasks.prompts.load import text_digest
 from dapflow.tasks.prompts.preferences import Part, rows_of_part, say_left_out
-from dapflow.tasks.step import Out, step
+from dapflow.tasks.prompts.work import preference_answers, preference_prompts
+from dapflow.tasks.step import Contents, Out, Work, contents_of, step
 
 Sides = Literal["chosen", "both"]
 
 
-@step("prompts", title="load the prompts of preferences ({part})", expects=lambda count, **_: count)
+@step(
+    "prompts",
+    title="load the prompts of preferences ({part})",
+    expects=lambda count, **_: count,
+    activity="loading",
+    work=lambda source, digest, count, **_: preference_prompts(source, digest, count),
+)
 def load_preference_prompts(
     out: Out, source: str, digest: str, part: Part, first: int, count: int, left_out: DatasetRef
 ) -> None:
@@ -58,6 +65,10 @@ def load_preference_prompts(
     "completions",
     title="load people's answers ({sides})",
     expects=lambda prompts, sides, **_: prompts.rows * (1 + (sides == "both")),
+    activity="loading",
+    work=lambda prompts, source, digest, sides, **_: preference_answers(
+        source, digest, prompts, 1 + (sides == "both")
+    ),
 )
 def load_preference_answers(
     out: Out, prompts: DatasetRef, source: str, digest: str, part: Part, sides: Sides
@@ -85,6 +96,10 @@ def load_preference_answers(
     "pairs",
     title="pair {completions.rows} samples with people's answers",
     expects=lambda completions, **_: completions.rows,
+    activity="pairing",
+    work=lambda gold, completions, **_: Work(
+        makes=Contents.of_pairs(completions.rows, contents_of(gold), contents_of(completions))
+    ),
 )
 def pair_with_gold(
     out: Out, prompts: DatasetRef, gold: DatasetRef, completions: DatasetRef

@@ -13,10 +13,11 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dapflow.storage import Lake, OpenVersion, Ref, UserError, version_digest
 from dapflow.storage.garbage import IMPORTED
-from dapflow.storage.versions import forget, open_version
+from dapflow.storage.versions import Opening, forget, open_version
 from dapflow.tasks.prompts.formats import Format, check_left_out, preference
 from dapflow.tasks.prompts.load import text_digest
 from dapflow.tasks.prompts.sources import find_source, read_source, stream_source
+from dapflow.tasks.prompts.work import preferences
 from dapflow.tasks.step import Out, step
 from dapflow.tasks.step.code_version import code_version
 
@@ -44,6 +45,8 @@ class Preferences(BaseModel):
     "pairs",
     title="load preferences ({part})",
     expects=lambda source, part, **_: len(rows_of_part(source, part)),
+    activity="loading",
+    work=lambda source, digest, part: preferences(source, digest, len(rows_of_part(source, part))),
 )
 def load_preferences(out: Out, source: str, digest: str, part: Part) -> None:
     """Labelled pairs of one part of a source; a prompt's pairs are all in the same part. What
@@ -85,7 +88,15 @@ def import_preferences(
     )
     version = version_digest(IMPORTED, code, parameters, {})
     with open_version(
-        lake, kind="pairs", version=version, step=IMPORTED, code=code, parameters=parameters
+        lake,
+        Opening(
+            kind="pairs",
+            version=version,
+            step=IMPORTED,
+            activity="loading",
+            code=code,
+            parameters=parameters,
+        ),
     ) as opened:
         if not isinstance(opened, OpenVersion):
             return opened

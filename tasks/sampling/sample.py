@@ -16,7 +16,7 @@ from dapflow.tasks.sampling.engines.sampler import Prompter, Sampler, engine_for
 from dapflow.tasks.sampling.engines.thoughts import Thoughts
 from dapflow.tasks.sampling.sweep import chosen_temperature
 from dapflow.tasks.seeds import derive_seed
-from dapflow.tasks.step import Out, step
+from dapflow.tasks.step import Contents, Out, Work, contents_of, step
 from dapflow.tasks.step.shards import in_this_process, spread
 
 Chunk = Sequence[tuple[int, dict[str, Any]]]
@@ -27,6 +27,17 @@ Chunk = Sequence[tuple[int, dict[str, Any]]]
     "completions",
     title="sample {prompts.rows} x {sampling.n} from {policy}",
     expects=lambda prompts, sampling, **_: prompts.rows * sampling.n,
+    activity="sampling",
+    work=lambda prompts, sampling, **_: Work(
+        sampled=prompts.rows * sampling.n * sampling.max_tokens,
+        shards=True,
+        makes=Contents(
+            rows=prompts.rows * sampling.n,
+            prompts=prompts.rows,
+            prompt_tokens=contents_of(prompts).prompt_tokens,
+            answer_tokens=sampling.max_tokens,
+        ),
+    ),
 )
 def sample(
     out: Out,

@@ -33,6 +33,7 @@ class Sweep(BaseModel):
     "metrics",
     title="choose one of {temperatures}",
     expects=lambda temperatures, **_: len(temperatures) + 1,
+    activity="measuring",
 )
 def choose_temperature(
     out: Out,

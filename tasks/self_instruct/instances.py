@@ -74,6 +74,7 @@ def generate_instances(
     "prompts",
     title="questions on the kind of {prompts.rows} tasks",
     expects=lambda prompts, **_: prompts.rows,
+    activity="arranging",
 )
 def ask_for_kinds(
     out: Out, prompts: DatasetRef, source: str, digest: str, of_each_kind: int
@@ -97,6 +98,7 @@ def ask_for_kinds(
     "prompts",
     title="requests for instances of {prompts.rows} tasks",
     expects=lambda prompts, **_: prompts.rows,
+    activity="arranging",
 )
 def ask_for_instances(
     out: Out,
@@ -128,6 +130,7 @@ def ask_for_instances(
     "pairs",
     title="instances in {replies.rows} replies",
     expects=lambda replies, most, **_: replies.rows * most,
+    activity="reading",
 )
 def read_replies(
     out: Out, prompts: DatasetRef, requests: DatasetRef, replies: DatasetRef, most: int

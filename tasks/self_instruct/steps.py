@@ -19,7 +19,7 @@ from dapflow.tasks.seeds import derive_seed
 from dapflow.tasks.self_instruct.growth import Growth
 from dapflow.tasks.self_instruct.listing import listing
 from dapflow.tasks.self_instruct.settings import SelfInstruct
-from dapflow.tasks.step import Out, step
+from dapflow.tasks.step import Out, Work, step
 
 _PER_REPLY = 4  # prompts that a reply brings, about: only for the plan
 
@@ -49,6 +49,10 @@ def _replies(settings: SelfInstruct, count: int) -> int:
     "completions",
     title="ask {policy} for {count} new prompts",
     expects=lambda settings, count, **_: _replies(settings, count),
+    activity="prompting",
+    work=lambda settings, count, **_: Work(
+        sampled=_replies(settings, count) * settings.sampling.max_tokens
+    ),
 )
 def ask_for_prompts(
     out: Out,
@@ -94,6 +98,7 @@ def ask_for_prompts(
     "prompts",
     title="read new prompts from {replies.rows} replies",
     expects=lambda count, **_: count,
+    activity="reading",
 )
 def read_prompts(
     out: Out,

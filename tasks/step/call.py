@@ -1,13 +1,14 @@
 """A step with its arguments, and the version that follows from them."""
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import BaseModel
 
 from dapflow.storage import DatasetRef, ModelRef, Ref, version_digest
 from dapflow.tasks.step.code_version import code_version
+from dapflow.tasks.step.work import NO_WORK, Activity, Contents, Work
 
 
 @runtime_checkable
@@ -18,6 +19,17 @@ class NamesFiles(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Declared:
+    """What stands beside a step: `@step(...)`."""
+
+    kind: str
+    title: str
+    expects: Callable[..., int]
+    activity: Activity
+    work: Callable[..., Work]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Call:
     """A step with its arguments, and the version that follows from them: known before anything is
     run.
@@ -25,17 +37,19 @@ class Call:
 
     kind: str
     step: str
+    activity: Activity
     title: str
     version: str
     code: str
     parameters: Mapping[str, Any]
     parents: Mapping[str, str]
     arguments: Mapping[str, Any]
-    rows: int = 0  # that it will write, at most; known when it is planned
+    rows: int = 0  # that it will write, at most; known when it is planned, as is its work
+    work: Work = NO_WORK
 
     @classmethod
     def of(
-        cls, kind: str, title: str, function: Callable[..., None], arguments: Mapping[str, Any]
+        cls, declared: "Declared", function: Callable[..., None], arguments: Mapping[str, Any]
     ) -> "Call":
         """The call of `function` with these arguments: references become parents, everything else a
         parameter.
@@ -49,9 +63,10 @@ class Call:
         }
         parameters = {key: plain(value) for key, value in held.items()}
         return cls(
-            kind=kind,
+            kind=declared.kind,
             step=name,
-            title=title.format(**arguments),
+            activity=declared.activity,
+            title=declared.title.format(**arguments),
             version=version_digest(name, code, parameters, parents),
             code=code,
             parameters=parameters,
@@ -59,9 +74,22 @@ class Call:
             arguments=arguments,
         )
 
-    def ref(self, rows: int) -> Ref:
-        """The reference that the step returns when it has written so many rows."""
-        return (ModelRef if self.kind == "models" else DatasetRef)(self.kind, self.version, rows)
+    def planned(self, declared: "Declared") -> "Call":
+        """The same with what it will write and do, at most."""
+        return replace(
+            self, rows=declared.expects(**self.arguments), work=declared.work(**self.arguments)
+        )
+
+    @property
+    def contents(self) -> Contents:
+        """What its rows are, at most."""
+        return self.work.makes or Contents(rows=self.rows, prompts=self.rows)
+
+    @property
+    def ref(self) -> Ref:
+        """The reference that the step returns when it has written as many rows as are planned."""
+        made = ModelRef if self.kind == "models" else DatasetRef
+        return made(self.kind, self.version, self.rows)
 
 
 def _parents(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -2,7 +2,7 @@
 one imports, directly or not.
 
 A changed helper gives a new version, so a cached dataset is never stale; a changed comment or
-docstring does not.
+docstring does not, nor does what a step declares of its title and its work.
 """
 
 import ast
@@ -19,6 +19,7 @@ _PLUMBING = (
     "dapflow.tasks.judging.judges.desk.server",
     "dapflow.tasks.judging.judges.suspending",
 )
+_PLANNED = "work"  # the name of modules that say how much a step does: a plan's estimates
 
 
 @cache
@@ -57,7 +58,9 @@ def _package(name: str) -> str:
 
 
 def _is_plumbing(name: str) -> bool:
-    return any(name == part or name.startswith(f"{part}.") for part in _PLUMBING)
+    return name.rpartition(".")[2] == _PLANNED or any(
+        name == part or name.startswith(f"{part}.") for part in _PLUMBING
+    )
 
 
 def _imports(source: Path, package: str) -> Iterator[str]:
@@ -100,4 +103,8 @@ def _tree_digest(source: Path) -> str:
             node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
         ) and ast.get_docstring(node):
             del node.body[0]
+        if isinstance(node, ast.FunctionDef):
+            for decorator in node.decorator_list:
+                if isinstance(decorator, ast.Call) and ast.unparse(decorator.func) == "step":
+                    decorator.keywords.clear()
     return hashlib.sha256(ast.dump(tree).encode()).hexdigest()

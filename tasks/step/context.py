@@ -6,6 +6,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 from dapflow.storage import DatasetRef, Lake, UserError
+from dapflow.tasks.step.work import Contents
 
 if TYPE_CHECKING:
     from dapflow.tasks.step.call import Call
@@ -58,3 +59,13 @@ def planning() -> "Iterator[list[Call]]":
 def planned() -> "list[Call] | None":
     """The calls of the plan that is being made, to be added to; None in a run."""
     return _plan.get()
+
+
+def contents_of(ref: DatasetRef) -> Contents:
+    """What a dataset's rows are, at most, as the plan that is being made has it; of one that is
+    none of the plan's only their number is known.
+    """
+    for call in planned() or ():
+        if call.version == ref.version:
+            return call.contents
+    return Contents(rows=ref.rows, prompts=ref.rows)

@@ -4,7 +4,6 @@ import inspect
 import time
 import traceback
 from collections.abc import Callable
-from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, Literal, ParamSpec, cast, overload
 
@@ -18,35 +17,55 @@ from dapflow.storage import DatasetRef, Lake, ModelRef, OpenVersion, Ref
 from dapflow.storage.files import intact
 from dapflow.storage.logs import log
 from dapflow.storage.runs import current_run
-from dapflow.storage.versions import open_version
+from dapflow.storage.versions import Opening, open_version
 from dapflow.tasks.step.artifacts import ProgressArtifact, publish_artifacts
-from dapflow.tasks.step.call import Call
+from dapflow.tasks.step.call import Call, Declared
 from dapflow.tasks.step.context import current_lake, planned
 from dapflow.tasks.step.out import Out
 from dapflow.tasks.step.progress import StepRecord, reporter
 from dapflow.tasks.step.tracking import track_version
+from dapflow.tasks.step.work import Activity, Work, no_model_work
 
 P = ParamSpec("P")
 
 
 @overload
 def step(  # pyright: ignore[reportOverlappingOverload] ("models" is the one kind that is not a dataset)
-    kind: Literal["models"], *, title: str, expects: Callable[..., int]
+    kind: Literal["models"],
+    *,
+    title: str,
+    expects: Callable[..., int],
+    activity: Activity,
+    work: Callable[..., Work] = no_model_work,
 ) -> Callable[[Callable[Concatenate[Out, P], None]], Callable[P, ModelRef]]: ...
 @overload
 def step(
-    kind: str, *, title: str, expects: Callable[..., int]
+    kind: str,
+    *,
+    title: str,
+    expects: Callable[..., int],
+    activity: Activity,
+    work: Callable[..., Work] = no_model_work,
 ) -> Callable[[Callable[Concatenate[Out, P], None]], Callable[P, DatasetRef]]: ...
 def step(
-    kind: str, *, title: str, expects: Callable[..., int]
+    kind: str,
+    *,
+    title: str,
+    expects: Callable[..., int],
+    activity: Activity,
+    work: Callable[..., Work] = no_model_work,
 ) -> Callable[[Callable[Concatenate[Out, P], None]], Callable[P, Any]]:
     """Make a step of a function that writes rows of `kind`.
 
     The version is a digest of the step's name, its code version (everything it calls), its
-    parameters and the versions of the references among its arguments. `title`: the task run's name,
-    a format string over the parameters; `expects`: how many rows it will write, at most, from the
-    same parameters (for `dapflow plan`).
+    parameters and the versions of the references among its arguments.
+
+    title: the task run's name, a format string over the parameters.
+    expects: how many rows it will write, at most, from the same parameters (for `dapflow plan`).
+    activity: what it does; written down with every version.
+    work: how much of it, at most, from the same parameters; none for a step without a model.
     """
+    declared = Declared(kind=kind, title=title, expects=expects, activity=activity, work=work)
 
     def decorate(function: Callable[Concatenate[Out, P], None]) -> Callable[P, Any]:
         signature = inspect.signature(function)
@@ -57,7 +76,7 @@ def step(
         def bind(*args: P.args, **kwargs: P.kwargs) -> Call:
             bound = signature.bind(*args, **kwargs)
             bound.apply_defaults()
-            return Call.of(kind, title, function, bound.arguments)
+            return Call.of(declared, function, bound.arguments)
 
         @wraps(function)
         def run(*args: P.args, **kwargs: P.kwargs) -> Any:
@@ -77,9 +96,8 @@ def step(
         @wraps(function)
         def call(*args: P.args, **kwargs: P.kwargs) -> Any:
             if (calls := planned()) is not None:
-                bound = bind(*args, **kwargs)
-                calls.append(replace(bound, rows=expects(**bound.arguments)))
-                return bound.ref(calls[-1].rows)
+                calls.append(bind(*args, **kwargs).planned(declared))
+                return calls[-1].ref
             result = prefect_task(*args, **kwargs)
             return result.result() if isinstance(result, State) else result
 
@@ -145,11 +163,14 @@ def _complete(
     if ref is None or not intact(lake, ref):
         with open_version(
             lake,
-            kind=call.kind,
-            version=call.version,
-            step=call.step,
-            code=call.code,
-            parameters=call.parameters,
+            Opening(
+                kind=call.kind,
+                version=call.version,
+                step=call.step,
+                activity=call.activity,
+                code=call.code,
+                parameters=call.parameters,
+            ),
         ) as opened:
             if isinstance(opened, OpenVersion):
                 progress, state = ProgressArtifact(call.title), "run"

@@ -19,11 +19,18 @@ from dapflow.tasks.step import Out, step
 from dapflow.tasks.training.losses.losses import Loss
 from dapflow.tasks.training.settings import Training
 from dapflow.tasks.training.train import learn
+from dapflow.tasks.training.work import learning
 
 Row = Mapping[str, Any]
 
 
-@step("models", title="train with {loss.name} on answers", expects=lambda **_: 1)
+@step(
+    "models",
+    title="train with {loss.name} on answers",
+    expects=lambda **_: 1,
+    activity="training",
+    work=lambda answers, training, **_: learning([answers], training.epochs),
+)
 def train_on_answers(
     out: Out,
     policy: ModelRef,

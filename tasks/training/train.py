@@ -39,6 +39,7 @@ from dapflow.tasks.training.rounds.freshness import (
     sample_ages,
 )
 from dapflow.tasks.training.settings import Training
+from dapflow.tasks.training.work import learning
 
 _FIGURES = "figures.json"
 _KEEP_SECONDS = 10  # reference log-probs that a kill may cost
@@ -57,7 +58,13 @@ _CURVES += ("reward", "value_loss", "explained_variance", "clip_fraction", "appr
 _CURVES += ("gradient_norm", "learning_rate", "tokens_per_second", "peak_memory_gib")
 
 
-@step("models", title="train with {loss.name}", expects=lambda **_: 1)
+@step(
+    "models",
+    title="train with {loss.name}",
+    expects=lambda **_: 1,
+    activity="training",
+    work=lambda pairs, training, **_: learning(pairs, training.epochs),
+)
 def train(
     out: Out,
     policy: ModelRef,

@@ -20,7 +20,12 @@ RATES = Rates(
 
 
 def step(
-    name: str, rows: int = 1, calls: int = 0, cached: bool = False, **tokens: int
+    name: str,
+    rows: int = 1,
+    calls: int = 0,
+    cached: bool = False,
+    shards: bool = False,
+    **tokens: int,
 ) -> dict[str, Any]:
     """A step as `dapflow plan` tells it."""
     return {
@@ -30,6 +35,7 @@ def step(
         "rows": rows,
         "calls": calls,
         "cached": cached,
+        "shards": shards,
         "tokens": tokens,
     }
 
@@ -95,7 +101,7 @@ def test_calls_take_their_number_times_latency_over_how_many_are_under_way() -> 
 
 
 def test_verdicts_are_shared_out_and_other_scores_are_not() -> None:
-    steps = [step(name, scored=10_000) | {"step": name} for name in ("judge", "kl")]
+    steps = [step("judge", scored=10_000, shards=True), step("kl", scored=10_000)]
     alone, shared = (simulate(steps, RATES, Machines(scorers=scorers)) for scorers in (1, 4))
     assert shared[0].seconds == pytest.approx(alone[0].seconds / 4)
     assert shared[1].seconds == alone[1].seconds == alone[0].seconds

@@ -8,9 +8,13 @@ import numpy as np
 import pyarrow as pa
 
 from dapflow.storage import Lake, OpenVersion, Ref
-from dapflow.storage.versions import open_version
+from dapflow.storage.versions import Opening, open_version
 
 Made = dict[str, Ref]
+ACTIVITY_OF = {
+    "prompts": "loading", "completions": "sampling", "verdicts": "judging",
+    "acceptances": "accepting", "pairs": "pairing", "models": "training", "metrics": "measuring",
+}  # fmt: skip
 
 
 def write(
@@ -23,9 +27,15 @@ def write(
     chunks: int = 1,
 ) -> Ref:
     """A complete version with these rows, in so many chunks."""
-    with open_version(
-        lake, kind=kind, version=version, step=step, code="c0de", parameters={"step": step}
-    ) as opened:
+    opening = Opening(
+        kind=kind,
+        version=version,
+        step=step,
+        activity=ACTIVITY_OF[kind],
+        code="c0de",
+        parameters={"step": step},
+    )
+    with open_version(lake, opening) as opened:
         if not isinstance(opened, OpenVersion):
             return opened
         size = -(-len(rows) // chunks)

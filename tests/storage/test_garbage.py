@@ -15,7 +15,7 @@ from dapflow.storage.files import verify
 from dapflow.storage.garbage import collect, find_garbage
 from dapflow.storage.lineage import trace
 from dapflow.storage.runs import record_run
-from dapflow.storage.versions import forget, open_version
+from dapflow.storage.versions import Opening, forget, open_version
 from dapflow.tasks.prompts.preferences import import_preferences
 from tests.helpers.lakes import Made, ids, initial_policy, iteration, named, numbered, write
 
@@ -115,7 +115,7 @@ def test_open_versions_of_dead_writers_go_and_those_of_living_ones_stay(lake: La
     with (
         pytest.raises(RuntimeError),
         open_version(
-            lake, kind="prompts", version=version, step="s", code="c", parameters={}
+            lake, Opening(kind="prompts", version=version, step="s", code="c", parameters={})
         ) as opened,
     ):
         assert isinstance(opened, OpenVersion)
@@ -228,7 +228,8 @@ def test_a_catalogue_without_its_data_says_what_is_gone(lake: Lake, tmp_path: Pa
 def test_a_model_with_a_damaged_file_is_named_and_made_again(lake: Lake, name: str) -> None:
     def make() -> Ref:
         with open_version(
-            lake, kind="models", version=named("model"), step="train", code="c", parameters={}
+            lake,
+            Opening(kind="models", version=named("model"), step="train", code="c", parameters={}),
         ) as opened:
             if isinstance(opened, Ref):
                 return opened

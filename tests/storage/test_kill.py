@@ -20,7 +20,7 @@ from typing import Any
 from dapflow.storage import DatasetRef, Lake, OpenVersion, Ref
 from dapflow.storage.chunks import Chunks
 from dapflow.storage.files import verify
-from dapflow.storage.versions import open_version
+from dapflow.storage.versions import Opening, open_version
 from tests.helpers.lakes import named
 from tests.storage.test_many_writers import FORKED
 
@@ -32,7 +32,7 @@ LONGEST = 0.04  # seconds: longer than any phase takes, so the next one is hit a
 def write_one(lake: Lake, version: str) -> Ref:
     """A version of completions in small chunks, with a chunk of metrics."""
     with open_version(
-        lake, kind="completions", version=version, step="sample", code="c", parameters={}
+        lake, Opening(kind="completions", version=version, step="sample", code="c", parameters={})
     ) as opened:
         if not isinstance(opened, OpenVersion):
             return opened

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dapflow.storage import Lake
 from dapflow.storage.labels import Labelled, Question, add_label, ask, latest_labels, waiting
-from dapflow.storage.versions import open_version
+from dapflow.storage.versions import Opening, open_version
 from tests.storage.test_many_writers import FORKED
 
 VERSION = "0" * 16
@@ -64,7 +64,10 @@ def test_an_open_version_waits_and_a_complete_one_does_not(tmp_path: Path) -> No
     parameters = {"by": {"person": "anna", "labels": 2, "seed": 7}}
     with Lake(tmp_path) as lake:
         with open_version(
-            lake, kind="verdicts", version=VERSION, step="compare", code="c", parameters=parameters
+            lake,
+            Opening(
+                kind="verdicts", version=VERSION, step="compare", code="c", parameters=parameters
+            ),
         ) as opened:
             ask(lake, VERSION, "run 1", QUESTIONS[:2])
             ask(lake, VERSION, "run 2", QUESTIONS)  # begun again: nothing is asked twice

@@ -10,7 +10,7 @@ import pytest
 
 from dapflow.storage import Lake
 from dapflow.storage.ledger import Cost, Ledger, Spent, known_answers
-from dapflow.storage.versions import open_version
+from dapflow.storage.versions import Opening, open_version
 from tests.storage.test_many_writers import FORKED
 
 
@@ -114,7 +114,7 @@ def test_a_journal_of_a_living_process_is_left_alone_and_read(lake: Lake) -> Non
 def test_both_orders_of_a_comparison_are_kept(lake: Lake) -> None:
     version = "0" * 16
     with open_version(
-        lake, kind="verdicts", version=version, step="judge", code="c", parameters={}
+        lake, Opening(kind="verdicts", version=version, step="judge", code="c", parameters={})
     ) as opened:
         opened.write(
             0,

@@ -16,7 +16,7 @@ from dapflow.storage import DatasetRef, Lake, LakeError, OpenVersion, Ref, versi
 from dapflow.storage.errors import RESERVE
 from dapflow.storage.files import intact
 from dapflow.storage.schema import MIGRATIONS
-from dapflow.storage.versions import open_version
+from dapflow.storage.versions import Opening, open_version
 
 FACTS = {"kind": "prompts", "step": "load", "code": "c", "parameters": {"seed": 1}}
 
@@ -29,7 +29,7 @@ def prompt_rows(opened: OpenVersion, chunk: int, count: int = 3) -> list[dict[st
 
 
 def complete(lake: Lake, version: str, chunks: int = 2) -> Ref:
-    with open_version(lake, version=version, **FACTS) as opened:
+    with open_version(lake, Opening(version=version, **FACTS)) as opened:
         if isinstance(opened, Ref):
             return opened
         for chunk in range(chunks):
@@ -71,7 +71,7 @@ def test_complete_rows_come_back_in_order_with_lineage(lake: Lake) -> None:
 
 
 def test_an_open_version_does_not_exist_for_readers(lake: Lake) -> None:
-    with open_version(lake, version="v1", **FACTS) as opened:
+    with open_version(lake, Opening(version="v1", **FACTS)) as opened:
         assert isinstance(opened, OpenVersion)
         opened.write(0, prompt_rows(opened, 0))
         assert lake.find("v1") is None
@@ -81,11 +81,11 @@ def test_an_open_version_does_not_exist_for_readers(lake: Lake) -> None:
 
 
 def test_a_step_that_died_does_only_what_is_missing(lake: Lake) -> None:
-    with pytest.raises(RuntimeError), open_version(lake, version="v1", **FACTS) as opened:
+    with pytest.raises(RuntimeError), open_version(lake, Opening(version="v1", **FACTS)) as opened:
         assert isinstance(opened, OpenVersion)
         opened.write(0, prompt_rows(opened, 0))
         raise RuntimeError("died")
-    with open_version(lake, version="v1", **FACTS) as opened:
+    with open_version(lake, Opening(version="v1", **FACTS)) as opened:
         assert isinstance(opened, OpenVersion)
         assert opened.done == {0}
         opened.write(0, prompt_rows(opened, 0))  # committed already: left as it is
@@ -96,7 +96,7 @@ def test_a_step_that_died_does_only_what_is_missing(lake: Lake) -> None:
 
 def test_a_complete_version_is_found_not_made_again(lake: Lake) -> None:
     complete(lake, "v1")
-    with open_version(lake, version="v1", **FACTS) as found:
+    with open_version(lake, Opening(version="v1", **FACTS)) as found:
         assert isinstance(found, Ref)
         assert found.rows == 6
 
@@ -108,7 +108,7 @@ def test_a_version_whose_files_are_damaged_is_made_again(
     lake: Lake, damage: Callable[[Path], None]
 ) -> None:
     def fill() -> Ref:
-        with open_version(lake, version="v1", **FACTS) as opened:
+        with open_version(lake, Opening(version="v1", **FACTS)) as opened:
             if isinstance(opened, Ref):
                 return opened
             opened.write(0, prompt_rows(opened, 0, count=2000))
@@ -158,6 +158,7 @@ def test_a_lake_of_the_first_schema_is_brought_up_to_date_with_all_its_rows(
         assert lake.rows("SELECT number FROM migrations ORDER BY number") == [
             {"number": n + 1} for n in range(len(MIGRATIONS))
         ]
+        assert lake.catalogue().versions["a"].activity is None  # nobody has said it
         ref = lake.find("a")
         assert ref is not None and [row["prompt"] for row in lake.rows_of(ref)] == ["p0", "p1"]
         assert lake.rows("SELECT version FROM versions") == [
@@ -203,14 +204,14 @@ def test_a_full_disk_is_one_sentence_and_nothing_complete_is_harmed(tmp_path: Pa
             ]
             with (
                 pytest.raises(LakeError, match="is full: free some space"),
-                open_version(lake, version="v2", **FACTS) as opened,
+                open_version(lake, Opening(version="v2", **FACTS)) as opened,
             ):
                 assert isinstance(opened, OpenVersion)
                 for chunk in range(10):
                     opened.write(chunk, noise)
             assert lake.find("v2") is None and len(lake.rows_of(ref)) == 6
             (tmp_path / "ballast").unlink()
-            with open_version(lake, version="v2", **FACTS) as opened:
+            with open_version(lake, Opening(version="v2", **FACTS)) as opened:
                 assert isinstance(opened, OpenVersion)
                 assert opened.done
                 assert opened.complete({}, None, None).rows == 200 * len(opened.done)

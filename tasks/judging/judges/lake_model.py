@@ -13,8 +13,10 @@ from pydantic import Field
 from dapflow.storage import ModelRef, UserError
 from dapflow.tasks.judging.judges.pointwise import RewardModelJudge
 from dapflow.tasks.judging.judges.ranker import RankerJudge
+from dapflow.tasks.judging.material import Material
 from dapflow.tasks.judging.spec import JudgeSpec, Opening, Seated, Seats
-from dapflow.tasks.step import current_lake
+from dapflow.tasks.judging.work import of_scoring_model
+from dapflow.tasks.step import Work, current_lake
 
 
 class LakeModel(JudgeSpec):
@@ -82,6 +84,10 @@ class ModelJudge(JudgeSpec):
     def scale(self) -> None:
         """Logits."""
         return
+
+    def work(self, material: Material) -> Work:
+        """Tokens that the model reads."""
+        return of_scoring_model(material)
 
     @contextmanager
     def open(self, opening: Opening) -> Iterator[RankerJudge | RewardModelJudge]:

@@ -13,7 +13,10 @@ from pydantic import model_validator
 from dapflow.tasks.judging.asking.ask import LLMJudge, llm_judge
 from dapflow.tasks.judging.asking.settings import LLMSettings
 from dapflow.tasks.judging.kinds import spec_of
+from dapflow.tasks.judging.material import Material
 from dapflow.tasks.judging.spec import JudgeSpec, Opening
+from dapflow.tasks.judging.work import of_llm
+from dapflow.tasks.step import Work
 
 
 class LLM(LLMSettings):
@@ -50,6 +53,10 @@ class LLM(LLMSettings):
     def on_toy(self) -> JudgeSpec:
         """A program, which asks nobody."""
         return spec_of("shorter")
+
+    def work(self, material: Material) -> Work:
+        """Requests to the server."""
+        return of_llm(self, material)
 
     @contextmanager
     def open(self, opening: Opening) -> Iterator[LLMJudge]:

@@ -16,6 +16,7 @@ from dapflow.tasks.judging.asking.questions import comparison_texts, score_text
 from dapflow.tasks.judging.judges.base import Match, Question, Verdict
 from dapflow.tasks.judging.judges.prompted import Prompted
 from dapflow.tasks.judging.kinds import spec_of
+from dapflow.tasks.judging.material import Material
 from dapflow.tasks.judging.replies.content import Reply
 from dapflow.tasks.judging.replies.readings import (
     Reading,
@@ -31,8 +32,10 @@ from dapflow.tasks.sampling.engines.sampler import Prompter, Sampler, engine_for
 from dapflow.tasks.seeds import derive_seed
 from dapflow.tasks.servers.client import Refusal
 from dapflow.tasks.servers.message import split_thought
+from dapflow.tasks.step import Work
 
 OnRows = Callable[[int], None] | None
+_ASKED_TOKENS = 400  # of a prompt, with the material in it, about
 STOP = "stop"
 """The fallback of a run that stops where its policy cannot judge."""
 
@@ -134,6 +137,12 @@ class PolicyAsked(SelfJudge):
     def compares_with_a_baseline(self) -> bool:
         """It is the fallback that may."""
         return False
+
+    def work(self, material: Material) -> Work:
+        """Tokens that the policy reads and writes."""
+        calls = material.verdicts * self.calls_per_verdict
+        sampled, scored = calls * self.answer_tokens, calls * _ASKED_TOKENS
+        return Work(calls=calls, sampled=sampled, scored=scored, shards=True)
 
     @contextmanager
     def open(self, opening: Opening) -> "Iterator[PolicyJudge]":

@@ -68,6 +68,11 @@ class RewardModel(JudgeSpec):
         """Whether it is a ranker."""
         return self.form == "pairwise"
 
+    @property
+    def trained_weights(self) -> str:
+        """A head, an adapter, or all."""
+        return self.parameters
+
     def with_reward(self, reward: JudgeSpec) -> JudgeSpec:
         """The recipe's reward model, unless it has settings of its own."""
         return reward if self == RewardModel() else self

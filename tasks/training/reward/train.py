@@ -31,9 +31,16 @@ from dapflow.tasks.training.reward.backbone import Labelled, tune
 from dapflow.tasks.training.reward.pointwise import fit_head, save_scorer
 from dapflow.tasks.training.reward.ranker import save_ranker, tune_ranker
 from dapflow.tasks.training.settings import MARGINS
+from dapflow.tasks.training.work import fitting_features
 
 
-@step("models", title="train reward model on {labelled.rows} pairs", expects=lambda **_: 1)
+@step(
+    "models",
+    title="train reward model on {labelled.rows} pairs",
+    expects=lambda **_: 1,
+    activity="training",
+    work=lambda labelled, test, **_: fitting_features(labelled, test),
+)
 def train_reward_model(
     out: Out,
     backbone: ModelRef,

@@ -37,10 +37,17 @@ from dapflow.tasks.training.rounds.learner import Learner
 from dapflow.tasks.training.rounds.round import Labels, Row, batch_of, judging, sampled
 from dapflow.tasks.training.settings import Rounds, Training
 from dapflow.tasks.training.train import curve_rows, policy_row
+from dapflow.tasks.training.work import rounds_of
 
 
 @step(
-    "models", title="{rounds.count} rounds with {loss.name}, judged by {by}", expects=lambda **_: 1
+    "models",
+    title="{rounds.count} rounds with {loss.name}, judged by {by}",
+    expects=lambda **_: 1,
+    activity="training",
+    work=lambda by, prompts, sampling, rounds, loss, **_: rounds_of(
+        by, prompts, sampling, rounds, models=1 + loss.registered.needs_values
+    ),
 )
 def train_online(
     out: Out,

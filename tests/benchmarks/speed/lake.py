@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from dapflow.storage import Lake, OpenVersion
 from dapflow.storage.export import export
 from dapflow.storage.lineage import trace
-from dapflow.storage.versions import open_version
+from dapflow.storage.versions import Opening, open_version
 from tests.helpers.lakes import initial_policy, iteration, named
 
 TOKENS, CHUNK, VERSIONS = 100, 50_000, 200
@@ -94,7 +94,8 @@ def commit(rows: int, repeats: int) -> None:
         with tempfile.TemporaryDirectory() as folder, Lake(folder) as lake:
             started = time.perf_counter()
             with open_version(
-                lake, kind="completions", version=version, step="sample", code="", parameters={}
+                lake,
+                Opening(kind="completions", version=version, step="sample", code="", parameters={}),
             ) as opened:
                 assert isinstance(opened, OpenVersion)
                 for number, table in enumerate(tables):
@@ -192,7 +193,8 @@ def peak(rows: int) -> None:
     version, total = named("bench"), 0
     with tempfile.TemporaryDirectory() as folder, Lake(Path(folder) / "lake") as lake:
         with open_version(
-            lake, kind="completions", version=version, step="sample", code="", parameters={}
+            lake,
+            Opening(kind="completions", version=version, step="sample", code="", parameters={}),
         ) as opened:
             assert isinstance(opened, OpenVersion)
             for chunk in range(rows // 10_000):

@@ -58,14 +58,14 @@ def test_counts_are_those_of_the_lake(lake: Lake, capsys: pytest.CaptureFixture[
     # each side
     assert sum(found["dapflow_sampled_tokens"].values()) == 4 * 4 * 3 + 2 * 40 * 5
     assert found["dapflow_judge_calls"] == {
-        ("gpt", "answered", "", "judge"): 2,
-        ("gpt", "failed", "", "judge"): 1,
+        ("judging", "gpt", "answered", "", "judge"): 2,
+        ("judging", "gpt", "failed", "", "judge"): 1,
     }
     assert found["dapflow_judge_tokens"] == {
-        ("in", "gpt", "", "judge"): 300,
-        ("out", "gpt", "", "judge"): 6,
+        ("judging", "in", "gpt", "", "judge"): 300,
+        ("judging", "out", "gpt", "", "judge"): 6,
     }
-    assert found["dapflow_judge_usd"] == {("gpt", "", "judge"): 0.75}
+    assert found["dapflow_judge_usd"] == {("judging", "gpt", "", "judge"): 0.75}
     assert found["dapflow_lake_bytes"][("completions",)] > 0
 
 
@@ -126,7 +126,7 @@ def test_a_run_can_be_followed_from_outside(
     assert code == 0, err
     found = read(out)
     outcomes = {
-        kind: sum(value for key, value in found["dapflow_steps"].items() if key[0] == kind)
+        kind: sum(value for key, value in found["dapflow_steps"].items() if key[1] == kind)
         for kind in ("made", "reused")
     }
     assert outcomes == {
@@ -134,7 +134,7 @@ def test_a_run_can_be_followed_from_outside(
         "reused": made["n"] - 1,
     }  # the second run found all; the initial model is no iteration's own
     assert (
-        sum(value for key, value in found["dapflow_rows"].items() if key[0] == "rso")
+        sum(value for key, value in found["dapflow_rows"].items() if key[1] == "rso")
         == made["rows"]
     )
     assert found["dapflow_runs"] == {("rso", "done"): 2}

@@ -98,3 +98,18 @@ def test_prompts_depend_on_no_model_and_samples_on_no_judge() -> None:
 def stages_of(modules: set[str]) -> set[str]:
     """The folders of tasks/ that modules are in."""
     return {name.split(".")[2] for name in modules if name.count(".") > 1}
+
+
+def test_what_a_step_says_of_its_title_and_its_work_is_no_part_of_a_version(package: Path) -> None:
+    declared = (
+        "\n\n\n@step('prompts', title='{}', work=lambda **_: work.much({}))\ndef made(): ...\n"
+    )
+    text = (package / "step.py").read_text() + "from mysteps import work\n"
+    (package / "work.py").write_text("def much(x):\n    return x\n")
+    (package / "step.py").write_text(text + declared.format("a", 1))
+    before = version()
+    (package / "work.py").write_text("def much(x):\n    return 2 * x\n")
+    (package / "step.py").write_text(text + declared.format("b", 2))
+    assert version() == before
+    (package / "step.py").write_text(text + declared.format("b", 2).replace("prompts", "pairs"))
+    assert version() != before

@@ -41,12 +41,12 @@ SAMPLING = Sampling(
 failing: set[str] = set()
 
 
-@step("prompts", title="some prompts", expects=lambda count: count)
+@step("prompts", title="some prompts", expects=lambda count: count, activity="loading")
 def some_prompts(out: Out, count: int) -> None:
     out.write(0, [{"id": out.row_id(n), "prompt": f"say {n}", "parents": []} for n in range(count)])
 
 
-@step("metrics", title="numbers", expects=lambda total: total)
+@step("metrics", title="numbers", expects=lambda total: total, activity="measuring")
 def numbers(out: Out, total: int) -> None:
     spread(out, write_numbers, total, total=total)
 
@@ -221,7 +221,7 @@ def test_a_shard_whose_step_has_ended_ends_too(lake: Lake, monkeypatch: pytest.M
             out.progress(0, 1, "rows")
         raise UserError("ended")
 
-    @step("metrics", title="slow", expects=lambda: 1)
+    @step("metrics", title="slow", expects=lambda: 1, activity="measuring")
     def slow_step(out: Out) -> None:
         def kill() -> None:
             began.wait(20)
@@ -253,7 +253,7 @@ def test_what_asks_a_server_under_limits_stays_in_one_process(lake: Lake) -> Non
 def test_what_shards_say_is_heard(lake: Lake) -> None:
     """Of six prompts the third and the last are longer than the toy's context of 512 tokens."""
 
-    @step("prompts", title="some long prompts", expects=lambda: 6)
+    @step("prompts", title="some long prompts", expects=lambda: 6, activity="loading")
     def long_prompts(out: Out) -> None:
         out.write(
             0,

@@ -22,7 +22,7 @@ ran: list[str] = []
 failing: set[int] = set()
 
 
-@step("prompts", title="load {count} prompts", expects=lambda count: count)
+@step("prompts", title="load {count} prompts", expects=lambda count: count, activity="loading")
 def load(out: Out, count: int) -> None:
     ran.append("load")
     out.write(
@@ -34,6 +34,7 @@ def load(out: Out, count: int) -> None:
     "completions",
     title="sample for {prompts.rows} prompts",
     expects=lambda prompts, seed: prompts.rows,
+    activity="sampling",
 )
 def sample(out: Out, prompts: DatasetRef, seed: int = 0) -> None:
     rows = out.lake.rows_of(prompts)
@@ -51,7 +52,7 @@ def sample(out: Out, prompts: DatasetRef, seed: int = 0) -> None:
         out.progress(number + 1, 2, "chunks")
 
 
-@step("metrics", title="compare", expects=lambda **_: 1)
+@step("metrics", title="compare", expects=lambda **_: 1, activity="measuring")
 def compare(out: Out, sides: list[DatasetRef]) -> None:
     out.write(0, [{"id": out.row_id(0), "name": "sides", "value": float(len(sides))}])
 
@@ -100,6 +101,16 @@ def test_a_second_run_is_cached_and_says_so(lake: Lake) -> None:
         "sample for 3 prompts",
         "compare",
     ]
+
+
+def test_what_a_step_does_is_written_down_with_what_it_makes(lake: Lake) -> None:
+    in_flow(lake, both_sides)
+    made = lake.catalogue().versions.values()
+    assert {(one.step, one.activity) for one in made} == {
+        ("load", "loading"),
+        ("sample", "sampling"),
+        ("compare", "measuring"),
+    }
 
 
 @pytest.mark.parametrize("cached", [False, True])
@@ -155,7 +166,7 @@ def test_what_a_failed_step_held_is_freed_while_its_failure_is_kept(lake: Lake) 
 
     held = list[weakref.ref[Model]]()
 
-    @step("prompts", title="fail", expects=lambda: 0)
+    @step("prompts", title="fail", expects=lambda: 0, activity="loading")
     def fail(out: Out) -> None:
         model = Model()
         held.append(weakref.ref(model))
@@ -179,7 +190,7 @@ def test_a_step_that_failed_goes_on_with_the_chunk_that_is_missing(lake: Lake) -
 
 
 def test_what_the_user_can_put_right_reaches_them_as_it_is(lake: Lake) -> None:
-    @step("prompts", title="fail", expects=lambda: 0)
+    @step("prompts", title="fail", expects=lambda: 0, activity="loading")
     def fail(out: Out) -> None:
         raise UserError("The file is empty: add a line.")
 
