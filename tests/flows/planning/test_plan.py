@@ -16,7 +16,7 @@ from dapflow.storage import Lake
 from tests.helpers.lakes import write
 from tests.helpers.toy import SMALL
 
-LLM = ("judge.endpoint.model=gpt-4.1-mini",)
+LLM = ("judge={kind: llm, endpoint: {model: gpt-4.1-mini}}",)
 
 
 def plan_of(recipe: str, settings: tuple[str, ...] = (), iterations: int = 1) -> dict[str, Any]:
@@ -29,11 +29,11 @@ def plan_of(recipe: str, settings: tuple[str, ...] = (), iterations: int = 1) ->
         ("rso", (), 2112, 2016, 112, 0),
         ("rso", (*LLM, "acceptance.rule=all"), 2112, 2016, 80, 48),
         ("rso", (*LLM, "judge.mode=ten", "judge.samples=3", "judge.temperature=0.7"), 2112, 2016, 272, 240),
-        ("rso", ("evaluation.judge.endpoint.model=gpt-4.1-mini",), 2112, 2016, 112, 32),
+        ("rso", ("evaluation.judge={kind: llm, endpoint: {model: gpt-4.1-mini}}",), 2112, 2016, 112, 32),
         ("rso", ("judge=human", "acceptance.rule=all"), 2112, 2016, 56, 0),
         ("rso", ("judge=shorter",), 2112, 2016, 112, 0),
         ("rso", ("judge=policy",), 84672, 2016, 548, 0),
-        ("rso", ("judge.members.a=reward-model", "judge.members.b=shorter"), 2112, 2016, 192, 0),
+        ("rso", ("judge=composite", "judge.members.a=reward-model", "judge.members.b=shorter"), 2112, 2016, 192, 0),
         ("oaif", (), 1824, 1728, 88, 0),
         ("oaif", LLM, 1824, 1728, 56, 24),
     ],
