@@ -16,11 +16,8 @@ from dapflow.deployments.simulate import Machines, Rates, Took, simulate
 # Peak figures of one H100 SXM, dense, as NVIDIA's data sheet of the H100 has them
 # (nvidia.com/en-us/data-center/h100): published, not measured here.
 _PEAK_FLOPS, _BANDWIDTH, _NVLINK = 989e12, 3.35e12, 900e9
-_SAMPLES, _ANSWER, _PROMPT = (
-    8,
-    512,
-    60,
-)  # RSO's candidates a prompt; tokens at most; as flows/planning/plan.py takes it
+# RSO's candidates a prompt; tokens of an answer at most; of a prompt, as tasks/step/work.py takes it
+_SAMPLES, _ANSWER, _PROMPT = 8, 512, 60
 
 
 @dataclass(frozen=True, kw_only=True)

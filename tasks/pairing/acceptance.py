@@ -40,6 +40,11 @@ class Acceptance(BaseModel):
         description="share of all scored candidates that an accepted one must be above",
     )
 
+    @property
+    def most(self) -> int | None:
+        """How many of a prompt's candidates it accepts at most; None where all may be."""
+        return {"rso": self.keep, "best": 1}.get(self.rule)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Accepted:
@@ -81,7 +86,7 @@ def rso_accept(rewards: Sequence[float], keep: int, beta: float, rng: Random) ->
     expects=lambda completions, **_: completions.rows,
     activity="accepting",
     work=lambda completions, acceptance, **_: accepting(
-        contents_of(completions).prompts, [completions], acceptance
+        contents_of(completions).prompts, [completions], acceptance.most
     ),
 )
 def accept(

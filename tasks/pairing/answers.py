@@ -64,7 +64,7 @@ RULES: dict[str, Rule] = {"best": best, "threshold": above, "rso": sampled, "all
     expects=lambda completions, **_: sum(ref.rows for ref in completions),
     activity="accepting",
     work=lambda prompts, completions, acceptance, **_: accepting(
-        sum(ref.rows for ref in set(prompts)), completions, acceptance
+        sum(ref.rows for ref in set(prompts)), completions, acceptance.most
     ),
 )
 def accept_answers(

@@ -59,17 +59,17 @@ def tokens_of(plan: dict[str, Any], activity: str) -> list[dict[str, int]]:
 
 def test_answers_that_are_not_accepted_are_not_trained_on() -> None:
     settings = (*SMALL, "training.epochs=1")  # 4 prompts, 3 answers of at most 6 tokens
-    best = tokens_of(plan_of("rejection-sampling", settings), "training")[-1]
-    every = tokens_of(plan_of("rrhf", (*settings, "data=samples")), "training")[-1]
-    assert best == {"trained": 4 * (60 + 6)}
-    assert every == {"trained": 4 * 3 * (60 + 6)}
+    best = plan_of("rejection-sampling", settings)["tokens"]["trained"]
+    every = plan_of("rrhf", (*settings, "data=samples"))["tokens"]["trained"]
+    assert best == 4 * (60 + 6)
+    assert every == 4 * 3 * (60 + 6)
 
 
 def test_rso_pairs_what_it_accepts() -> None:
     plan = plan_of("rso", (*SMALL, "acceptance.keep=2", "training.epochs=1"))
     [pairs] = [step for step in plan["steps"] if step["activity"] == "pairing"]
     assert pairs["rows"] == 4  # two of a prompt's three answers, and so one pair
-    assert tokens_of(plan, "training")[-1] == {"trained": 4 * (60 + 2 * 6)}
+    assert plan["tokens"]["trained"] == 4 * (60 + 2 * 6)
 
 
 def test_peoples_pairs_are_as_long_as_they_are(tmp_path: Path) -> None:
