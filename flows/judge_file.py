@@ -16,7 +16,6 @@ from dapflow.flows.labelling import contest, scored
 from dapflow.flows.recipes.changes import change
 from dapflow.flows.recipes.methods import SFT_SAMPLE_RANK
 from dapflow.flows.report.judge_figures import with_members
-from dapflow.flows.server.environment import remember_server
 from dapflow.storage import DatasetRef, Lake, ModelRef, UserError
 from dapflow.storage.ledger import spent_on
 from dapflow.tasks.judging.judges.base import Verdict
@@ -47,7 +46,6 @@ def judge_file(
     there is none, and `outcome` and `note` say why. Raises UserError for what the user can put
     right.
     """
-    remember_server()
     sheet = sheet_of(Path(file))
     names = columns_of(sheet, column)
     with Lake(lake) as opened, use_lake(opened):

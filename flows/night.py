@@ -25,7 +25,6 @@ from dapflow.flows.recipes.methods import RECIPES
 from dapflow.flows.recipes.recipe import Recipe
 from dapflow.flows.report.publish import publish_report
 from dapflow.flows.server.dead_runs import bury, end_earlier_attempts
-from dapflow.flows.server.environment import remember_server
 from dapflow.storage import DatasetRef, Lake, ModelRef
 from dapflow.storage.errors import NothingToLearnError
 from dapflow.storage.promotions import Decision, Line, decide, decided_by, line_of
@@ -60,7 +59,6 @@ def night(
     Returns the row of `promotions` that it has written. Raises UserError for what the user can put
     right.
     """
-    remember_server()
     wanted, run = (
         chosen(recipe.value, settings, toy, from_parameters=deployment.id is not None),
         str(flow_run.id),
