@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from dapflow.tasks.agreement import Judgement, agreement_of
+from dapflow.tasks.evaluation.agreement import Judgement, agreement_of
 from dapflow.tasks.evaluation.winrate.comparisons import ONLY_SYSTEM, Comparison, Comparisons
 from dapflow.tasks.evaluation.winrate.rates import advice, win_rates
 from dapflow.tasks.judging.judges.base import EMPTY
