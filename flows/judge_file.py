@@ -18,7 +18,7 @@ from dapflow.flows.recipes.methods import SFT_SAMPLE_RANK
 from dapflow.flows.report.judge_figures import with_members
 from dapflow.storage import DatasetRef, Lake, ModelRef, UserError
 from dapflow.storage.ledger import spent_on
-from dapflow.tasks.judging.judges.base import Verdict
+from dapflow.tasks.judging.judges.base import Verdict, verdict_of_row
 from dapflow.tasks.judging.judges.composite import Composite, vote
 from dapflow.tasks.judging.judges.prompted import SelfJudge
 from dapflow.tasks.judging.judges.reward_settings import RewardModel
@@ -55,7 +55,7 @@ def judge_file(
         found = (
             _pairs(opened, verdicts)
             if len(sheet.columns) == 2
-            else [(_verdict(row), {}) for row in opened.rows_of(verdicts["scored"])]
+            else [(verdict_of_row(row), {}) for row in opened.verdicts(verdicts["scored"])]
         )
         rows = [
             dict(record.fields)
@@ -139,13 +139,13 @@ def _pairs(
 ) -> list[tuple[Verdict, dict[str, float | None]]]:
     """The verdict on each pair, and what it comes from: both orders, or both scores."""
     if "compared" in verdicts:
-        rows = [_verdict(row) for row in lake.rows_of(verdicts["compared"])]
+        rows = [verdict_of_row(row) for row in lake.verdicts(verdicts["compared"])]
         return [
             (verdict, {"forward": verdict.forward, "backward": verdict.backward})
             for verdict in rows
         ]
     both = (
-        [_verdict(row) for row in lake.rows_of(verdicts[side])]
+        [verdict_of_row(row) for row in lake.verdicts(verdicts[side])]
         for side in ("judged_after", "judged_before")
     )
     found = list[tuple[Verdict, dict[str, float | None]]]()
@@ -154,9 +154,3 @@ def _pairs(
         assert verdict is not None, "there are two verdicts"
         found.append((verdict, {"first_score": one.score, "second_score": other.score}))
     return found
-
-
-def _verdict(row: Mapping[str, Any]) -> Verdict:
-    return Verdict(
-        **{name: row[name] for name in ("outcome", "score", "note", "forward", "backward")}
-    )

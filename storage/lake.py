@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import duckdb
 import pyarrow as pa
@@ -24,6 +24,14 @@ from dapflow.storage.index import Index
 from dapflow.storage.location import Location, copied, locate
 from dapflow.storage.patience import patiently
 from dapflow.storage.refs import ModelRef, Ref
+from dapflow.storage.rows import (
+    AcceptanceRow,
+    CompletionRow,
+    MetricRow,
+    PairRow,
+    PromptRow,
+    VerdictRow,
+)
 from dapflow.storage.schema import MIGRATIONS
 
 if TYPE_CHECKING:
@@ -250,6 +258,35 @@ class Lake:
     def rows_of(self, ref: Ref | str, table: str | None = None) -> list[dict[str, Any]]:
         """The same as dictionaries."""
         return self.read(ref, table).to_pylist()
+
+    def prompts(self, ref: Ref | str) -> list[PromptRow]:
+        """The rows of a version of prompts."""
+        return cast("list[PromptRow]", self._rows_of("prompts", ref))
+
+    def completions(self, ref: Ref | str) -> list[CompletionRow]:
+        """The rows of a version of completions."""
+        return cast("list[CompletionRow]", self._rows_of("completions", ref))
+
+    def verdicts(self, ref: Ref | str) -> list[VerdictRow]:
+        """The rows of a version of verdicts."""
+        return cast("list[VerdictRow]", self._rows_of("verdicts", ref))
+
+    def acceptances(self, ref: Ref | str) -> list[AcceptanceRow]:
+        """The rows of a version of acceptances."""
+        return cast("list[AcceptanceRow]", self._rows_of("acceptances", ref))
+
+    def pairs(self, ref: Ref | str) -> list[PairRow]:
+        """The rows of a version of pairs."""
+        return cast("list[PairRow]", self._rows_of("pairs", ref))
+
+    def metrics(self, ref: Ref | str) -> list[MetricRow]:
+        """The rows of a version of metrics, or those that a step has written beside its own noun."""
+        return cast("list[MetricRow]", self.rows_of(ref, "metrics"))
+
+    def _rows_of(self, kind: str, ref: Ref | str) -> list[dict[str, Any]]:
+        ref = self.ref(ref)
+        assert ref.kind == kind, f"{ref!r} holds no {kind}"
+        return self.rows_of(ref)
 
     def ref(self, name: Ref | str) -> Ref:
         """The reference of a complete version. Raises LakeError when there is none of that name, or

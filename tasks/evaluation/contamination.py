@@ -11,7 +11,6 @@ new one, is counted as similar. Test: pytest tests/tasks/evaluation/test_contami
 """
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from dapflow.storage import DatasetRef
 from dapflow.tasks.prompts.overlap import Pool
 from dapflow.tasks.step import Out, step
+from dapflow.tasks.words import ngrams, words
 
-_WORD = re.compile(r"\w+")
 _SIMILAR = "similar"
 _SHOWN = 200  # characters of the training prompt
 
@@ -135,14 +134,14 @@ def overlaps(
     advance: Any = lambda done: None,
 ) -> Iterator[Found]:
     """Held-out prompts that resemble training prompts, each by the first measure that holds."""
-    known = [_words(text) for text in trained]
+    known = [words(text) for text in trained]
     runs = {length: _runs(known, length) for length in (limits.run, limits.short_run)}
     pool = Pool(
-        trained, math.nextafter(limits.similar, 0), _words
+        trained, math.nextafter(limits.similar, 0), words
     )  # so that what is equal is found too
     for place, text in enumerate(held_out):
         if (
-            found := _by_runs(_words(text), runs, limits) or _by_rouge(text, pool, limits)
+            found := _by_runs(words(text), runs, limits) or _by_rouge(text, pool, limits)
         ) is not None:
             measure, value, training = found
             yield Found(
@@ -152,12 +151,12 @@ def overlaps(
 
 
 def _by_runs(
-    words: Sequence[str], runs: Mapping[int, Mapping[tuple[str, ...], int]], limits: Overlap
+    tokens: Sequence[str], runs: Mapping[int, Mapping[tuple[str, ...], int]], limits: Overlap
 ) -> tuple[str, float, int] | None:
-    for gram in _grams(words, limits.run):
+    for gram in ngrams(tokens, limits.run):
         if gram in runs[limits.run]:
             return f"overlap_{limits.run}gram", 1.0, runs[limits.run][gram]
-    grams = list(_grams(words, limits.short_run))
+    grams = ngrams(tokens, limits.short_run)
     met = [runs[limits.short_run][gram] for gram in grams if gram in runs[limits.short_run]]
     return (
         (f"overlap_{limits.short_run}gram", len(met) / len(grams), met[0])
@@ -179,13 +178,5 @@ def _runs(texts: Sequence[Sequence[str]], length: int) -> dict[tuple[str, ...], 
     return {
         gram: place
         for place, text in reversed(list(enumerate(texts)))
-        for gram in _grams(text, length)
+        for gram in ngrams(text, length)
     }
-
-
-def _grams(words: Sequence[str], length: int) -> Iterator[tuple[str, ...]]:
-    return (tuple(words[place : place + length]) for place in range(len(words) - length + 1))
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())

@@ -16,7 +16,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dapflow.storage import DatasetRef, ModelRef, UserError
 from dapflow.tasks.metrics import mean, paired, rows_of
-from dapflow.tasks.prompts.load import prompt_text, text_digest
+from dapflow.tasks.prompts.load import prompt_text
+from dapflow.tasks.prompts.row import prompt_row
 from dapflow.tasks.prompts.sources import Record, read_source
 from dapflow.tasks.sampling.engines.base import Sampling
 from dapflow.tasks.step import Out, step
@@ -56,21 +57,11 @@ def load_tasks(out: Out, source: str, digest: str) -> None:
     """
     records = read_source(source, TASKS_FILE)
     _answers(records)
-    out.write(
-        0,
-        [
-            {
-                "id": out.row_id(n),
-                "digest": text_digest(text),
-                "prompt": text,
-                "source": one.place,
-                "split": "held_out",
-                "parents": [],
-            }
-            for n, one in enumerate(records)
-            for text in [prompt_text(one)]
-        ],
-    )
+    rows = [
+        prompt_row(out.row_id(n), prompt_text(record), record.place, split="held_out")
+        for n, record in enumerate(records)
+    ]
+    out.write(0, rows)
 
 
 @step("metrics", title="check exact answers", expects=lambda **_: 3)

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from dapflow.storage import DatasetRef, ModelRef
 from dapflow.tasks.metrics import Figure, rows_of, share
-from dapflow.tasks.prompts.load import text_digest
+from dapflow.tasks.prompts.row import prompt_row
 from dapflow.tasks.statistics import bootstrap_mean
 from dapflow.tasks.step import Out, step
 
@@ -46,17 +46,7 @@ def prompts_of(out: Out, pairs: DatasetRef, most: int) -> None:
     """The prompt of each pair that is not dropped, a row a pair: the first `most` of them."""
     rows = _kept(out, pairs)[:most]
     out.write(
-        0,
-        [
-            {
-                "id": out.row_id(n),
-                "digest": text_digest(row["prompt"]),
-                "prompt": row["prompt"],
-                "source": row["id"],
-                "parents": [],
-            }
-            for n, row in enumerate(rows)
-        ],
+        0, [prompt_row(out.row_id(n), row["prompt"], row["id"]) for n, row in enumerate(rows)]
     )
 
 

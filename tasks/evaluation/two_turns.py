@@ -24,7 +24,8 @@ from dapflow.tasks.evaluation.contests import (
 )
 from dapflow.tasks.metrics import SIDES, mean, paired, rows_of
 from dapflow.tasks.models.chat import transcript
-from dapflow.tasks.prompts.load import prompt_text, text_digest
+from dapflow.tasks.prompts.load import prompt_text
+from dapflow.tasks.prompts.row import prompt_row, text_digest
 from dapflow.tasks.prompts.sources import read_source
 from dapflow.tasks.step import Out, step
 
@@ -54,14 +55,7 @@ def load_first_turns(out: Out, source: str, digest: str) -> None:
     rows = list[dict[str, Any]]()
     for n, record in enumerate(read_source(source, TURNS_FILE)):
         record.text("follow_up")
-        text = prompt_text(record)
-        row = {
-            "id": out.row_id(n),
-            "digest": text_digest(text),
-            "prompt": text,
-            "source": record.place,
-        }
-        rows.append(row | {"split": "held_out", "parents": []})
+        rows.append(prompt_row(out.row_id(n), prompt_text(record), record.place, split="held_out"))
     out.write(0, rows)
 
 
@@ -80,15 +74,11 @@ def follow_up(out: Out, tasks: DatasetRef, source: str, digest: str, answers: Da
         if answer["finish_reason"] != "refused":
             task = asked[answer["prompt_id"]]
             text, earlier = further[task["source"]], [task["prompt"], answer["text"]]
-            row = {
-                "id": out.row_id(len(rows)),
-                "digest": text_digest(transcript(text, earlier)),
-                "prompt": text,
-                "earlier": earlier,
-            }
-            rows.append(
-                row | {"source": task["source"], "split": "held_out", "parents": [task["id"]]}
+            row = prompt_row(
+                out.row_id(len(rows)), text, task["source"], split="held_out", parents=[task["id"]]
             )
+            digest = text_digest(transcript(text, earlier))
+            rows.append(row | {"digest": digest, "earlier": earlier})
     out.write(0, rows)
 
 

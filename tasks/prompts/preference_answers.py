@@ -10,8 +10,8 @@ Test: pytest -m methods tests/flows/test_methods.py
 from typing import Any, Literal
 
 from dapflow.storage import DatasetRef, UserError
-from dapflow.tasks.prompts.load import text_digest
 from dapflow.tasks.prompts.preferences import Part, rows_of_part, say_left_out
+from dapflow.tasks.prompts.row import prompt_row, text_digest
 from dapflow.tasks.step import Out, step
 
 Sides = Literal["chosen", "both"]
@@ -41,14 +41,7 @@ def load_preference_prompts(
     out.write(
         0,
         [
-            {
-                "id": out.row_id(n),
-                "digest": text_digest(text),
-                "prompt": text,
-                "source": rows[text]["source"],
-                "split": "train",
-                "parents": [],
-            }
+            prompt_row(out.row_id(n), text, rows[text]["source"], split="train")
             for n, text in enumerate(chosen)
         ],
     )

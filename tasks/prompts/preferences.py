@@ -15,7 +15,7 @@ from dapflow.storage import Lake, OpenVersion, Ref, UserError, version_digest
 from dapflow.storage.garbage import IMPORTED
 from dapflow.storage.versions import forget, open_version
 from dapflow.tasks.prompts.formats import Format, check_left_out, preference
-from dapflow.tasks.prompts.load import text_digest
+from dapflow.tasks.prompts.row import text_digest
 from dapflow.tasks.prompts.sources import find_source, read_source, stream_source
 from dapflow.tasks.step import Out, step
 from dapflow.tasks.step.code_version import code_version

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from typing import Any
 
 from dapflow.storage import DatasetRef, Lake, ModelRef, UserError
-from dapflow.tasks.prompts.load import text_digest
+from dapflow.tasks.prompts.row import prompt_row
 from dapflow.tasks.sampling.engines.base import Completion, Engine, Request
 from dapflow.tasks.sampling.engines.sampler import Prompter, Sampler, engine_for
 from dapflow.tasks.seeds import derive_seed
@@ -116,15 +116,14 @@ def read_prompts(
     out.write(
         0,
         [
-            {
-                "id": out.row_id(n),
-                "digest": text_digest(one.text),
-                "prompt": one.text,
-                "source": one.reply,
-                "split": "train",
-            }
-            | {"parents": [shown.id or out.row_id(shown.place) for shown in one.context]}
-            for n, one in enumerate(growth.made)
+            prompt_row(
+                out.row_id(n),
+                prompt.text,
+                prompt.reply,
+                split="train",
+                parents=[shown.id or out.row_id(shown.place) for shown in prompt.context],
+            )
+            for n, prompt in enumerate(growth.made)
         ],
     )
     out.write(1, _figures(out, growth), table="metrics")
