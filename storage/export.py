@@ -8,7 +8,7 @@ Rows stream through DuckDB, which spills what does not fit, so a version may be 
 from pathlib import Path
 
 from dapflow.storage.database import quoted
-from dapflow.storage.errors import LakeError, lake_errors
+from dapflow.storage.errors import LakeError, Remedy, lake_errors
 from dapflow.storage.lake import Lake
 from dapflow.storage.refs import Ref
 from dapflow.storage.replacing import replacing
@@ -43,7 +43,10 @@ def export(lake: Lake, ref: Ref, path: Path, *, replace: bool = False) -> int:
     ):
         raise LakeError(f"{path} is a directory that no export has made: choose another name.")
     if path.exists() and not replace:
-        raise LakeError(f"{path} is there already: choose another name, or say --replace.")
+        raise LakeError(
+            f"{path} is there already: choose another name, or have it replaced.",
+            Remedy.REPLACE_FILE,
+        )
     folder = not path.suffix
     query, parameters = lake.query_of(ref)
     if folder and ref.kind == "pairs":

@@ -19,10 +19,11 @@ from filelock import FileLock
 
 from dapflow.storage.catalogue import Catalogue, DataFile
 from dapflow.storage.database import Connection, attach
-from dapflow.storage.errors import LakeError, lake_errors, require_space, unwritable
+from dapflow.storage.errors import LakeError, Remedy, lake_errors, require_space, unwritable
 from dapflow.storage.index import Index
 from dapflow.storage.location import Location, copied, locate
 from dapflow.storage.patience import patiently
+from dapflow.storage.policies import CALLED
 from dapflow.storage.refs import ModelRef, Ref
 from dapflow.storage.rows import (
     AcceptanceRow,
@@ -38,21 +39,6 @@ if TYPE_CHECKING:
     import datasets
 
 T = TypeVar("T")
-PROMOTED, NEWEST = (
-    "promoted",
-    "newest",
-)  # names of policies: the newest that was promoted, and the newest that was trained
-_POLICIES = {
-    PROMOTED: (
-        "SELECT policy FROM promotions WHERE action <> 'keep' ORDER BY number DESC LIMIT 1",
-        "No policy has been promoted yet: `dapflow promote` does it, or a night whose gate is open.",
-    ),
-    NEWEST: (
-        "SELECT m.version AS policy FROM models m JOIN versions v ON v.version = m.version AND v.state = 'complete'"
-        " WHERE m.role = 'policy' AND m.path IS NOT NULL ORDER BY v.completed_at DESC LIMIT 1",
-        "The lake has no trained policy yet: name a model, or make one with `dapflow run`.",
-    ),
-}
 
 
 class Lake:
@@ -78,7 +64,8 @@ class Lake:
         with lake_errors(self.location.address):
             if read_only and not self.location.exists:
                 raise LakeError(
-                    f"There is no lake at {self.root}: make one with `dapflow run rso`, or name another with --lake."
+                    f"There is no lake at {self.root}: run a recipe, which makes one, or name another.",
+                    Remedy.MAKE_LAKE,
                 )
             self._copied = ExitStack()
             attached = self.location
@@ -102,12 +89,15 @@ class Lake:
             done = self._schema_number(cursor)
         if done > len(MIGRATIONS):
             raise LakeError(
-                f"The lake at {self.location.address} has schema {done}, this version of dapflow knows {len(MIGRATIONS)}: "
-                "update dapflow, or use another lake with --lake."
+                f"The lake at {self.location.address} has schema {done}, "
+                f"this version of dapflow knows {len(MIGRATIONS)}: update dapflow, or use another lake.",
+                Remedy.OTHER_LAKE,
             )
         if done < len(MIGRATIONS) and read_only:
             raise LakeError(
-                f"The lake at {self.location.address} has an older schema: any `dapflow run` on it brings it up to date."
+                f"The lake at {self.location.address} has an older schema: "
+                "any run on it brings it up to date.",
+                Remedy.RUN_RECIPE,
             )
         while done < len(MIGRATIONS):
             done = self.commit(self._migrate_some, f"migrate from schema {done}")
@@ -220,13 +210,12 @@ class Lake:
         """The full id of what a person names: see `Catalogue.resolve`; `promoted` and `newest` are
         policies. Raises LakeError.
         """
-        if name not in _POLICIES:
+        if (called := CALLED.get(name)) is None:
             return self.catalogue().resolve(name)
-        query, none = _POLICIES[name]
-        found = self.rows(query)
-        if not found or found[0]["policy"] is None:
-            raise LakeError(none)
-        return found[0]["policy"]
+        policies = [row["policy"] for row in self.rows(called.query)]
+        if policies in ([], [None]):
+            raise LakeError(called.missing, called.remedy)
+        return policies[0]
 
     def read(self, ref: Ref | str, table: str | None = None) -> pa.Table:
         """All rows of a version in id order, as an Arrow table; columns as `dapflow.storage.schema`
@@ -295,7 +284,9 @@ class Lake:
         version = name.version if isinstance(name, Ref) else self.resolve(name)
         if "-" in version:
             raise LakeError(
-                f"{name} is a row: name its version, {version.partition('-')[0]}, or ask `dapflow lineage` for the row."
+                f"{name} is a row: name its version, {version.partition('-')[0]}, "
+                "or ask for the lineage of the row.",
+                Remedy.FOLLOW_ROW,
             )
         if (found := self.find(version)) is None:
             label = f"{name.kind}@{version}" if isinstance(name, Ref) else name

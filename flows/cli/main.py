@@ -16,6 +16,7 @@ from typing import Annotated, Any, NoReturn
 from cyclopts import App, CycloptsError, Parameter
 from rich.text import Text
 
+from dapflow.flows.cli.advice import advised
 from dapflow.flows.cli.agreement import agreement
 from dapflow.flows.cli.chat import chat, serve
 from dapflow.flows.cli.compare import compare
@@ -286,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         app(words, exit_on_error=False, print_error=False)
         sys.stdout.flush()
     except (UserError, CycloptsError) as error:
-        say(f"dapflow: {error}", sys.stderr)
+        say(f"dapflow: {advised(error)}", sys.stderr)
         sys.exit(2)
     except BrokenPipeError:  # whoever read the output has seen enough
         _print_no_more()

@@ -75,12 +75,12 @@ def doctor(*, server: str | None = None, lake: Lake = "lake") -> None:
     from prefect.client.orchestration import get_client
 
     from dapflow.flows.server.dead_runs import bury
-    from dapflow.storage.garbage import find_garbage
+    from dapflow.storage.garbage import left_open
 
     with existing(lake) as opened, get_client(sync_client=True) as client:
         buried = bury(opened)
         say("\n".join(buried) or "runs: none whose process is gone")
-        left = [one for one in find_garbage(opened) if one.info.state == "open"]
+        left = left_open(opened)
         size = sum(one.bytes for one in left) / 2**20
         print(
             f"lake: {len(left)} versions left open ({size:.1f} MiB): the next run goes on with them, `dapflow gc` takes them out"

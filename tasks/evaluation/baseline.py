@@ -9,13 +9,13 @@ Test: pytest tests/flows/test_measuring.py
 from typing import Any
 
 from dapflow.storage import DatasetRef, Lake, ModelRef, UserError
+from dapflow.storage.policies import PROMOTED
 from dapflow.storage.promotions import line_from, line_of
 from dapflow.tasks.prompts.load import prompt_text
 from dapflow.tasks.prompts.sources import read_source
 from dapflow.tasks.step import Out, current_lake, step
 
 FILES = (".jsonl", ".parquet", ".jsonl.gz")
-PROMOTED = "promoted"
 
 
 def policy_of(name: str, initial: ModelRef) -> ModelRef:

@@ -235,5 +235,5 @@ def test_a_catalogue_that_is_not_one_is_refused_in_one_sentence(tmp_path: Path) 
 
 def test_a_place_that_cannot_be_written_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file, not a directory")
-    with pytest.raises(LakeError, match="cannot be written.*--lake"):
+    with pytest.raises(LakeError, match="cannot be written.*choose another lake"):
         Lake(tmp_path / "file" / "lake")
