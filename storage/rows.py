@@ -6,7 +6,7 @@ Values that a relation takes from a list of words are given as those words. Null
 that may be null in a row that this version writes. Test: pytest tests/storage/test_rows.py
 """
 
-from typing import Literal, TypedDict
+from typing import Literal, TypedDict, TypeGuard
 
 Split = Literal["train", "held_out"]
 FinishReason = Literal["stop", "length", "refused"]
@@ -30,35 +30,67 @@ class PromptRow(TypedDict):
 
 
 class CompletionRow(TypedDict):
-    """A row of `completions`."""
+    """A row of `completions`. A file's have no tokens, no policy and no seed. (Those in which a
+    policy was asked for prompts belong to none: nobody reads their `prompt_id`, which is null.)
+    """
 
     version: str
     id: str
     prompt_id: str
     sample: int
-    policy: str
+    policy: str | None
     text: str
-    token_ids: list[int]
-    logprobs: list[float]
+    token_ids: list[int] | None
+    logprobs: list[float] | None
     finish_reason: FinishReason
-    seed: int
+    seed: int | None
     note: str | None
 
 
-class VerdictRow(TypedDict):
-    """A row of `verdicts`."""
-
+class _Judged(TypedDict):
     version: str
     id: str
     prompt_id: str
     completion_id: str
-    other_id: str | None
     judge: str
-    outcome: Outcome
-    score: float | None
     note: str | None
     forward: float | None
     backward: float | None
+
+
+class ScoredRow(_Judged):
+    """A row of `verdicts` about one completion."""
+
+    outcome: Literal["scored"]
+    score: float
+    other_id: None
+
+
+class ComparedRow(_Judged):
+    """A row of `verdicts` about a completion and another one; score: the probability that it is
+    the better one.
+    """
+
+    outcome: Literal["win", "lose", "tie"]
+    score: float
+    other_id: str
+
+
+class UndecidedRow(_Judged):
+    """A row of `verdicts` that holds none."""
+
+    outcome: Literal["invalid", "refused", "over_budget"]
+    score: None
+    other_id: str | None
+
+
+VerdictRow = ScoredRow | ComparedRow | UndecidedRow
+"""A row of `verdicts`: which kind, `outcome` says."""
+
+
+def is_comparison(row: VerdictRow) -> TypeGuard[ComparedRow]:
+    """Whether it says which of two completions is the better one, or that neither is."""
+    return row["outcome"] in ("win", "lose", "tie")
 
 
 class AcceptanceRow(TypedDict):
@@ -84,7 +116,7 @@ class PairRow(TypedDict):
     rejected_id: str | None
     prompt: str
     chosen: str
-    rejected: str
+    rejected: str | None
     margin: float | None
     rating: str | None
     source: str

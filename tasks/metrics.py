@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from dapflow.storage.rows import MetricRow
 from dapflow.tasks.statistics import (
     bootstrap_difference,
     bootstrap_mean,
@@ -234,6 +235,17 @@ def base_name(name: str) -> str:
 def versus(name: str, baseline: str) -> str:
     """The name of a figure against that baseline."""
     return f"{name}{_VERSUS}{baseline}"
+
+
+def figure_of_row(row: MetricRow, name: str | None = None) -> Figure:
+    """The figure that a row of the lake holds, or the same under another name."""
+    return Figure(
+        name=name or row["name"],
+        value=row["value"],
+        low=row["low"],
+        high=row["high"],
+        note=row["note"],
+    )
 
 
 def rows_of(

@@ -155,7 +155,7 @@ def wins_over_initial(lake: Lake, policy: str) -> dict[str, float]:
     judged = catalogue.parents[against]
     aside = known_from_training(lake, judged)
     sides = [
-        [row for row in lake.rows_of(judged[role]) if row["prompt_id"] not in aside]
+        [row for row in lake.verdicts(judged[role]) if row["prompt_id"] not in aside]
         if role in judged
         else []
         for role in ("contest", "judged_theirs", "judged_ours")

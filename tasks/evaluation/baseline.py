@@ -54,7 +54,7 @@ def load_baseline_answers(out: Out, source: str, digest: str, prompts: DatasetRe
         prompt_text(record): record.text("completion", "answer", "output")
         for record in read_source(source, "")
     }
-    rows = out.lake.rows_of(prompts)
+    rows = out.lake.prompts(prompts)
     if not any(row["prompt"] in answers for row in rows):
         raise UserError(
             f"{source} answers none of the {len(rows)} held-out prompts: `dapflow show prompts` prints them."

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dapflow.storage import DatasetRef
+from dapflow.storage import DatasetRef, Lake
 from dapflow.tasks.prompts.overlap import Pool
 from dapflow.tasks.step import Out, step
 from dapflow.tasks.words import ngrams, words
@@ -76,13 +76,8 @@ def find_overlap(out: Out, held_out: DatasetRef, pairs: list[DatasetRef], limits
     """Rows about held-out prompts (subject: the prompt; name: `overlap_...` for one that is left
     out, `similar_rouge_l` for one that is not; note: the training prompt), and two about the
     version: `contaminated_prompts` and `similar_prompts`."""
-    prompts = out.lake.rows_of(held_out)
-    trained = {
-        row["prompt"]
-        for ref in pairs
-        for row in out.lake.rows_of(ref)
-        if row.get("dropped") is None
-    }
+    prompts = out.lake.prompts(held_out)
+    trained = {prompt for ref in pairs for prompt in _trained_on(out.lake, ref)}
     found = list(
         overlaps(
             [row["prompt"] for row in prompts],
@@ -120,6 +115,13 @@ def find_overlap(out: Out, held_out: DatasetRef, pairs: list[DatasetRef], limits
         },
     ]
     out.write(0, [{"id": out.row_id(n), **row} for n, row in enumerate(rows)])
+
+
+def _trained_on(lake: Lake, ref: DatasetRef) -> list[str]:
+    """The prompts of pairs that were not dropped, or prompts that were trained on by themselves."""
+    if ref.kind == "prompts":
+        return [row["prompt"] for row in lake.prompts(ref)]
+    return [row["prompt"] for row in lake.pairs(ref) if row["dropped"] is None]
 
 
 def left_out(rows: Iterable[Mapping[str, Any]]) -> set[str]:

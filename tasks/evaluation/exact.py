@@ -10,11 +10,11 @@ Test: pytest tests/tasks/evaluation/test_exact.py
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dapflow.storage import DatasetRef, ModelRef, UserError
+from dapflow.storage.rows import CompletionRow
 from dapflow.tasks.metrics import mean, paired, rows_of
 from dapflow.tasks.prompts.load import prompt_text
 from dapflow.tasks.prompts.row import prompt_row
@@ -78,9 +78,9 @@ def check_answers(
     """The share of tasks that each side solves, and the difference on the same tasks: below zero
     with its whole interval, it got worse.
     """
-    prompts = {row["id"]: row["prompt"] for row in out.lake.rows_of(tasks)}
+    prompts = {row["id"]: row["prompt"] for row in out.lake.prompts(tasks)}
     answers = _answers(read_source(source, TASKS_FILE))
-    old, new = (solved(out.lake.rows_of(ref), prompts, answers) for ref in (before, after))
+    old, new = (solved(out.lake.completions(ref), prompts, answers) for ref in (before, after))
     figures = [
         mean("exact_answers_before", old, seed, _NONE, bounded=True),
         mean("exact_answers_after", new, seed, _NONE, bounded=True),
@@ -90,7 +90,7 @@ def check_answers(
 
 
 def solved(
-    completions: Sequence[Mapping[str, Any]],
+    completions: Sequence[CompletionRow],
     prompts: Mapping[str, str],
     answers: Mapping[str, Sequence[str]],
 ) -> dict[str, float]:

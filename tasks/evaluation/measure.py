@@ -6,12 +6,12 @@ label the training pairs.
 Test: pytest tests/flows/test_measuring.py tests/tasks/evaluation/test_contests.py
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from statistics import fmean
-from typing import Any
 
 from dapflow.storage import DatasetRef, Lake, ModelRef
+from dapflow.storage.rows import CompletionRow, VerdictRow
 from dapflow.tasks.evaluation.contamination import left_out
 from dapflow.tasks.evaluation.contests import (
     between_judges,
@@ -22,11 +22,11 @@ from dapflow.tasks.evaluation.contests import (
     win_rates_of,
 )
 from dapflow.tasks.evaluation.texts import described
-from dapflow.tasks.metrics import METRICS, SIDES, Figure, paired, rows_of, share
+from dapflow.tasks.metrics import METRICS, SIDES, Figure, figure_of_row, paired, rows_of, share
 from dapflow.tasks.step import Out, step
 
-Row = Mapping[str, Any]
-Rows = Sequence[Row]
+Answers = Sequence[CompletionRow]
+Verdicts = Sequence[VerdictRow]
 _STEADY = ("position_consistency", "first_place_wins")
 _SAME_JUDGE = "The judge that labelled the training pairs measures the result: it finds what it has taught. Set another evaluation.judge."
 _NO_SCORES = "no judge scored the answers: it compares them, or there is none"
@@ -61,11 +61,11 @@ def evaluate(
     training prompt to count. measured: metrics about `policy` to take over.
     """
     read = _Reader(out.lake, overlap)
-    sides = read(before), read(after)
-    judged = (read(judged_before), read(judged_after))
-    rewards = (read(reward_before), read(reward_after))
+    sides = read.answers(before), read.answers(after)
+    judged = (read.verdicts(judged_before), read.verdicts(judged_after))
+    rewards = (read.verdicts(reward_before), read.verdicts(reward_after))
     texts = {row["id"]: row["text"] for rows in sides for row in rows}
-    verdicts = read(compared) if compared is not None else [*judged[0], *judged[1]]
+    verdicts = read.verdicts(compared) if compared is not None else [*judged[0], *judged[1]]
     decisions = by_comparison(verdicts) if compared is not None else by_scores(*judged)
     of_answers = [
         *win_rates_of(decisions, texts, seed, read.why(*sides, verdicts)),
@@ -107,9 +107,10 @@ def evaluate_against(
     measures it; names end in `_vs_BASELINE`.
     """
     read = _Reader(out.lake, overlap)
-    sides, judged = (read(theirs), read(ours)), (read(judged_theirs), read(judged_ours))
+    sides = (read.answers(theirs), read.answers(ours))
+    judged = (read.verdicts(judged_theirs), read.verdicts(judged_ours))
     texts = {row["id"]: row["text"] for rows in sides for row in rows}
-    verdicts = read(contest) if contest is not None else [*judged[0], *judged[1]]
+    verdicts = read.verdicts(contest) if contest is not None else [*judged[0], *judged[1]]
     decisions = by_comparison(verdicts) if contest is not None else by_scores(*judged)
     figures = win_rates_of(decisions, texts, seed, read.why(*sides, verdicts), baseline)
     out.write(0, list(rows_of(figures, policy.version, out.row_id)))
@@ -120,39 +121,43 @@ class _Reader:
 
     def __init__(self, lake: Lake, overlap: DatasetRef | None) -> None:
         self._lake = lake
-        self._found = [] if overlap is None else lake.rows_of(overlap)
-        self._left_out = left_out(self._found)
+        self._overlap = [] if overlap is None else lake.metrics(overlap)
+        self._left_out = left_out(self._overlap)
 
-    def __call__(self, ref: DatasetRef | None) -> Rows:
-        return (
-            []
-            if ref is None
-            else [row for row in self._lake.rows_of(ref) if row["prompt_id"] not in self._left_out]
-        )
+    def answers(self, ref: DatasetRef) -> Answers:
+        """The completions on one side."""
+        return [
+            row for row in self._lake.completions(ref) if row["prompt_id"] not in self._left_out
+        ]
+
+    def verdicts(self, ref: DatasetRef | None) -> Verdicts:
+        """Those on one side, or on both; none where nobody judged."""
+        rows = [] if ref is None else self._lake.verdicts(ref)
+        return [row for row in rows if row["prompt_id"] not in self._left_out]
 
     def overlaps(self) -> Iterator[Figure]:
         """How many prompts resemble what was trained on, if anybody has looked."""
-        for row in self._found:
+        for row in self._overlap:
             if row["name"] in METRICS:
                 yield Figure(name=row["name"], value=row["value"], note=row["note"])
 
-    def why(self, before: Rows, after: Rows, verdicts: Rows) -> str:
+    def why(self, before: Answers, after: Answers, verdicts: Verdicts) -> str:
         """Why there is no decision, where there is none."""
         return self.why_nothing(before, after) or why_undecided([*before, *after], verdicts)
 
-    def why_nothing(self, before: Rows, after: Rows) -> str | None:
+    def why_nothing(self, before: Answers, after: Answers) -> str | None:
         """Why there is no answer at all, where every held-out prompt was left out."""
         if before or after or not self._left_out:
             return None
         return f"all {len(self._left_out)} held-out prompts were left out, for they repeat training prompts: hold out others"
 
 
-def _rewards(name: str, before: Rows, after: Rows, seed: int) -> Iterator[Figure]:
+def _rewards(name: str, before: Verdicts, after: Verdicts, seed: int) -> Iterator[Figure]:
     """The mean score of each side, and what each prompt has gained."""
     sides = [scores_of(rows) for rows in (before, after)]
     why = "no answer was scored" if before or after else _NO_SCORES
     for side, scores in zip(SIDES, sides, strict=True):
-        values = [value for one in scores.values() for value in one]
+        values = [value for of_prompt in scores.values() for value in of_prompt]
         yield Figure(
             name=f"{name}_{side}",
             value=fmean(values) if values else None,
@@ -168,11 +173,11 @@ def _rewards(name: str, before: Rows, after: Rows, seed: int) -> Iterator[Figure
     )
 
 
-def _invalid(verdicts: Rows) -> Figure:
+def _invalid(verdicts: Verdicts) -> Figure:
     asked = [verdict for verdict in verdicts if verdict["outcome"] != "refused"]
     return share(
         "invalid_rate",
-        sum(one["outcome"] in ("invalid", "over_budget") for one in asked),
+        sum(verdict["outcome"] in ("invalid", "over_budget") for verdict in asked),
         len(asked),
         "nothing was judged",
     )
@@ -190,23 +195,17 @@ def _about_judges(
     """
     yield Figure(name="same_judge", value=float(same), note=_SAME_JUDGE if same else None)
     for role, models in (("training", labelled_by), ("judge", judged_by)):
-        for row in lake.rows_of(models[0], "metrics") if len(models) == 1 else []:
+        for row in lake.metrics(models[0]) if len(models) == 1 else []:
             if row["name"] == "calibration_error":
                 yield Figure(name=f"{role}_calibration_error", value=row["value"])
             if row["name"] in _STEADY and role == "judge":
                 yield Figure(name=row["name"], value=row["value"], low=row["low"], high=row["high"])
     if compared is not None:
-        for row in lake.rows_of(compared, "metrics"):
+        for row in lake.metrics(compared):
             yield Figure(name=row["name"], value=row["value"], low=row["low"], high=row["high"])
 
 
 def _taken_over(lake: Lake, ref: DatasetRef, policy: ModelRef) -> Iterator[Figure]:
-    for row in lake.rows_of(ref):
+    for row in lake.metrics(ref):
         if row["subject"] == policy.version and row["step"] is None:
-            yield Figure(
-                name=row["name"],
-                value=row["value"],
-                low=row["low"],
-                high=row["high"],
-                note=row["note"],
-            )
+            yield figure_of_row(row)

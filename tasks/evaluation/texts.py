@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from dapflow.storage.rows import CompletionRow
 from dapflow.tasks.metrics import Figure, growth, share
 from dapflow.tasks.words import ngrams, words_and_marks
 
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[CompletionRow]
 _NONE = "no answer was sampled"
 _NO_TOKENS = "the server does not tell the tokens of its answers"
 # How an English answer begins that declines; other languages are not recognised.

@@ -15,6 +15,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from dapflow.storage import DatasetRef, ModelRef
+from dapflow.storage.rows import VerdictRow
 from dapflow.tasks.evaluation.contests import (
     by_comparison,
     by_scores,
@@ -68,9 +69,9 @@ def follow_up(out: Out, tasks: DatasetRef, source: str, digest: str, answers: Da
     """The second turn of each task that has an answer, which may be empty; `parents`: the first
     turn.
     """
-    asked, further = {row["id"]: row for row in out.lake.rows_of(tasks)}, _follow_ups(source)
+    asked, further = {row["id"]: row for row in out.lake.prompts(tasks)}, _follow_ups(source)
     rows = list[dict[str, Any]]()
-    for answer in out.lake.rows_of(answers):
+    for answer in out.lake.completions(answers):
         if answer["finish_reason"] != "refused":
             task = asked[answer["prompt_id"]]
             text, earlier = further[task["source"]], [task["prompt"], answer["text"]]
@@ -90,21 +91,18 @@ def whole_conversations(out: Out, asked: DatasetRef, second: DatasetRef) -> None
     MT-Bench shows a judge that compares both conversations in full. Where the second answer is
     empty, so is the text.
     """
-    turns = {row["id"]: row for row in out.lake.rows_of(asked)}
+    turns = {row["id"]: row for row in out.lake.prompts(asked)}
     rows = list[dict[str, Any]]()
-    for answer in out.lake.rows_of(second):
+    for answer in out.lake.completions(second):
         turn = turns[answer["prompt_id"]]
-        said = (
-            f"{turn['earlier'][1]}\n\nUser: {turn['prompt']}\n\nAssistant: {answer['text']}"
-            if answer["text"].strip()
-            else ""
-        )
+        assert turn["earlier"] is not None, "it is a second turn"
+        whole = f"{turn['earlier'][1]}\n\nUser: {turn['prompt']}\n\nAssistant: {answer['text']}"
         row = {
             "id": out.row_id(len(rows)),
             "prompt_id": turn["parents"][0],
             "sample": 0,
             "policy": answer["policy"],
-            "text": said,
+            "text": whole if answer["text"].strip() else "",
         }
         rows.append(
             row
@@ -132,20 +130,20 @@ def evaluate_turn(
     task_of = {
         row["id"]: (row["parents"] or [row["id"]])[0]
         for ref in asked
-        for row in out.lake.rows_of(ref)
+        for row in out.lake.prompts(ref)
     }
     verdicts = [
-        [{**row, "prompt_id": task_of[row["prompt_id"]]} for row in out.lake.rows_of(ref)]
+        [_on_task(row, task_of[row["prompt_id"]]) for row in out.lake.verdicts(ref)]
         for ref in judged
     ]
     scored = len(verdicts) == len(SIDES)
     decisions = by_scores(verdicts[0], verdicts[1]) if scored else by_comparison(verdicts[0])
     old, new = (
-        {task: fmean(some) for task, some in scores_of(rows).items()}
+        {task: fmean(scores) for task, scores in scores_of(rows).items()}
         for rows in (verdicts[0], verdicts[-1])
     )
     why = why_undecided(
-        [row for ref in answers for row in out.lake.rows_of(ref)],
+        [row for ref in answers for row in out.lake.completions(ref)],
         [row for rows in verdicts for row in rows],
     )
     why_unscored = why if scored else _COMPARES
@@ -156,6 +154,13 @@ def evaluate_turn(
         paired(f"turn_{turn}_reward_gain", old, new, seed, why_unscored),
     ]
     out.write(0, list(rows_of(figures, policy.version, out.row_id)))
+
+
+def _on_task(verdict: VerdictRow, task: str) -> VerdictRow:
+    """The verdict as of the task, whichever turn of it was judged."""
+    moved = verdict.copy()
+    moved["prompt_id"] = task
+    return moved
 
 
 def _follow_ups(source: str) -> dict[str, str]:

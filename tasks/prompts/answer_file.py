@@ -127,7 +127,7 @@ def answers_of_sheet(out: Out, sheet: Sheet, column: str, prompts: DatasetRef) -
             "finish_reason": "stop",
         }
         for n, (prompt, record) in enumerate(
-            zip(out.lake.rows_of(prompts), read_sheet(Path(sheet.path)), strict=True)
+            zip(out.lake.prompts(prompts), read_sheet(Path(sheet.path)), strict=True)
         )
     ]
     _write(out, rows)

@@ -26,7 +26,7 @@ def load_preference_prompts(
 
     left_out: prompts that are measured on, and so never trained on.
     """
-    aside = {row["digest"] for row in out.lake.rows_of(left_out)}
+    aside = {row["digest"] for row in out.lake.prompts(left_out)}
     preferences = rows_of_part(source, part)
     say_left_out(out, source, preferences)
     rows = {row["prompt"]: row for row in preferences if row["dropped"] is None}
@@ -64,7 +64,7 @@ def load_preference_answers(
         if row["dropped"] is None:
             answers.setdefault(row["prompt"], []).extend(row[name] for name in names)
     rows: list[dict[str, Any]] = []
-    for prompt in out.lake.rows_of(prompts):
+    for prompt in out.lake.prompts(prompts):
         texts = dict.fromkeys(answers[prompt["prompt"]])
         rows += [
             {"prompt_id": prompt["id"], "sample": sample, "text": text}
@@ -85,12 +85,12 @@ def pair_with_gold(
     """A pair for each sample: people's answer is chosen, the sample rejected (SPIN, arXiv
     2401.01335, algorithm 1).
     """
-    texts = {row["id"]: row["prompt"] for row in out.lake.rows_of(prompts)}
+    texts = {row["id"]: row["prompt"] for row in out.lake.prompts(prompts)}
     people = {
-        row["prompt_id"]: row for row in reversed(out.lake.rows_of(gold))
+        row["prompt_id"]: row for row in reversed(out.lake.completions(gold))
     }  # the first of several
     rows: list[dict[str, Any]] = []
-    for sample in out.lake.rows_of(completions):
+    for sample in out.lake.completions(completions):
         chosen = people[sample["prompt_id"]]
         empty = not sample["text"].strip()
         dropped = "refused" if sample["finish_reason"] == "refused" else "empty" if empty else None

@@ -9,9 +9,10 @@ tests/tasks/self_instruct
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 from dapflow.storage import DatasetRef, Lake, ModelRef, UserError
+from dapflow.storage.rows import CompletionRow
 from dapflow.tasks.prompts.row import prompt_row
 from dapflow.tasks.sampling.engines.base import Completion, Engine, Request
 from dapflow.tasks.sampling.engines.sampler import Prompter, Sampler, engine_for
@@ -82,7 +83,7 @@ def ask_for_prompts(
                     )
                 )
                 out.write(growth.round, _ask(out, policy, growth, settings, seed, *asked))
-            growth.take(out.rows(growth.round))
+            growth.take(cast("list[CompletionRow]", out.rows(growth.round)))
             out.progress(len(growth.made), count, "prompts")
     if not growth.made:
         raise UserError(
@@ -109,7 +110,7 @@ def read_prompts(
     metrics.
     """
     growth = _growth(out.lake, seeds, held_out, earlier, settings, count, seed)
-    rows, size = out.lake.rows_of(replies), settings.per_round * settings.sampling.n
+    rows, size = out.lake.completions(replies), settings.per_round * settings.sampling.n
     for first in range(0, len(rows), size):
         growth.take(rows[first : first + size])
     out.say(f"{len(growth.made)} new prompts of {count} wanted ({_told(growth)})")
@@ -138,9 +139,9 @@ def _growth(
     count: int,
     seed: int,
 ) -> Growth:
-    before = [row for ref in earlier for row in lake.rows_of(ref)]
-    aside = [row for ref in held_out for row in lake.rows_of(ref)]
-    return Growth(lake.rows_of(seeds), aside, before, settings, count, seed)
+    before = [row for ref in earlier for row in lake.prompts(ref)]
+    aside = [row for ref in held_out for row in lake.prompts(ref)]
+    return Growth(lake.prompts(seeds), aside, before, settings, count, seed)
 
 
 def _ask(
