@@ -71,7 +71,7 @@ def judge(
     console = Screen(stderr=True)
     prepare(lake)
     with server_ahead():
-        from dapflow.flows.cli.console import ConsoleReporter
+        from dapflow.flows.display.console import ConsoleReporter
         from dapflow.flows.judge_file import columns_of, judge_file, who_judges
         from dapflow.storage import Lake as OpenLake
         from dapflow.tasks.prompts.answer_file import sheet_of

@@ -7,7 +7,7 @@ Test: make test-nights
 import os
 from typing import Any
 
-from dapflow.flows.cli.deploy import POOL, reach
+from dapflow.flows.cli.nights.server import POOL, reach
 from dapflow.flows.cli.options import AllowCommands, Lake, allow, existing
 from dapflow.flows.display.screen import Screen, say
 from dapflow.flows.server.environment import prepare
@@ -125,7 +125,7 @@ def _find(client: Any, name: str | None) -> Any:
 
 def _again(parameters: dict[str, Any]) -> None:
     from dapflow.flows.align import align, chosen
-    from dapflow.flows.cli.console import ConsoleReporter, print_summary
+    from dapflow.flows.display.console import ConsoleReporter, print_summary
     from dapflow.flows.night import in_words, night
     from dapflow.tasks.step.progress import report_to
 
