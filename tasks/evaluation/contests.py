@@ -17,8 +17,9 @@ from dapflow.storage.rows import CompletionRow, ScoredRow, VerdictRow, is_compar
 from dapflow.tasks.evaluation.agreement import Judgement, agreement_of
 from dapflow.tasks.evaluation.winrate.comparisons import ONLY_SYSTEM, Comparison, Comparisons
 from dapflow.tasks.evaluation.winrate.rates import advice, win_rates
+from dapflow.tasks.figures import Figure, mean, paired, share
 from dapflow.tasks.judging.judges.base import EMPTY
-from dapflow.tasks.metrics import Figure, mean, paired, share, versus
+from dapflow.tasks.metrics import versus
 
 Verdicts = Sequence[VerdictRow]
 _WON = {"win": 1.0, "tie": 0.5, "lose": 0.0}

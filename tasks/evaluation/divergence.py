@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from dapflow.storage import DatasetRef, ModelRef
 from dapflow.storage.rows import PairRow
-from dapflow.tasks.metrics import Figure, mean, rows_of, share
+from dapflow.tasks.figures import Figure, mean, rows_of, share
 from dapflow.tasks.models.chat import context_length, render
 from dapflow.tasks.models.packed.groups import pair_groups, sampled_of
 from dapflow.tasks.models.packed.lengths import fitting

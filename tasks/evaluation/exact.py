@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dapflow.storage import DatasetRef, ModelRef, UserError
 from dapflow.storage.rows import CompletionRow
-from dapflow.tasks.metrics import mean, paired, rows_of
+from dapflow.tasks.figures import mean, paired, rows_of
 from dapflow.tasks.prompts.load import prompt_text
 from dapflow.tasks.prompts.row import prompt_row
 from dapflow.tasks.prompts.sources import Record, read_source

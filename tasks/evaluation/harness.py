@@ -24,7 +24,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dapflow.storage import DatasetRef, ModelRef, UserError
 from dapflow.storage.rows import MetricRow
-from dapflow.tasks.metrics import SIDES, Figure, figure_of_row, paired, rows_of
+from dapflow.tasks.figures import Figure, figure_of_row, paired, rows_of
+from dapflow.tasks.metrics import SIDES
 from dapflow.tasks.models.chat import context_length
 from dapflow.tasks.models.policy import load_policy
 from dapflow.tasks.statistics import half_width

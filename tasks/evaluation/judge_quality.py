@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from dapflow.storage import DatasetRef, ModelRef
 from dapflow.storage.rows import PairRow
-from dapflow.tasks.metrics import Figure, rows_of, share
+from dapflow.tasks.figures import Figure, rows_of, share
 from dapflow.tasks.prompts.row import prompt_row
 from dapflow.tasks.statistics import bootstrap_mean
 from dapflow.tasks.step import Out, step

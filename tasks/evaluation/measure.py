@@ -22,7 +22,8 @@ from dapflow.tasks.evaluation.contests import (
     win_rates_of,
 )
 from dapflow.tasks.evaluation.texts import described
-from dapflow.tasks.metrics import METRICS, SIDES, Figure, figure_of_row, paired, rows_of, share
+from dapflow.tasks.figures import Figure, figure_of_row, paired, rows_of, share
+from dapflow.tasks.metrics import METRICS, SIDES
 from dapflow.tasks.step import Out, step
 
 Answers = Sequence[CompletionRow]

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from dapflow.storage.rows import CompletionRow
-from dapflow.tasks.metrics import Figure, growth, share
+from dapflow.tasks.figures import Figure, growth, share
 from dapflow.tasks.words import ngrams, words_and_marks
 
 Rows = Sequence[CompletionRow]

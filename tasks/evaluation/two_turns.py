@@ -23,7 +23,8 @@ from dapflow.tasks.evaluation.contests import (
     scores_of,
     why_undecided,
 )
-from dapflow.tasks.metrics import SIDES, mean, paired, rows_of
+from dapflow.tasks.figures import mean, paired, rows_of
+from dapflow.tasks.metrics import SIDES
 from dapflow.tasks.models.chat import transcript
 from dapflow.tasks.prompts.load import prompt_text
 from dapflow.tasks.prompts.row import prompt_row, text_digest
