@@ -17,7 +17,7 @@ from dapflow.tasks.evaluation.contamination import find_overlap
 from dapflow.tasks.evaluation.divergence import measure_displacement, measure_divergence
 from dapflow.tasks.evaluation.exact import TASKS_FILE, check_answers, load_tasks
 from dapflow.tasks.evaluation.harness import compare_harness, run_harness
-from dapflow.tasks.evaluation.measure import evaluate, evaluate_against
+from dapflow.tasks.evaluation.measure import Side, evaluate, evaluate_against
 from dapflow.tasks.evaluation.provenance import measure_provenance
 from dapflow.tasks.evaluation.two_turns import (
     TURNS_FILE,
@@ -75,12 +75,8 @@ def measure(r: Recipe, held_out: DatasetRef, one: Candidate) -> dict[str, Datase
     ]
     metrics = evaluate(
         one.policy,
-        before=before,
-        after=after,
-        judged_before=judged.get("judged_before"),
-        judged_after=judged.get("judged_after"),
-        reward_before=rewards[0],
-        reward_after=rewards[1],
+        before=Side(answers=before, judged=judged.get("judged_before"), reward=rewards[0]),
+        after=Side(answers=after, judged=judged.get("judged_after"), reward=rewards[1]),
         seed=r.seed,
         compared=judged.get("compared"),
         labelled_by=models_of(one.scorer),
@@ -134,10 +130,8 @@ def _against(
             evaluate_against(
                 one.policy,
                 baseline=name,
-                theirs=theirs,
-                ours=after,
-                judged_theirs=found.get("judged_before"),
-                judged_ours=found.get("judged_after"),
+                theirs=Side(answers=theirs, judged=found.get("judged_before")),
+                ours=Side(answers=after, judged=found.get("judged_after")),
                 seed=r.seed,
                 contest=found.get("compared"),
                 overlap=overlap,

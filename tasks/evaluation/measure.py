@@ -1,16 +1,16 @@
 """The new policy against the old one, on prompts neither was trained on, by a judge that did not
 label the training pairs.
 
-    evaluate(policy, before, after, verdicts of both, ...)              ->  metrics: all figures of an iteration
-    evaluate_against(policy, baseline, theirs, ours, verdicts of both)  ->  metrics: the win rate against another baseline
+    evaluate(policy, Side(before), Side(after), ...)                  ->  metrics: all figures of an iteration
+    evaluate_against(policy, baseline, Side(theirs), Side(ours), ...)  ->  metrics: the win rate against another baseline
 Test: pytest tests/flows/test_measuring.py tests/tasks/evaluation/test_contests.py
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 
-from dapflow.storage import DatasetRef, Lake, ModelRef
+from dapflow.storage import DatasetRef, Lake, ModelRef, Ref
 from dapflow.storage.rows import CompletionRow, VerdictRow
 from dapflow.tasks.evaluation.contamination import left_out
 from dapflow.tasks.evaluation.contests import (
@@ -33,18 +33,30 @@ _SAME_JUDGE = "The judge that labelled the training pairs measures the result: i
 _NO_SCORES = "no judge scored the answers: it compares them, or there is none"
 
 
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """A policy's answers to the held-out prompts, and what judges say of each: the referee
+    (`judged`), and the judge that labelled what was learned from (`reward`); None without scores.
+    """
+
+    answers: DatasetRef
+    judged: DatasetRef | None
+    reward: DatasetRef | None = None
+
+    def refs(self, role: str) -> dict[str, Ref]:
+        """What it holds, by their roles as parents: `before`, `judged_before`, `reward_before`."""
+        held = {role: self.answers, f"judged_{role}": self.judged, f"reward_{role}": self.reward}
+        return {name: ref for name, ref in held.items() if ref is not None}
+
+
 @step(
     "metrics", title="evaluate", expects=lambda **_: len(METRICS) + 15
 )  # fifteen are there before and after
 def evaluate(
     out: Out,
     policy: ModelRef,
-    before: DatasetRef,
-    after: DatasetRef,
-    judged_before: DatasetRef | None,
-    judged_after: DatasetRef | None,
-    reward_before: DatasetRef | None,
-    reward_after: DatasetRef | None,
+    before: Side,
+    after: Side,
     seed: int,
     compared: DatasetRef | None = None,
     labelled_by: Sequence[ModelRef] = (),
@@ -56,15 +68,16 @@ def evaluate(
     """All figures of an iteration, those of other steps that measured the same policy among them.
     One that cannot be had has no value, and says why.
 
-    compared: verdicts of a judge that compares the two sides, in place of the scores of both.
-    Without rewards there is none in the figures. labelled_by, judged_by: the models among the
-    judges; same_judge: whether one did both. overlap: which held-out prompts are too like a
-    training prompt to count. measured: metrics about `policy` to take over.
+    compared: verdicts of a judge that compares the two sides, in place of the scores of both
+    labelled_by, judged_by: the models among the judges
+    same_judge: whether one did both
+    overlap: which held-out prompts are too like a training prompt to count
+    measured: metrics about `policy` to take over
     """
     read = _Reader(out.lake, overlap)
-    sides = read.answers(before), read.answers(after)
-    judged = (read.verdicts(judged_before), read.verdicts(judged_after))
-    rewards = (read.verdicts(reward_before), read.verdicts(reward_after))
+    sides = read.answers(before.answers), read.answers(after.answers)
+    judged = (read.verdicts(before.judged), read.verdicts(after.judged))
+    rewards = (read.verdicts(before.reward), read.verdicts(after.reward))
     texts = {row["id"]: row["text"] for rows in sides for row in rows}
     verdicts = read.verdicts(compared) if compared is not None else [*judged[0], *judged[1]]
     decisions = by_comparison(verdicts) if compared is not None else by_scores(*judged)
@@ -96,10 +109,8 @@ def evaluate_against(
     out: Out,
     policy: ModelRef,
     baseline: str,
-    theirs: DatasetRef,
-    ours: DatasetRef,
-    judged_theirs: DatasetRef | None,
-    judged_ours: DatasetRef | None,
+    theirs: Side,
+    ours: Side,
     seed: int,
     contest: DatasetRef | None = None,
     overlap: DatasetRef | None = None,
@@ -108,8 +119,8 @@ def evaluate_against(
     measures it; names end in `_vs_BASELINE`.
     """
     read = _Reader(out.lake, overlap)
-    sides = (read.answers(theirs), read.answers(ours))
-    judged = (read.verdicts(judged_theirs), read.verdicts(judged_ours))
+    sides = (read.answers(theirs.answers), read.answers(ours.answers))
+    judged = (read.verdicts(theirs.judged), read.verdicts(ours.judged))
     texts = {row["id"]: row["text"] for rows in sides for row in rows}
     verdicts = read.verdicts(contest) if contest is not None else [*judged[0], *judged[1]]
     decisions = by_comparison(verdicts) if contest is not None else by_scores(*judged)
