@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import duckdb
 import pyarrow as pa
 from filelock import FileLock
 
@@ -22,6 +21,7 @@ from dapflow.storage.database import Connection, attach
 from dapflow.storage.errors import LakeError, Remedy, lake_errors, require_space, unwritable
 from dapflow.storage.index import Index
 from dapflow.storage.location import Location, copied, locate
+from dapflow.storage.migrations import migrate
 from dapflow.storage.patience import patiently
 from dapflow.storage.policies import CALLED
 from dapflow.storage.refs import ModelRef, Ref
@@ -33,7 +33,6 @@ from dapflow.storage.rows import (
     PromptRow,
     VerdictRow,
 )
-from dapflow.storage.schema import MIGRATIONS
 
 if TYPE_CHECKING:
     import datasets
@@ -79,51 +78,10 @@ class Lake:
             self._connection, self.name = patiently(lambda: attach(attached, read_only))
             self._index = Index(self.location, self.name, self.cursor)
             try:
-                self._migrate(read_only)
+                migrate(self)
             except BaseException:
                 self.close()
                 raise
-
-    def _migrate(self, read_only: bool) -> None:
-        with self.cursor() as cursor:
-            done = self._schema_number(cursor)
-        if done > len(MIGRATIONS):
-            raise LakeError(
-                f"The lake at {self.location.address} has schema {done}, "
-                f"this version of dapflow knows {len(MIGRATIONS)}: update dapflow, or use another lake.",
-                Remedy.OTHER_LAKE,
-            )
-        if done < len(MIGRATIONS) and read_only:
-            raise LakeError(
-                f"The lake at {self.location.address} has an older schema: "
-                "any run on it brings it up to date.",
-                Remedy.RUN_RECIPE,
-            )
-        while done < len(MIGRATIONS):
-            done = self.commit(self._migrate_some, f"migrate from schema {done}")
-
-    def _migrate_some(self, cursor: Connection) -> int:
-        """As many migrations as one transaction takes: a table that it has made takes no options.
-        Returns the schema's number now.
-        """
-        cursor.execute(
-            "CREATE TABLE IF NOT EXISTS migrations (number INTEGER, applied_at TIMESTAMPTZ)"
-        )
-        begin = end = self._schema_number(
-            cursor
-        )  # not what it was before, where another process was faster
-        while end < len(MIGRATIONS) and (end == begin or "set_option" not in MIGRATIONS[end]):
-            cursor.execute(MIGRATIONS[end].format(lake=self.name))
-            cursor.execute("INSERT INTO migrations VALUES (?, now())", [end := end + 1])
-        return end
-
-    def _schema_number(self, cursor: Connection) -> int:
-        try:
-            row = cursor.execute("SELECT coalesce(max(number), 0) FROM migrations").fetchone()
-        except duckdb.CatalogException:
-            return 0
-        assert row is not None
-        return int(row[0])
 
     @contextmanager
     def cursor(self) -> Iterator[Connection]:

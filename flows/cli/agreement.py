@@ -95,7 +95,8 @@ def _of_file(
     path: Path, instruction: str, output: str, baseline: str, first: str, second: str
 ) -> "list[Judgement]":
     from dapflow.tasks.evaluation.agreement import Judgement
-    from dapflow.tasks.evaluation.winrate.comparisons import Names, read_comparisons
+    from dapflow.tasks.evaluation.winrate.comparisons import read_comparisons
+    from dapflow.tasks.evaluation.winrate.files import Names
 
     names = Names(
         instruction=instruction, output=output, baseline=baseline, preference=first, second=second

@@ -137,7 +137,7 @@ def test_a_lake_of_the_first_schema_is_brought_up_to_date_with_all_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("dapflow.storage.lake.MIGRATIONS", MIGRATIONS[:1])
+        patch.setattr("dapflow.storage.migrations.MIGRATIONS", MIGRATIONS[:1])
         with Lake(tmp_path / "lake") as old:
             for version, state in (("a", "complete"), ("b", "open")):
                 facts = f"'{version}', 'prompts', 's', '{state}', '{{}}', 'c', 2, 1, NULL, NULL, now(), now()"
