@@ -20,7 +20,6 @@ from dapflow.flows.recipes.recipe import Recipe
 from dapflow.flows.recipes.toy import toy as toy_of
 from dapflow.flows.report.publish import publish_report
 from dapflow.flows.report.summary import summarise
-from dapflow.flows.server.environment import remember_server
 from dapflow.flows.server.recipe_code import check_commands, check_name
 from dapflow.flows.standing import IterationData
 from dapflow.storage import Lake
@@ -47,7 +46,6 @@ def align(
     toy: on a toy model. Returns what `dapflow run --json` prints about the iterations. Raises
     UserError for what the user can put right.
     """
-    remember_server()
     if toy:
         torch.set_num_threads(
             1

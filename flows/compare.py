@@ -25,7 +25,6 @@ from dapflow.flows.report.compare import differences
 from dapflow.flows.report.drawing.methods_table import closing_page, markdown
 from dapflow.flows.report.drawing.page import write
 from dapflow.flows.report.methods_table import INITIAL, Outcome, closing_table
-from dapflow.flows.server.environment import remember_server
 from dapflow.storage import Lake, UserError
 from dapflow.tasks.step import use_lake
 from dapflow.tasks.step.progress import reporter
@@ -72,7 +71,6 @@ def compare(
     `key=value`, for all of them. Returns the closing table and where its page is. Raises UserError
     for what the user can put right before anything is run.
     """
-    remember_server()
     with Lake(lake) as opened, use_lake(opened):
         entrants = entrants_of(methods, iterations, budget_tokens, settings, toy)
     outcomes: list[Outcome] = []

@@ -16,11 +16,10 @@ from dapflow.flows.judging.seating import OfRun, check_judge
 from dapflow.flows.recipes.changes import change
 from dapflow.flows.recipes.methods import SFT_SAMPLE_RANK
 from dapflow.flows.report.judge_figures import with_members
-from dapflow.flows.server.environment import remember_server
 from dapflow.storage import DatasetRef, Lake, ModelRef, UserError
 from dapflow.storage.ledger import spent_on
 from dapflow.tasks.judging.combination import vote
-from dapflow.tasks.judging.judges.base import Verdict
+from dapflow.tasks.judging.judges.base import Verdict, verdict_of_row
 from dapflow.tasks.judging.spec import Seated
 from dapflow.tasks.prompts.answer_file import (
     Sheet,
@@ -46,7 +45,6 @@ def judge_file(
     there is none, and `outcome` and `note` say why. Raises UserError for what the user can put
     right.
     """
-    remember_server()
     sheet = sheet_of(Path(file))
     names = columns_of(sheet, column)
     with Lake(lake) as opened, use_lake(opened):
@@ -56,7 +54,7 @@ def judge_file(
         found = (
             _pairs(opened, verdicts)
             if len(sheet.columns) == 2
-            else [(_verdict(row), {}) for row in opened.rows_of(verdicts["scored"])]
+            else [(verdict_of_row(row), {}) for row in opened.verdicts(verdicts["scored"])]
         )
         rows = [
             dict(record.fields)
@@ -142,13 +140,13 @@ def _pairs(
 ) -> list[tuple[Verdict, dict[str, float | None]]]:
     """The verdict on each pair, and what it comes from: both orders, or both scores."""
     if "compared" in verdicts:
-        rows = [_verdict(row) for row in lake.rows_of(verdicts["compared"])]
+        rows = [verdict_of_row(row) for row in lake.verdicts(verdicts["compared"])]
         return [
             (verdict, {"forward": verdict.forward, "backward": verdict.backward})
             for verdict in rows
         ]
     both = (
-        [_verdict(row) for row in lake.rows_of(verdicts[side])]
+        [verdict_of_row(row) for row in lake.verdicts(verdicts[side])]
         for side in ("judged_after", "judged_before")
     )
     found = list[tuple[Verdict, dict[str, float | None]]]()
@@ -157,9 +155,3 @@ def _pairs(
         assert verdict is not None, "there are two verdicts"
         found.append((verdict, {"first_score": one.score, "second_score": other.score}))
     return found
-
-
-def _verdict(row: Mapping[str, Any]) -> Verdict:
-    return Verdict(
-        **{name: row[name] for name in ("outcome", "score", "note", "forward", "backward")}
-    )

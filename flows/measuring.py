@@ -25,7 +25,7 @@ from dapflow.tasks.evaluation.contamination import find_overlap
 from dapflow.tasks.evaluation.divergence import measure_displacement, measure_divergence
 from dapflow.tasks.evaluation.exact import check_answers
 from dapflow.tasks.evaluation.harness import compare_harness, run_harness
-from dapflow.tasks.evaluation.measure import evaluate, evaluate_against
+from dapflow.tasks.evaluation.measure import Side, evaluate, evaluate_against
 from dapflow.tasks.evaluation.provenance import measure_provenance
 from dapflow.tasks.evaluation.two_turns import (
     evaluate_turn,
@@ -130,12 +130,8 @@ def measure(
     )
     metrics = evaluate(
         candidate.policy,
-        before=before,
-        after=after,
-        judged_before=judged.judged_before,
-        judged_after=judged.judged_after,
-        reward_before=rewards[0],
-        reward_after=rewards[1],
+        before=Side(answers=before, judged=judged.judged_before, reward=rewards[0]),
+        after=Side(answers=after, judged=judged.judged_after, reward=rewards[1]),
         seed=r.seed,
         compared=judged.compared,
         labelled_by=models_of(labeller),
@@ -179,10 +175,8 @@ def _against(trial: Trial, yardsticks: Yardsticks, measured: IterationData) -> l
             evaluate_against(
                 trial.of.policy,
                 baseline=name,
-                theirs=theirs,
-                ours=measured.after,
-                judged_theirs=judged.judged_before,
-                judged_ours=judged.judged_after,
+                theirs=Side(answers=theirs, judged=judged.judged_before),
+                ours=Side(answers=measured.after, judged=judged.judged_after),
                 seed=r.seed,
                 contest=judged.compared,
                 overlap=measured.overlap,

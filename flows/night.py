@@ -27,10 +27,8 @@ from dapflow.flows.recipes.methods import RECIPES
 from dapflow.flows.recipes.recipe import Recipe
 from dapflow.flows.report.publish import publish_report
 from dapflow.flows.server.dead_runs import bury, end_earlier_attempts
-from dapflow.flows.server.environment import remember_server
 from dapflow.flows.standing import IterationData
 from dapflow.storage import DatasetRef, Lake, ModelRef
-from dapflow.storage.errors import NothingToLearnError
 from dapflow.storage.promotions import Decision, Line, decide, decided_by, line_of
 from dapflow.storage.runs import record_run
 from dapflow.tasks.events import GATE_CLOSED, tell
@@ -39,6 +37,7 @@ from dapflow.tasks.models.names import resolve
 from dapflow.tasks.models.policy import register_model
 from dapflow.tasks.step import current_lake, use_lake
 from dapflow.tasks.step.shards import use_shards
+from dapflow.tasks.training.errors import NothingToLearnError
 
 RecipeName = Enum("RecipeName", {name: name for name in RECIPES}, type=str)
 """The recipes as a choice of the UI's form."""
@@ -63,7 +62,6 @@ def night(
     Returns the row of `promotions` that it has written. Raises UserError for what the user can put
     right.
     """
-    remember_server()
     wanted, run = (
         chosen(recipe.value, settings, toy, from_parameters=deployment.id is not None),
         str(flow_run.id),

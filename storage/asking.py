@@ -21,7 +21,7 @@ import psutil
 import pyarrow as pa
 
 from dapflow.storage.database import Connection, confine
-from dapflow.storage.errors import UserError, lake_errors, one_line
+from dapflow.storage.errors import Remedy, UserError, lake_errors, one_line
 from dapflow.storage.lake import Lake
 from dapflow.storage.sql import check_condition, check_query
 
@@ -77,12 +77,22 @@ class Question:
         return self.ask.timed(lambda: self.ask.cursor.execute(text).to_arrow_reader(_BATCH))
 
 
+def end_process(error: UserError) -> None:
+    """What is done about a query that does not listen: nothing is lost, it only reads."""
+    print(error, file=sys.stderr, flush=True)
+    os._exit(2)
+
+
 @contextmanager
-def question(lake: Lake, query: str, timeout_s: float) -> Iterator[Question]:
+def question(
+    lake: Lake, query: str, timeout_s: float, on_stuck: Callable[[UserError], None] = end_process
+) -> Iterator[Question]:
     """One SELECT over the tables of a lake that is open for reading only. Raises UserError when it
     is anything else, or fails.
+
+    on_stuck: called in another thread when a function goes on although its time is over
     """
-    with _asking(lake, timeout_s) as ask:
+    with _asking(lake, timeout_s, on_stuck) as ask:
         text = ask.timed(lambda: check_query(ask.cursor, lake.name, query))
         columns = ask.timed(
             lambda: ask.cursor.execute(f"DESCRIBE SELECT * FROM (\n{text}\n)").fetchall()
@@ -90,9 +100,15 @@ def question(lake: Lake, query: str, timeout_s: float) -> Iterator[Question]:
         yield Question([name for name, *_ in columns], [kind for _, kind, *_ in columns], text, ask)
 
 
-def rows_where(lake: Lake, query: str, condition: str, timeout_s: float) -> list[dict[str, Any]]:
+def rows_where(
+    lake: Lake,
+    query: str,
+    condition: str,
+    timeout_s: float,
+    on_stuck: Callable[[UserError], None] = end_process,
+) -> list[dict[str, Any]]:
     """The rows of a query of ours in which `{condition}` stands for a user's condition."""
-    with _asking(lake, timeout_s) as ask:
+    with _asking(lake, timeout_s, on_stuck) as ask:
         ask.timed(lambda: check_condition(ask.cursor, lake.name, condition))
         text = query.format(condition=f"(\n{condition}\n)")
         return ask.timed(lambda: ask.cursor.execute(text).to_arrow_table().to_pylist())
@@ -105,6 +121,7 @@ class _Asking:
     cursor: Connection
     address: str
     timeout_s: float
+    on_stuck: Callable[[UserError], None]
 
     def timed(self, work: Callable[[], T]) -> T:
         """The result of `work`. Raises UserError for what the engine says, and when it takes too
@@ -113,7 +130,7 @@ class _Asking:
         late = threading.Event()
         timers = (
             threading.Timer(self.timeout_s, lambda: (late.set(), self.cursor.interrupt())),
-            threading.Timer(self.timeout_s + _GRACE_S, self._end_process),
+            threading.Timer(self.timeout_s + _GRACE_S, lambda: self.on_stuck(self._too_long())),
         )
         for timer in timers:
             timer.daemon = True
@@ -123,18 +140,18 @@ class _Asking:
                 return _heard(work)
         except KeyboardInterrupt as error:
             if late.is_set():
-                raise UserError(self._too_long()) from error
+                raise self._too_long() from error
             raise
         finally:
             for timer in timers:
                 timer.cancel()
 
-    def _too_long(self) -> str:
-        return f"The query took longer than {self.timeout_s:g} seconds: ask for less, or give it longer with --timeout."
-
-    def _end_process(self) -> None:
-        print(f"dapflow: {self._too_long()}", file=sys.stderr, flush=True)
-        os._exit(2)  # nothing is lost: it only reads
+    def _too_long(self) -> UserError:
+        return UserError(
+            f"The query took longer than {self.timeout_s:g} seconds: "
+            "ask for less, or give it longer.",
+            Remedy.LONGER_QUERY,
+        )
 
 
 def _heard(work: Callable[[], T]) -> T:
@@ -161,13 +178,15 @@ def _heard(work: Callable[[], T]) -> T:
 
 
 @contextmanager
-def _asking(lake: Lake, timeout_s: float) -> Iterator[_Asking]:
+def _asking(
+    lake: Lake, timeout_s: float, on_stuck: Callable[[UserError], None]
+) -> Iterator[_Asking]:
     assert lake.read_only, (
         "a lake to write to shares its instance with the process, which must not be shut in"
     )
     with lake.cursor() as cursor, _memory():
         confine(cursor, lake.location)
-        yield _Asking(cursor, lake.location.address, timeout_s)
+        yield _Asking(cursor, lake.location.address, timeout_s, on_stuck)
 
 
 @contextmanager

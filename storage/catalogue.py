@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from dapflow.storage.database import Connection
-from dapflow.storage.errors import LakeError
+from dapflow.storage.errors import LakeError, Remedy
 from dapflow.storage.refs import row_id
 from dapflow.storage.schema import NOUNS
 
@@ -69,7 +69,8 @@ class Catalogue:
         )
         if not start or not found:
             raise LakeError(
-                f"Nothing in the lake has the id {text}: `dapflow datasets` lists what there is."
+                f"Nothing in the lake has the id {text}: look at what there is.",
+                Remedy.LIST_DATASETS,
             )
         if len(found) > 1 and start not in found:
             several = ", ".join(found[:4]) + (", ..." if len(found) > 4 else "")

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from dapflow.storage.database import quoted
 from dapflow.storage.errors import lake_errors
 from dapflow.storage.lake import Lake
+from dapflow.storage.replacing import replacing, synchronise
 from dapflow.storage.schema import PARQUET
 
 Rows = Sequence[Mapping[str, Any]] | pa.Table
@@ -46,9 +47,6 @@ class Chunks:
         an Arrow table.
         """
         path = self._folder / table / f"{number:06d}.parquet"
-        partial = path.with_name(
-            f"{path.stem}-{uuid4().hex}.partial"
-        )  # of its own: a shard whose step was killed may still be at it
         with lake_errors(self._lake.location.address), self._lake.cursor() as cursor:
             path.parent.mkdir(parents=True, exist_ok=True)
             arrow = _arrow(self._lake.schema(table), self._version, rows)
@@ -56,16 +54,12 @@ class Chunks:
                 "the rows of a chunk come in the order of their ids, and the chunks in theirs"
             )
             cursor.register("new_rows", arrow)
+            options = f"FORMAT parquet, {PARQUET}, KV_METADATA {{seconds: '{seconds}'}}"
             try:
-                cursor.execute(
-                    f"COPY new_rows TO '{quoted(partial)}' (FORMAT parquet, {PARQUET}, KV_METADATA {{seconds: '{seconds}'}})"
-                )
-                synchronise(partial)
-                partial.rename(path)
-                synchronise(path.parent)
+                with replacing(path, durable=True) as partial:
+                    cursor.execute(f"COPY new_rows TO '{quoted(partial)}' ({options})")
             finally:
                 cursor.unregister("new_rows")
-                partial.unlink(missing_ok=True)
 
     def rows(self, table: str) -> list[dict[str, Any]]:
         """The rows of one noun in the chunks that are there, in their order."""
@@ -135,15 +129,6 @@ def _merged(paths: list[Path]) -> list[list[Path]]:
         room = 0 if size >= SMALL else room - size
         groups[-1].append(path)
     return groups
-
-
-def synchronise(path: Path) -> None:
-    """Bring a file or a directory to the disk."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _rises(ids: pa.ChunkedArray) -> bool:

@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum, auto
 from pathlib import Path
 
 import duckdb
@@ -18,16 +19,35 @@ _CREDENTIAL = re.compile(
 )
 
 
+class Remedy(Enum):
+    """What would put an error right that only whoever is above knows how to ask for: the command
+    line by a command or an option.
+    """
+
+    MAKE_LAKE = auto()
+    OTHER_LAKE = auto()
+    RUN_RECIPE = auto()
+    FIND_DAMAGE = auto()
+    LIST_DATASETS = auto()
+    LIST_MODELS = auto()
+    LIST_TABLES = auto()
+    FOLLOW_ROW = auto()
+    PROMOTE = auto()
+    WRITE_OFF_RUN = auto()
+    REPLACE_FILE = auto()
+    LONGER_QUERY = auto()
+    CONDITION = auto()
+
+
 class UserError(ValueError):
     """Something the user can put right. The message is one sentence that says what is wrong and
-    what to do.
+    what to do, in words that hold for a program and for the command line; `remedy` lets the latter
+    add how.
     """
 
-
-class NothingToLearnError(UserError):
-    """Judging left nothing of what an iteration has sampled that could be trained on. The same
-    again ends the same; other prompts need not.
-    """
+    def __init__(self, sentence: str, remedy: Remedy | None = None) -> None:
+        super().__init__(sentence)
+        self.remedy = remedy
 
 
 class LakeError(UserError):
@@ -54,14 +74,12 @@ def lake_errors(address: str) -> Iterator[None]:
             raise unwritable(address, error) from error
         raise
     except duckdb.Error as error:
-        sentence = _sentence(str(error), address)
-        if sentence is None and isinstance(
-            error, duckdb.IOException | duckdb.InvalidInputException
-        ):
-            sentence = _damaged(address, str(error))
-        if sentence is None:
+        known = _said_by_database(str(error), address)
+        if known is None and isinstance(error, duckdb.IOException | duckdb.InvalidInputException):
+            known = _damaged(address, str(error))
+        if known is None:
             raise
-        raise LakeError(sentence) from error
+        raise known from error
     except Exception as error:
         if _is_full(str(error)):  # as safetensors says it
             raise LakeError(_full(address)) from error
@@ -73,31 +91,49 @@ def unwritable(address: str, error: OSError) -> LakeError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return LakeError(_full(address))
     return LakeError(
-        f"The lake at {address} cannot be written ({error.strerror}): check the directory, or choose another with --lake."
+        f"The lake at {address} cannot be written ({error.strerror}): "
+        "check the directory, or choose another lake.",
+        Remedy.OTHER_LAKE,
     )
 
 
-def _sentence(text: str, address: str) -> str | None:
+def _said_by_database(text: str, address: str) -> LakeError | None:
     if _is_full(text):
-        return _full(address)
+        return LakeError(_full(address))
     if any(
         sign in text for sign in ("connection to server", "could not connect", "Unable to connect")
     ):
-        return f"The catalogue of the lake {address} cannot be reached ({one_line(text)}): is the server running, and PGPASSWORD set?"
+        return LakeError(
+            f"The catalogue of the lake {address} cannot be reached ({one_line(text)}): "
+            "is the server running, and PGPASSWORD set?"
+        )
     if any(
         sign in text
         for sign in ("Permission denied", "readonly database", "unable to open database")
     ):
-        return f"The lake at {address} cannot be written: check the directory's permissions, or choose another with --lake."
+        return LakeError(
+            f"The lake at {address} cannot be written: "
+            "check the directory's permissions, or choose another lake.",
+            Remedy.OTHER_LAKE,
+        )
     if "read-only mode" in text:
-        return f"The lake at {address} is open for reading only: nothing in it was changed."
+        return LakeError(
+            f"The lake at {address} is open for reading only: nothing in it was changed."
+        )
     if any(
         sign in text
         for sign in ("Could not establish connection", "Could not connect", "Connection refused")
     ):
-        return f"The data of the lake {address} cannot be reached ({one_line(text)}): is the server running?"
+        return LakeError(
+            f"The data of the lake {address} cannot be reached ({one_line(text)}): "
+            "is the server running?"
+        )
     if "not a database" in text:
-        return f"The catalogue of the lake at {address} is damaged ({one_line(text)}): put a copy back, or use another lake with --lake."
+        return LakeError(
+            f"The catalogue of the lake at {address} is damaged ({one_line(text)}): "
+            "put a copy back, or use another lake.",
+            Remedy.OTHER_LAKE,
+        )
     return None
 
 
@@ -108,10 +144,11 @@ def _is_full(text: str) -> bool:
     )
 
 
-def _damaged(address: str, text: str) -> str:
-    return (
-        f"The lake at {address} is damaged ({one_line(text)}): `dapflow verify` names what is missing, "
-        "and running the recipe again makes it anew."
+def _damaged(address: str, text: str) -> LakeError:
+    return LakeError(
+        f"The lake at {address} is damaged ({one_line(text)}): "
+        "find out what is missing, and run the recipe again, which makes it anew.",
+        Remedy.FIND_DAMAGE,
     )
 
 

@@ -5,14 +5,13 @@
 Rows stream through DuckDB, which spills what does not fit, so a version may be larger than memory.
 """
 
-import os
-import shutil
 from pathlib import Path
 
 from dapflow.storage.database import quoted
-from dapflow.storage.errors import LakeError, lake_errors
+from dapflow.storage.errors import LakeError, Remedy, lake_errors
 from dapflow.storage.lake import Lake
 from dapflow.storage.refs import Ref
+from dapflow.storage.replacing import replacing
 
 FORMATS = {
     ".parquet": "FORMAT parquet, COMPRESSION zstd",
@@ -44,25 +43,22 @@ def export(lake: Lake, ref: Ref, path: Path, *, replace: bool = False) -> int:
     ):
         raise LakeError(f"{path} is a directory that no export has made: choose another name.")
     if path.exists() and not replace:
-        raise LakeError(f"{path} is there already: choose another name, or say --replace.")
+        raise LakeError(
+            f"{path} is there already: choose another name, or have it replaced.",
+            Remedy.REPLACE_FILE,
+        )
     folder = not path.suffix
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    target = partial / _FOLDER_FILE if folder else partial
     query, parameters = lake.query_of(ref)
     if folder and ref.kind == "pairs":
         query = _PREFERENCES.format(rows=query)
-    with lake_errors(lake.location.address):
-        try:
-            _reserve(target)
-            with lake.cursor() as cursor:
-                options = FORMATS[path.suffix or ".parquet"]
-                written = cursor.execute(
-                    f"COPY ({query}) TO '{quoted(target)}' ({options})", parameters
-                ).fetchone()
-            _remove(path)
-            partial.rename(path)
-        finally:
-            _remove(partial)
+    with lake_errors(lake.location.address), replacing(path) as partial:
+        target = partial / _FOLDER_FILE if folder else partial
+        _reserve(target)
+        with lake.cursor() as cursor:
+            options = FORMATS[path.suffix or ".parquet"]
+            written = cursor.execute(
+                f"COPY ({query}) TO '{quoted(target)}' ({options})", parameters
+            ).fetchone()
     assert written is not None
     return int(written[0])
 
@@ -75,7 +71,3 @@ def _reserve(target: Path) -> None:
         raise LakeError(
             f"{target.parent} cannot be written ({error.strerror}): export to another place."
         ) from error
-
-
-def _remove(path: Path) -> None:
-    shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

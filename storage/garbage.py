@@ -8,7 +8,7 @@ its parameters and its edges stay.
 """
 
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,12 +18,11 @@ from filelock import FileLock, Timeout
 from dapflow.storage import files
 from dapflow.storage.catalogue import Catalogue, VersionInfo
 from dapflow.storage.database import Connection
-from dapflow.storage.errors import LakeError, lake_errors
+from dapflow.storage.errors import LakeError, Remedy, lake_errors
 from dapflow.storage.lake import Lake
 from dapflow.storage.runs import running
 from dapflow.storage.versions import drop_rows
 
-IMPORTED = "import_preferences"  # the step of data that a user has brought
 _PLACES = ("models", "checkpoints", "reports")  # folders of the lake that have one for each version
 
 
@@ -36,21 +35,36 @@ class Garbage:
     why: str  # 'left open by a dead run' or 'no kept model needs it'
 
 
-def find_garbage(lake: Lake, *, runs: int = 5, keep: Iterable[str] = ()) -> list[Garbage]:
-    """What can go when the policies of the newest `runs` finished runs of each recipe are kept, and
-    the versions `keep`. Changes nothing.
+def find_garbage(
+    lake: Lake, *, imports: Collection[str], runs: int = 5, keep: Iterable[str] = ()
+) -> list[Garbage]:
+    """What can go; changes nothing.
+
+    imports: steps that brought a user's data into the lake, whose versions are kept
+    runs: the policies of so many of the newest finished runs of each recipe are kept
+    keep: versions that are kept too
     """
     catalogue = lake.catalogue()
     newest = lake.rows("SELECT max(started_at) AS at FROM runs WHERE state = 'done'")[0]["at"]
-    kept = _kept(lake, runs, keep, newest)
-    found: list[Garbage] = []
-    for info in catalogue.versions.values():
-        if info.state == "open":
-            if _is_free(lake, info.version):
-                found.append(Garbage(info, _bytes(lake, info), "left open by a dead run"))
-        elif info.state == "complete" and newest is not None and info.version not in kept:
-            found.append(Garbage(info, _bytes(lake, info), "no kept model needs it"))
-    return sorted(found, key=lambda one: one.info.opened_at)
+    roots = set(keep) | {
+        info.version for info in catalogue.versions.values() if info.step in imports
+    }
+    kept = _kept(lake, runs, roots, newest)
+    unneeded = [
+        Garbage(info, _bytes(lake, info), "no kept model needs it")
+        for info in catalogue.versions.values()
+        if info.state == "complete" and newest is not None and info.version not in kept
+    ]
+    return sorted([*left_open(lake), *unneeded], key=lambda garbage: garbage.info.opened_at)
+
+
+def left_open(lake: Lake) -> list[Garbage]:
+    """What dead runs have begun and nobody is at."""
+    return [
+        Garbage(info, _bytes(lake, info), "left open by a dead run")
+        for info in lake.catalogue().versions.values()
+        if info.state == "open" and _is_free(lake, info.version)
+    ]
 
 
 def collect(lake: Lake, garbage: list[Garbage]) -> None:
@@ -61,8 +75,9 @@ def collect(lake: Lake, garbage: list[Garbage]) -> None:
     """
     if alive := running(lake):
         raise LakeError(
-            f"A run is going on ({', '.join(alive)}): wait until it has ended, or end it, before removing anything."
-            " If its machine is gone, `dapflow doctor` finds out."
+            f"A run is going on ({', '.join(alive)}): wait until it has ended, or end it, "
+            "before removing anything; if its machine is gone, have it written off.",
+            Remedy.WRITE_OFF_RUN,
         )
     versions = [one.info.version for one in garbage]
     if versions:
@@ -101,7 +116,7 @@ def _drop(cursor: Connection, garbage: list[Garbage]) -> None:
             )
 
 
-def _kept(lake: Lake, runs: int, keep: Iterable[str], since: datetime | None) -> set[str]:
+def _kept(lake: Lake, runs: int, roots: set[str], since: datetime | None) -> set[str]:
     catalogue = lake.catalogue()
     policies = lake.rows(
         "SELECT policy, metrics FROM iterations JOIN (SELECT run, row_number() OVER (PARTITION BY recipe ORDER BY started_at DESC) AS place"
@@ -109,13 +124,11 @@ def _kept(lake: Lake, runs: int, keep: Iterable[str], since: datetime | None) ->
         [runs],
     )
     policies += lake.rows("SELECT policy, metrics FROM promotions WHERE action <> 'keep'")
-    front, kept = {one for row in policies for one in row.values() if one} | set(keep), set[str]()
+    front, kept = {one for row in policies for one in row.values() if one} | roots, set[str]()
     front |= {
         one.version
         for one in catalogue.versions.values()
-        if one.step == IMPORTED
-        or one.state == "open"
-        or (since and one.completed_at and one.completed_at >= since)
+        if one.state == "open" or (since and one.completed_at and one.completed_at >= since)
     }
     needed = front | {one for root in front for one in catalogue.ancestors(root)}
     dropped = {one.version for one in catalogue.versions.values() if one.kind == "models"} - needed

@@ -11,40 +11,33 @@ import json
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-import duckdb
 import pyarrow as pa
 from filelock import FileLock
 
 from dapflow.storage.catalogue import Catalogue, DataFile
 from dapflow.storage.database import Connection, attach
-from dapflow.storage.errors import LakeError, lake_errors, require_space, unwritable
+from dapflow.storage.errors import LakeError, Remedy, lake_errors, require_space, unwritable
 from dapflow.storage.index import Index
 from dapflow.storage.location import Location, copied, locate
+from dapflow.storage.migrations import migrate
 from dapflow.storage.patience import patiently
+from dapflow.storage.policies import CALLED
 from dapflow.storage.refs import ModelRef, Ref
-from dapflow.storage.schema import MIGRATIONS
+from dapflow.storage.rows import (
+    AcceptanceRow,
+    CompletionRow,
+    MetricRow,
+    PairRow,
+    PromptRow,
+    VerdictRow,
+)
 
 if TYPE_CHECKING:
     import datasets
 
 T = TypeVar("T")
-PROMOTED, NEWEST = (
-    "promoted",
-    "newest",
-)  # names of policies: the newest that was promoted, and the newest that was trained
-_POLICIES = {
-    PROMOTED: (
-        "SELECT policy FROM promotions WHERE action <> 'keep' ORDER BY number DESC LIMIT 1",
-        "No policy has been promoted yet: `dapflow promote` does it, or a night whose gate is open.",
-    ),
-    NEWEST: (
-        "SELECT m.version AS policy FROM models m JOIN versions v ON v.version = m.version AND v.state = 'complete'"
-        " WHERE m.role = 'policy' AND m.path IS NOT NULL ORDER BY v.completed_at DESC LIMIT 1",
-        "The lake has no trained policy yet: name a model, or make one with `dapflow run`.",
-    ),
-}
 
 
 class Lake:
@@ -70,7 +63,8 @@ class Lake:
         with lake_errors(self.location.address):
             if read_only and not self.location.exists:
                 raise LakeError(
-                    f"There is no lake at {self.root}: make one with `dapflow run rso`, or name another with --lake."
+                    f"There is no lake at {self.root}: run a recipe, which makes one, or name another.",
+                    Remedy.MAKE_LAKE,
                 )
             self._copied = ExitStack()
             attached = self.location
@@ -84,48 +78,10 @@ class Lake:
             self._connection, self.name = patiently(lambda: attach(attached, read_only))
             self._index = Index(self.location, self.name, self.cursor)
             try:
-                self._migrate(read_only)
+                migrate(self)
             except BaseException:
                 self.close()
                 raise
-
-    def _migrate(self, read_only: bool) -> None:
-        with self.cursor() as cursor:
-            done = self._schema_number(cursor)
-        if done > len(MIGRATIONS):
-            raise LakeError(
-                f"The lake at {self.location.address} has schema {done}, this version of dapflow knows {len(MIGRATIONS)}: "
-                "update dapflow, or use another lake with --lake."
-            )
-        if done < len(MIGRATIONS) and read_only:
-            raise LakeError(
-                f"The lake at {self.location.address} has an older schema: any `dapflow run` on it brings it up to date."
-            )
-        while done < len(MIGRATIONS):
-            done = self.commit(self._migrate_some, f"migrate from schema {done}")
-
-    def _migrate_some(self, cursor: Connection) -> int:
-        """As many migrations as one transaction takes: a table that it has made takes no options.
-        Returns the schema's number now.
-        """
-        cursor.execute(
-            "CREATE TABLE IF NOT EXISTS migrations (number INTEGER, applied_at TIMESTAMPTZ)"
-        )
-        begin = end = self._schema_number(
-            cursor
-        )  # not what it was before, where another process was faster
-        while end < len(MIGRATIONS) and (end == begin or "set_option" not in MIGRATIONS[end]):
-            cursor.execute(MIGRATIONS[end].format(lake=self.name))
-            cursor.execute("INSERT INTO migrations VALUES (?, now())", [end := end + 1])
-        return end
-
-    def _schema_number(self, cursor: Connection) -> int:
-        try:
-            row = cursor.execute("SELECT coalesce(max(number), 0) FROM migrations").fetchone()
-        except duckdb.CatalogException:
-            return 0
-        assert row is not None
-        return int(row[0])
 
     @contextmanager
     def cursor(self) -> Iterator[Connection]:
@@ -212,13 +168,12 @@ class Lake:
         """The full id of what a person names: see `Catalogue.resolve`; `promoted` and `newest` are
         policies. Raises LakeError.
         """
-        if name not in _POLICIES:
+        if (called := CALLED.get(name)) is None:
             return self.catalogue().resolve(name)
-        query, none = _POLICIES[name]
-        found = self.rows(query)
-        if not found or found[0]["policy"] is None:
-            raise LakeError(none)
-        return found[0]["policy"]
+        policies = [row["policy"] for row in self.rows(called.query)]
+        if policies in ([], [None]):
+            raise LakeError(called.missing, called.remedy)
+        return policies[0]
 
     def read(self, ref: Ref | str, table: str | None = None) -> pa.Table:
         """All rows of a version in id order, as an Arrow table; columns as `dapflow.storage.schema`
@@ -251,6 +206,35 @@ class Lake:
         """The same as dictionaries."""
         return self.read(ref, table).to_pylist()
 
+    def prompts(self, ref: Ref | str) -> list[PromptRow]:
+        """The rows of a version of prompts."""
+        return cast("list[PromptRow]", self._rows_of("prompts", ref))
+
+    def completions(self, ref: Ref | str) -> list[CompletionRow]:
+        """The rows of a version of completions."""
+        return cast("list[CompletionRow]", self._rows_of("completions", ref))
+
+    def verdicts(self, ref: Ref | str) -> list[VerdictRow]:
+        """The rows of a version of verdicts."""
+        return cast("list[VerdictRow]", self._rows_of("verdicts", ref))
+
+    def acceptances(self, ref: Ref | str) -> list[AcceptanceRow]:
+        """The rows of a version of acceptances."""
+        return cast("list[AcceptanceRow]", self._rows_of("acceptances", ref))
+
+    def pairs(self, ref: Ref | str) -> list[PairRow]:
+        """The rows of a version of pairs."""
+        return cast("list[PairRow]", self._rows_of("pairs", ref))
+
+    def metrics(self, ref: Ref | str) -> list[MetricRow]:
+        """The rows of a version of metrics, or those that a step has written beside its own noun."""
+        return cast("list[MetricRow]", self.rows_of(ref, "metrics"))
+
+    def _rows_of(self, kind: str, ref: Ref | str) -> list[dict[str, Any]]:
+        ref = self.ref(ref)
+        assert ref.kind == kind, f"{ref!r} holds no {kind}"
+        return self.rows_of(ref)
+
     def ref(self, name: Ref | str) -> Ref:
         """The reference of a complete version. Raises LakeError when there is none of that name, or
         it is not complete.
@@ -258,7 +242,9 @@ class Lake:
         version = name.version if isinstance(name, Ref) else self.resolve(name)
         if "-" in version:
             raise LakeError(
-                f"{name} is a row: name its version, {version.partition('-')[0]}, or ask `dapflow lineage` for the row."
+                f"{name} is a row: name its version, {version.partition('-')[0]}, "
+                "or ask for the lineage of the row.",
+                Remedy.FOLLOW_ROW,
             )
         if (found := self.find(version)) is None:
             label = f"{name.kind}@{version}" if isinstance(name, Ref) else name

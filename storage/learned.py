@@ -10,7 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from dapflow.storage.catalogue import TESTED
-from dapflow.storage.errors import LakeError
+from dapflow.storage.errors import LakeError, Remedy
 from dapflow.storage.lake import Lake
 
 
@@ -57,7 +57,7 @@ def _selection(lake: Lake, model: str) -> str:
     info = catalogue.versions.get(model)
     if info is None or info.kind != "models" or info.state != "complete":
         raise LakeError(
-            f"{model} is not a complete model of the lake: `dapflow datasets --kind models` lists them."
+            f"{model} is not a complete model of the lake: name one that is.", Remedy.LIST_MODELS
         )
     parents = catalogue.parents.get(model, {})
     learned = [

@@ -24,10 +24,10 @@ from uuid import uuid4
 
 import pyarrow as pa
 
-from dapflow.storage.chunks import synchronise
 from dapflow.storage.database import Connection
 from dapflow.storage.errors import lake_errors
 from dapflow.storage.lake import Lake
+from dapflow.storage.replacing import synchronise
 
 _SECONDS_BETWEEN_SYNCS = (
     1.0  # what is flushed outlives the process; a power cut may take the last second's calls

@@ -16,6 +16,7 @@ from dapflow.storage.database import Connection
 from dapflow.storage.errors import UserError
 from dapflow.storage.lake import Lake
 from dapflow.storage.logs import log
+from dapflow.storage.policies import CALLED, PROMOTED
 from dapflow.storage.refs import ModelRef
 
 Action = Literal["promote", "keep", "promote by hand", "roll back"]
@@ -155,9 +156,8 @@ def promotions(lake: Lake, line: str | None = None) -> list[dict[str, Any]]:
 def newest_line(lake: Lake) -> str:
     """The line of the newest decision. Raises UserError when there is none."""
     if not (rows := promotions(lake)):
-        raise UserError(
-            "No policy has been promoted yet: `dapflow promote` does it, or a night whose gate is open."
-        )
+        called = CALLED[PROMOTED]
+        raise UserError(called.missing, called.remedy)
     return str(rows[-1]["line"])
 
 

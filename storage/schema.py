@@ -16,7 +16,7 @@ CREATE TABLE versions (
     version VARCHAR,             -- digest of (step, code, parameters, parents' versions), 16 hexadecimal digits
     kind VARCHAR,                -- the noun it holds
     step VARCHAR,                -- the step that made it
-    state VARCHAR,               -- 'open' while rows arrive, then 'complete'; 'dropped' once `dapflow gc` has freed its rows
+    state VARCHAR,               -- 'open' while rows arrive, then 'complete'; 'dropped' once its rows have been freed as garbage
     parameters VARCHAR,          -- JSON object: the step's parameters (open shape: every step has its own)
     code VARCHAR,                -- digest of the step's source and of all it calls
     rows BIGINT,                 -- rows of its kind, null while open

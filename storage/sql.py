@@ -14,7 +14,7 @@ from typing import Any
 import duckdb
 
 from dapflow.storage.database import Connection
-from dapflow.storage.errors import UserError, one_line
+from dapflow.storage.errors import Remedy, UserError, one_line
 
 TABLE_FUNCTIONS = frozenset(
     {"generate_series", "json_each", "json_tree", "range", "repeat", "repeat_row", "unnest"}
@@ -41,7 +41,7 @@ _FUNCTIONS = """SELECT function_name FROM duckdb_functions() WHERE function_type
     GROUP BY ALL HAVING bool_and(database_name = 'system' AND schema_name = 'main')
         AND (NOT bool_or(coalesce(has_side_effects, false)) OR list_contains(?, function_name))"""
 _TABLES = "SELECT table_name FROM duckdb_tables() WHERE database_name = ? AND schema_name = 'main'"
-_ONE_SELECT = "`dapflow sql` takes one SELECT: the lake is changed by runs only."
+_ONE_SELECT = "A query is one SELECT: the lake is changed by runs only."
 _DEEP = "The query is nested too deeply: write it flatter, with WITH."
 
 Tree = dict[str, Any]
@@ -76,7 +76,8 @@ def check_condition(cursor: Connection, lake: str, condition: str) -> None:
         or len(statements[0]["node"]["select_list"]) != 1
     ):
         raise UserError(
-            '--where takes one condition over the columns, such as "margin > 2 and dropped is null".'
+            'A condition is one, over the columns, such as "margin > 2 and dropped is null".',
+            Remedy.CONDITION,
         )
     _check_tree(cursor, lake, statements[0])
 
@@ -156,13 +157,14 @@ def _check_source(node: Tree, kind: str | None, allowed: _Allowed) -> None:
         if name.lower() not in allowed.tables or node["catalog_name"] or schema not in ("", "main"):
             where = ".".join(part for part in (node["catalog_name"], schema, name) if part)
             raise UserError(
-                f'The lake has no table "{where}": `dapflow sql "show tables"` lists what there is to read.'
+                f'The lake has no table "{where}": look at which there are to read.',
+                Remedy.LIST_TABLES,
             )
     elif kind not in _SOURCES or (
         kind == "SHOW_REF" and node["table_name"].strip('"') not in ("", "tables")
     ):
         raise UserError(
-            "`dapflow sql` reads the lake's tables only: `show tables` and `describe TABLE` say what there is."
+            "A query reads the lake's tables only: `show tables` and `describe TABLE` say what there is."
         )
 
 
@@ -173,6 +175,4 @@ def _check_function(node: Tree, functions: frozenset[str]) -> None:
         or node.get("schema") not in ("", "main", None)
         or node.get("catalog") not in ("", "system", None)
     ):
-        raise UserError(
-            f"`dapflow sql` only reads the lake's tables, so it has no function {name}."
-        )
+        raise UserError(f"A query only reads the lake's tables, so it has no function {name}.")

@@ -5,14 +5,11 @@ tests/tasks/test_pictures.py
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from dapflow.storage import Lake
 from dapflow.tasks.calibration import reliability_of
 from dapflow.tasks.statistics import Confidence
-
-if TYPE_CHECKING:
-    from dapflow.tasks.agreement import Agreement
 
 # Curves of a training, a panel each: what it is, its curves, and the unit. The report draws the
 # same.
@@ -46,29 +43,6 @@ def calibration(lake: Lake, version: str) -> str:
     return _markdown("calibration", _reliability(found)) if found else ""
 
 
-def agreement_by_length(found: "Agreement") -> bytes:
-    """Agreement of two judges by how much the answers differ in length, with 95 % intervals, as a
-    PNG.
-    """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 3), layout="constrained")
-    axes = figure.add_subplot()
-    for place, one in enumerate(found.by_length):
-        axes.plot([place, place], [100 * one.low, 100 * one.high], color="#4477aa")
-        axes.plot(place, 100 * one.agreement, marker="o", color="#4477aa")
-    axes.set_xticks(
-        range(len(found.by_length)),
-        [f"{one.least:,}-{one.most:,}\n{one.n:,} pairs" for one in found.by_length],
-        fontsize=7,
-    )
-    axes.set_xlabel("difference in length, characters", fontsize=8)
-    axes.set_ylabel("agreement, % of pairs (95 % interval)", fontsize=8)
-    axes.set_ylim(0, 100)
-    return _png(FigureCanvasAgg(figure))
-
-
 def _reliability(found: Sequence[Confidence]) -> bytes:
     """Each bin with its 95 % interval and how many pairs it holds; on the dashed line it is as
     often right as it is sure.
@@ -92,7 +66,7 @@ def _reliability(found: Sequence[Confidence]) -> bytes:
     axes.tick_params(labelsize=7)
     axes.set_xlim(49, 101)
     axes.set_ylim(0, 102)
-    return _png(FigureCanvasAgg(figure))
+    return as_png(FigureCanvasAgg(figure))
 
 
 def _panels(curves: Mapping[str, Curve]) -> bytes:
@@ -119,10 +93,11 @@ def _panels(curves: Mapping[str, Curve]) -> bytes:
         axes.locator_params(axis="x", integer=True)
         if len(axes.lines) > 1:
             axes.legend(fontsize=7, frameon=False)
-    return _png(FigureCanvasAgg(figure))
+    return as_png(FigureCanvasAgg(figure))
 
 
-def _png(canvas: Any) -> bytes:
+def as_png(canvas: Any) -> bytes:
+    """What is drawn on a canvas of matplotlib, as a PNG."""
     stream = io.BytesIO()
     canvas.print_png(stream)
     return stream.getvalue()

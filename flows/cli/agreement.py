@@ -17,7 +17,7 @@ from dapflow.storage.errors import UserError
 from dapflow.storage.lake import Lake as OpenLake
 
 if TYPE_CHECKING:
-    from dapflow.tasks.agreement import Agreement, Judgement
+    from dapflow.tasks.evaluation.agreement import Agreement, Judgement
 
 # Which of two completions a version's verdicts prefer: as they were compared, or by their scores.
 _PREFERENCES = """
@@ -73,7 +73,7 @@ def agreement(
     picture
         A PNG to draw the agreement by length difference into.
     """
-    from dapflow.tasks.agreement import agreement_of
+    from dapflow.tasks.evaluation.agreement import agreement_of
 
     if other is None:
         judgements, names = (
@@ -85,7 +85,7 @@ def agreement(
             judgements, names = _of_lake(opened, source, other), (source, other)
     found = agreement_of(judgements)
     if picture is not None:
-        from dapflow.tasks.pictures import agreement_by_length
+        from dapflow.tasks.evaluation.agreement_picture import agreement_by_length
 
         picture.write_bytes(agreement_by_length(found))
     print_json(found.as_json()) if as_json else _print(Screen(), found, names)
@@ -94,8 +94,9 @@ def agreement(
 def _of_file(
     path: Path, instruction: str, output: str, baseline: str, first: str, second: str
 ) -> "list[Judgement]":
-    from dapflow.tasks.agreement import Judgement
-    from dapflow.tasks.evaluation.winrate.comparisons import Names, read_comparisons
+    from dapflow.tasks.evaluation.agreement import Judgement
+    from dapflow.tasks.evaluation.winrate.comparisons import read_comparisons
+    from dapflow.tasks.evaluation.winrate.files import Names
 
     names = Names(
         instruction=instruction, output=output, baseline=baseline, preference=first, second=second
@@ -109,7 +110,7 @@ def _of_file(
 
 
 def _of_lake(lake: OpenLake, source: str, other: str) -> "list[Judgement]":
-    from dapflow.tasks.agreement import Judgement
+    from dapflow.tasks.evaluation.agreement import Judgement
 
     versions = [lake.ref(name) for name in (source, other)]
     for name, ref in zip((source, other), versions, strict=True):

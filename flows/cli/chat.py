@@ -17,9 +17,9 @@ from dapflow.flows.cli.options import Lake, Port, check_free
 from dapflow.flows.display.screen import Screen
 from dapflow.flows.server.environment import prepare
 from dapflow.storage.errors import LakeError, UserError
-from dapflow.storage.lake import NEWEST, PROMOTED
 from dapflow.storage.lake import Lake as OpenLake
 from dapflow.storage.location import locate
+from dapflow.storage.policies import NEWEST, PROMOTED
 from dapflow.storage.refs import ModelRef
 
 _NEW = "/new"

@@ -63,9 +63,9 @@ def compare(
     beginning = f"  lake {locate(lake).address}  (loading, starting Prefect ...)"
     console.print(Text.assemble(("dapflow compare", "bold"), beginning))
     with server_ahead():
-        from dapflow.flows.cli.console import ConsoleReporter
         from dapflow.flows.compare import compare as run
         from dapflow.flows.compare import entrants_of
+        from dapflow.flows.display.console import ConsoleReporter
         from dapflow.flows.report.drawing.methods_table import print_closing
         from dapflow.flows.report.drawing.page import write
         from dapflow.storage import Lake as OpenLake

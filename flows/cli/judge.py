@@ -17,6 +17,7 @@ from dapflow.flows.display.cells import table_of
 from dapflow.flows.display.screen import Screen
 from dapflow.flows.server.run_server import server_ahead
 from dapflow.storage.errors import UserError
+from dapflow.storage.replacing import replacing
 
 _SHOWN = 10
 _CELL = 60
@@ -70,7 +71,7 @@ def judge(
     console = Screen(stderr=True)
     prepare(lake)
     with server_ahead():
-        from dapflow.flows.cli.console import ConsoleReporter
+        from dapflow.flows.display.console import ConsoleReporter
         from dapflow.flows.judge_file import columns_of, judge_file, who_judges
         from dapflow.storage import Lake as OpenLake
         from dapflow.tasks.prompts.answer_file import sheet_of
@@ -100,25 +101,18 @@ def _write(path: Path, rows: list[dict[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    partial = path.with_name(f".{path.name}.partial")
+    # a field that the first row lacks is kept too
+    names = dict.fromkeys(name for row in rows for name in row)
+    lines = (f"{json.dumps(row, ensure_ascii=False, default=str)}\n" for row in rows)
     try:
-        if path.suffix == ".parquet":
-            names = dict.fromkeys(
-                name for row in rows for name in row
-            )  # a field that the first row lacks is kept too
-            pq.write_table(
-                pa.table({name: [row.get(name) for row in rows] for name in names}), partial
-            )
-        else:
-            partial.write_text(
-                "".join(f"{json.dumps(row, ensure_ascii=False, default=str)}\n" for row in rows),
-                encoding="utf-8",
-            )
-        partial.replace(path)
+        with replacing(path) as partial:
+            if path.suffix == ".parquet":
+                columns = {name: [row.get(name) for row in rows] for name in names}
+                pq.write_table(pa.table(columns), partial)
+            else:
+                partial.write_text("".join(lines), encoding="utf-8")
     except (OSError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _print(console: Console, found: dict[str, Any], output: Path | None) -> None:

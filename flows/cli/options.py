@@ -23,6 +23,17 @@ Lake = Annotated[
         name="--lake", env_var="DAPFLOW_LAKE", help="Directory of the lake, or postgres:// address."
     ),
 ]
+Settings = Annotated[
+    tuple[str, ...],
+    Parameter(name="--set", help="Change the recipe: key=value, repeatable.", negative=()),
+]
+Iterations = Annotated[int, Parameter(validator=validators.Number(gte=1))]
+Toy = Annotated[
+    bool, Parameter(name="--toy", negative=(), help="On a toy model made on the spot: seconds.")
+]
+JsonLast = Annotated[
+    bool, Parameter(name="--json", negative=(), help="Print one JSON object as the last line.")
+]
 Json = Annotated[bool, Parameter(name="--json", negative=(), help="Print JSON.")]
 Count = Annotated[int, Parameter(validator=validators.Number(gte=0))]
 Port = Annotated[int, Parameter(validator=validators.Number(gte=1, lte=65535))]

@@ -57,7 +57,8 @@ def winrate(
         Of several systems: let the length control know which instructions are easy to win on.
     """
     with bars.waiting(f"read {file.name}"):
-        from dapflow.tasks.evaluation.winrate.comparisons import Names, read_comparisons
+        from dapflow.tasks.evaluation.winrate.comparisons import read_comparisons
+        from dapflow.tasks.evaluation.winrate.files import Names
 
         names = Names(
             instruction=instruction,

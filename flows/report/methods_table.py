@@ -19,7 +19,7 @@ from dapflow.flows.report.find import find_policy
 from dapflow.flows.report.outcome import known_from_training
 from dapflow.storage import Lake
 from dapflow.tasks.evaluation.contests import NOT_JUDGED, by_comparison, by_scores, prompt_wins
-from dapflow.tasks.metrics import ONE_PROMPT
+from dapflow.tasks.figures import ONE_PROMPT
 from dapflow.tasks.statistics import Floats, bootstrap_share, difference_by, grid_share
 
 Row = dict[str, Any]
@@ -153,7 +153,7 @@ def wins_over_initial(lake: Lake, policy: str) -> dict[str, float]:
     judged = catalogue.parents[against]
     aside = known_from_training(lake, judged)
     sides = [
-        [row for row in lake.rows_of(judged[role]) if row["prompt_id"] not in aside]
+        [row for row in lake.verdicts(judged[role]) if row["prompt_id"] not in aside]
         if role in judged
         else []
         for role in ("contest", "judged_theirs", "judged_ours")

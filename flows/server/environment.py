@@ -4,12 +4,10 @@ quiet, and nothing outside the lake.
 Whatever the user has set in the environment stays.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
 
-import psutil
 from platformdirs import user_cache_path
 
 from dapflow.storage import Lake
@@ -23,7 +21,6 @@ or user:password.
 """
 ALLOW = "DAPFLOW_ALLOW_COMMANDS"
 """1: runs may execute what only their parameters name (flows/server/permissions.py)."""
-_SERVER = "server.json"
 _DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -67,7 +64,6 @@ def prepare(lake: str | None) -> None:
     beside = user_cache_path("dapflow") if lake is None else locate(lake).root
     home = Path(os.environ.setdefault("PREFECT_HOME", str(beside / "prefect")))
     home.mkdir(parents=True, exist_ok=True)
-    end_orphaned_server(home)
 
 
 def thread_defaults(environment: Mapping[str, str]) -> dict[str, str]:
@@ -90,31 +86,6 @@ def server_password() -> str | None:
         for name in ("PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING"):
             os.environ.setdefault(name, password if ":" in password else f"dapflow:{password}")
     return os.environ.get("PREFECT_SERVER_API_AUTH_STRING")
-
-
-def remember_server() -> None:
-    """Write down the server that Prefect has started for this process, so that a later run can end
-    it should this one be killed.
-    """
-    for child in psutil.Process().children():
-        if "dapflow.flows.server.prefect_server" in child.cmdline():
-            (Path(os.environ["PREFECT_HOME"]) / _SERVER).write_text(
-                json.dumps({"pid": child.pid, "started": child.create_time()})
-            )
-
-
-def end_orphaned_server(home: Path) -> None:
-    """End the server that a killed run left behind: the very process that it started, and only when
-    nobody is its parent any more.
-    """
-    try:
-        record = json.loads((home / _SERVER).read_text())
-        server = psutil.Process(record["pid"])
-        if server.create_time() == record["started"] and server.ppid() == 1:
-            server.terminate()
-            server.wait(10)
-    except (OSError, ValueError, KeyError, psutil.Error):
-        return
 
 
 def of_server(error: BaseException) -> str | None:

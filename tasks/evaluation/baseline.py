@@ -10,6 +10,7 @@ from statistics import fmean
 from typing import Any
 
 from dapflow.storage import DatasetRef, Lake, ModelRef, UserError
+from dapflow.storage.policies import PROMOTED
 from dapflow.storage.promotions import line_from, line_of
 from dapflow.tasks.prompts.load import prompt_text
 from dapflow.tasks.prompts.sources import read_source
@@ -17,7 +18,6 @@ from dapflow.tasks.step import Contents, Out, Work, current_lake, step
 from dapflow.tasks.step.work import CHARACTERS_PER_TOKEN
 
 FILES = (".jsonl", ".parquet", ".jsonl.gz")
-PROMOTED = "promoted"
 
 
 def policy_of(name: str, initial: ModelRef) -> ModelRef:
@@ -65,7 +65,7 @@ def load_baseline_answers(out: Out, source: str, digest: str, prompts: DatasetRe
     says so. Raises UserError where it answers none.
     """
     answers = _answers_in(source)
-    rows = out.lake.rows_of(prompts)
+    rows = out.lake.prompts(prompts)
     if not any(row["prompt"] in answers for row in rows):
         raise UserError(
             f"{source} answers none of the {len(rows)} held-out prompts: `dapflow show prompts` prints them."

@@ -11,18 +11,17 @@ new one, is counted as similar. Test: pytest tests/tasks/evaluation/test_contami
 """
 
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dapflow.storage import DatasetRef
+from dapflow.storage import DatasetRef, Lake
 from dapflow.tasks.prompts.overlap import Pool
 from dapflow.tasks.step import Out, step
+from dapflow.tasks.words import ngrams, words
 
-_WORD = re.compile(r"\w+")
 _SIMILAR = "similar"
 _SHOWN = 200  # characters of the training prompt
 
@@ -78,13 +77,8 @@ def find_overlap(out: Out, held_out: DatasetRef, pairs: list[DatasetRef], limits
     """Rows about held-out prompts (subject: the prompt; name: `overlap_...` for one that is left
     out, `similar_rouge_l` for one that is not; note: the training prompt), and two about the
     version: `contaminated_prompts` and `similar_prompts`."""
-    prompts = out.lake.rows_of(held_out)
-    trained = {
-        row["prompt"]
-        for ref in pairs
-        for row in out.lake.rows_of(ref)
-        if row.get("dropped") is None
-    }
+    prompts = out.lake.prompts(held_out)
+    trained = {prompt for ref in pairs for prompt in _trained_on(out.lake, ref)}
     found = list(
         overlaps(
             [row["prompt"] for row in prompts],
@@ -124,6 +118,13 @@ def find_overlap(out: Out, held_out: DatasetRef, pairs: list[DatasetRef], limits
     out.write(0, [{"id": out.row_id(n), **row} for n, row in enumerate(rows)])
 
 
+def _trained_on(lake: Lake, ref: DatasetRef) -> list[str]:
+    """The prompts of pairs that were not dropped, or prompts that were trained on by themselves."""
+    if ref.kind == "prompts":
+        return [row["prompt"] for row in lake.prompts(ref)]
+    return [row["prompt"] for row in lake.pairs(ref) if row["dropped"] is None]
+
+
 def left_out(rows: Iterable[Mapping[str, Any]]) -> set[str]:
     """The held-out prompts, by id, that rows of `find_overlap` say are not to count."""
     return {row["subject"] for row in rows if row["name"].startswith("overlap_")}
@@ -136,14 +137,14 @@ def overlaps(
     advance: Any = lambda done: None,
 ) -> Iterator[Found]:
     """Held-out prompts that resemble training prompts, each by the first measure that holds."""
-    known = [_words(text) for text in trained]
+    known = [words(text) for text in trained]
     runs = {length: _runs(known, length) for length in (limits.run, limits.short_run)}
     pool = Pool(
-        trained, math.nextafter(limits.similar, 0), _words
+        trained, math.nextafter(limits.similar, 0), words
     )  # so that what is equal is found too
     for place, text in enumerate(held_out):
         if (
-            found := _by_runs(_words(text), runs, limits) or _by_rouge(text, pool, limits)
+            found := _by_runs(words(text), runs, limits) or _by_rouge(text, pool, limits)
         ) is not None:
             measure, value, training = found
             yield Found(
@@ -153,12 +154,12 @@ def overlaps(
 
 
 def _by_runs(
-    words: Sequence[str], runs: Mapping[int, Mapping[tuple[str, ...], int]], limits: Overlap
+    tokens: Sequence[str], runs: Mapping[int, Mapping[tuple[str, ...], int]], limits: Overlap
 ) -> tuple[str, float, int] | None:
-    for gram in _grams(words, limits.run):
+    for gram in ngrams(tokens, limits.run):
         if gram in runs[limits.run]:
             return f"overlap_{limits.run}gram", 1.0, runs[limits.run][gram]
-    grams = list(_grams(words, limits.short_run))
+    grams = ngrams(tokens, limits.short_run)
     met = [runs[limits.short_run][gram] for gram in grams if gram in runs[limits.short_run]]
     return (
         (f"overlap_{limits.short_run}gram", len(met) / len(grams), met[0])
@@ -180,13 +181,5 @@ def _runs(texts: Sequence[Sequence[str]], length: int) -> dict[tuple[str, ...], 
     return {
         gram: place
         for place, text in reversed(list(enumerate(texts)))
-        for gram in _grams(text, length)
+        for gram in ngrams(text, length)
     }
-
-
-def _grams(words: Sequence[str], length: int) -> Iterator[tuple[str, ...]]:
-    return (tuple(words[place : place + length]) for place in range(len(words) - length + 1))
-
-
-def _words(text: str) -> list[str]:
-    return _WORD.findall(text.lower())

@@ -10,17 +10,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
 
 import numpy as np
 
-from dapflow.tasks.agreement import Judgement, agreement_of
+from dapflow.storage.rows import CompletionRow, ScoredRow, VerdictRow, is_comparison
+from dapflow.tasks.evaluation.agreement import Judgement, agreement_of
 from dapflow.tasks.evaluation.winrate.comparisons import ONLY_SYSTEM, Comparison, Comparisons
 from dapflow.tasks.evaluation.winrate.rates import advice, win_rates
+from dapflow.tasks.figures import Figure, mean, paired, share
 from dapflow.tasks.judging.judges.base import EMPTY
-from dapflow.tasks.metrics import Figure, mean, paired, share, versus
+from dapflow.tasks.metrics import versus
 
-Rows = Sequence[Mapping[str, Any]]
+Verdicts = Sequence[VerdictRow]
 _WON = {"win": 1.0, "tie": 0.5, "lose": 0.0}
 _FAILED = ("invalid", "over_budget")
 _ENOUGH = 30  # prompts: of fewer, nobody can tell length from quality
@@ -39,11 +40,11 @@ class Decision:
     won: float
 
 
-def by_scores(before: Rows, after: Rows) -> list[Decision]:
+def by_scores(before: Verdicts, after: Verdicts) -> list[Decision]:
     """Each scored answer of `after` against each of `before` to the same prompt: the higher score
     wins, equal ones tie.
     """
-    old = defaultdict[str, list[Mapping[str, Any]]](list)
+    old = defaultdict[str, list[ScoredRow]](list)
     for verdict in before:
         if verdict["outcome"] == "scored":
             old[verdict["prompt_id"]].append(verdict)
@@ -60,21 +61,21 @@ def by_scores(before: Rows, after: Rows) -> list[Decision]:
     ]
 
 
-def by_comparison(verdicts: Rows) -> list[Decision]:
+def by_comparison(verdicts: Verdicts) -> list[Decision]:
     """The comparisons that came to a verdict; the first side is the new one."""
     return [
         Decision(
-            prompt_id=one["prompt_id"],
-            new_id=one["completion_id"],
-            old_id=one["other_id"],
-            won=_WON[one["outcome"]],
+            prompt_id=verdict["prompt_id"],
+            new_id=verdict["completion_id"],
+            old_id=verdict["other_id"],
+            won=_WON[verdict["outcome"]],
         )
-        for one in verdicts
-        if one["outcome"] in _WON
+        for verdict in verdicts
+        if is_comparison(verdict)
     ]
 
 
-def scores_of(verdicts: Rows) -> dict[str, list[float]]:
+def scores_of(verdicts: Verdicts) -> dict[str, list[float]]:
     """The scores of each prompt's answers, where there are any."""
     scores = defaultdict[str, list[float]](list)
     for verdict in verdicts:
@@ -91,7 +92,7 @@ def prompt_wins(decisions: Sequence[Decision]) -> dict[str, float]:
     return {prompt: fmean(shares) for prompt, shares in won.items()}
 
 
-def why_undecided(answers: Rows, verdicts: Rows) -> str:
+def why_undecided(answers: Sequence[CompletionRow], verdicts: Verdicts) -> str:
     """Why there is no decision at all: what became of the answers of both sides, and of the
     verdicts on them.
     """

@@ -10,14 +10,14 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from statistics import fmean, stdev
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from dapflow.storage import DatasetRef, ModelRef
-from dapflow.tasks.metrics import Figure, mean, rows_of, share
+from dapflow.storage.rows import PairRow
+from dapflow.tasks.figures import Figure, mean, rows_of, share
 from dapflow.tasks.models.chat import context_length, render
 from dapflow.tasks.models.packed.groups import pair_groups, sampled_of
 from dapflow.tasks.models.packed.lengths import fitting
@@ -58,13 +58,17 @@ def measure_divergence(
     The interval and `kl_to_initial_error` are over prompts.
     """
     new, old = load_policy(out.lake, policy), load_policy(out.lake, initial)
-    texts = {row["id"]: row["prompt"] for row in out.lake.rows_of(prompts)}
-    rows = [row for row in out.lake.rows_of(completions) if row["token_ids"]]
+    texts = {row["id"]: row["prompt"] for row in out.lake.prompts(prompts)}
+    rows = [
+        (row["prompt_id"], tokens)
+        for row in out.lake.completions(completions)
+        if (tokens := row["token_ids"])
+    ]
     found = defaultdict[str, list[tuple[float, int]]](list)
-    for done, row in enumerate(rows, start=1):
-        prompt = render(new.tokenizer, texts[row["prompt_id"]], system, chat_template)
-        tokens = token_divergences(new.model, old.model, prompt, row["token_ids"])
-        found[row["prompt_id"]].append((tokens.sum().item(), len(tokens)))
+    for done, (prompt_id, answer) in enumerate(rows, start=1):
+        prompt = render(new.tokenizer, texts[prompt_id], system, chat_template)
+        divergences = token_divergences(new.model, old.model, prompt, answer)
+        found[prompt_id].append((divergences.sum().item(), len(divergences)))
         out.progress(done, len(rows), "answers")
     out.write(0, list(rows_of(_kl(found, seed), policy.version, out.row_id)))
 
@@ -127,7 +131,7 @@ def measure_displacement(
     likely: likelihood displacement (arXiv 2410.08847)."""
     kept = [
         row
-        for row in out.lake.rows_of(pairs)
+        for row in out.lake.pairs(pairs)
         if row["dropped"] is None and row["chosen"] and row["rejected"]
     ]
     rows = [kept[place * len(kept) // most] for place in range(most)] if len(kept) > most else kept
@@ -146,7 +150,7 @@ def _changes(
     out: Out,
     policy: ModelRef,
     start: ModelRef,
-    rows: Sequence[dict[str, Any]],
+    rows: Sequence[PairRow],
     system: str | None,
     chat_template: str | None,
 ) -> dict[str, tuple[float, ...]]:

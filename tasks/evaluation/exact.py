@@ -10,13 +10,14 @@ Test: pytest tests/tasks/evaluation/test_exact.py
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from statistics import fmean
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dapflow.storage import DatasetRef, ModelRef, UserError
-from dapflow.tasks.metrics import mean, paired, rows_of
-from dapflow.tasks.prompts.load import prompt_text, text_digest
+from dapflow.storage.rows import CompletionRow
+from dapflow.tasks.figures import mean, paired, rows_of
+from dapflow.tasks.prompts.load import prompt_text
+from dapflow.tasks.prompts.row import prompt_row
 from dapflow.tasks.prompts.sources import Record, read_source
 from dapflow.tasks.sampling.engines.base import Sampling
 from dapflow.tasks.step import Out, step
@@ -57,21 +58,11 @@ def load_tasks(out: Out, source: str, digest: str) -> None:
     """
     records = read_source(source, TASKS_FILE)
     _answers(records)
-    out.write(
-        0,
-        [
-            {
-                "id": out.row_id(n),
-                "digest": text_digest(text),
-                "prompt": text,
-                "source": one.place,
-                "split": "held_out",
-                "parents": [],
-            }
-            for n, one in enumerate(records)
-            for text in [prompt_text(one)]
-        ],
-    )
+    rows = [
+        prompt_row(out.row_id(n), prompt_text(record), record.place, split="held_out")
+        for n, record in enumerate(records)
+    ]
+    out.write(0, rows)
 
 
 @step("metrics", title="check exact answers", expects=lambda **_: 3, activity="measuring")
@@ -88,9 +79,9 @@ def check_answers(
     """The share of tasks that each side solves, and the difference on the same tasks: below zero
     with its whole interval, it got worse.
     """
-    prompts = {row["id"]: row["prompt"] for row in out.lake.rows_of(tasks)}
+    prompts = {row["id"]: row["prompt"] for row in out.lake.prompts(tasks)}
     answers = _answers(read_source(source, TASKS_FILE))
-    old, new = (solved(out.lake.rows_of(ref), prompts, answers) for ref in (before, after))
+    old, new = (solved(out.lake.completions(ref), prompts, answers) for ref in (before, after))
     figures = [
         mean("exact_answers_before", old, seed, _NONE, bounded=True),
         mean("exact_answers_after", new, seed, _NONE, bounded=True),
@@ -100,7 +91,7 @@ def check_answers(
 
 
 def solved(
-    completions: Sequence[Mapping[str, Any]],
+    completions: Sequence[CompletionRow],
     prompts: Mapping[str, str],
     answers: Mapping[str, Sequence[str]],
 ) -> dict[str, float]:

@@ -15,7 +15,7 @@ import io
 import os
 import re
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from dapflow.storage import DatasetRef, ModelRef, UserError
-from dapflow.tasks.metrics import SIDES, Figure, paired, rows_of
+from dapflow.storage.rows import MetricRow
+from dapflow.tasks.figures import Figure, figure_of_row, paired, rows_of
+from dapflow.tasks.metrics import SIDES
 from dapflow.tasks.models.chat import context_length
 from dapflow.tasks.models.policy import load_policy
 from dapflow.tasks.statistics import half_width
@@ -112,16 +114,11 @@ def compare_harness(
     """`harness/TASK/METRIC_before`, `_after` with the harness's own standard errors, and `_change`,
     paired over documents, with a bootstrap interval; a group of tasks has no documents of its own,
     and so no `_change`."""
-    sides = [_by_name(out.lake.rows_of(ref), ref.version) for ref in (before, after)]
+    sides = [_by_name(out.lake.metrics(ref), ref.version) for ref in (before, after)]
     figures = list[Figure]()
     for name in sides[1][0]:
-        for side, (told, _) in zip(SIDES, sides, strict=True):
-            figures.append(
-                Figure(
-                    name=f"harness/{name}_{side}",
-                    **{key: told[name][key] for key in ("value", "low", "high", "note")},
-                )
-            )
+        for side, (of_side, _) in zip(SIDES, sides, strict=True):
+            figures.append(figure_of_row(of_side[name], f"harness/{name}_{side}"))
         old, new = (documents.get(name, {}) for _, documents in sides)
         if old and new:
             figures.append(paired(f"harness/{name}_change", old, new, seed, "no document has both"))
@@ -239,13 +236,13 @@ def _name(task: str, metric: str, version: str) -> str:
 
 
 def _by_name(
-    rows: list[dict[str, Any]], version: str
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, float]]]:
+    rows: Sequence[MetricRow], version: str
+) -> tuple[dict[str, MetricRow], dict[str, dict[str, float]]]:
     """The figures, and of each the values of its documents."""
     figures = {row["name"]: row for row in rows if row["subject"] == version}
     documents: dict[str, dict[str, float]] = {}
     for row in rows:
-        if row["subject"] != version:
+        if row["subject"] != version and row["value"] is not None:
             documents.setdefault(row["name"], {})[row["subject"]] = row["value"]
     return figures, documents
 

@@ -14,8 +14,9 @@ from itertools import combinations
 from typing import Any, Literal
 
 from dapflow.storage import DatasetRef, ModelRef
-from dapflow.tasks.metrics import Figure, rows_of, share
-from dapflow.tasks.prompts.load import text_digest
+from dapflow.storage.rows import PairRow
+from dapflow.tasks.figures import Figure, rows_of, share
+from dapflow.tasks.prompts.row import prompt_row
 from dapflow.tasks.statistics import bootstrap_mean
 from dapflow.tasks.step import Contents, Out, Work, contents_of, step
 
@@ -54,17 +55,7 @@ def prompts_of(out: Out, pairs: DatasetRef, most: int) -> None:
     """The prompt of each pair that is not dropped, a row a pair: the first `most` of them."""
     rows = _kept(out, pairs)[:most]
     out.write(
-        0,
-        [
-            {
-                "id": out.row_id(n),
-                "digest": text_digest(row["prompt"]),
-                "prompt": row["prompt"],
-                "source": row["id"],
-                "parents": [],
-            }
-            for n, row in enumerate(rows)
-        ],
+        0, [prompt_row(out.row_id(n), row["prompt"], row["id"]) for n, row in enumerate(rows)]
     )
 
 
@@ -88,7 +79,7 @@ def answers_of(
             "text": texts[row["source"]],
             "finish_reason": "stop",
         }
-        for n, row in enumerate(out.lake.rows_of(prompts))
+        for n, row in enumerate(out.lake.prompts(prompts))
     ]
     out.write(0, rows)
 
@@ -107,19 +98,20 @@ def measure_judge(
     """verdicts: of a judge that scores, on the chosen and on the rejected answers; of one that
     compares, of the chosen against the rejected. top: the highest score that there is; None for a
     judge that compares. before: how good a judge it was an iteration before."""
-    said = {row["completion_id"]: row["score"] for ref in verdicts for row in out.lake.rows_of(ref)}
+    scores = {
+        row["completion_id"]: row["score"] for ref in verdicts for row in out.lake.verdicts(ref)
+    }
     judged = list[Judged]()
-    for prompt, one, other in zip(
-        *(out.lake.rows_of(ref) for ref in (prompts, chosen, rejected)), strict=True
-    ):
-        better, worse = said.get(one["id"]), said.get(other["id"])
+    answers = zip(out.lake.completions(chosen), out.lake.completions(rejected), strict=True)
+    for prompt, (first, second) in zip(out.lake.prompts(prompts), answers, strict=True):
+        better, worse = scores.get(first["id"]), scores.get(second["id"])
         if top is None and better is not None:
             worse = 1 - better
         judged.append(
             Judged(
                 prompt=prompt["prompt"],
-                chosen=one["text"],
-                rejected=other["text"],
+                chosen=first["text"],
+                rejected=second["text"],
                 better=better,
                 worse=worse,
             )
@@ -127,7 +119,7 @@ def measure_judge(
     rows = list(rows_of(quality(judged, top), policy.version, out.row_id))
     if before is not None:
         rows += rows_of(
-            [agreement_change(out.lake.rows_of(before), rows)],
+            [agreement_change(out.lake.metrics(before), rows)],
             policy.version,
             out.row_id,
             first=len(rows),
@@ -226,8 +218,8 @@ def agreement_change(
     return Figure(name=CHANGE, value=change, low=change - down, high=change + up)
 
 
-def _kept(out: Out, pairs: DatasetRef) -> list[dict[str, Any]]:
-    return [row for row in out.lake.rows_of(pairs) if row["dropped"] is None]
+def _kept(out: Out, pairs: DatasetRef) -> list[PairRow]:
+    return [row for row in out.lake.pairs(pairs) if row["dropped"] is None]
 
 
 def _ranked(judged: Sequence[Judged]) -> Iterator[tuple[list[float], list[float]]]:

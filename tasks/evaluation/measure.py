@@ -1,17 +1,17 @@
 """The new policy against the old one, on prompts neither was trained on, by a judge that did not
 label the training pairs.
 
-    evaluate(policy, before, after, verdicts of both, ...)              ->  metrics: all figures of an iteration
-    evaluate_against(policy, baseline, theirs, ours, verdicts of both)  ->  metrics: the win rate against another baseline
+    evaluate(policy, Side(before), Side(after), ...)                  ->  metrics: all figures of an iteration
+    evaluate_against(policy, baseline, Side(theirs), Side(ours), ...)  ->  metrics: the win rate against another baseline
 Test: pytest tests/flows/test_measuring.py tests/tasks/evaluation/test_contests.py
 """
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from statistics import fmean
-from typing import Any
 
-from dapflow.storage import DatasetRef, Lake, ModelRef
+from dapflow.storage import DatasetRef, Lake, ModelRef, Ref
+from dapflow.storage.rows import CompletionRow, VerdictRow
 from dapflow.tasks.evaluation.contamination import left_out
 from dapflow.tasks.evaluation.contests import (
     between_judges,
@@ -22,14 +22,31 @@ from dapflow.tasks.evaluation.contests import (
     win_rates_of,
 )
 from dapflow.tasks.evaluation.texts import described
-from dapflow.tasks.metrics import METRICS, SIDES, Figure, paired, rows_of, share
+from dapflow.tasks.figures import Figure, figure_of_row, paired, rows_of, share
+from dapflow.tasks.metrics import METRICS, SIDES
 from dapflow.tasks.step import Out, step
 
-Row = Mapping[str, Any]
-Rows = Sequence[Row]
+Answers = Sequence[CompletionRow]
+Verdicts = Sequence[VerdictRow]
 _STEADY = ("position_consistency", "first_place_wins")
 _SAME_JUDGE = "The judge that labelled the training pairs measures the result: it finds what it has taught. Set another evaluation.judge."
 _NO_SCORES = "no judge scored the answers: it compares them, or there is none"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    """A policy's answers to the held-out prompts, and what judges say of each: the referee
+    (`judged`), and the judge that labelled what was learned from (`reward`); None without scores.
+    """
+
+    answers: DatasetRef
+    judged: DatasetRef | None
+    reward: DatasetRef | None = None
+
+    def refs(self, role: str) -> dict[str, Ref]:
+        """What it holds, by their roles as parents: `before`, `judged_before`, `reward_before`."""
+        held = {role: self.answers, f"judged_{role}": self.judged, f"reward_{role}": self.reward}
+        return {name: ref for name, ref in held.items() if ref is not None}
 
 
 @step(
@@ -41,12 +58,8 @@ _NO_SCORES = "no judge scored the answers: it compares them, or there is none"
 def evaluate(
     out: Out,
     policy: ModelRef,
-    before: DatasetRef,
-    after: DatasetRef,
-    judged_before: DatasetRef | None,
-    judged_after: DatasetRef | None,
-    reward_before: DatasetRef | None,
-    reward_after: DatasetRef | None,
+    before: Side,
+    after: Side,
     seed: int,
     compared: DatasetRef | None = None,
     labelled_by: Sequence[ModelRef] = (),
@@ -58,17 +71,18 @@ def evaluate(
     """All figures of an iteration, those of other steps that measured the same policy among them.
     One that cannot be had has no value, and says why.
 
-    compared: verdicts of a judge that compares the two sides, in place of the scores of both.
-    Without rewards there is none in the figures. labelled_by, judged_by: the models among the
-    judges; same_judge: whether one did both. overlap: which held-out prompts are too like a
-    training prompt to count. measured: metrics about `policy` to take over.
+    compared: verdicts of a judge that compares the two sides, in place of the scores of both
+    labelled_by, judged_by: the models among the judges
+    same_judge: whether one did both
+    overlap: which held-out prompts are too like a training prompt to count
+    measured: metrics about `policy` to take over
     """
     read = _Reader(out.lake, overlap)
-    sides = read(before), read(after)
-    judged = (read(judged_before), read(judged_after))
-    rewards = (read(reward_before), read(reward_after))
+    sides = read.answers(before.answers), read.answers(after.answers)
+    judged = (read.verdicts(before.judged), read.verdicts(after.judged))
+    rewards = (read.verdicts(before.reward), read.verdicts(after.reward))
     texts = {row["id"]: row["text"] for rows in sides for row in rows}
-    verdicts = read(compared) if compared is not None else [*judged[0], *judged[1]]
+    verdicts = read.verdicts(compared) if compared is not None else [*judged[0], *judged[1]]
     decisions = by_comparison(verdicts) if compared is not None else by_scores(*judged)
     of_answers = [
         *win_rates_of(decisions, texts, seed, read.why(*sides, verdicts)),
@@ -103,10 +117,8 @@ def evaluate_against(
     out: Out,
     policy: ModelRef,
     baseline: str,
-    theirs: DatasetRef,
-    ours: DatasetRef,
-    judged_theirs: DatasetRef | None,
-    judged_ours: DatasetRef | None,
+    theirs: Side,
+    ours: Side,
     seed: int,
     contest: DatasetRef | None = None,
     overlap: DatasetRef | None = None,
@@ -115,9 +127,10 @@ def evaluate_against(
     measures it; names end in `_vs_BASELINE`.
     """
     read = _Reader(out.lake, overlap)
-    sides, judged = (read(theirs), read(ours)), (read(judged_theirs), read(judged_ours))
+    sides = (read.answers(theirs.answers), read.answers(ours.answers))
+    judged = (read.verdicts(theirs.judged), read.verdicts(ours.judged))
     texts = {row["id"]: row["text"] for rows in sides for row in rows}
-    verdicts = read(contest) if contest is not None else [*judged[0], *judged[1]]
+    verdicts = read.verdicts(contest) if contest is not None else [*judged[0], *judged[1]]
     decisions = by_comparison(verdicts) if contest is not None else by_scores(*judged)
     figures = win_rates_of(decisions, texts, seed, read.why(*sides, verdicts), baseline)
     out.write(0, list(rows_of(figures, policy.version, out.row_id)))
@@ -128,39 +141,43 @@ class _Reader:
 
     def __init__(self, lake: Lake, overlap: DatasetRef | None) -> None:
         self._lake = lake
-        self._found = [] if overlap is None else lake.rows_of(overlap)
-        self._left_out = left_out(self._found)
+        self._overlap = [] if overlap is None else lake.metrics(overlap)
+        self._left_out = left_out(self._overlap)
 
-    def __call__(self, ref: DatasetRef | None) -> Rows:
-        return (
-            []
-            if ref is None
-            else [row for row in self._lake.rows_of(ref) if row["prompt_id"] not in self._left_out]
-        )
+    def answers(self, ref: DatasetRef) -> Answers:
+        """The completions on one side."""
+        return [
+            row for row in self._lake.completions(ref) if row["prompt_id"] not in self._left_out
+        ]
+
+    def verdicts(self, ref: DatasetRef | None) -> Verdicts:
+        """Those on one side, or on both; none where nobody judged."""
+        rows = [] if ref is None else self._lake.verdicts(ref)
+        return [row for row in rows if row["prompt_id"] not in self._left_out]
 
     def overlaps(self) -> Iterator[Figure]:
         """How many prompts resemble what was trained on, if anybody has looked."""
-        for row in self._found:
+        for row in self._overlap:
             if row["name"] in METRICS:
                 yield Figure(name=row["name"], value=row["value"], note=row["note"])
 
-    def why(self, before: Rows, after: Rows, verdicts: Rows) -> str:
+    def why(self, before: Answers, after: Answers, verdicts: Verdicts) -> str:
         """Why there is no decision, where there is none."""
         return self.why_nothing(before, after) or why_undecided([*before, *after], verdicts)
 
-    def why_nothing(self, before: Rows, after: Rows) -> str | None:
+    def why_nothing(self, before: Answers, after: Answers) -> str | None:
         """Why there is no answer at all, where every held-out prompt was left out."""
         if before or after or not self._left_out:
             return None
         return f"all {len(self._left_out)} held-out prompts were left out, for they repeat training prompts: hold out others"
 
 
-def _rewards(name: str, before: Rows, after: Rows, seed: int) -> Iterator[Figure]:
+def _rewards(name: str, before: Verdicts, after: Verdicts, seed: int) -> Iterator[Figure]:
     """The mean score of each side, and what each prompt has gained."""
     sides = [scores_of(rows) for rows in (before, after)]
     why = "no answer was scored" if before or after else _NO_SCORES
     for side, scores in zip(SIDES, sides, strict=True):
-        values = [value for one in scores.values() for value in one]
+        values = [value for of_prompt in scores.values() for value in of_prompt]
         yield Figure(
             name=f"{name}_{side}",
             value=fmean(values) if values else None,
@@ -176,11 +193,11 @@ def _rewards(name: str, before: Rows, after: Rows, seed: int) -> Iterator[Figure
     )
 
 
-def _invalid(verdicts: Rows) -> Figure:
+def _invalid(verdicts: Verdicts) -> Figure:
     asked = [verdict for verdict in verdicts if verdict["outcome"] != "refused"]
     return share(
         "invalid_rate",
-        sum(one["outcome"] in ("invalid", "over_budget") for one in asked),
+        sum(verdict["outcome"] in ("invalid", "over_budget") for verdict in asked),
         len(asked),
         "nothing was judged",
     )
@@ -198,23 +215,17 @@ def _about_judges(
     """
     yield Figure(name="same_judge", value=float(same), note=_SAME_JUDGE if same else None)
     for role, models in (("training", labelled_by), ("judge", judged_by)):
-        for row in lake.rows_of(models[0], "metrics") if len(models) == 1 else []:
+        for row in lake.metrics(models[0]) if len(models) == 1 else []:
             if row["name"] == "calibration_error":
                 yield Figure(name=f"{role}_calibration_error", value=row["value"])
             if row["name"] in _STEADY and role == "judge":
                 yield Figure(name=row["name"], value=row["value"], low=row["low"], high=row["high"])
     if compared is not None:
-        for row in lake.rows_of(compared, "metrics"):
+        for row in lake.metrics(compared):
             yield Figure(name=row["name"], value=row["value"], low=row["low"], high=row["high"])
 
 
 def _taken_over(lake: Lake, ref: DatasetRef, policy: ModelRef) -> Iterator[Figure]:
-    for row in lake.rows_of(ref):
+    for row in lake.metrics(ref):
         if row["subject"] == policy.version and row["step"] is None:
-            yield Figure(
-                name=row["name"],
-                value=row["value"],
-                low=row["low"],
-                high=row["high"],
-                note=row["note"],
-            )
+            yield figure_of_row(row)

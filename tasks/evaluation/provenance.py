@@ -12,8 +12,8 @@ from typing import Any
 from dapflow.storage import DatasetRef, Lake, ModelRef
 from dapflow.storage.catalogue import Catalogue
 from dapflow.storage.ledger import spent_on
+from dapflow.tasks.figures import Figure, rows_of
 from dapflow.tasks.judging.judges.base import EMPTY, IDENTICAL
-from dapflow.tasks.metrics import Figure, rows_of
 from dapflow.tasks.step import Out, step
 from dapflow.tasks.step.work import Activity
 

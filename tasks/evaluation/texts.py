@@ -14,12 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from dapflow.tasks.metrics import Figure, growth, share
+from dapflow.storage.rows import CompletionRow
+from dapflow.tasks.figures import Figure, growth, share
+from dapflow.tasks.words import ngrams, words_and_marks
 
-Rows = Sequence[Mapping[str, Any]]
+Rows = Sequence[CompletionRow]
 _NONE = "no answer was sampled"
 _NO_TOKENS = "the server does not tell the tokens of its answers"
-_WORD = re.compile(r"\w+|[^\w\s]")
 # How an English answer begins that declines; other languages are not recognised.
 _DECLINES = re.compile(
     r"^\W*(?:(?:i['’]?m|i am) (?:very |so |really )?(?:sorry|afraid|unable|not able)|i apologi[sz]e|sorry,? (?:but )?i|"
@@ -97,18 +98,13 @@ def declines(answer: str) -> bool:
     return _DECLINES.match(answer) is not None
 
 
-def words(text: str) -> list[str]:
-    """Words and punctuation marks, in lower case."""
-    return _WORD.findall(text.lower())
-
-
 def distinct(texts: Sequence[str], n: int) -> float | None:
     """The share of all n-grams of words that are different from each other (distinct-n: arXiv
     1510.03055); None where there are none.
 
     It falls with the number of words, so compare only answers to the same prompts.
     """
-    counts = Counter(gram for text in texts for gram in _grams(words(text), n))
+    counts = Counter(gram for text in texts for gram in ngrams(words_and_marks(text), n))
     return len(counts) / counts.total() if counts else None
 
 
@@ -120,7 +116,7 @@ def self_bleu(texts: Sequence[str]) -> float | None:
     so that none is 0. None where fewer than two answers have words. Takes time linear in the number
     of answers.
     """
-    answers = sorted(found for text in texts if (found := words(text)))
+    answers = sorted(found for text in texts if (found := words_and_marks(text)))
     if len(answers) < 2:
         return None
     logs = sum(np.log(_precisions(answers, n)) for n in (1, 2, 3, 4)) / 4
@@ -133,7 +129,7 @@ def _precisions(answers: Sequence[Sequence[str]], n: int) -> np.ndarray[Any, np.
     """Of each answer the share of its n-grams that the others have, each counted at most as often
     as in one of them.
     """
-    counts = [Counter(_grams(one, n)) for one in answers]
+    counts = [Counter(ngrams(one, n)) for one in answers]
     most = defaultdict[tuple[str, ...], tuple[int, int]](
         lambda: (0, 0)
     )  # the two highest counts in any answer
@@ -161,7 +157,3 @@ def _closest(ordered: Sequence[int], length: int) -> int:
     place = bisect_left(ordered, length)
     others = [ordered[one] for one in (place - 1, place + 1) if 0 <= one < len(ordered)]
     return min(others, key=lambda other: (abs(other - length), other))
-
-
-def _grams(tokens: Sequence[str], n: int) -> list[tuple[str, ...]]:
-    return [tuple(tokens[place : place + n]) for place in range(len(tokens) - n + 1)]

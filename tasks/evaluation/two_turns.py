@@ -16,6 +16,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, Field
 
 from dapflow.storage import DatasetRef, ModelRef
+from dapflow.storage.rows import VerdictRow
 from dapflow.tasks.evaluation.contests import (
     by_comparison,
     by_scores,
@@ -23,9 +24,11 @@ from dapflow.tasks.evaluation.contests import (
     scores_of,
     why_undecided,
 )
-from dapflow.tasks.metrics import SIDES, mean, paired, rows_of
+from dapflow.tasks.figures import mean, paired, rows_of
+from dapflow.tasks.metrics import SIDES
 from dapflow.tasks.models.chat import transcript
-from dapflow.tasks.prompts.load import prompt_text, text_digest
+from dapflow.tasks.prompts.load import prompt_text
+from dapflow.tasks.prompts.row import prompt_row, text_digest
 from dapflow.tasks.prompts.sources import read_source
 from dapflow.tasks.step import Contents, Out, Work, contents_of, step
 from dapflow.tasks.step.work import PROMPT_TOKENS
@@ -57,14 +60,7 @@ def load_first_turns(out: Out, source: str, digest: str) -> None:
     rows = list[dict[str, Any]]()
     for n, record in enumerate(read_source(source, TURNS_FILE)):
         record.text("follow_up")
-        text = prompt_text(record)
-        row = {
-            "id": out.row_id(n),
-            "digest": text_digest(text),
-            "prompt": text,
-            "source": record.place,
-        }
-        rows.append(row | {"split": "held_out", "parents": []})
+        rows.append(prompt_row(out.row_id(n), prompt_text(record), record.place, split="held_out"))
     out.write(0, rows)
 
 
@@ -94,21 +90,17 @@ def follow_up(out: Out, tasks: DatasetRef, source: str, digest: str, answers: Da
     """The second turn of each task that has an answer, which may be empty; `parents`: the first
     turn.
     """
-    asked, further = {row["id"]: row for row in out.lake.rows_of(tasks)}, _follow_ups(source)
+    asked, further = {row["id"]: row for row in out.lake.prompts(tasks)}, _follow_ups(source)
     rows = list[dict[str, Any]]()
-    for answer in out.lake.rows_of(answers):
+    for answer in out.lake.completions(answers):
         if answer["finish_reason"] != "refused":
             task = asked[answer["prompt_id"]]
             text, earlier = further[task["source"]], [task["prompt"], answer["text"]]
-            row = {
-                "id": out.row_id(len(rows)),
-                "digest": text_digest(transcript(text, earlier)),
-                "prompt": text,
-                "earlier": earlier,
-            }
-            rows.append(
-                row | {"source": task["source"], "split": "held_out", "parents": [task["id"]]}
+            row = prompt_row(
+                out.row_id(len(rows)), text, task["source"], split="held_out", parents=[task["id"]]
             )
+            digest = text_digest(transcript(text, earlier))
+            rows.append(row | {"digest": digest, "earlier": earlier})
     out.write(0, rows)
 
 
@@ -126,21 +118,18 @@ def whole_conversations(out: Out, asked: DatasetRef, second: DatasetRef) -> None
     MT-Bench shows a judge that compares both conversations in full. Where the second answer is
     empty, so is the text.
     """
-    turns = {row["id"]: row for row in out.lake.rows_of(asked)}
+    turns = {row["id"]: row for row in out.lake.prompts(asked)}
     rows = list[dict[str, Any]]()
-    for answer in out.lake.rows_of(second):
+    for answer in out.lake.completions(second):
         turn = turns[answer["prompt_id"]]
-        said = (
-            f"{turn['earlier'][1]}\n\nUser: {turn['prompt']}\n\nAssistant: {answer['text']}"
-            if answer["text"].strip()
-            else ""
-        )
+        assert turn["earlier"] is not None, "it is a second turn"
+        whole = f"{turn['earlier'][1]}\n\nUser: {turn['prompt']}\n\nAssistant: {answer['text']}"
         row = {
             "id": out.row_id(len(rows)),
             "prompt_id": turn["parents"][0],
             "sample": 0,
             "policy": answer["policy"],
-            "text": said,
+            "text": whole if answer["text"].strip() else "",
         }
         rows.append(
             row
@@ -173,20 +162,20 @@ def evaluate_turn(
     task_of = {
         row["id"]: (row["parents"] or [row["id"]])[0]
         for ref in asked
-        for row in out.lake.rows_of(ref)
+        for row in out.lake.prompts(ref)
     }
     verdicts = [
-        [{**row, "prompt_id": task_of[row["prompt_id"]]} for row in out.lake.rows_of(ref)]
+        [_on_task(row, task_of[row["prompt_id"]]) for row in out.lake.verdicts(ref)]
         for ref in judged
     ]
     scored = len(verdicts) == len(SIDES)
     decisions = by_scores(verdicts[0], verdicts[1]) if scored else by_comparison(verdicts[0])
     old, new = (
-        {task: fmean(some) for task, some in scores_of(rows).items()}
+        {task: fmean(scores) for task, scores in scores_of(rows).items()}
         for rows in (verdicts[0], verdicts[-1])
     )
     why = why_undecided(
-        [row for ref in answers for row in out.lake.rows_of(ref)],
+        [row for ref in answers for row in out.lake.completions(ref)],
         [row for rows in verdicts for row in rows],
     )
     why_unscored = why if scored else _COMPARES
@@ -197,6 +186,13 @@ def evaluate_turn(
         paired(f"turn_{turn}_reward_gain", old, new, seed, why_unscored),
     ]
     out.write(0, list(rows_of(figures, policy.version, out.row_id)))
+
+
+def _on_task(verdict: VerdictRow, task: str) -> VerdictRow:
+    """The verdict as of the task, whichever turn of it was judged."""
+    moved = verdict.copy()
+    moved["prompt_id"] = task
+    return moved
 
 
 def _follow_ups(source: str) -> dict[str, str]:

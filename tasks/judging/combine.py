@@ -6,7 +6,7 @@ another weight judges nothing again.
 Test: pytest tests/flows/judges/test_judges.py
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Any
 
 from dapflow.storage import DatasetRef, Lake
@@ -18,7 +18,7 @@ from dapflow.tasks.judging.combination import (
     whitened,
 )
 from dapflow.tasks.judging.compare import comparison_row, unasked, write_steadiness
-from dapflow.tasks.judging.judges.base import Verdict
+from dapflow.tasks.judging.judges.base import Verdict, verdict_of_row
 from dapflow.tasks.judging.matches import Meeting, matches_expected
 from dapflow.tasks.step import Out, step
 
@@ -47,7 +47,8 @@ def combine(
     unsafe = {row["id"]: bool(row["unsafe"]) for row in out.lake.rows_of(prompts)}
     rows = out.lake.rows_of(verdicts[0])
     members = [
-        {row["completion_id"]: _verdict(row) for row in out.lake.rows_of(ref)} for ref in verdicts
+        {row["completion_id"]: verdict_of_row(row) for row in out.lake.verdicts(ref)}
+        for ref in verdicts
     ]
     found = [
         combine_scores(
@@ -121,9 +122,9 @@ class _Votes:
     """What a member says of two completions, whether it compares or scores."""
 
     def __init__(self, lake: Lake, verdicts: list[DatasetRef]) -> None:
-        rows = [row for ref in verdicts for row in lake.rows_of(ref)]
+        rows = [row for ref in verdicts for row in lake.verdicts(ref)]
         self._compares = any(row["other_id"] is not None for row in rows)
-        self._of = {(row["completion_id"], row["other_id"]): _verdict(row) for row in rows}
+        self._of = {(row["completion_id"], row["other_id"]): verdict_of_row(row) for row in rows}
 
     def on(self, one: str, other: str) -> Verdict | None:
         """Its verdict on the match; None where it has none."""
@@ -132,12 +133,6 @@ class _Votes:
             if self._compares
             else vote(self._of.get((one, None)), self._of.get((other, None)))
         )
-
-
-def _verdict(row: Mapping[str, Any]) -> Verdict:
-    return Verdict(
-        **{name: row[name] for name in ("outcome", "score", "note", "forward", "backward")}
-    )
 
 
 def _write(out: Out, rows: Iterator[dict[str, Any]]) -> int:

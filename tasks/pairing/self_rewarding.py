@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from dapflow.storage import DatasetRef, ModelRef
 from dapflow.tasks.judging.judges.templates import check_places, fill, template_text
 from dapflow.tasks.judging.replies.parsing import parse_score
-from dapflow.tasks.prompts.load import text_digest
+from dapflow.tasks.prompts.row import prompt_row
 from dapflow.tasks.sampling.engines.base import Sampling
 from dapflow.tasks.sampling.engines.sampler import Sampler
 from dapflow.tasks.sampling.sample import sample
@@ -165,13 +165,7 @@ def judge_questions(out: Out, preferences: DatasetRef, template: str, most: int)
     for one in ranked(out.lake.rows_of(preferences))[:most]:
         for answer, source in zip(one.answers, one.sources, strict=True):
             text = fill(template, prompt=one.prompt, completion=answer)
-            row = {
-                "id": out.row_id(len(rows)),
-                "digest": text_digest(text),
-                "prompt": text,
-                "source": source,
-            }
-            rows.append(row | {"split": "train", "parents": []})
+            rows.append(prompt_row(out.row_id(len(rows)), text, source, split="train"))
     out.write(0, rows)
 
 

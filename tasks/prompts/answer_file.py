@@ -17,7 +17,8 @@ from pydantic import BaseModel, ConfigDict
 
 from dapflow.storage import DatasetRef, UserError
 from dapflow.tasks.prompts.delimited import table_of
-from dapflow.tasks.prompts.load import prompt_tags, prompt_text, text_digest
+from dapflow.tasks.prompts.load import prompt_tags, prompt_text
+from dapflow.tasks.prompts.row import prompt_row
 from dapflow.tasks.prompts.sources import Record, stream_source
 from dapflow.tasks.step import Out, step
 
@@ -109,16 +110,8 @@ def read_sheet(path: Path) -> list[Record]:
 def prompts_of_sheet(out: Out, sheet: Sheet) -> None:
     """The prompt of each row."""
     rows = [
-        {
-            "id": out.row_id(n),
-            "digest": text_digest(text),
-            "prompt": text,
-            "source": record.place,
-            "parents": [],
-        }
-        | prompt_tags(record)
+        prompt_row(out.row_id(n), prompt_text(record), record.place) | prompt_tags(record)
         for n, record in enumerate(read_sheet(Path(sheet.path)))
-        for text in [prompt_text(record)]
     ]
     _write(out, rows)
 
@@ -140,7 +133,7 @@ def answers_of_sheet(out: Out, sheet: Sheet, column: str, prompts: DatasetRef) -
             "finish_reason": "stop",
         }
         for n, (prompt, record) in enumerate(
-            zip(out.lake.rows_of(prompts), read_sheet(Path(sheet.path)), strict=True)
+            zip(out.lake.prompts(prompts), read_sheet(Path(sheet.path)), strict=True)
         )
     ]
     _write(out, rows)

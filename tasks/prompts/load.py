@@ -3,18 +3,18 @@
 load_prompts(source="shipped", ...)  ->  prompts
 """
 
-import hashlib
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 from dapflow.storage import UserError
+from dapflow.storage.rows import Split
 from dapflow.tasks.prompts.columns import check_columns
 from dapflow.tasks.prompts.conversations import one_turn
+from dapflow.tasks.prompts.row import prompt_row, text_digest
 from dapflow.tasks.prompts.sources import Record, read_source
 from dapflow.tasks.step import Out, step
 
 PROMPTS_FILE, SEEDS_FILE = "prompts.jsonl", "seed_tasks.jsonl"
-Split = Literal["train", "held_out"]
 
 
 @step(
@@ -48,17 +48,9 @@ def load_prompts(
         ]
     )
     rows = [
-        {
-            "id": out.row_id(n),
-            "digest": text_digest(text),
-            "prompt": text,
-            "source": record.place,
-            "split": split,
-            "parents": [],
-        }
+        prompt_row(out.row_id(n), prompt_text(record), record.place, split=split)
         | prompt_tags(record)
         for n, record in enumerate(chosen)
-        for text in [prompt_text(record)]
     ]
     out.write(0, rows)
 
@@ -106,8 +98,3 @@ def split_prompts(records: Sequence[Record], held_out: int) -> dict[Split, list[
         "train": [record for text, record in reversed(unique.items()) if text not in aside],
         "held_out": [record for text, record in reversed(unique.items()) if text in aside],
     }
-
-
-def text_digest(text: str) -> str:
-    """Sixteen hexadecimal digits that recognise a text across versions."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -8,7 +8,6 @@ same floating-point number, some thousand times faster: python -m
 tests.benchmarks.speed.self_instruct. Test: pytest tests/tasks/prompts/test_overlap.py
 """
 
-import re
 from array import array
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -17,22 +16,18 @@ from typing import NamedTuple
 import numpy as np
 from rapidfuzz.distance import LCSseq
 
-_WORD = re.compile("[a-z0-9]+")
+from dapflow.tasks.words import ascii_words
+
 _SKIPPED = (
     0.25  # of a text's words, the commonest: they tell little, and their postings are the longest
 )
-
-
-def words(text: str) -> list[str]:
-    """Lower-case runs of ASCII letters and digits; everything else parts them."""
-    return _WORD.findall(text.lower())
 
 
 def rouge_l(one: str, other: str) -> float:
     """ROUGE-L F1 of two texts, 0 to 1: of their longest common subsequence of words. 0 where one
     has no words.
     """
-    return rouge_l_of(words(one), words(other))
+    return rouge_l_of(ascii_words(one), ascii_words(other))
 
 
 def rouge_l_of(one: Sequence[str], other: Sequence[str]) -> float:
@@ -59,7 +54,7 @@ class Pool:
         self,
         texts: Iterable[str] = (),
         threshold: float = 0.7,
-        split: Callable[[str], list[str]] = words,
+        split: Callable[[str], list[str]] = ascii_words,
     ) -> None:
         """threshold: overlaps up to it, and at it, are none. split: a text into words."""
         self.threshold = threshold

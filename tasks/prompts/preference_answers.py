@@ -10,8 +10,8 @@ Test: pytest -m methods tests/flows/test_methods.py
 from typing import Any, Literal
 
 from dapflow.storage import DatasetRef, UserError
-from dapflow.tasks.prompts.load import text_digest
 from dapflow.tasks.prompts.preferences import Part, rows_of_part, say_left_out
+from dapflow.tasks.prompts.row import prompt_row, text_digest
 from dapflow.tasks.prompts.work import preference_answers, preference_prompts
 from dapflow.tasks.step import Contents, Out, Work, contents_of, step
 
@@ -33,7 +33,7 @@ def load_preference_prompts(
 
     left_out: prompts that are measured on, and so never trained on.
     """
-    aside = {row["digest"] for row in out.lake.rows_of(left_out)}
+    aside = {row["digest"] for row in out.lake.prompts(left_out)}
     preferences = rows_of_part(source, part)
     say_left_out(out, source, preferences)
     rows = {row["prompt"]: row for row in preferences if row["dropped"] is None}
@@ -48,14 +48,7 @@ def load_preference_prompts(
     out.write(
         0,
         [
-            {
-                "id": out.row_id(n),
-                "digest": text_digest(text),
-                "prompt": text,
-                "source": rows[text]["source"],
-                "split": "train",
-                "parents": [],
-            }
+            prompt_row(out.row_id(n), text, rows[text]["source"], split="train")
             for n, text in enumerate(chosen)
         ],
     )
@@ -82,7 +75,7 @@ def load_preference_answers(
         if row["dropped"] is None:
             answers.setdefault(row["prompt"], []).extend(row[name] for name in names)
     rows: list[dict[str, Any]] = []
-    for prompt in out.lake.rows_of(prompts):
+    for prompt in out.lake.prompts(prompts):
         texts = dict.fromkeys(answers[prompt["prompt"]])
         rows += [
             {"prompt_id": prompt["id"], "sample": sample, "text": text}
@@ -107,12 +100,12 @@ def pair_with_gold(
     """A pair for each sample: people's answer is chosen, the sample rejected (SPIN, arXiv
     2401.01335, algorithm 1).
     """
-    texts = {row["id"]: row["prompt"] for row in out.lake.rows_of(prompts)}
+    texts = {row["id"]: row["prompt"] for row in out.lake.prompts(prompts)}
     people = {
-        row["prompt_id"]: row for row in reversed(out.lake.rows_of(gold))
+        row["prompt_id"]: row for row in reversed(out.lake.completions(gold))
     }  # the first of several
     rows: list[dict[str, Any]] = []
-    for sample in out.lake.rows_of(completions):
+    for sample in out.lake.completions(completions):
         chosen = people[sample["prompt_id"]]
         empty = not sample["text"].strip()
         dropped = "refused" if sample["finish_reason"] == "refused" else "empty" if empty else None

@@ -12,16 +12,16 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from dapflow.storage import Lake, OpenVersion, Ref, UserError, version_digest
-from dapflow.storage.garbage import IMPORTED
 from dapflow.storage.versions import Opening, forget, open_version
 from dapflow.tasks.prompts.formats import Format, check_left_out, preference
-from dapflow.tasks.prompts.load import text_digest
+from dapflow.tasks.prompts.row import text_digest
 from dapflow.tasks.prompts.sources import find_source, read_source, stream_source
 from dapflow.tasks.prompts.work import preferences
 from dapflow.tasks.step import Out, step
 from dapflow.tasks.step.code_version import code_version
 
 PREFERENCES_FILE = "preferences.jsonl"
+IMPORTED = "import_preferences"  # the step of data that a user has brought
 Part = Literal["reward", "judge", "test"]
 _PARTS: tuple[tuple[Part, int], ...] = (
     ("reward", 50),

@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from typing import Any
 
 from dapflow.storage import DatasetRef, ModelRef
+from dapflow.storage.rows import PromptRow
 from dapflow.tasks.sampling.engines.base import Completion, Engine, Request, Sampling
 from dapflow.tasks.sampling.engines.sampler import Prompter, Sampler, engine_for
 from dapflow.tasks.sampling.engines.thoughts import Thoughts
@@ -19,7 +20,7 @@ from dapflow.tasks.seeds import derive_seed
 from dapflow.tasks.step import Contents, Out, Work, contents_of, step
 from dapflow.tasks.step.shards import in_this_process, spread
 
-Chunk = Sequence[tuple[int, dict[str, Any]]]
+Chunk = Sequence[tuple[int, PromptRow]]
 """Prompts with their ordinals."""
 
 
@@ -74,7 +75,7 @@ def sample_chunks(
     out: Out, policy: ModelRef, prompts: DatasetRef, sampling: Sampling, seed: int, sampler: Sampler
 ) -> None:
     """Write the chunks that are missing."""
-    rows, size = list(enumerate(out.lake.rows_of(prompts))), sampler.prompts_per_chunk(sampling.n)
+    rows, size = list(enumerate(out.lake.prompts(prompts))), sampler.prompts_per_chunk(sampling.n)
     chunks = [rows[first : first + size] for first in range(0, len(rows), size)]
     missing = list(out.missing(chunks))
     if not missing:

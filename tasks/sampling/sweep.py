@@ -7,11 +7,11 @@ Test: pytest tests/tasks/sampling/test_sweep.py
 
 from collections.abc import Collection, Sequence
 from statistics import fmean
-from typing import Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dapflow.storage import DatasetRef, Lake, UserError
+from dapflow.storage.rows import VerdictRow
 from dapflow.tasks.step import Out, step
 
 CHOICE = "temperature"
@@ -47,13 +47,11 @@ def choose_temperature(
     ended = {
         row["id"]
         for ref in completions
-        for row in out.lake.rows_of(ref)
+        for row in out.lake.completions(ref)
         if row["finish_reason"] == "stop"
     }
-    best = [
-        best_of_n(some)
-        for some in those_that_ended([out.lake.rows_of(ref) for ref in verdicts], ended)
-    ]
+    judged = those_that_ended([out.lake.verdicts(ref) for ref in verdicts], ended)
+    best = [best_of_n(at_temperature) for at_temperature in judged]
     scored = [
         (mean, -temperature)
         for mean, temperature in zip(best, temperatures, strict=True)
@@ -78,16 +76,19 @@ def choose_temperature(
 
 
 def those_that_ended(
-    verdicts: Sequence[Sequence[dict[str, Any]]], ended: Collection[str]
-) -> Sequence[Sequence[dict[str, Any]]]:
+    verdicts: Sequence[Sequence[VerdictRow]], ended: Collection[str]
+) -> Sequence[Sequence[VerdictRow]]:
     """The verdicts on completions that ended, of each temperature; all of them where none has at
     any.
     """
-    kept = [[row for row in some if row["completion_id"] in ended] for some in verdicts]
+    kept = [
+        [row for row in at_temperature if row["completion_id"] in ended]
+        for at_temperature in verdicts
+    ]
     return kept if any(kept) else verdicts
 
 
-def best_of_n(verdicts: Sequence[dict[str, Any]]) -> float | None:
+def best_of_n(verdicts: Sequence[VerdictRow]) -> float | None:
     """The mean over prompts of the highest score; None where nothing was scored."""
     best: dict[str, float] = {}
     for verdict in verdicts:
@@ -100,4 +101,6 @@ def best_of_n(verdicts: Sequence[dict[str, Any]]) -> float | None:
 
 def chosen_temperature(lake: Lake, sweep: DatasetRef) -> float:
     """What `choose_temperature` has chosen."""
-    return next(row["value"] for row in lake.rows_of(sweep) if row["name"] == CHOICE)
+    [temperature] = [row["value"] for row in lake.metrics(sweep) if row["name"] == CHOICE]
+    assert temperature is not None
+    return temperature

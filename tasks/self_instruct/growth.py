@@ -7,16 +7,14 @@ Test: pytest tests/tasks/self_instruct/test_growth.py
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from dapflow.storage.rows import CompletionRow, PromptRow
 from dapflow.tasks.prompts.overlap import Pool
 from dapflow.tasks.seeds import generator
 from dapflow.tasks.self_instruct.listing import fault, listed
 from dapflow.tasks.self_instruct.settings import SelfInstruct
-
-Row = Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,16 +44,14 @@ class Growth:
 
     def __init__(
         self,
-        seeds: Sequence[Row],
-        held_out: Sequence[Row],
-        earlier: Sequence[Row],
+        seeds: Sequence[PromptRow],
+        held_out: Sequence[PromptRow],
+        earlier: Sequence[PromptRow],
         settings: SelfInstruct,
         count: int,
         seed: int,
     ) -> None:
-        """seeds, held_out, earlier: rows of `prompts`. A seed that overlaps with a held-out prompt
-        is never shown.
-        """
+        """A seed that overlaps with a held-out prompt is never shown."""
         self._settings, self._count, self._seed = settings, count, seed
         self._held_out = Pool((row["prompt"] for row in held_out), settings.novelty)
         self._seeds = [
@@ -86,8 +82,8 @@ class Growth:
         """What the policy is shown in this round, one list for each time it is asked."""
         return [self._context(place) for place in range(self._settings.per_round)]
 
-    def take(self, replies: Sequence[Row]) -> None:
-        """Read the round's replies: rows of `completions`, `sampling.n` for each context, in order."""
+    def take(self, replies: Sequence[CompletionRow]) -> None:
+        """Read the round's replies: `sampling.n` for each context, in order."""
         before, contexts, reasons = len(self.made), self.contexts(), Counter[str]()
         assert len(replies) == len(contexts) * self._settings.sampling.n
         for place, reply in enumerate(replies):

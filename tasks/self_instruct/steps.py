@@ -9,10 +9,11 @@ tests/tasks/self_instruct
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any
+from typing import Any, cast
 
 from dapflow.storage import DatasetRef, Lake, ModelRef, UserError
-from dapflow.tasks.prompts.load import text_digest
+from dapflow.storage.rows import CompletionRow
+from dapflow.tasks.prompts.row import prompt_row
 from dapflow.tasks.sampling.engines.base import Completion, Engine, Request
 from dapflow.tasks.sampling.engines.sampler import Prompter, Sampler, engine_for
 from dapflow.tasks.seeds import derive_seed
@@ -86,7 +87,7 @@ def ask_for_prompts(
                     )
                 )
                 out.write(growth.round, _ask(out, policy, growth, settings, seed, *asked))
-            growth.take(out.rows(growth.round))
+            growth.take(cast("list[CompletionRow]", out.rows(growth.round)))
             out.progress(len(growth.made), count, "prompts")
     if not growth.made:
         raise UserError(
@@ -114,22 +115,21 @@ def read_prompts(
     metrics.
     """
     growth = _growth(out.lake, seeds, held_out, earlier, settings, count, seed)
-    rows, size = out.lake.rows_of(replies), settings.per_round * settings.sampling.n
+    rows, size = out.lake.completions(replies), settings.per_round * settings.sampling.n
     for first in range(0, len(rows), size):
         growth.take(rows[first : first + size])
     out.say(f"{len(growth.made)} new prompts of {count} wanted ({_told(growth)})")
     out.write(
         0,
         [
-            {
-                "id": out.row_id(n),
-                "digest": text_digest(one.text),
-                "prompt": one.text,
-                "source": one.reply,
-                "split": "train",
-            }
-            | {"parents": [shown.id or out.row_id(shown.place) for shown in one.context]}
-            for n, one in enumerate(growth.made)
+            prompt_row(
+                out.row_id(n),
+                prompt.text,
+                prompt.reply,
+                split="train",
+                parents=[shown.id or out.row_id(shown.place) for shown in prompt.context],
+            )
+            for n, prompt in enumerate(growth.made)
         ],
     )
     out.write(1, _figures(out, growth), table="metrics")
@@ -144,9 +144,9 @@ def _growth(
     count: int,
     seed: int,
 ) -> Growth:
-    before = [row for ref in earlier for row in lake.rows_of(ref)]
-    aside = [row for ref in held_out for row in lake.rows_of(ref)]
-    return Growth(lake.rows_of(seeds), aside, before, settings, count, seed)
+    before = [row for ref in earlier for row in lake.prompts(ref)]
+    aside = [row for ref in held_out for row in lake.prompts(ref)]
+    return Growth(lake.prompts(seeds), aside, before, settings, count, seed)
 
 
 def _ask(

@@ -1,6 +1,6 @@
 """A step with its arguments, and the version that follows from them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,6 +16,13 @@ class NamesFiles(Protocol):
     """Settings that stand for more than they say: the digests of the files that they name."""
 
     def content(self) -> dict[str, str]: ...
+
+
+@runtime_checkable
+class HoldsRefs(Protocol):
+    """A value that groups references: they become parents, each in a role of its own."""
+
+    def refs(self, role: str) -> Mapping[str, Ref]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +62,9 @@ class Call:
         parameter.
         """
         name, code = function.__name__, code_version(function.__module__)
-        parents = dict(_parents(arguments))
-        held = {
-            key: value
-            for key, value in arguments.items()
-            if not (isinstance(value, Ref) or _holds_refs(value))
-        }
+        refs = {key: _refs_in(key, value) for key, value in arguments.items()}
+        parents = {role: ref.version for held in refs.values() for role, ref in held.items()}
+        held = {key: value for key, value in arguments.items() if not refs[key]}
         parameters = {key: plain(value) for key, value in held.items()}
         return cls(
             kind=declared.kind,
@@ -92,16 +96,15 @@ class Call:
         return made(self.kind, self.version, self.rows)
 
 
-def _parents(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    for name, value in arguments.items():
-        if isinstance(value, Ref):
-            yield name, value.version
-        elif _holds_refs(value):
-            yield from ((f"{name}[{place}]", ref.version) for place, ref in enumerate(value))
-
-
-def _holds_refs(value: Any) -> bool:
-    return isinstance(value, list | tuple) and any(isinstance(item, Ref) for item in value)
+def _refs_in(name: str, value: Any) -> Mapping[str, Ref]:
+    """The references that an argument is or holds, by their roles."""
+    if isinstance(value, Ref):
+        return {name: value}
+    if isinstance(value, HoldsRefs):
+        return value.refs(name)
+    if isinstance(value, list | tuple) and any(isinstance(item, Ref) for item in value):
+        return {f"{name}[{place}]": ref for place, ref in enumerate(value)}
+    return {}
 
 
 def plain(value: Any) -> Any:

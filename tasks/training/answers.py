@@ -10,12 +10,12 @@ from itertools import groupby
 from typing import Any
 
 from dapflow.storage import DatasetRef, Lake, ModelRef
-from dapflow.storage.errors import NothingToLearnError
 from dapflow.tasks.models.chat import render
 from dapflow.tasks.models.names import Loaded, end_ids
 from dapflow.tasks.models.packed.batches import Group
 from dapflow.tasks.models.packed.groups import answer_ids, completions_by_id
 from dapflow.tasks.step import Out, step
+from dapflow.tasks.training.errors import NothingToLearnError
 from dapflow.tasks.training.losses.losses import Loss
 from dapflow.tasks.training.settings import Training
 from dapflow.tasks.training.train import learn

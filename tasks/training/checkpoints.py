@@ -13,7 +13,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dapflow.storage.chunks import synchronise
+from dapflow.storage.replacing import synchronise
 from dapflow.tasks.training.processes.ranks import ALONE, Ranks
 
 KEPT = 2

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 
 from dapflow.storage import DatasetRef, ModelRef
-from dapflow.storage.errors import NothingToLearnError
 from dapflow.storage.logps import KeptLogps
 from dapflow.tasks.models.chat import context_length
 from dapflow.tasks.models.directory import files_digest, read_config
@@ -28,6 +27,7 @@ from dapflow.tasks.models.packed.logps import reference_logps
 from dapflow.tasks.models.policy import load_policy, policy_path
 from dapflow.tasks.step import Out, step
 from dapflow.tasks.step.tracking import track
+from dapflow.tasks.training.errors import NothingToLearnError
 from dapflow.tasks.training.logs import StepLog, memory_figures
 from dapflow.tasks.training.losses.losses import Loss
 from dapflow.tasks.training.processes.job import Job

@@ -14,8 +14,9 @@ import pytest
 import yaml
 
 from dapflow import deployments
-from dapflow.flows.cli.deploy import POOL, QUEUE
 from dapflow.flows.cli.main import app
+from dapflow.flows.cli.nights.deploy import QUEUE
+from dapflow.flows.cli.nights.server import POOL
 from dapflow.flows.recipes.methods import RECIPES
 
 HERE = Path(deployments.__file__).parent

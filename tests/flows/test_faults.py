@@ -2,7 +2,6 @@
 with the same rows and weights.
 """
 
-import json
 import os
 import signal
 import subprocess
@@ -32,9 +31,9 @@ SETTINGS = [
 ]
 
 
-def stopped_after(line: str, with_signal: signal.Signals, lake: Path) -> tuple[int, str]:
+def stopped_after(line: str, with_signal: signal.Signals, lake: Path) -> tuple[int, str, int]:
     """Start a run in a process of its own and send the signal once a line of its progress holds
-    `line`. Exit code, standard error.
+    `line`. Exit code, standard error, and the process of its server.
     """
 
     command = [
@@ -61,13 +60,19 @@ def stopped_after(line: str, with_signal: signal.Signals, lake: Path) -> tuple[i
     until = time.monotonic() + 120
     while line not in log.read_text() and process.poll() is None and time.monotonic() < until:
         time.sleep(0.02)
+    assert process.poll() is None, log.read_text()
+    server = server_of(process.pid)
     process.send_signal(with_signal)
-    return process.wait(60), log.read_text()
+    return process.wait(60), log.read_text(), server
 
 
-def server_of(lake: Path) -> int:
-    """The process of the server that a run started."""
-    return json.loads((lake / "prefect" / "server.json").read_text())["pid"]
+def server_of(run: int) -> int:
+    """The process of the server that a run has started, its child."""
+    children = psutil.Process(run).children()
+    [server] = [
+        child.pid for child in children if "dapflow.flows.server.prefect_server" in child.cmdline()
+    ]
+    return server
 
 
 def has_ended(process: int) -> bool:
@@ -84,6 +89,8 @@ def test_a_run_whose_whole_group_is_sent_a_signal_ends_at_once_and_so_does_its_s
 ) -> None:
     # As a terminal does, and `timeout`. Most harm was done while the flow began: without its server
     # Prefect tried for minutes to tell it so.
+    events = tmp_path / "events"
+    events.touch()
     command = [
         sys.executable,
         "-u",
@@ -98,20 +105,24 @@ def test_a_run_whose_whole_group_is_sent_a_signal_ends_at_once_and_so_does_its_s
     ]
     environment = {
         name: value for name, value in os.environ.items() if not name.startswith("PREFECT")
-    }
-    begun, until = tmp_path / "lake" / "prefect" / "server.json", time.monotonic() + 120
+    } | {"DAPFLOW_LOG": str(events)}
+    until = time.monotonic() + 120
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             command, stderr=log, stdout=log, env=environment, start_new_session=True
         )
-    while not begun.exists() and process.poll() is None and time.monotonic() < until:
+    while (
+        "run.started" not in events.read_text()
+        and process.poll() is None
+        and time.monotonic() < until
+    ):
         time.sleep(0.02)
-    time.sleep(0.3)
+    server = server_of(process.pid)
     os.killpg(process.pid, number)
     assert process.wait(30) == 130, (tmp_path / "log").read_text()
     said = (tmp_path / "log").read_text()
     assert "Nothing is lost" in said and "Traceback" not in said and "Error" not in said
-    assert has_ended(server_of(tmp_path / "lake"))
+    assert has_ended(server)
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -137,13 +148,13 @@ def test_a_ctrl_c_that_prefect_turns_into_an_error_of_its_own_stops_the_run_as_a
 @pytest.mark.usefixtures("prefect_server")
 def test_a_run_that_was_stopped_twice_ends_like_one_that_was_not(tmp_path: Path) -> None:
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
-    code, said = stopped_after("load preferences (reward)", signal.SIGINT, stopped)
+    code, said, _ = stopped_after("load preferences (reward)", signal.SIGINT, stopped)
     assert code == 130, said
     assert "Nothing is lost" in said
     assert "Traceback" not in said
-    code, said = stopped_after("pair 32 candidates", signal.SIGKILL, stopped)
+    code, said, server = stopped_after("pair 32 candidates", signal.SIGKILL, stopped)
     assert code == -signal.SIGKILL, said
-    assert has_ended(server_of(stopped))
+    assert has_ended(server)
     results = [align("rso", 1, SETTINGS, True, str(lake)) for lake in (stopped, whole)]
     for result in results:
         for one in result["iterations"]:

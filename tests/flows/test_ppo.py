@@ -15,7 +15,6 @@ from pathlib import Path
 import pytest
 
 from dapflow.flows.align import align
-from dapflow.flows.server.environment import end_orphaned_server
 from dapflow.storage import Lake
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
@@ -97,7 +96,6 @@ def test_a_killed_run_of_ppo_ends_with_the_weights_of_one_that_was_not(tmp_path:
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL, (tmp_path / "log").read_text()
-    end_orphaned_server(killed / "prefect")
     results = [align("rlhf", 1, few, True, str(lake))["iterations"][0] for lake in (killed, whole)]
     assert results[0]["policy"] == results[1]["policy"]
     kept: list[list[dict[str, object]]] = []

@@ -66,7 +66,7 @@ def test_what_is_there_is_not_overwritten_unless_asked(
 ) -> None:
     for name in ("pairs.jsonl", "pairs"):
         export(lake, made["pairs"], tmp_path / name)
-        with pytest.raises(LakeError, match="is there already.*--replace"):
+        with pytest.raises(LakeError, match="is there already.*have it replaced"):
             export(lake, made["pairs"], tmp_path / name)
         export(lake, made["pairs"], tmp_path / name, replace=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == [

@@ -16,7 +16,7 @@ from dapflow.storage.garbage import collect, find_garbage
 from dapflow.storage.lineage import trace
 from dapflow.storage.runs import record_run
 from dapflow.storage.versions import Opening, forget, open_version
-from dapflow.tasks.prompts.preferences import import_preferences
+from dapflow.tasks.prompts.preferences import IMPORTED, import_preferences
 from tests.helpers.lakes import Made, ids, initial_policy, iteration, named, numbered, write
 
 
@@ -47,15 +47,17 @@ def versions(made: Made) -> set[str]:
 def test_what_kept_policies_came_from_stays_and_the_rest_goes(
     lake: Lake, nights: list[Made]
 ) -> None:
-    assert find_garbage(lake, runs=3) == []
-    found = find_garbage(lake, runs=1)  # the last night's policy came from the first night's
+    assert find_garbage(lake, imports=[IMPORTED], runs=3) == []
+    found = find_garbage(
+        lake, imports=[IMPORTED], runs=1
+    )  # the last night's policy came from the first night's
     assert {one.info.version for one in found} == versions(
         nights[1]
     )  # and its figures stay with it
     assert {one.why for one in found} == {"no kept model needs it"}
     assert sum(one.bytes for one in found) > 2000
     assert len(lake.rows_of(nights[1]["pairs"])) == 4  # nothing has been removed by looking
-    assert find_garbage(lake, runs=1, keep=[nights[1]["metrics"].version]) == []
+    assert find_garbage(lake, imports=[IMPORTED], runs=1, keep=[nights[1]["metrics"].version]) == []
 
     collect(lake, found)
     assert [lake.find(version) for version in versions(nights[1])] == [None] * len(
@@ -80,7 +82,7 @@ def test_what_kept_policies_came_from_stays_and_the_rest_goes(
         "completions",
         "acceptances",
     ]
-    assert find_garbage(lake, runs=1) == []
+    assert find_garbage(lake, imports=[IMPORTED], runs=1) == []
     again = iteration(lake, 1, nights[0]["trained"])  # and it can be made again under its name
     assert lake.rows_of(again["pairs"]) != [] and lake.find(again["trained"].version)
 
@@ -106,7 +108,7 @@ def test_what_compares_a_kept_model_with_another_does_not_keep_the_other(
         {"policy": worse, "initial": initial},
     )
     run(lake, "a night on the first one's policy", iteration(lake, 3, nights[0]["trained"]))
-    found = {one.info.version for one in find_garbage(lake, runs=1)}
+    found = {one.info.version for one in find_garbage(lake, imports=[IMPORTED], runs=1)}
     assert found == versions(nights[1]) | versions(nights[2]) | {against.version}
 
 
@@ -122,8 +124,8 @@ def test_open_versions_of_dead_writers_go_and_those_of_living_ones_stay(lake: La
         opened.write(0, [{"id": opened.row_id(0), "prompt": "p" * 1000}])
         raise RuntimeError("died")
     with FileLock(lake.root / "locks" / f"{version}.lock"):
-        assert find_garbage(lake) == []
-    [found] = find_garbage(lake)
+        assert find_garbage(lake, imports=[IMPORTED]) == []
+    [found] = find_garbage(lake, imports=[IMPORTED])
     assert (found.info.version, found.why, found.bytes > 0) == (
         version,
         "left open by a dead run",
@@ -142,7 +144,7 @@ def test_imported_data_and_what_a_run_that_is_going_on_has_made_stay(
     imported = import_preferences(lake, file)
     with record_run(lake, "tonight", "rso", {}):
         fresh = numbered(lake, 1)
-        gone = {one.info.version for one in find_garbage(lake, runs=1)}
+        gone = {one.info.version for one in find_garbage(lake, imports=[IMPORTED], runs=1)}
     assert gone == versions(nights[1])
     assert not gone & {imported.version, fresh.version}
 
@@ -152,10 +154,12 @@ def test_what_runs_that_were_killed_have_made_stays_until_a_run_is_done(lake: La
     for name in ("first", "second"):
         with pytest.raises(RuntimeError), record_run(lake, name, "rso", {}):
             raise RuntimeError("killed")
-    assert find_garbage(lake, runs=1) == []
+    assert find_garbage(lake, imports=[IMPORTED], runs=1) == []
     done = iteration(lake, 2, killed["policy"])
     run(lake, "third", done)
-    assert {one.info.version for one in find_garbage(lake, runs=1)} == versions(killed)
+    assert {one.info.version for one in find_garbage(lake, imports=[IMPORTED], runs=1)} == versions(
+        killed
+    )
     with record_run(lake, "fourth", "rso", {}):
         pass
     fresh = numbered(lake, 3)
@@ -165,14 +169,14 @@ def test_what_runs_that_were_killed_have_made_stays_until_a_run_is_done(lake: La
         ),
         "new",
     )
-    gone = {one.info.version for one in find_garbage(lake, runs=2)}
+    gone = {one.info.version for one in find_garbage(lake, imports=[IMPORTED], runs=2)}
     assert (
         killed["pairs"].version not in gone and killed["prompts"].version not in gone
     )  # what is new stands on it
 
 
 def test_nothing_is_removed_while_a_run_is_going_on(lake: Lake, nights: list[Made]) -> None:
-    found = find_garbage(lake, runs=1)
+    found = find_garbage(lake, imports=[IMPORTED], runs=1)
     with (
         record_run(lake, "tonight", "rso", {}),
         pytest.raises(LakeError, match="A run is going on .rso, process"),
@@ -183,7 +187,7 @@ def test_nothing_is_removed_while_a_run_is_going_on(lake: Lake, nights: list[Mad
 
 def test_a_lake_without_runs_has_no_garbage(lake: Lake) -> None:
     numbered(lake, 1)
-    assert find_garbage(lake, runs=1) == []
+    assert find_garbage(lake, imports=[IMPORTED], runs=1) == []
 
 
 @pytest.mark.parametrize(
@@ -204,7 +208,7 @@ def test_verify_names_the_damaged_file_and_its_version_is_made_again(
     found = {one: damages for one, damages in verify(lake) if damages}
     assert list(found) == [ref]
     assert [(one.what, one.path) for one in found[ref]] == [(what, str(file))]
-    collect(lake, find_garbage(lake))  # works beside the damage
+    collect(lake, find_garbage(lake, imports=[IMPORTED]))  # works beside the damage
     if (
         file.exists()
         and file.stat().st_size == lake.catalogue().files_of("prompts", ref.version)[0].bytes
@@ -219,7 +223,7 @@ def test_a_catalogue_without_its_data_says_what_is_gone(lake: Lake, tmp_path: Pa
     ref = numbered(lake, 1)
     (lake.root / "data").rename(tmp_path / "elsewhere")
     assert [damages[0].what for _, damages in verify(lake)] == ["missing"]
-    with pytest.raises(Exception, match="`dapflow verify` names what is missing"):
+    with pytest.raises(Exception, match="find out what is missing"):
         export(lake, ref, tmp_path / "rows.jsonl")
     assert numbered(lake, 1).rows == 6
 

@@ -13,6 +13,7 @@ from dapflow.storage.export import export
 from dapflow.storage.files import verify
 from dapflow.storage.garbage import collect, find_garbage
 from dapflow.storage.lineage import trace
+from dapflow.tasks.prompts.preferences import IMPORTED
 from tests.helpers.lakes import initial_policy, iteration, numbered
 from tests.helpers.processes import database, free_port, postgres, s3
 from tests.storage.test_many_writers import check
@@ -67,7 +68,7 @@ def test_data_in_s3(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             assert trace(lake, f"{made['pairs'].version}-2").down
             assert export(lake, made["pairs"], tmp_path / "pairs.jsonl") == 4
             numbered(lake, 7)
-            collect(lake, find_garbage(lake))
+            collect(lake, find_garbage(lake, imports=[IMPORTED]))
             objects = boto3.client("s3").list_objects_v2(Bucket="bucket")["Contents"]
             boto3.client("s3").delete_object(Bucket="bucket", Key=objects[0]["Key"])
             assert len([ref for ref, damages in verify(lake) if damages]) == 1

@@ -10,6 +10,7 @@ import pytest
 from dapflow.storage import Lake, LakeError, ModelRef
 from dapflow.storage.garbage import find_garbage
 from dapflow.storage.promotions import Action, Decision, decide, decided_by, line_of, promotions
+from dapflow.tasks.prompts.preferences import IMPORTED
 from tests.helpers.lakes import initial_policy, iteration, named
 
 
@@ -105,9 +106,11 @@ def test_the_promoted_policy_and_what_it_came_from_is_no_garbage(lake: Lake) -> 
         "all is older than the newest run",
     )
     made = iteration(lake, 1, initial_policy(lake))
-    assert made["pairs"].version in {one.info.version for one in find_garbage(lake)}
+    assert made["pairs"].version in {
+        one.info.version for one in find_garbage(lake, imports=[IMPORTED])
+    }
     put(lake, made["trained"].version)
-    assert find_garbage(lake) == []
+    assert find_garbage(lake, imports=[IMPORTED]) == []
 
 
 def _night(address: str, name: str, count: int) -> None:

@@ -137,7 +137,7 @@ def test_a_lake_of_the_first_schema_is_brought_up_to_date_with_all_its_rows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("dapflow.storage.lake.MIGRATIONS", MIGRATIONS[:1])
+        patch.setattr("dapflow.storage.migrations.MIGRATIONS", MIGRATIONS[:1])
         with Lake(tmp_path / "lake") as old:
             for version, state in (("a", "complete"), ("b", "open")):
                 facts = f"'{version}', 'prompts', 's', '{state}', '{{}}', 'c', 2, 1, NULL, NULL, now(), now()"
@@ -236,5 +236,5 @@ def test_a_catalogue_that_is_not_one_is_refused_in_one_sentence(tmp_path: Path) 
 
 def test_a_place_that_cannot_be_written_is_refused_in_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("a file, not a directory")
-    with pytest.raises(LakeError, match="cannot be written.*--lake"):
+    with pytest.raises(LakeError, match="cannot be written.*choose another lake"):
         Lake(tmp_path / "file" / "lake")

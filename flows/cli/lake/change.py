@@ -117,11 +117,11 @@ def gc(
         Keep this version too, and all it came from; repeatable.
     """
     from dapflow.storage.garbage import collect, find_garbage
+    from dapflow.tasks.prompts.preferences import IMPORTED
 
     with existing(lake) if yes else reading(lake) as opened:
-        found = find_garbage(
-            opened, runs=runs, keep=[opened.resolve(one).partition("-")[0] for one in keep]
-        )
+        versions = [opened.resolve(name).partition("-")[0] for name in keep]
+        found = find_garbage(opened, imports=[IMPORTED], runs=runs, keep=versions)
         if yes:
             with bars.waiting("remove"):
                 collect(opened, found)

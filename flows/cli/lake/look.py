@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
+from dapflow.flows.cli.advice import end
 from dapflow.flows.cli.lake import answers, trees, views
 from dapflow.flows.cli.options import Count, Json, Lake, Limit, Timeout, print_json, reading
 from dapflow.flows.display.screen import Screen, say
@@ -69,7 +70,7 @@ def show(
             if name not in ("version", "token_ids", "logprobs")
         )
         query = f"SELECT {columns} FROM \"{ref.kind}\" WHERE version = '{ref.version}' AND {{condition}} ORDER BY id LIMIT {limit}"
-        rows = rows_where(opened, query, "true" if where is None else where, timeout)
+        rows = rows_where(opened, query, "true" if where is None else where, timeout, end)
     print_json(rows) if as_json else views.print_rows(Screen(), ref, rows)
 
 
@@ -178,7 +179,7 @@ def sql(
     format
         How the rows are printed; all but table print every row, and every value in full.
     """
-    with reading(lake) as opened, question(opened, query, timeout) as asked:
+    with reading(lake) as opened, question(opened, query, timeout, end) as asked:
         if format == "table":
             answers.print_table(Screen(), asked, limit)
         else:

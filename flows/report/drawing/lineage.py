@@ -6,8 +6,6 @@ write_lineage(lake, "3f9c01", Path("pages"), prompts=24)  ->  version -> name of
 """
 
 import json
-import os
-import shutil
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +18,7 @@ from dapflow.storage import Lake, UserError
 from dapflow.storage.catalogue import Catalogue
 from dapflow.storage.learned import levels
 from dapflow.storage.lineage import version_of
+from dapflow.storage.replacing import replacing
 
 Row = dict[str, Any]
 _PER_PROMPT = 40  # rows of a dataset at most for each prompt shown
@@ -274,9 +273,6 @@ def _replace(folder: Path, pages: Mapping[str, str]) -> None:
         raise UserError(
             f"{folder} holds something else: name a folder that is empty, or not there."
         )
-    part = folder.with_name(f".{folder.name}.{os.getpid()}")
-    for name, text in pages.items():
-        write(part / name, text)
-    if folder.exists():
-        shutil.rmtree(folder)
-    part.rename(folder)
+    with replacing(folder) as partial:
+        for name, text in pages.items():
+            write(partial / name, text)

@@ -19,6 +19,7 @@ from dapflow.flows.display.cells import span
 from dapflow.flows.display.figures import Line, interval_of, label_on_its_side, laid_out, value_of
 from dapflow.flows.report.drawing import svg, words
 from dapflow.storage import UserError
+from dapflow.storage.replacing import replacing
 from dapflow.tasks.metrics import label_of
 from dapflow.tasks.pictures import PANELS
 from dapflow.tasks.statistics import Confidence
@@ -89,9 +90,8 @@ def write(path: Path, text: str) -> None:
     """A page on disk, whole or not at all. Raises UserError."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.part")
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
+        with replacing(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror}.") from error
 

@@ -6,12 +6,13 @@ One file per judge beside this one. Test: tests/tasks/judges/
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Protocol
+
+from dapflow.storage.rows import Outcome, VerdictRow
 
 EMPTY = "empty completion"  # the note of a verdict on one
 IDENTICAL = "identical"  # and on two that are the same: nobody has to be asked
 _EQUAL = 1e-9  # rounding is no preference
-Outcome = Literal["scored", "win", "lose", "tie", "invalid", "refused", "over_budget"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,17 @@ class Verdict:
     def __post_init__(self) -> None:
         judged = self.outcome in ("scored", "win", "lose", "tie")
         assert judged == (self.score is not None), f"{self.outcome} with score {self.score}"
+
+
+def verdict_of_row(row: VerdictRow) -> Verdict:
+    """The verdict that a row of the lake holds."""
+    return Verdict(
+        outcome=row["outcome"],
+        score=row["score"],
+        note=row["note"],
+        forward=row["forward"],
+        backward=row["backward"],
+    )
 
 
 class Judge(Protocol):

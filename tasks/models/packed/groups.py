@@ -17,7 +17,7 @@ SIDES = ("chosen", "rejected")
 
 def pair_groups(
     policy: Loaded,
-    pairs: Sequence[dict[str, Any]],
+    pairs: Sequence[Mapping[str, Any]],
     sampled: Mapping[str, Mapping[str, Any]],
     system: str | None,
     chat_template: str | None = None,
@@ -29,7 +29,7 @@ def pair_groups(
     """
     ends = end_ids(policy)
 
-    def ids(row: dict[str, Any], side: str) -> tuple[int, ...]:
+    def ids(row: Mapping[str, Any], side: str) -> tuple[int, ...]:
         answer = (
             sampled[row[f"{side}_id"]]
             if row[f"{side}_id"]
@@ -48,7 +48,7 @@ def pair_groups(
     ]
 
 
-def sampled_of(lake: Lake, pairs: Sequence[dict[str, Any]]) -> dict[str, dict[str, Any]]:
+def sampled_of(lake: Lake, pairs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """The completions that the pairs are made of, by id."""
     return completions_by_id(
         lake, [one for row in pairs for side in SIDES if (one := row[f"{side}_id"])]

@@ -16,8 +16,8 @@ from dapflow.tasks.models.names import load, resolve
 from dapflow.tasks.models.packed.features import answer_features, text_group
 from dapflow.tasks.models.reward_head import Backbone
 from dapflow.tasks.prompts.formats import preference
-from dapflow.tasks.prompts.load import text_digest
 from dapflow.tasks.prompts.preferences import PREFERENCES_FILE
+from dapflow.tasks.prompts.row import text_digest
 from dapflow.tasks.prompts.sources import stream_source
 from dapflow.tasks.statistics import calibration_error, wilson
 from dapflow.tasks.training.reward.pointwise import fit_head

@@ -17,9 +17,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from dapflow.tasks.prompts.load import PROMPTS_FILE, SEEDS_FILE
-from dapflow.tasks.prompts.overlap import Pool, rouge_l, words
+from dapflow.tasks.prompts.overlap import Pool, rouge_l
 from dapflow.tasks.prompts.preferences import PREFERENCES_FILE
 from dapflow.tasks.prompts.sources import read_source
+from dapflow.tasks.words import ascii_words
 
 _THRESHOLD = 0.7
 _SENTENCE = re.compile(r"(?<=[.!?])\s+")
@@ -42,7 +43,7 @@ def main(candidates: int, sample: int, rounds: int) -> None:
         closest[0],
     )
     accepted = len(pool) - len(seeds)
-    length = statistics.mean(len(words(text)) for text in texts)
+    length = statistics.mean(len(ascii_words(text)) for text in texts)
     print(
         f"{candidates:,} candidates of {length:.0f} words on average, {accepted:,} accepted: the pool grows to {len(pool):,}"
     )

@@ -14,9 +14,11 @@ from threading import Thread
 import httpx
 import pytest
 
-from dapflow.flows.cli.deploy import POOL, _check_pool, describe
 from dapflow.flows.cli.main import main
-from dapflow.flows.cli.resume import doctor, resume
+from dapflow.flows.cli.nights.deploy import describe
+from dapflow.flows.cli.nights.resume import doctor, resume
+from dapflow.flows.cli.nights.server import POOL
+from dapflow.flows.cli.nights.worker import check_pool
 from dapflow.flows.server.environment import of_server
 from dapflow.storage import Lake
 from dapflow.storage.errors import UserError
@@ -160,5 +162,5 @@ def test_a_server_that_does_not_answer_is_a_sentence_too(monkeypatch: pytest.Mon
 @pytest.mark.usefixtures("prefect_server")
 def test_a_worker_for_a_pool_that_is_not_there_does_not_wait_for_ever() -> None:
     with pytest.raises(UserError, match="no work pool typo"):
-        _check_pool("typo")
-    _check_pool(POOL)
+        check_pool("typo")
+    check_pool(POOL)

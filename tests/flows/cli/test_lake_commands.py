@@ -117,7 +117,7 @@ def test_sql_reads_in_every_format_and_writes_in_none(said: Any, tmp_path: Path)
         "attach 'x.db'",
         "set threads=1",
     ):
-        assert "takes one SELECT" in said("sql", wrong, code=2)
+        assert "one SELECT" in said("sql", wrong, code=2)
     assert 'no table "nowhere"' in said("sql", "select nothing from nowhere", code=2)
     for wrong in ("selec 1", "with x as (delete from pairs) select 1"):
         assert "database says" in said("sql", wrong, code=2)

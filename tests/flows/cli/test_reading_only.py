@@ -17,7 +17,7 @@ import pytest
 from dapflow.flows.cli.lake import answers
 from dapflow.flows.display.screen import Screen, visible
 from dapflow.storage import Lake
-from dapflow.storage.asking import Question, _Asking, question, rows_where
+from dapflow.storage.asking import Question, _Asking, end_process, question, rows_where
 from dapflow.storage.errors import UserError, one_line
 from dapflow.storage.sql import TABLE_FUNCTIONS
 from tests.helpers.lakes import initial_policy, iteration
@@ -114,7 +114,7 @@ def test_what_does_more_is_refused_before_the_engine_plans_it(
 ) -> None:
     file = tmp_path / "secret.csv"
     file.write_text("canary\n1\n")
-    with pytest.raises(UserError, match=r"takes one SELECT|no function|no table|tables only"):
+    with pytest.raises(UserError, match=r"one SELECT|no function|no table|tables only"):
         _ask(reader, query.replace("{file}", str(file)))
     assert [path.name for path in tmp_path.iterdir()] == ["secret.csv"]
 
@@ -192,7 +192,7 @@ def test_a_query_that_takes_too_long_ends_with_a_sentence(night: Path, query: st
     assert (ended.returncode, ended.stdout) == (2, "")
     assert (
         ended.stderr
-        == "dapflow: The query took longer than 0.5 seconds: ask for less, or give it longer with --timeout.\n"
+        == "dapflow: The query took longer than 0.5 seconds: ask for less, or give it longer (--timeout).\n"
     )
 
 
@@ -227,7 +227,7 @@ def test_every_type_of_the_engine_is_printed_in_every_form(
             [row[0] for row in types],
             [row[1] for row in types],
             "FROM test_all_types()",
-            _Asking(asked.ask.cursor, "", 60),
+            _Asking(asked.ask.cursor, "", 60, end_process),
         )
         answers.print_table(wide(io.StringIO()), odd, 10)
         for form in ("csv", "json", "parquet"):

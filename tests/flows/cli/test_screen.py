@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from rich.panel import Panel
 
-from dapflow.flows.cli.console import ConsoleReporter
+from dapflow.flows.display.console import ConsoleReporter
 from dapflow.flows.display.screen import Screen
 from dapflow.flows.planning.plan import print_plan
 from dapflow.storage import Lake

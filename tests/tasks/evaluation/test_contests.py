@@ -19,7 +19,7 @@ from dapflow.tasks.evaluation.contests import (
     why_undecided,
     win_rates_of,
 )
-from dapflow.tasks.metrics import Figure, mean, paired
+from dapflow.tasks.figures import Figure, mean, paired
 
 Scores = list[list[float | None]]
 

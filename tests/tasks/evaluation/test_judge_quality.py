@@ -12,7 +12,7 @@ from dapflow.tasks.evaluation.judge_quality import (
     better_than_chance,
     quality,
 )
-from dapflow.tasks.metrics import rows_of
+from dapflow.tasks.figures import rows_of
 from dapflow.tasks.statistics import wilson
 
 # Of the first prompt people say a > b, a > c, b > c; of the second x > y; of the third, whose

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from dapflow.tasks.evaluation.texts import declines, described, distinct, self_bleu
-from dapflow.tasks.metrics import Figure
+from dapflow.tasks.figures import Figure
 
 
 def completions(*texts: str, finish: str = "stop") -> list[dict[str, Any]]:

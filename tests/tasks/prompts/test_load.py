@@ -12,6 +12,7 @@ import pytest
 from dapflow.storage import UserError
 from dapflow.tasks.prompts.load import PROMPTS_FILE, prompt_text, split_prompts
 from dapflow.tasks.prompts.preferences import PREFERENCES_FILE, part_of
+from dapflow.tasks.prompts.row import prompt_row
 from dapflow.tasks.prompts.sources import find_source, read_source
 
 
@@ -98,3 +99,15 @@ def test_the_shipped_preferences_have_parts_for_everybody() -> None:
         for part in ("reward", "judge", "test")
     }
     assert counts["reward"] > counts["judge"] > counts["test"] >= 30
+
+
+def test_a_prompt_is_a_row_that_its_text_recognises() -> None:
+    row = prompt_row("3f9c-00000000", "Hi", "mine.jsonl, line 1", split="train", parents=["a"])
+    assert row == {
+        "id": "3f9c-00000000",
+        "digest": "3639efcd08abb273",  # sha256 of "Hi" begins so
+        "prompt": "Hi",
+        "source": "mine.jsonl, line 1",
+        "split": "train",
+        "parents": ["a"],
+    }

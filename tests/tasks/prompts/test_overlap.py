@@ -4,14 +4,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dapflow.tasks.prompts.overlap import Overlap, Pool, rouge_l, words
+from dapflow.tasks.prompts.overlap import Overlap, Pool, rouge_l
+from dapflow.tasks.words import ascii_words
 
 TEXTS = st.lists(st.sampled_from(["a", "b", "c", "the", "rain"]), max_size=12).map(" ".join)
 
 
 def by_the_table(one: str, other: str) -> float:
     """ROUGE-L F1 from the textbook's table of longest common subsequences."""
-    first, second = words(one), words(other)
+    first, second = ascii_words(one), ascii_words(other)
     table = [[0] * (len(second) + 1) for _ in range(len(first) + 1)]
     for i, word in enumerate(first):
         for j, its in enumerate(second):
@@ -38,7 +39,7 @@ def by_the_table(one: str, other: str) -> float:
     ],
 )
 def test_words_are_lower_case_runs_of_letters_and_digits(text: str, expected: list[str]) -> None:
-    assert words(text) == expected
+    assert ascii_words(text) == expected
 
 
 def test_rouge_l_is_the_harmonic_mean_of_both_shares() -> None:

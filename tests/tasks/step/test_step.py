@@ -5,6 +5,7 @@ stale, planned without running.
 import gc
 import weakref
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
@@ -57,6 +58,21 @@ def compare(out: Out, sides: list[DatasetRef]) -> None:
     out.write(0, [{"id": out.row_id(0), "name": "sides", "value": float(len(sides))}])
 
 
+@dataclass(frozen=True, kw_only=True)
+class Side:
+    answers: DatasetRef
+    judged: DatasetRef | None
+
+    def refs(self, role: str) -> dict[str, Ref]:
+        held = {role: self.answers, f"judged_{role}": self.judged}
+        return {name: ref for name, ref in held.items() if ref is not None}
+
+
+@step("metrics", title="contest", expects=lambda **_: 1)
+def contest(out: Out, before: Side, after: Side) -> None:
+    out.write(0, [{"id": out.row_id(0), "name": "judged", "value": float(bool(after.judged))}])
+
+
 @pytest.fixture(autouse=True)
 def _nothing_ran() -> None:
     ran.clear()
@@ -86,6 +102,23 @@ def both_sides() -> tuple[Ref, ...]:
     prompts = load(3)
     left, right = sample(prompts), sample(prompts, seed=1)
     return prompts, left, right, compare([left, right])
+
+
+def test_the_references_that_a_value_holds_are_parents_in_roles_of_their_own(lake: Lake) -> None:
+    def both() -> tuple[Ref, ...]:
+        prompts = load(3)
+        left, right = sample(prompts), sample(prompts, seed=1)
+        before, after = Side(answers=left, judged=None), Side(answers=right, judged=left)
+        return left, right, contest(before, after=after)
+
+    (left, right, made), runs = in_flow(lake, both)
+    assert lake.catalogue().parents[made.version] == {
+        "before": left.version,
+        "after": right.version,
+        "judged_after": left.version,
+    }
+    drawn = {parent.id for inputs in runs[-1].task_inputs.values() for parent in inputs}
+    assert drawn == {runs[1].id, runs[2].id}  # and in Prefect's graph
 
 
 def test_a_second_run_is_cached_and_says_so(lake: Lake) -> None:

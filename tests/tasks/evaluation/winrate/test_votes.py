@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from dapflow.storage import UserError
-from dapflow.tasks.evaluation.winrate.comparisons import Names, read_comparisons
+from dapflow.tasks.evaluation.winrate.comparisons import read_comparisons
+from dapflow.tasks.evaluation.winrate.files import Names
 from dapflow.tasks.evaluation.winrate.votes import judge_named, names_a_judge
 
 

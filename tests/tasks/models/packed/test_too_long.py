@@ -10,7 +10,6 @@ import pytest
 from prefect import flow
 
 from dapflow.storage import Lake, ModelRef
-from dapflow.storage.errors import NothingToLearnError
 from dapflow.tasks.evaluation.divergence import measure_displacement
 from dapflow.tasks.judging.judges.base import Match, Question
 from dapflow.tasks.judging.judges.ranker import RankerJudge
@@ -21,6 +20,7 @@ from dapflow.tasks.models.policy import register_model
 from dapflow.tasks.prompts.preferences import PREFERENCES_FILE, Part, load_preferences
 from dapflow.tasks.prompts.sources import find_source
 from dapflow.tasks.step import use_lake
+from dapflow.tasks.training.errors import NothingToLearnError
 from dapflow.tasks.training.losses.losses import Loss
 from dapflow.tasks.training.reward.train import train_reward_model
 from dapflow.tasks.training.settings import Training

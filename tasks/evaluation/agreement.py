@@ -1,7 +1,7 @@
 """How far two judges, or a judge and people, agree on which of two answers is the better one.
 
     judgements (P(first answer is better) by each, and how much longer it is)  ->  Agreement
-Imports neither torch nor prefect. Test: pytest tests/tasks/test_agreement.py
+Imports neither torch nor prefect. Test: pytest tests/tasks/evaluation/test_agreement.py
 """
 
 from collections import Counter

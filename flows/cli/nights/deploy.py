@@ -1,5 +1,5 @@
-"""`dapflow deploy` and `dapflow worker`: the nights on a Prefect server. Deploying again changes
-what has changed, and nothing else.
+"""`dapflow deploy`: the nights on a Prefect server. Deploying again changes what has changed, and
+nothing else.
 
     dapflow ui &  dapflow worker &  dapflow deploy --recipe rso --cron "0 1 * * *" --timezone Europe/Berlin --notify https://...
 Test: make test-nights
@@ -7,34 +7,24 @@ Test: make test-nights
 
 import importlib.resources
 import os
-import socket
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import yaml
 from cyclopts import Parameter, validators
 
-from dapflow.flows.cli.options import AllowCommands, Lake, allow
+from dapflow.flows.cli.nights.server import HEARTBEAT_SECONDS, LOCAL, POOL, Server, reach
+from dapflow.flows.cli.options import Lake
 from dapflow.flows.server.deployed import start_of
-from dapflow.flows.server.environment import prepare, refused
+from dapflow.flows.server.environment import prepare
 from dapflow.flows.server.permissions import remember
 from dapflow.storage.errors import UserError
 from dapflow.storage.location import locate
 
-POOL, QUEUE = "dapflow", "nights"
-HEARTBEAT_SECONDS = 30  # Prefect's shortest
-Server = Annotated[
-    str,
-    Parameter(
-        name="--server",
-        env_var="PREFECT_API_URL",
-        help="The Prefect server's API; PREFECT_API_AUTH_STRING, if it asks for one.",
-    ),
-]
-LOCAL = "http://127.0.0.1:4200/api"
+QUEUE = "nights"
 
 
 def deploy(
@@ -105,68 +95,6 @@ def deploy(
     print(
         f"UI: {server.removesuffix('/api')}   start one now: PREFECT_API_URL={server} prefect deployment run night/{first}"
     )
-
-
-def worker(
-    *, pool: str = POOL, allow_commands: AllowCommands = False, server: Server = LOCAL
-) -> NoReturn:
-    """Start a worker for the nights: it starts each run in a process of its own. Ctrl-C ends it.
-
-    Example: dapflow worker
-    """
-    allow(allow_commands)
-    reach(server)
-    prepare(None)
-    _check_pool(pool)
-    os.environ.setdefault("PREFECT_FLOWS_HEARTBEAT_FREQUENCY", str(HEARTBEAT_SECONDS))
-    # by which flows/server/dead_runs.py knows the machine
-    name = f"{socket.gethostname()} {os.getpid()}"
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "dapflow.flows.server.worker",
-        "worker",
-        "start",
-        "--pool",
-        pool,
-        "--name",
-        name,
-    ]
-    os.execv(sys.executable, command)
-
-
-def _check_pool(pool: str) -> None:
-    """Raises UserError when it is not there: Prefect would make one of any name, and the worker
-    would wait beside it for ever.
-    """
-    from prefect.client.orchestration import get_client
-    from prefect.exceptions import ObjectNotFound
-
-    with get_client(sync_client=True) as client:
-        try:
-            client.read_work_pool(pool)
-        except ObjectNotFound as error:
-            if pool != POOL:  # which the worker may make, and `dapflow deploy` then takes
-                raise UserError(
-                    f"There is no work pool {pool}: `dapflow worker` alone takes {POOL}, which `dapflow deploy` makes."
-                ) from error
-
-
-def reach(server: str) -> None:
-    """Make a server the one that all of Prefect talks to. Raises UserError when it does not answer."""
-    import httpx
-
-    os.environ["PREFECT_API_URL"] = server
-    try:
-        answer = httpx.get(f"{server}/health", timeout=30)
-        if answer.status_code == 403:
-            raise UserError(refused(server, answer.text))
-        answer.raise_for_status()
-    except httpx.HTTPError as error:
-        raise UserError(
-            f"No Prefect server answers at {server} ({error}): start one with `dapflow ui`, or name another with --server."
-        ) from error
 
 
 def describe(

@@ -5,7 +5,7 @@ import random
 import pytest
 
 from dapflow.storage import UserError
-from dapflow.tasks.agreement import Judgement, agreement_of, outcome
+from dapflow.tasks.evaluation.agreement import Judgement, agreement_of, outcome
 
 
 def judgements(*said: tuple[float, float, int]) -> list[Judgement]:

@@ -7,7 +7,7 @@ Test: make test-nights
 import os
 from typing import Any
 
-from dapflow.flows.cli.deploy import POOL, reach
+from dapflow.flows.cli.nights.server import POOL, reach
 from dapflow.flows.cli.options import AllowCommands, Lake, allow, existing
 from dapflow.flows.display.screen import Screen, say
 from dapflow.flows.server.environment import prepare
@@ -75,12 +75,12 @@ def doctor(*, server: str | None = None, lake: Lake = "lake") -> None:
     from prefect.client.orchestration import get_client
 
     from dapflow.flows.server.dead_runs import bury
-    from dapflow.storage.garbage import find_garbage
+    from dapflow.storage.garbage import left_open
 
     with existing(lake) as opened, get_client(sync_client=True) as client:
         buried = bury(opened)
         say("\n".join(buried) or "runs: none whose process is gone")
-        left = [one for one in find_garbage(opened) if one.info.state == "open"]
+        left = left_open(opened)
         size = sum(one.bytes for one in left) / 2**20
         print(
             f"lake: {len(left)} versions left open ({size:.1f} MiB): the next run goes on with them, `dapflow gc` takes them out"
@@ -125,7 +125,7 @@ def _find(client: Any, name: str | None) -> Any:
 
 def _again(parameters: dict[str, Any]) -> None:
     from dapflow.flows.align import align, chosen
-    from dapflow.flows.cli.console import ConsoleReporter, print_summary
+    from dapflow.flows.display.console import ConsoleReporter, print_summary
     from dapflow.flows.night import in_words, night
     from dapflow.tasks.step.progress import report_to
 

@@ -1,0 +1,1 @@
+"""Commands of whoever runs nights: on a server, with workers, and the policies they promote."""
