@@ -22,7 +22,7 @@ from dapflow.tasks.judging.judges.human import Human
 from dapflow.tasks.judging.judges.llm import LLM
 from dapflow.tasks.judging.judges.prompted import SelfJudge
 from dapflow.tasks.judging.judges.reward_settings import RewardModel
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 
 _NAMED = {"members", "weights", "criteria", "changes"}  # their keys are the user's own names
 _OF_PEOPLE = Human.model_fields.keys() - LLM.model_fields.keys() - RewardModel.model_fields.keys()
