@@ -30,7 +30,7 @@ from dapflow.tasks.seeds import derive_seed
 from dapflow.tasks.step import rows_if_made
 from dapflow.tasks.step.progress import reporter
 from dapflow.tasks.training.answers import train_on_answers
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.rounds.online import train_online
 from dapflow.tasks.training.train import train
 

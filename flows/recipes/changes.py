@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 from dapflow.flows.recipes.recipe import Recipe, Then
 from dapflow.storage import UserError
 from dapflow.tasks.judging.kinds import KINDS, kind, spec_of
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 
 _NAMED = {"members", "weights", "criteria", "changes"}  # their keys are the user's own names
 _JUDGES = ("judge", "evaluation.judge")

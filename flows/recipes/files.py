@@ -17,7 +17,7 @@ from dapflow.flows.recipes.changes import merged, sentences, validated
 from dapflow.flows.recipes.methods import recipe_named
 from dapflow.flows.recipes.recipe import Recipe
 from dapflow.storage import UserError
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 
 SUFFIXES = (".yaml", ".yml", ".py")
 

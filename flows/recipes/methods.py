@@ -16,7 +16,7 @@ from dapflow.tasks.sampling.engines.base import Sampling
 from dapflow.tasks.sampling.sweep import Sweep
 from dapflow.tasks.self_instruct.settings import SelfInstruct
 from dapflow.tasks.servers.client import Endpoint
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.settings import Rounds, Training
 
 _BRIEF = "You are a helpful assistant. Answer in one to three sentences."

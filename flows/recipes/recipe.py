@@ -26,7 +26,7 @@ from dapflow.tasks.sampling.engines.base import Sampling
 from dapflow.tasks.sampling.engines.sampler import Sampler
 from dapflow.tasks.sampling.sweep import Sweep
 from dapflow.tasks.step.shards import Shards
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.settings import Rounds, Training
 
 Item = TypeVar("Item")

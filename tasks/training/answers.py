@@ -16,7 +16,7 @@ from dapflow.tasks.models.packed.batches import Group
 from dapflow.tasks.models.packed.groups import answer_ids, completions_by_id
 from dapflow.tasks.step import Out, step
 from dapflow.tasks.training.errors import NothingToLearnError
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.settings import Training
 from dapflow.tasks.training.train import learn
 from dapflow.tasks.training.work import learning

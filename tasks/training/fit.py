@@ -30,9 +30,8 @@ from dapflow.tasks.models.parameters import checkpointed
 from dapflow.tasks.seeds import derive_seed
 from dapflow.tasks.training import checkpoints
 from dapflow.tasks.training.logs import StepLog, displacement, means, models_held, peak_memory_gib
-from dapflow.tasks.training.losses.cringe import cringe, draw_alternatives
-from dapflow.tasks.training.losses.losses import Logps, Loss
-from dapflow.tasks.training.losses.policy_gradient import ratio_figures
+from dapflow.tasks.training.losses.logps import Logps
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.optimizer.optimizer import Optimizer, pick_optimizer
 from dapflow.tasks.training.processes.ranks import ALONE, Ranks
 from dapflow.tasks.training.processes.sharding import shard
@@ -168,10 +167,9 @@ def train_step(
             losses[part.indices] = each.detach()
             for index, group in zip(part.indices, logps, strict=True):
                 policies[index].copy_(group.policy[0].detach())
-                if group.tokens is not None and group.experience is not None:
-                    ratios += ratio_figures(
-                        group.tokens, group.experience.logps, float(loss.options["clip"])
-                    )
+                if loss.critic is not None:
+                    assert group.tokens is not None and group.experience is not None
+                    ratios += loss.critic.ratio_figures(group.tokens, group.experience.logps)
     due.fill_(float(late and ranks.first))
     ranks.add_up([table])
     norm = optimizer.step(learning_rate)
@@ -217,12 +215,16 @@ def _score(
     """What the loss sees of each group, [1, answers], which may differ in length between groups;
     and the entropies, [tokens].
     """
-    draw = None
-    if loss.registered.needs_cringe:
+    draw, alternatives = None, loss.alternatives
+    if alternatives is not None:
         random = torch.Generator(model.device).manual_seed(random_seed)
-        draw = partial(draw_alternatives, k=int(loss.options["k"]), random=random)
+        draw = partial(alternatives.draw, random=random)
     tokens, entropies = scorer(model, groups, draw)
-    penalties = None if draw is None else sum_by_answer(cringe(tokens[0], tokens[1]), groups)
+    penalties = (
+        None
+        if alternatives is None
+        else sum_by_answer(alternatives.penalty(tokens[0], tokens[1]), groups)
+    )
     policies = sum_by_answer(tokens[0], groups)
     by_group = tokens[0].split([sum(map(len, group.answers)) for group in groups])
 

@@ -29,7 +29,7 @@ from dapflow.tasks.step import Out, step
 from dapflow.tasks.step.tracking import track
 from dapflow.tasks.training.errors import NothingToLearnError
 from dapflow.tasks.training.logs import StepLog, memory_figures
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.processes.job import Job
 from dapflow.tasks.training.processes.launch import LOGS, launch, with_processes
 from dapflow.tasks.training.rounds.freshness import (

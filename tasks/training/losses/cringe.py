@@ -8,6 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from dapflow.tasks.training.losses.needs import Alternatives
+from dapflow.tasks.training.losses.options import Count
+
 
 def draw_alternatives(logits: Tensor, target: Tensor, k: int, random: torch.Generator) -> Tensor:
     """A token for each place, drawn by its probability among the k likeliest that are not the
@@ -24,8 +27,20 @@ def draw_alternatives(logits: Tensor, target: Tensor, k: int, random: torch.Gene
     return ids.gather(1, drawn)[:, 0]
 
 
-def cringe(target: Tensor, alternative: Tensor) -> Tensor:
+def cringe_penalty(target: Tensor, alternative: Tensor) -> Tensor:
     """-log(e^s* / (e^s* + e^s)) for each token, of raw logits or of log-probs: only their
     difference counts. [tokens] each.
     """
     return softplus(target - alternative)
+
+
+class LikelyTokens(Alternatives):
+    """The alternatives are among the `k` likeliest tokens."""
+
+    k: Count
+
+    def draw(self, logits: Tensor, target: Tensor, random: torch.Generator) -> Tensor:
+        return draw_alternatives(logits, target, self.k, random)
+
+    def penalty(self, target: Tensor, alternative: Tensor) -> Tensor:
+        return cringe_penalty(target, alternative)

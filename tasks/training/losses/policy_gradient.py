@@ -12,6 +12,8 @@ import torch
 from torch import Tensor
 
 from dapflow.tasks.models.packed.batches import Experience
+from dapflow.tasks.training.losses.needs import ActorCritic, Sampled
+from dapflow.tasks.training.losses.options import NotNegative, Positive, Share
 
 
 def token_rewards(logps: Tensor, reference: Tensor, score: float, beta: float) -> Tensor:
@@ -62,59 +64,41 @@ def clipped_value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float
     return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
 
 
-def leave_one_out(rewards: Tensor) -> Tensor:
-    """Each reward minus the mean of the other answers' to the same prompt, [groups, answers] (RLOO,
-    arXiv 2402.14740, eq. 8).
-    """
-    others = rewards.shape[1] - 1
-    return rewards - (rewards.sum(dim=1, keepdim=True) - rewards) / others
-
-
 def experience_of(
-    logps: Sequence[Tensor], reference: Sequence[Tensor], values: Sequence[Tensor], lengths: Sequence[Sequence[int]],
-    scores: Sequence[Sequence[float]], *, beta: float, gamma: float, lambda_: float, whiten_scores: bool,
-) -> list[Experience]:  # fmt: skip
+    groups: Sequence[Sampled], *, beta: float, gamma: float, lambda_: float, whiten_scores: bool
+) -> list[Experience]:
     """A round's experience, group by group: advantages by GAE of penalised rewards, whitened over
     all tokens of the round.
 
-    logps, reference, values: [tokens] of each group; lengths, scores: of each of its answers.
     whiten_scores: over all answers first, so that beta and the value model meet one scale whoever
     judges (Llama 2, arXiv 2307.09288, section 3.2.3).
     """
-    given = torch.tensor([score for group in scores for score in group])
-    answers = iter((whiten(given) if whiten_scores else given).tolist())
-    raw: list[Tensor] = []
-    for own, ref, value, sizes in zip(logps, reference, values, lengths, strict=True):
-        parts = zip(
-            own.split(list(sizes)), ref.split(list(sizes)), value.split(list(sizes)), strict=True
-        )
-        raw.append(
-            torch.cat(
-                [
-                    generalised_advantages(
-                        token_rewards(p, q, next(answers), beta), v, gamma, lambda_
-                    )
-                    for p, q, v in parts
-                ]
-            )
-        )
+    given = torch.tensor([score for group in groups for score in group.scores])
+    scores = iter((whiten(given) if whiten_scores else given).tolist())
+
+    def advantages_of(group: Sampled) -> Tensor:
+        sizes = list(group.lengths)
+        parts = (group.logps.split(sizes), group.reference.split(sizes), group.values.split(sizes))
+        answers = [
+            generalised_advantages(token_rewards(p, q, next(scores), beta), v, gamma, lambda_)
+            for p, q, v in zip(*parts, strict=True)
+        ]
+        return torch.cat(answers)
+
+    raw = [advantages_of(group) for group in groups]
     sizes = [len(group) for group in raw]
     whitened = whiten(torch.cat(raw)).split(sizes)
     scale = sum(sizes) / len(sizes)
     return [
         Experience(
-            logps=own, values=value, advantages=advantages, returns=before + value, scale=scale
+            logps=group.logps,
+            values=group.values,
+            advantages=advantages,
+            returns=before + group.values,
+            scale=scale,
         )
-        for own, value, advantages, before in zip(logps, values, whitened, raw, strict=True)
+        for group, advantages, before in zip(groups, whitened, raw, strict=True)
     ]
-
-
-def explained_variance(values: Tensor, returns: Tensor) -> float | None:
-    """1 - Var(returns - values) / Var(returns): 1 for a value model that knows them, 0 for a
-    constant; None where they do not vary.
-    """
-    spread = returns.var(unbiased=False)
-    return None if spread == 0 else (1 - (returns - values).var(unbiased=False) / spread).item()
 
 
 def ratio_figures(logps: Tensor, old: Tensor, clip: float) -> Tensor:
@@ -124,3 +108,29 @@ def ratio_figures(logps: Tensor, old: Tensor, clip: float) -> Tensor:
     change = (logps - old).detach()
     ratio = change.exp()
     return torch.stack((((ratio - 1).abs() > clip).float().sum(), (ratio - 1 - change).sum()))
+
+
+class Clipped(ActorCritic):
+    """Generalised advantages of penalised rewards, and clipped losses."""
+
+    beta: NotNegative = 0.02
+    clip: Positive = 0.2
+    value_clip: Positive = 0.2
+    gamma: Share = 1.0
+    lambda_: Share = 0.95
+    whiten_scores: bool = True
+
+    def experience(self, groups: Sequence[Sampled]) -> list[Experience]:
+        return experience_of(
+            groups,
+            beta=self.beta,
+            gamma=self.gamma,
+            lambda_=self.lambda_,
+            whiten_scores=self.whiten_scores,
+        )
+
+    def value_loss(self, values: Tensor, old: Tensor, returns: Tensor) -> Tensor:
+        return clipped_value_loss(values, old, returns, self.value_clip)
+
+    def ratio_figures(self, logps: Tensor, old: Tensor) -> Tensor:
+        return ratio_figures(logps, old, self.clip)

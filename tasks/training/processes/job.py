@@ -21,7 +21,7 @@ from dapflow.tasks.models.parameters import ADAPTER, merge, save_adapter, traina
 from dapflow.tasks.models.probe import save_probe
 from dapflow.tasks.training.fit import fit
 from dapflow.tasks.training.logs import StepLog
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.processes.ranks import ALONE, Ranks
 from dapflow.tasks.training.processes.sharding import gather
 from dapflow.tasks.training.settings import Training

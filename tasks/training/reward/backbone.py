@@ -19,7 +19,7 @@ from dapflow.tasks.models.packed.features import pick_features
 from dapflow.tasks.models.parameters import trainable
 from dapflow.tasks.models.reward_head import ADAPTER_FILE, WEIGHTS_FILE, Backbone
 from dapflow.tasks.training import checkpoints
-from dapflow.tasks.training.losses.losses import bradley_terry
+from dapflow.tasks.training.losses.bradley_terry import bradley_terry
 from dapflow.tasks.training.optimizer.optimizer import MasterAdamW
 from dapflow.tasks.training.settings import training_of
 

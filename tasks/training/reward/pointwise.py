@@ -13,7 +13,7 @@ from torch import Tensor
 from dapflow.storage import ModelRef, UserError
 from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.models.reward_head import Scorer
-from dapflow.tasks.training.losses.losses import bradley_terry
+from dapflow.tasks.training.losses.bradley_terry import bradley_terry
 from dapflow.tasks.training.reward.backbone import save_backbone
 
 _PENALTIES = (1e-3, 1e-2, 1e-1, 1.0)

@@ -15,8 +15,12 @@ from dapflow.tasks.models.names import Loaded, save
 from dapflow.tasks.models.parameters import merge, trainable
 from dapflow.tasks.models.ranker import Comparison, Ranker
 from dapflow.tasks.training.fit import fit
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
+from dapflow.tasks.training.losses.pairs.label import label
 from dapflow.tasks.training.settings import training_of
+
+# by its function: what this module imports is part of the version of a reward model
+LOSS = Loss.of(label.__name__)
 
 
 def tune_ranker(
@@ -39,7 +43,7 @@ def tune_ranker(
         update={"batch_size": 2 * settings.batch_size}
     )  # each pair in both orders
     fit(
-        model, groups, Loss.of("label"), training, seed=seed, checkpoint_dir=checkpoint_dir,
+        model, groups, LOSS, training, seed=seed, checkpoint_dir=checkpoint_dir,
         on_step=None if on_step is None else lambda log: on_step(training.batch_size),
     )  # fmt: skip
     return Loaded(model=merge(model), tokenizer=base.tokenizer)

@@ -22,7 +22,7 @@ from dapflow.tasks.models.packed.logps import (
 from dapflow.tasks.models.parameters import checkpointed, trainable
 from dapflow.tasks.seeds import derive_seed
 from dapflow.tasks.training.fit import check_finite
-from dapflow.tasks.training.losses.policy_gradient import clipped_value_loss
+from dapflow.tasks.training.losses.needs import ActorCritic
 from dapflow.tasks.training.optimizer.optimizer import pick_optimizer
 from dapflow.tasks.training.settings import Training
 
@@ -76,9 +76,11 @@ class Critic:
         """V before each token of the group's answers, fp32 [tokens]."""
         return self._values([group])
 
-    def step(self, batch: Sequence[Group], clip: float, learning_rate: float, step: int) -> float:
-        """One optimiser step on the clipped squared error to the returns of the groups' experience;
-        the loss before it, mean over tokens.
+    def step(
+        self, batch: Sequence[Group], rule: ActorCritic, learning_rate: float, step: int
+    ) -> float:
+        """One optimiser step on the rule's loss of values, given the groups' experience; the loss
+        before it, mean over tokens.
         """
         tokens, total = sum(len(answer) for group in batch for answer in group.answers), 0.0
         model = self._values.backbone
@@ -93,7 +95,7 @@ class Critic:
                     torch.cat([one.values for one in past]),
                     torch.cat([one.returns for one in past]),
                 )
-                loss = clipped_value_loss(self._values(some), old, returns, clip).sum() / tokens
+                loss = rule.value_loss(self._values(some), old, returns).sum() / tokens
                 check_finite(loss.item(), some, step)
                 loss.backward()
                 total += loss.item()
@@ -111,3 +113,11 @@ def _backbone(model: PreTrainedModel, training: Training, seed: int) -> PreTrain
     if outputs is not None and outputs.weight is not inputs.weight:
         outputs.requires_grad_(False)
     return trainable(model, training.parameters, training.lora_rank, seed)
+
+
+def explained_variance(values: Tensor, returns: Tensor) -> float | None:
+    """1 - Var(returns - values) / Var(returns): 1 for a value model that knows them, 0 for a
+    constant; None where they do not vary.
+    """
+    spread = returns.var(unbiased=False)
+    return None if spread == 0 else (1 - (returns - values).var(unbiased=False) / spread).item()

@@ -20,11 +20,11 @@ from dapflow.tasks.models.parameters import checkpointed
 from dapflow.tasks.seeds import generator
 from dapflow.tasks.training.fit import train_step
 from dapflow.tasks.training.logs import StepLog
-from dapflow.tasks.training.losses.losses import Loss
-from dapflow.tasks.training.losses.policy_gradient import experience_of, explained_variance
+from dapflow.tasks.training.losses.loss import Loss
+from dapflow.tasks.training.losses.needs import ActorCritic, Sampled
 from dapflow.tasks.training.optimizer.optimizer import pick_optimizer
 from dapflow.tasks.training.processes.ranks import ALONE
-from dapflow.tasks.training.rounds.critic import Critic
+from dapflow.tasks.training.rounds.critic import Critic, explained_variance
 from dapflow.tasks.training.settings import Rounds, Training
 
 _CRITIC = "critic/"
@@ -61,8 +61,10 @@ class Learner:
                 replace(group, reference=tuple(sum_by_answer(one, [group])[0].tolist()))
                 for group, one in zip(groups, references, strict=True)
             ]
-            if self._critic is not None:
-                groups, explained = self._experienced(self._critic, groups, references)
+            if self._critic is not None and self._loss.critic is not None:
+                groups, explained = self._experienced(
+                    self._critic, self._loss.critic, groups, references
+                )
         logs: list[StepLog] = []
         for place, some in enumerate(_minibatches(groups, self._rounds, number, self._seed)):
             step = number * self._rounds.steps + place
@@ -85,10 +87,8 @@ class Learner:
                     ALONE,
                     False,
                 )
-            if self._critic is not None:
-                value_loss = self._critic.step(
-                    some, float(self._loss.options["value_clip"]), rate, step
-                )
+            if self._critic is not None and self._loss.critic is not None:
+                value_loss = self._critic.step(some, self._loss.critic, rate, step)
                 log = replace(log, value_loss=value_loss, explained_variance=explained)
             logs.append(log)
         return logs
@@ -115,28 +115,34 @@ class Learner:
             )
 
     def _experienced(
-        self, critic: Critic, groups: Sequence[Group], references: Sequence[Tensor]
+        self,
+        critic: Critic,
+        rule: ActorCritic,
+        groups: Sequence[Group],
+        references: Sequence[Tensor],
     ) -> tuple[list[Group], float | None]:
         """The groups with their experience, and what share of the returns' variance the value model
         explains.
         """
-        options = self._loss.options
-        found = experience_of(
-            self._token_logps(self.model, groups),
-            references,
-            [critic.values(group) for group in groups],
-            [[len(answer) for answer in group.answers] for group in groups],
-            [group.rewards or () for group in groups],
-            beta=float(options["beta"]),
-            gamma=float(options["gamma"]),
-            lambda_=float(options["lambda_"]),
-            whiten_scores=bool(options["whiten_scores"]),
+        logps = self._token_logps(self.model, groups)
+        experience = rule.experience(
+            [
+                Sampled(
+                    logps=own,
+                    reference=reference,
+                    values=critic.values(group),
+                    lengths=[len(answer) for answer in group.answers],
+                    scores=group.rewards or (),
+                )
+                for group, own, reference in zip(groups, logps, references, strict=True)
+            ]
         )
         explained = explained_variance(
-            torch.cat([one.values for one in found]), torch.cat([one.returns for one in found])
+            torch.cat([past.values for past in experience]),
+            torch.cat([past.returns for past in experience]),
         )
         return [
-            replace(group, experience=one) for group, one in zip(groups, found, strict=True)
+            replace(group, experience=past) for group, past in zip(groups, experience, strict=True)
         ], explained
 
     @torch.no_grad()

@@ -30,7 +30,7 @@ from dapflow.tasks.step import Out, step
 from dapflow.tasks.training import checkpoints
 from dapflow.tasks.training.answers import list_groups, lists_of
 from dapflow.tasks.training.logs import StepLog
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.rounds.critic import Critic
 from dapflow.tasks.training.rounds.freshness import lag_figures, require_fresh
 from dapflow.tasks.training.rounds.learner import Learner

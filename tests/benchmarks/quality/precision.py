@@ -17,7 +17,7 @@ from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedModel
 from dapflow.tasks.models.packed.logps import reference_logps
 from dapflow.tasks.training.fit import fit
 from dapflow.tasks.training.logs import StepLog
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.optimizer.rounded import round_stochastically
 from dapflow.tasks.training.settings import Training
 from tests.benchmarks.speed.training import random_groups

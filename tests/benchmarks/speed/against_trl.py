@@ -38,7 +38,7 @@ from dapflow.tasks.models.packed.logps import reference_logps
 from dapflow.tasks.seeds import generator
 from dapflow.tasks.training.fit import fit
 from dapflow.tasks.training.logs import StepLog
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.settings import Training
 
 MODEL = "embedded:smollm2-135m"

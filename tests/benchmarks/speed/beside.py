@@ -121,7 +121,7 @@ def _works() -> dict[str, Callable[[], object]]:
     from dapflow.tasks.sampling.engines.base import Request, Sampling
     from dapflow.tasks.sampling.engines.transformers import TransformersEngine
     from dapflow.tasks.training.fit import fit
-    from dapflow.tasks.training.losses.losses import Loss
+    from dapflow.tasks.training.losses.loss import Loss
     from dapflow.tasks.training.settings import Training
     from tests.benchmarks.speed.training import CPU, SHAPES, SMOLLM2, random_groups
 

@@ -22,7 +22,7 @@ from dapflow.tasks.models.packed.batches import Group, pack
 from dapflow.tasks.models.packed.head import completion_logps
 from dapflow.tasks.models.packed.logps import reference_logps
 from dapflow.tasks.training.fit import fit
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.optimizer.optimizer import MasterAdamW
 from dapflow.tasks.training.settings import Training
 

@@ -28,7 +28,7 @@ from dapflow.tasks.sampling.engines.transformers import TransformersEngine
 from dapflow.tasks.sampling.engines.vllm import VLLM, close, options_of, vllm_engine
 from dapflow.tasks.sampling.engines.vllm_holder import PYTHON
 from dapflow.tasks.training.fit import fit
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.settings import Training
 
 SAMPLING = Sampling(n=4, max_tokens=48)

@@ -11,7 +11,7 @@ from dapflow.flows.recipes.files import find_recipe, own_recipe
 from dapflow.flows.recipes.methods import OAIF, RECIPES, RSO
 from dapflow.storage import UserError
 from dapflow.tasks.judging.judges.llm import LLM
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from tests.helpers.toy import dapflow
 
 

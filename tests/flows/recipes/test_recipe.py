@@ -12,8 +12,8 @@ from dapflow.flows.recipes.methods import RECIPES, REJECTION_SAMPLING, RSO, reci
 from dapflow.flows.recipes.recipe import Recipe
 from dapflow.storage import UserError
 from dapflow.tasks.step import planning
-from dapflow.tasks.training.losses.losses import Loss
-from dapflow.tasks.training.losses.registry import LOSSES
+from dapflow.tasks.training.losses.loss import Loss
+from dapflow.tasks.training.losses.registry import losses
 from tests.helpers import ROOT
 
 
@@ -298,7 +298,7 @@ def test_no_code_asks_for_the_name_of_a_method(file: Path) -> None:
         for node in ast.walk(ast.parse(file.read_text()))
         if isinstance(node, ast.Constant)
     }
-    losses_and_rules = set(LOSSES) | {
+    losses_and_rules = set(losses()) | {
         "rso"
     }  # an acceptance rule and losses are called as the methods that brought them
     defaults = {"align.py"}  # which recipe runs when none is named

@@ -57,12 +57,24 @@ def test_comments_docstrings_and_unrelated_files_do_not(package: Path) -> None:
     assert version() == before
 
 
-def test_the_real_steps_cover_their_engines_and_losses() -> None:
+def test_what_is_found_by_name_alone_is_left_to_whoever_names_it(package: Path) -> None:
+    """So is a loss of the trainings that are given it (`Loss.content`)."""
+    (package / "helper.py").write_text(
+        "from importlib import import_module\n\n\ndef double(x):\n"
+        "    return import_module('mysteps.deeper').times(x, 2)\n"
+    )
+    before, named = version(), version("mysteps.deeper")
+    (package / "deeper.py").write_text("def times(x, n):\n    return n * x\n")
+    assert version() == before
+    assert version("mysteps.deeper") != named
+
+
+def test_the_real_steps_cover_their_engines_and_how_losses_are_found() -> None:
     assert "dapflow.tasks.sampling.engines.transformers" in module._closure(
         "dapflow.tasks.sampling.sample"
     )
     assert {
-        "dapflow.tasks.training.losses.losses",
+        "dapflow.tasks.training.losses.registry",
         "dapflow.tasks.models.packed.head",
         "dapflow.tasks.models.chat",
     } <= module._closure("dapflow.tasks.training.train")
@@ -86,6 +98,18 @@ def test_the_steps_are_found() -> None:
 )
 def test_no_step_outside_training_depends_on_how_anything_is_trained(name: str) -> None:
     assert not [part for part in module._closure(name) if part.startswith("dapflow.tasks.training")]
+
+
+@pytest.mark.parametrize("name", ["train", "answers", "rounds.online", "reward.train"])
+def test_no_training_depends_on_a_loss_that_it_is_not_given(name: str) -> None:
+    losses = "dapflow.tasks.training.losses."
+    closure = module._closure(f"dapflow.tasks.training.{name}")
+    folders = {
+        part for part in closure if part.startswith((f"{losses}pairs.", f"{losses}answers."))
+    }
+    assert folders == ({f"{losses}pairs.label"} if name == "reward.train" else set())  # its own
+    assert (f"{losses}bradley_terry" in closure) == (name == "reward.train")
+    assert not {f"{losses}policy_gradient", f"{losses}cringe"} & closure
 
 
 def test_prompts_depend_on_no_model_and_samples_on_no_judge() -> None:

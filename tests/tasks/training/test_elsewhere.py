@@ -27,8 +27,8 @@ from dapflow.tasks.models.reward_head import Backbone, Scorer
 from dapflow.tasks.sampling.engines.base import Request, Sampling
 from dapflow.tasks.sampling.engines.transformers import TransformersEngine
 from dapflow.tasks.training.fit import fit
-from dapflow.tasks.training.losses.losses import Loss
-from dapflow.tasks.training.losses.registry import LOSSES
+from dapflow.tasks.training.losses.loss import Loss
+from dapflow.tasks.training.losses.registry import losses
 from dapflow.tasks.training.reward.backbone import Labelled, tune
 from dapflow.tasks.training.reward.pointwise import fit_head
 from dapflow.tasks.training.rounds.critic import Critic
@@ -133,7 +133,7 @@ def test_a_reward_models_backbone(toy: Loaded, parameters: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize("name", list(losses()))
 def test_every_loss(name: str, dtype: str) -> None:
     settings = Training.model_validate(
         {

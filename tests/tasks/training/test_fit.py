@@ -19,8 +19,8 @@ from dapflow.tasks.models.packed.batches import Experience, Group, epochs, micro
 from dapflow.tasks.models.packed.logps import packed_token_logps, reference_logps, sequence_logps
 from dapflow.tasks.training.fit import fit
 from dapflow.tasks.training.logs import StepLog
-from dapflow.tasks.training.losses.losses import Loss
-from dapflow.tasks.training.losses.registry import LOSSES
+from dapflow.tasks.training.losses.loss import Loss
+from dapflow.tasks.training.losses.registry import losses
 from dapflow.tasks.training.settings import Training
 from tests.helpers import ROOT
 from tests.tasks.training.toys import toy_groups, toy_model
@@ -86,7 +86,7 @@ def test_the_first_loss_of_dpo_is_ln_2_with_dropout_in_the_config() -> None:
     )
 
 
-@pytest.mark.parametrize("name", sorted(LOSSES))
+@pytest.mark.parametrize("name", list(losses()))
 def test_every_loss_trains_through_the_same_call(name: str) -> None:
     """The pair's margin rises (for `nll`, the chosen answer's log-probability)."""
     model, groups = toy_model(), groups_with_reference(4)

@@ -21,7 +21,7 @@ from dapflow.tasks.prompts.preferences import PREFERENCES_FILE, Part, load_prefe
 from dapflow.tasks.prompts.sources import find_source
 from dapflow.tasks.step import use_lake
 from dapflow.tasks.training.errors import NothingToLearnError
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.reward.train import train_reward_model
 from dapflow.tasks.training.settings import Training
 from dapflow.tasks.training.train import train

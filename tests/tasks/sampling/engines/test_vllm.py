@@ -24,7 +24,7 @@ from dapflow.tasks.sampling.engines.transformers import TransformersEngine
 from dapflow.tasks.sampling.engines.vllm_holder import PYTHON as PYTHON_NAME
 from dapflow.tasks.servers.client import Endpoint
 from dapflow.tasks.servers.serve import served
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.processes.job import Job
 from dapflow.tasks.training.settings import Training
 

@@ -4,19 +4,23 @@ import pytest
 import torch
 
 from dapflow.tasks.models.packed.logps import packed_token_logps, padded_token_logps
-from dapflow.tasks.training.losses.cringe import cringe, draw_alternatives
+from dapflow.tasks.training.losses.cringe import cringe_penalty, draw_alternatives
 from tests.tasks.training.toys import toy_groups, toy_model
 
 
 def test_the_worked_example() -> None:
     # s* = 3, s = 2: -log(e^3 / (e^3 + e^2)) = log(1 + e^-1)
-    assert cringe(torch.tensor(2.0), torch.tensor(3.0)).item() == pytest.approx(0.313262, abs=1e-6)
+    assert cringe_penalty(torch.tensor(2.0), torch.tensor(3.0)).item() == pytest.approx(
+        0.313262, abs=1e-6
+    )
 
 
 def test_log_probs_do_as_well_as_logits() -> None:
     logits = torch.tensor([1.0, 2.0, 3.0])
     logps = logits.log_softmax(0)
-    torch.testing.assert_close(cringe(logits[1], logits[2]), cringe(logps[1], logps[2]))
+    torch.testing.assert_close(
+        cringe_penalty(logits[1], logits[2]), cringe_penalty(logps[1], logps[2])
+    )
 
 
 @pytest.mark.parametrize(("target", "allowed"), [(4, {2, 3}), (3, {2, 4}), (0, {3, 4})])
@@ -35,7 +39,7 @@ def test_alternatives_are_drawn_from_the_k_likeliest_but_never_the_target(
 
 def test_one_small_step_makes_the_target_less_likely_than_the_alternative() -> None:
     logits = torch.tensor([2.0, 1.0], requires_grad=True)  # target, alternative
-    (gradient,) = torch.autograd.grad(cringe(logits[0], logits[1]), logits)
+    (gradient,) = torch.autograd.grad(cringe_penalty(logits[0], logits[1]), logits)
     assert gradient[0] > 0 > gradient[1]  # the gradient flows into s* too
 
 

@@ -1,22 +1,26 @@
 """The parts of PPO and REINFORCE against worked numbers, and the sign of what they push."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from dapflow.tasks.models.packed.batches import Experience
-from dapflow.tasks.training.losses.losses import Logps, Loss
+from dapflow.tasks.training.losses.answers.reinforce import leave_one_out
+from dapflow.tasks.training.losses.logps import Logps
+from dapflow.tasks.training.losses.loss import Loss
+from dapflow.tasks.training.losses.needs import Sampled
 from dapflow.tasks.training.losses.policy_gradient import (
     clipped_policy_loss,
     clipped_value_loss,
     experience_of,
-    explained_variance,
     generalised_advantages,
-    leave_one_out,
     ratio_figures,
     token_rewards,
     whiten,
 )
+from dapflow.tasks.training.rounds.critic import explained_variance
 
 
 def test_the_kl_penalty_is_at_every_token_and_the_score_at_the_last() -> None:
@@ -88,7 +92,17 @@ def test_reinforce_compares_each_answer_with_the_others() -> None:
     assert Loss.of("reinforce")(same).item() == 0.0  # equal rewards say nothing
 
 
-OPTIONS = {"beta": 0.1, "gamma": 1.0, "lambda_": 1.0, "whiten_scores": True}
+OPTIONS: dict[str, Any] = {"beta": 0.1, "gamma": 1.0, "lambda_": 1.0, "whiten_scores": True}
+
+
+def group(
+    logps: torch.Tensor,
+    reference: torch.Tensor,
+    values: torch.Tensor,
+    lengths: list[int],
+    scores: list[float],
+) -> Sampled:
+    return Sampled(logps=logps, reference=reference, values=values, lengths=lengths, scores=scores)
 
 
 def test_the_experience_of_a_round_by_hand() -> None:
@@ -101,9 +115,8 @@ def test_the_experience_of_a_round_by_hand() -> None:
         torch.tensor([-3.0]),
     ]  # only the very first token costs: 0.1 x 1
     values = [torch.tensor([0.5, 0.0, 0.0]), torch.tensor([0.0])]
-    first, second = experience_of(
-        logps, reference, values, [[2, 1], [1]], [[3.0, 1.0], [2.0]], **OPTIONS
-    )  # type: ignore[arg-type]
+    sampled = zip(logps, reference, values, [[2, 1], [1]], [[3.0, 1.0], [2.0]], strict=True)
+    first, second = experience_of([group(*parts) for parts in sampled], **OPTIONS)
     # lambda = gamma = 1: the return of what follows, minus the value
     advantages = torch.tensor([unit - 0.1 - 0.5, unit, -unit, 0.0])
     assert_close(first.returns, torch.tensor([unit - 0.1, unit, -unit]))
@@ -114,10 +127,10 @@ def test_the_experience_of_a_round_by_hand() -> None:
 
 
 def test_scores_count_as_they_are_where_they_are_not_whitened() -> None:
-    one = [torch.zeros(1)]
-    plain = {**OPTIONS, "whiten_scores": False}
-    [found] = experience_of(one, one, one, [[1]], [[7.0]], **plain)  # type: ignore[arg-type]
-    assert_close(found.returns, torch.tensor([7.0]))
+    zero = torch.zeros(1)
+    plain = OPTIONS | {"whiten_scores": False}
+    [past] = experience_of([group(zero, zero, zero, [1], [7.0])], **plain)
+    assert_close(past.returns, torch.tensor([7.0]))
 
 
 def test_a_value_model_explains_all_or_nothing_or_cannot_be_told() -> None:

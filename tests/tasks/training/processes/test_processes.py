@@ -20,7 +20,7 @@ from dapflow.tasks.models.names import load_own, resolve
 from dapflow.tasks.models.packed.batches import Group
 from dapflow.tasks.models.packed.logps import reference_logps
 from dapflow.tasks.training.logs import StepLog
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.processes import launch as launching
 from dapflow.tasks.training.processes.job import Job
 from dapflow.tasks.training.processes.launch import launch, with_processes

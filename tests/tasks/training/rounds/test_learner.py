@@ -12,7 +12,7 @@ from dapflow.storage import UserError
 from dapflow.tasks.models.packed.batches import Group
 from dapflow.tasks.training.fit import fit
 from dapflow.tasks.training.logs import StepLog
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.rounds.critic import Critic, Values
 from dapflow.tasks.training.rounds.learner import Learner
 from dapflow.tasks.training.settings import Rounds, Training

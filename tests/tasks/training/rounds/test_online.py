@@ -18,7 +18,7 @@ from dapflow.tasks.prompts.load import PROMPTS_FILE, load_prompts
 from dapflow.tasks.prompts.sources import find_source
 from dapflow.tasks.sampling.engines.base import Sampling
 from dapflow.tasks.step import use_lake
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.rounds import learner
 from dapflow.tasks.training.rounds.online import train_online
 from dapflow.tasks.training.settings import Rounds, Training

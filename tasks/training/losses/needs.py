@@ -1,0 +1,60 @@
+"""What a loss may need beside log-probabilities of whole answers, as the trainer sees it: the loss
+brings the rule, the trainer the tensors.
+
+Losses name a subclass in `@loss`. The trainer calls it through these classes and imports none, so
+that a change in one changes the versions of those trainings alone whose loss names it. Test: pytest
+tests/tasks/training/losses
+"""
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dapflow.tasks.models.packed.batches import Experience
+from dapflow.tasks.training.losses.options import Options
+
+
+class Alternatives(Options):
+    """For losses that set each token of an answer against another that could stand there."""
+
+    @abstractmethod
+    def draw(self, logits: Tensor, target: Tensor, random: torch.Generator) -> Tensor:
+        """The other token of each place: logits [tokens, vocabulary], target [tokens] -> [tokens]."""
+
+    @abstractmethod
+    def penalty(self, target: Tensor, alternative: Tensor) -> Tensor:
+        """For each token, of the log-probs of the two, [tokens] each."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampled:
+    """A group's answers just after they were sampled. logps, reference, values: of each token,
+    answer after answer, fp32 [tokens]; lengths, scores: of each answer.
+    """
+
+    logps: Tensor
+    reference: Tensor
+    values: Tensor
+    lengths: Sequence[int]
+    scores: Sequence[float]
+
+
+class ActorCritic(Options):
+    """For losses that learn beside a value model."""
+
+    @abstractmethod
+    def experience(self, groups: Sequence[Sampled]) -> list[Experience]:
+        """What is kept of a round's groups, group by group."""
+
+    @abstractmethod
+    def value_loss(self, values: Tensor, old: Tensor, returns: Tensor) -> Tensor:
+        """Of the value model, for each token, [tokens]; `old` are its values before the round."""
+
+    @abstractmethod
+    def ratio_figures(self, logps: Tensor, old: Tensor) -> Tensor:
+        """[2], sums over tokens: how many ratios pi / pi_old are beyond the clip, and an estimate of
+        KL(pi_old || pi).
+        """
