@@ -2,8 +2,9 @@
 one imports, directly or not.
 
 A changed helper gives a new version, so a cached dataset is never stale; a changed comment or
-docstring does not, nor does what a step declares of its title and its work. What is found by its name while the step runs (`import_module`) is not in it:
-whatever value names it, such as a loss, adds its version to the step's parameters (`NamesFiles`).
+docstring does not, nor does what a step declares of its title and its work. What is found by its
+name while the step runs (`import_module`) is not in it: whatever value names it, such as a loss or
+a judge, adds its version to the step's parameters (`NamesFiles`).
 Test: pytest tests/tasks/step/test_code_version.py
 """
 

@@ -14,7 +14,8 @@ from scipy.stats import spearmanr
 
 from dapflow.storage import DatasetRef, Lake, ModelRef
 from dapflow.tasks.judging.judges.base import Question, scores_of
-from dapflow.tasks.judging.judges.reward_model import RewardModel, RewardModelJudge
+from dapflow.tasks.judging.judges.pointwise import RewardModelJudge
+from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.models.names import resolve
 from dapflow.tasks.models.policy import register_model
 from dapflow.tasks.prompts.load import PROMPTS_FILE, Split, load_prompts

@@ -12,8 +12,9 @@ from prefect import flow
 from dapflow.storage import Lake, ModelRef
 from dapflow.tasks.evaluation.divergence import measure_displacement
 from dapflow.tasks.judging.judges.base import Match, Question
+from dapflow.tasks.judging.judges.pointwise import RewardModelJudge
 from dapflow.tasks.judging.judges.ranker import RankerJudge
-from dapflow.tasks.judging.judges.reward_model import RewardModel, RewardModelJudge
+from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.models.names import resolve
 from dapflow.tasks.models.packed.lengths import left_out_too_long
 from dapflow.tasks.models.policy import register_model
