@@ -102,8 +102,8 @@ def test_the_tree_has_every_folder_of_two_levels() -> None:
         folder = line.split()[0].rstrip("/")
         top = top if line.startswith(" ") else folder
         listed.add(f"{top}/{folder}" if line.startswith(" ") else folder)
-    there = {str(sub.relative_to(ROOT)) for folder in FOLDERS for sub in _folders(ROOT / folder)}
-    assert listed == {*FOLDERS, *there}
+    existing = {str(sub.relative_to(ROOT)) for folder in FOLDERS for sub in _folders(ROOT / folder)}
+    assert listed == {*FOLDERS, *existing}
 
 
 def _folders(folder: Path) -> Iterator[Path]:
@@ -127,6 +127,24 @@ def test_commands_parse(name: str, words: list[str]) -> None:
     settings = [after for word, after in pairwise(words) if word == "--set"]
     if words[0] in ("run", "plan") and not words[1].startswith("."):
         change(RECIPES[words[1]], settings)
+
+
+@pytest.mark.parametrize("name", MANUALS)
+def test_commands_in_sentences_exist_with_their_options(name: str) -> None:
+    for command, rest in re.findall(r"`dapflow ([a-z-]+)([^`]*)`", FILES[name]):
+        assert set(re.findall(r"--[a-z-]+", rest)) <= _options_of(command), command
+
+
+def test_options_beside_a_command_are_its_own() -> None:
+    for row in table(FILES["flows/README.md"], "command"):
+        for command in re.findall(r"`dapflow ([a-z-]+)", row["command"]):
+            options = set(re.findall(r"`(--[a-z-]+)", row["what it does"]))
+            assert options <= _options_of(command), command
+
+
+def _options_of(command: str) -> set[str]:
+    arguments = app[command].assemble_argument_collection()
+    return {name for argument in arguments for name in argument.names}
 
 
 @pytest.mark.parametrize(("name", "column", "cell"), SETTINGS)
@@ -168,8 +186,8 @@ def test_every_metric_is_listed() -> None:
 
 def test_every_relation_is_listed(lake: Lake) -> None:
     listed = names(table(FILES["storage/README.md"], "relation"), "relation")
-    there = {row["name"] for row in lake.rows("SHOW TABLES")} - BUILT_IN
-    assert sorted(listed) == sorted(there)
+    existing = {row["name"] for row in lake.rows("SHOW TABLES")} - BUILT_IN
+    assert sorted(listed) == sorted(existing)
 
 
 def test_every_engine_is_listed() -> None:
@@ -179,8 +197,8 @@ def test_every_engine_is_listed() -> None:
 
 def test_every_marker_and_every_extra_is_listed() -> None:
     markers = names(table(FILES["tests/README.md"], "marker"), "marker")
-    told = PROJECT["tool"]["pytest"]["ini_options"]["markers"]
-    assert sorted(markers) == sorted(line.partition(":")[0] for line in told)
+    declared = PROJECT["tool"]["pytest"]["ini_options"]["markers"]
+    assert sorted(markers) == sorted(line.partition(":")[0] for line in declared)
     extras = names(table(FILES["README.md"], "extra"), "extra")
     assert sorted(extras) == sorted(PROJECT["project"]["optional-dependencies"])
 

@@ -66,9 +66,9 @@ def tables(text: str) -> Iterator[Table]:
 
 
 def table(text: str, column: str) -> Table:
-    """The one table whose header begins with this cell."""
-    [found] = [rows for rows in tables(text) if next(iter(rows[0])) == column]
-    return found
+    """The table whose header begins with this cell; there must be exactly one."""
+    [matching] = [rows for rows in tables(text) if next(iter(rows[0])) == column]
+    return matching
 
 
 def names(rows: Table, column: str) -> list[str]:
