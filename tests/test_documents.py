@@ -170,13 +170,13 @@ def test_every_recipe_is_listed() -> None:
 
 def test_every_loss_is_listed_with_its_options() -> None:
     rows = table(FILES["tasks/training/README.md"], "loss")
-    listed = {row["loss"].strip("`"): names([row], "options and defaults") for row in rows}
+    listed = {row["loss"].strip("`"): set(names([row], "options and defaults")) for row in rows}
     assert listed == {name.replace("_", "-"): _options(name) for name in LOSSES}
 
 
-def _options(loss: str) -> list[str]:
+def _options(loss: str) -> set[str]:
     options = {key: value for key, value in Loss.of(loss).model_dump().items() if key != "name"}
-    return [f"{key}={str(value).lower()}" for key, value in options.items()]
+    return {f"{key}={str(value).lower()}" for key, value in options.items()}
 
 
 def test_every_metric_is_listed() -> None:
