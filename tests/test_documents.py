@@ -21,7 +21,7 @@ from dapflow.storage import Lake, UserError
 from dapflow.tasks.metrics import AS_A_JUDGE, METRICS
 from dapflow.tasks.sampling.engines.sampler import Sampler
 from dapflow.tasks.training.losses.losses import Loss
-from dapflow.tasks.training.losses.registry import LOSSES
+from dapflow.tasks.training.losses.registry import losses
 from tests.helpers import ROOT
 from tests.helpers.documents import (
     FILES,
@@ -171,7 +171,7 @@ def test_every_recipe_is_listed() -> None:
 def test_every_loss_is_listed_with_its_options() -> None:
     rows = table(FILES["tasks/training/README.md"], "loss")
     listed = {row["loss"].strip("`"): set(names([row], "options and defaults")) for row in rows}
-    assert listed == {name.replace("_", "-"): _options(name) for name in LOSSES}
+    assert listed == {name.replace("_", "-"): _options(name) for name in losses()}
 
 
 def _options(loss: str) -> set[str]:
