@@ -20,7 +20,7 @@ from dapflow.flows.recipes.methods import RECIPES
 from dapflow.storage import Lake, UserError
 from dapflow.tasks.metrics import AS_A_JUDGE, METRICS
 from dapflow.tasks.sampling.engines.sampler import Sampler
-from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.losses.registry import losses
 from tests.helpers import ROOT
 from tests.helpers.documents import (
@@ -51,7 +51,7 @@ SETTINGS = [
     for column in row
     if column.startswith(SET) and "=" in row[column]
 ]
-BEFORE = ([], ["judge.endpoint.model=m"], ["judge=human"], ["judge=policy"])
+BEFORE = ([], ["judge={kind: llm, endpoint: {model: m}}"], ["judge=human"], ["judge=policy"])
 """Who judges, for settings of a judge."""
 
 
