@@ -68,7 +68,7 @@ class Side:
         return {name: ref for name, ref in held.items() if ref is not None}
 
 
-@step("metrics", title="contest", expects=lambda **_: 1)
+@step("metrics", title="contest", expects=lambda **_: 1, activity="measuring")
 def contest(out: Out, before: Side, after: Side) -> None:
     out.write(0, [{"id": out.row_id(0), "name": "judged", "value": float(bool(after.judged))}])
 
