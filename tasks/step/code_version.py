@@ -37,19 +37,19 @@ def code_version(module: str) -> str:
 
 
 def _closure(module: str) -> set[str]:
-    found: set[str] = set()
+    closure: set[str] = set()
     waiting = [module]
     while waiting:
         name = waiting.pop()
-        if name in found:
+        if name in closure:
             continue
-        found.add(name)
+        closure.add(name)
         waiting += [
             other
             for other in _imports(_source(name), _package(name))
-            if other not in found and not _is_plumbing(other)
+            if other not in closure and not _is_plumbing(other)
         ]
-    return found
+    return closure
 
 
 def _package(name: str) -> str:
@@ -66,8 +66,13 @@ def _is_plumbing(name: str) -> bool:
     )
 
 
-def _imports(source: Path, package: str) -> Iterator[str]:
+@cache
+def _imports(source: Path, package: str) -> frozenset[str]:
     """Modules of `package` that a file imports anywhere, also inside its functions."""
+    return frozenset(_imported(source, package))
+
+
+def _imported(source: Path, package: str) -> Iterator[str]:
     for node in ast.walk(ast.parse(source.read_bytes())):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
@@ -99,6 +104,7 @@ def _source(name: str) -> Path:
     return Path(spec.origin)
 
 
+@cache
 def _tree_digest(source: Path) -> str:
     tree = ast.parse(source.read_bytes())
     for node in ast.walk(tree):

@@ -1,7 +1,8 @@
 """The policy learns from accepted answers themselves: imitates them one by one, or ranks the lists
 that they make.
 
-    train_on_answers(policy, reference, answers, loss, training)  ->  a model version, and its curves as metrics
+    train_on_answers(policy, reference, answers, loss, training)  ->  a model version, and its
+    curves as metrics
 Test: pytest -m methods tests/flows/test_methods.py
 """
 
@@ -16,9 +17,9 @@ from dapflow.tasks.models.packed.batches import Group
 from dapflow.tasks.models.packed.groups import answer_ids, completions_by_id
 from dapflow.tasks.step import Out, step
 from dapflow.tasks.training.errors import NothingToLearnError
+from dapflow.tasks.training.learn import Course, learn
 from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.settings import Training
-from dapflow.tasks.training.train import learn
 from dapflow.tasks.training.work import learning
 
 Row = Mapping[str, Any]
@@ -52,7 +53,8 @@ def train_on_answers(
     lists = [[row] for row in rows] if least == 1 else lists_of(rows, prompts, least)
     if not lists:
         raise NothingToLearnError(
-            "No answer is left to train on: none was accepted, or no prompt has enough of them for this loss (`dapflow show acceptances`)."
+            "No answer is left to train on: none was accepted, or no prompt has enough of them "
+            "for this loss (`dapflow show acceptances`)."
         )
     sampled = completions_by_id(out.lake, [row["completion_id"] for row in rows])
 
@@ -62,7 +64,8 @@ def train_on_answers(
     samplers = {
         row["id"]: [sampled[row["completion_id"]]["policy"]] for ranked in lists for row in ranked
     }
-    learn(out, policy, reference, groups, samplers, loss, training, seed)
+    course = Course(policy=policy, reference=reference, loss=loss, training=training, seed=seed)
+    learn(out, course, groups, samplers)
 
 
 def list_groups(
@@ -85,13 +88,13 @@ def list_groups(
     return [
         Group(
             prompt=tuple(
-                render(loaded.tokenizer, prompts[one[0]["prompt_id"]], system, chat_template)
+                render(loaded.tokenizer, prompts[rows[0]["prompt_id"]], system, chat_template)
             ),
-            answers=tuple(ids(row) for row in one),
-            row_ids=tuple(row["id"] for row in one),
-            rewards=tuple(row["reward"] for row in one),
+            answers=tuple(ids(row) for row in rows),
+            row_ids=tuple(row["id"] for row in rows),
+            rewards=tuple(row["reward"] for row in rows),
         )
-        for one in lists
+        for rows in lists
     ]
 
 
@@ -101,8 +104,8 @@ def lists_of(rows: Sequence[Row], prompts: Mapping[str, str], least: int) -> lis
         sorted(rows, key=lambda row: prompts[row["prompt_id"]]),
         key=lambda row: prompts[row["prompt_id"]],
     )
-    lists = [sorted(some, key=lambda row: -row["reward"]) for _, some in by_prompt]
-    return [one for one in lists if len(one) >= least]
+    lists = [sorted(answers, key=lambda row: -row["reward"]) for _, answers in by_prompt]
+    return [answers for answers in lists if len(answers) >= least]
 
 
 def _prompts(lake: Lake, rows: Sequence[Row]) -> dict[str, str]:

@@ -55,7 +55,8 @@ class Training(BaseModel):
     lora_rank: int = Field(default=16, ge=1)
     weights: Literal["auto", "master", "stochastic"] = Field(
         default="auto",
-        description="of bf16 weights: an fp32 copy of each, or stochastic rounding (auto), which follows fp32 more closely",
+        description="of bf16 weights: an fp32 copy of each, or stochastic rounding (auto), "
+        "which follows fp32 more closely",
     )
     moments: Literal["float32", "8bit"] = Field(
         default="float32", description="of Adam; 8bit: 6 bytes less of each weight (bitsandbytes)"
@@ -94,7 +95,7 @@ class Training(BaseModel):
         return self.epochs * -(-groups // self.batch_size)
 
     def learning_rate_at(self, step: int, steps: int) -> float:
-        """The rate of step 0 .. steps - 1: a linear warm-up over warmup_steps, then the schedule."""
+        """Of step 0 .. steps - 1: a linear warm-up over warmup_steps, then the schedule."""
         if step < self.warmup_steps:
             return self.learning_rate * (step + 1) / self.warmup_steps
         done = (step - self.warmup_steps) / max(1, steps - self.warmup_steps)

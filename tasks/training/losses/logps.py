@@ -41,7 +41,7 @@ class Logps:
 
     @cached_property
     def implied_rewards(self) -> Tensor:
-        """d(y) = log pi(y) - log pi_ref(y), [groups, answers]: the reward of DPO without its beta."""
+        """d(y) = log pi(y) - log pi_ref(y), [groups, answers]: DPO's reward without its beta."""
         assert self.reference is not None, (
             "this loss was registered with needs_reference=True, so the trainer brings one"
         )

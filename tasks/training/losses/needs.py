@@ -22,7 +22,7 @@ class Alternatives(Options):
 
     @abstractmethod
     def draw(self, logits: Tensor, target: Tensor, random: torch.Generator) -> Tensor:
-        """The other token of each place: logits [tokens, vocabulary], target [tokens] -> [tokens]."""
+        """The other token of each place, [tokens]: logits [tokens, vocabulary], target [tokens]."""
 
     @abstractmethod
     def penalty(self, target: Tensor, alternative: Tensor) -> Tensor:
@@ -55,6 +55,6 @@ class ActorCritic(Options):
 
     @abstractmethod
     def ratio_figures(self, logps: Tensor, old: Tensor) -> Tensor:
-        """[2], sums over tokens: how many ratios pi / pi_old are beyond the clip, and an estimate of
-        KL(pi_old || pi).
+        """[2], sums over tokens: how many ratios pi / pi_old are beyond the clip, and an estimate
+        of KL(pi_old || pi).
         """

@@ -1,4 +1,4 @@
-"""`@loss`: what a loss function brings with it, and `losses()`, which finds them all by their files.
+"""`@loss`: what a loss function brings with it, and `losses()`, which finds all by their files.
 
 No module that trains names a loss's file, so that none of its versions follow it: `Loss.content`
 tells a step the version of the loss that it is given. Test: pytest

@@ -35,7 +35,8 @@ def clip(gradients: list[Tensor], max_norm: float, ranks: Ranks) -> float:
         total = squared.sqrt()
     norm = total.item()
     if norm > max_norm:
-        torch._foreach_mul_(gradients, max_norm / (norm + 1e-6))  # pyright: ignore[reportPrivateImportUsage]
+        factor = max_norm / (norm + 1e-6)
+        torch._foreach_mul_(gradients, factor)  # pyright: ignore[reportPrivateImportUsage]
     return norm
 
 

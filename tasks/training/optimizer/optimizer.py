@@ -1,8 +1,10 @@
 """AdamW with fp32 arithmetic, whatever the model's dtype. Its state goes to and from plain tensors
 by name.
 
-    MasterAdamW     fp32 master weights beside weights of lower precision: 16 bytes a parameter in bf16, exact (10 with 8-bit moments)
-    RoundedAdamW    no masters, bf16 weights rounded stochastically: 12 bytes a parameter, unbiased (rounded.py)
+    MasterAdamW     fp32 master weights beside weights of lower precision: exact, 16 bytes a
+                    parameter in bf16 (10 with 8-bit moments)
+    RoundedAdamW    no masters, bf16 weights rounded stochastically: unbiased, 12 bytes a parameter
+                    (rounded.py)
 Both add gradients up in fp32 as they come. Test: pytest
 tests/tasks/training/optimizer/test_optimizer.py
 """
@@ -145,7 +147,8 @@ class MasterAdamW:
         ]
         if stale:
             weights: list[Tensor] = [self.parameters[name] for name in stale]
-            torch._foreach_copy_(weights, [self.masters[name] for name in stale])  # pyright: ignore[reportPrivateImportUsage]
+            masters: list[Tensor] = [self.masters[name] for name in stale]
+            torch._foreach_copy_(weights, masters)  # pyright: ignore[reportPrivateImportUsage]
 
 
 def _adamw(moments: str) -> Callable[..., torch.optim.Optimizer]:

@@ -118,9 +118,21 @@ class _Chunk:
         steps = fresh.new_full((len(found),), step - 1).unbind()
         news, gradient, firsts, seconds = (list(column) for column in zip(*found, strict=True))
         adamw(
-            news, gradient, firsts, seconds, [], list(steps), fused=True, amsgrad=False, beta1=betas[0], beta2=betas[1],
-            lr=learning_rate, weight_decay=self.weight_decay, eps=EPSILON, maximize=False,
-        )  # fmt: skip
+            news,
+            gradient,
+            firsts,
+            seconds,
+            [],
+            list(steps),
+            fused=True,
+            amsgrad=False,
+            beta1=betas[0],
+            beta2=betas[1],
+            lr=learning_rate,
+            weight_decay=self.weight_decay,
+            eps=EPSILON,
+            maximize=False,
+        )
         if weights[0].dtype != torch.float32:
             fresh = round_stochastically(fresh, torch.Generator(fresh.device).manual_seed(seed))
         parts = [

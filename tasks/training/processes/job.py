@@ -19,7 +19,7 @@ from dapflow.tasks.models.names import Loaded, load_own, save
 from dapflow.tasks.models.packed.batches import Group
 from dapflow.tasks.models.parameters import ADAPTER, merge, save_adapter, trainable
 from dapflow.tasks.models.probe import save_probe
-from dapflow.tasks.training.fit import fit
+from dapflow.tasks.training.fit import Session, fit
 from dapflow.tasks.training.logs import StepLog
 from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.processes.ranks import ALONE, Ranks
@@ -80,9 +80,8 @@ class Job:
         """
         loaded, training = load_own(self.policy), self.training
         model = trainable(loaded.model, training.parameters, training.lora_rank, self.seed)
-        logs = fit(
-            model, self.groups, self.loss, training, seed=self.seed, checkpoint_dir=folder, on_step=on_step, ranks=ranks
-        )  # fmt: skip
+        session = Session(checkpoint_dir=folder, on_step=on_step, ranks=ranks)
+        logs = fit(model, self.groups, self.loss, training, seed=self.seed, session=session)
         if ranks.sharded:
             sharded, loaded = model, load_own(self.policy)
             model = trainable(loaded.model, training.parameters, training.lora_rank, self.seed)
@@ -102,4 +101,8 @@ def _group(row: dict[str, Any]) -> Group:
         name: None if row[name] is None else tuple(row[name])
         for name in ("prompt", "row_ids", "reference", "rewards")
     }
-    return Group(**several, answers=tuple(map(tuple, row["answers"])), preference=row["preference"])  # pyright: ignore[reportArgumentType]
+    return Group(
+        **several,  # pyright: ignore[reportArgumentType]
+        answers=tuple(map(tuple, row["answers"])),
+        preference=row["preference"],
+    )

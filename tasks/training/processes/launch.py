@@ -24,9 +24,8 @@ from dapflow.tasks.training.processes.job import Job
 from dapflow.tasks.training.settings import Training
 
 _LOG = "processes.log"
-_ERROR = re.compile(
-    r"^\w+(?:Error|Exception|Interrupt): .*$", re.MULTILINE
-)  # the launcher's own have dots
+# the launcher's own have dots
+_ERROR = re.compile(r"^\w+(?:Error|Exception|Interrupt): .*$", re.MULTILINE)
 LOGS = "logs.json"
 
 
@@ -41,7 +40,8 @@ def with_processes(training: Training) -> Training:
     config: Any = load_config_from_file(None)
     if (config.num_machines or 1) > 1:
         raise UserError(
-            "`accelerate config` names several machines; a step trains on one: set training.processes."
+            "`accelerate config` names several machines; a step trains on one: "
+            "set training.processes."
         )
     sharded = config.distributed_type == DistributedType.FSDP
     return training.model_copy(
@@ -61,26 +61,15 @@ def launch(job: Job, folder: Path, on_step: Callable[[StepLog], None]) -> list[S
     processes = job.training.processes
     assert processes is not None, "see with_processes"
     job.write(folder)
-    flags = [
-        "--multi_gpu",
-        "--num_machines",
-        "1",
-        "--num_processes",
-        str(processes),
-        "--main_process_port",
-        "0",
-    ]
-    flags += [
-        "--mixed_precision",
-        "no",
-        "--dynamo_backend",
-        "no",
-    ]  # the precision is the trainer's own affair
+    flags = f"--multi_gpu --num_machines 1 --num_processes {processes} --main_process_port 0"
+    flags += (
+        " --mixed_precision no --dynamo_backend no"  # the precision is the trainer's own affair
+    )
     command = [
         sys.executable,
         "-m",
         "accelerate.commands.launch",
-        *flags,
+        *flags.split(),
         "-m",
         "dapflow.tasks.training.processes.worker",
         str(folder),
@@ -93,12 +82,12 @@ def launch(job: Job, folder: Path, on_step: Callable[[StepLog], None]) -> list[S
         }
     refused = None
     with (
-        (folder / _LOG).open("w") as errors,
+        (folder / _LOG).open("w") as log_file,
         subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=errors,
+            stderr=log_file,
             text=True,
             env=environment,
             start_new_session=True,
@@ -108,18 +97,20 @@ def launch(job: Job, folder: Path, on_step: Callable[[StepLog], None]) -> list[S
         assert child.stdout is not None
         try:
             for line in child.stdout:
-                told = json.loads(line) if line.startswith("{") else {}
-                refused = told.get("refused", refused)
-                if "step" in told:
-                    on_step(StepLog.read(told))
+                message = json.loads(line) if line.startswith("{") else {}
+                refused = message.get("refused", refused)
+                if "step" in message:
+                    on_step(StepLog.read(message))
         finally:
             child.stdin.close()  # the sign for them to end
     if refused is not None:
         raise UserError(refused)
     if child.returncode != 0:
-        said = _ERROR.findall((folder / _LOG).read_text()) or [f"exit status {child.returncode}"]
+        log = (folder / _LOG).read_text()
+        errors = _ERROR.findall(log) or [f"exit status {child.returncode}"]
         raise RuntimeError(
-            f"One of the {processes} training processes failed ({said[-1]}): {folder / _LOG} has all it said."
+            f"One of the {processes} training processes failed ({errors[-1]}): "
+            f"{folder / _LOG} has all it said."
         )
     return [StepLog.read(log) for log in json.loads((folder / LOGS).read_text())]
 

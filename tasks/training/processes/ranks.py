@@ -79,6 +79,12 @@ class Ranks:
             for work in started:
                 work.wait()
 
+    def first_says(self, answer: bool, device: torch.device) -> bool:
+        """What the first process says, in all: of what each sees for itself, such as a clock."""
+        heard = torch.tensor([float(answer and self.first)], device=device)
+        self.add_up([heard])
+        return bool(heard.item())
+
     def wait(self) -> None:
         """Until all processes have come here."""
         if self.world > 1:

@@ -31,9 +31,8 @@ def main(folder: Path) -> None:
     if ranks.first:
         (folder / LOGS).write_text(json.dumps([asdict(log) for log in logs]))
     sys.stdout.flush()
-    os._exit(
-        0
-    )  # a thread of PyTorch's may outlive the interpreter, and then abort a process whose work is done
+    # a thread of PyTorch's may outlive the interpreter, and then abort a process whose work is done
+    os._exit(0)
 
 
 def _tell(log: StepLog) -> None:

@@ -61,15 +61,15 @@ def tune(
     batches = [batch for _, batch in epochs(len(pairs), settings.batch_size, settings.epochs, seed)]
     done, saved = _resume(checkpoint_dir, optimizer), time.monotonic()
     for step, batch in list(enumerate(batches))[done:]:
-        some = [pairs[index] for index in batch]
-        for part in microbatches([one.group for one in some], training.tokens_per_microbatch):
-            labelled = [some[index] for index in part]
-            scores = features(model, [one.group for one in labelled], settings.layers) @ head
+        batched = [pairs[index] for index in batch]
+        for part in microbatches([pair.group for pair in batched], training.tokens_per_microbatch):
+            labelled = [batched[index] for index in part]
+            scores = features(model, [pair.group for pair in labelled], settings.layers) @ head
             chosen, rejected = scores.view(-1, 2).unbind(dim=1)
             margin, certain = scores.new_tensor(
-                [(one.margin, one.certain) for one in labelled]
+                [(pair.margin, pair.certain) for pair in labelled]
             ).unbind(dim=1)
-            (bradley_terry(chosen, rejected, margin, certain).sum() / len(some)).backward()
+            (bradley_terry(chosen, rejected, margin, certain).sum() / len(batched)).backward()
         optimizer.step(training.learning_rate_at(step, len(batches)))
         late = time.monotonic() - saved > 60 * training.checkpoint_every_minutes
         if checkpoint_dir is not None and (
@@ -84,10 +84,10 @@ def tune(
 
 def _resume(folder: Path | None, optimizer: MasterAdamW) -> int:
     """How many steps of an earlier start are done, their state taken up."""
-    found = None if folder is None else checkpoints.load(folder)
-    if found is None:
+    checkpoint = None if folder is None else checkpoints.load(folder)
+    if checkpoint is None:
         return 0
-    tensors, state = found
+    tensors, state = checkpoint
     optimizer.load(tensors)
     return int(state["step"])
 

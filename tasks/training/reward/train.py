@@ -1,13 +1,16 @@
 """Reward models: how one is trained, and the step that does it.
 
-    pointwise   a head on the policy's backbone, by Bradley-Terry with optional margins: scores one answer    (pointwise.py)
-    pairwise    a language model that reads two answers and names the better: RSO's rho                       (ranker.py)
+    pointwise   a head on the policy's backbone, by Bradley-Terry with optional margins: scores an
+                answer by itself (pointwise.py)
+    pairwise    a language model that reads two answers and names the better: RSO's rho (ranker.py)
 
-train_reward_model(backbone, labelled, test)  ->  a model version, and as metrics how often it is right, and how sure it is of each test pair
+train_reward_model(backbone, labelled, test)  ->  a model version, and as metrics how often it is
+right, and how sure it is of each test pair
 Test: pytest tests/tasks/training/reward/test_reward.py
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -58,46 +61,55 @@ def train_reward_model(
     say_left_out([*too_long, *untested], context_length(loaded.model), out.say)
     if not held_out:
         raise UserError(
-            f"None of the {test.rows} preferences that test the reward model can be used (ties, identical answers, too long): add others."
+            f"None of the {test.rows} preferences that test the reward model can be used "
+            "(ties, identical answers, too long): add others."
         )
     directory = out.scratch / "partial-reward-model"
     directory.mkdir(exist_ok=True)
-    train = _pointwise if settings.form == "pointwise" else _pairwise
-    probabilities, more = train(out, backbone, loaded, rows, held_out, settings, seed, directory)
-    digest = files_digest(directory)
-    role = {"pointwise": "reward", "pairwise": "ranker"}[settings.form]
+    material = Material(
+        backbone=backbone, loaded=loaded, rows=rows, held_out=held_out, settings=settings, seed=seed
+    )
+    train, role = {
+        "pointwise": (_pointwise, "reward"),
+        "pairwise": (_pairwise, "ranker"),
+    }[settings.form]
+    probabilities, more = train(out, material, directory)
     row = {
         "id": out.row_id(0),
         "name": f"{role} model on {len(rows)} pairs",
         "role": role,
         "parent": backbone.version,
+        "digest": files_digest(directory),
+        "path": out.publish(directory),
+        "recipe": settings.model_dump_json(),
     }
-    out.write(
-        0,
-        [
-            row
-            | {
-                "path": out.publish(directory),
-                "digest": digest,
-                "recipe": settings.model_dump_json(),
-            }
-        ],
-    )
-    told = [
+    out.write(0, [row])
+    figures = [
         *_figures(out, probabilities, held_out),
         *more,
         *rows_about(held_out, probabilities),
         *too_long,
         *untested,
     ]
-    out.write(
-        1, [{"id": out.row_id(place), **one} for place, one in enumerate(told)], table="metrics"
-    )
+    metrics = [{"id": out.row_id(place), **figure} for place, figure in enumerate(figures)]
+    out.write(1, metrics, table="metrics")
 
 
 Rows = Sequence[dict[str, Any]]
 Trained = tuple[list[float], list[dict[str, Any]]]
 """The probability of the better answer of each held-out pair, and further metrics."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """What a reward model is trained from, and the pairs that test it."""
+
+    backbone: ModelRef
+    loaded: Loaded
+    rows: Rows
+    held_out: Rows
+    settings: RewardModel
+    seed: int
 
 
 def _readable(
@@ -118,22 +130,14 @@ def _readable(
     return [rows[group.row_ids[0]] for group in kept], too_long
 
 
-def _pointwise(
-    out: Out,
-    backbone: ModelRef,
-    loaded: Loaded,
-    rows: Rows,
-    held_out: Rows,
-    settings: RewardModel,
-    seed: int,
-    directory: Path,
-) -> Trained:
+def _pointwise(out: Out, material: Material, directory: Path) -> Trained:
+    settings, loaded = material.settings, material.loaded
     base = Backbone(model=loaded.model, tokenizer=loaded.tokenizer)
-    margins = [MARGINS[settings.margins].get(row["rating"] or "", 0.0) for row in rows]
-    certain = [1.0 if row["probability"] is None else row["probability"] for row in rows]
+    margins = [MARGINS[settings.margins].get(row["rating"] or "", 0.0) for row in material.rows]
+    certain = [1.0 if row["probability"] is None else row["probability"] for row in material.rows]
     groups, asked = (
-        [text_group(base.tokenizer, row["prompt"], _answers(row), row["id"]) for row in some]
-        for some in (rows, held_out)
+        [text_group(base.tokenizer, row["prompt"], _answers(row), row["id"]) for row in rows]
+        for rows in (material.rows, material.held_out)
     )
     tuned = settings.parameters != "head"
     progress = _Progress(out, len(groups) * (1 + tuned * settings.epochs) + len(asked))
@@ -142,7 +146,9 @@ def _pointwise(
             Labelled(group=group, margin=m, certain=p)
             for group, m, p in zip(groups, margins, certain, strict=True)
         ]
-        base = tune(base, pairs, settings, seed, checkpoint_dir=out.scratch, on_pairs=progress)
+        base = tune(
+            base, pairs, settings, material.seed, checkpoint_dir=out.scratch, on_pairs=progress
+        )
     features = answer_features(base.model, groups, settings.layers, on_groups=progress)
     head = fit_head(
         torch.stack(features).double(),
@@ -151,29 +157,29 @@ def _pointwise(
     )
     scorer = Scorer(base, *head, settings.layers)
     scores: Tensor = torch.stack(scorer.scores(asked, on_groups=progress))
-    save_scorer(directory, scorer, backbone, settings)
+    save_scorer(directory, scorer, material.backbone, settings)
     return (scores[:, 0] - scores[:, 1]).sigmoid().tolist(), []
 
 
-def _pairwise(
-    out: Out,
-    backbone: ModelRef,
-    loaded: Loaded,
-    rows: Rows,
-    held_out: Rows,
-    settings: RewardModel,
-    seed: int,
-    directory: Path,
-) -> Trained:
-    del backbone  # a ranker is a whole model of its own
-    pairs, asked = ([_comparison(row) for row in some] for some in (rows, held_out))
+def _pairwise(out: Out, material: Material, directory: Path) -> Trained:
+    settings = material.settings
+    pairs, asked = (
+        [_comparison(row) for row in rows] for rows in (material.rows, material.held_out)
+    )
     progress = _Progress(out, 2 * (settings.epochs * len(pairs) + len(asked)))
-    tuned = tune_ranker(loaded, pairs, settings, seed, checkpoint_dir=out.scratch, on_step=progress)
-    found = Ranker(tuned).compare(asked, on_rows=progress)
+    tuned = tune_ranker(
+        material.loaded,
+        pairs,
+        settings,
+        material.seed,
+        checkpoint_dir=out.scratch,
+        on_step=progress,
+    )
+    preferences = Ranker(tuned).compare(asked, on_rows=progress)
     save_ranker(directory, tuned)
-    consistent = sum(preference.consistent for preference in found)
-    return [preference.probability for preference in found], [
-        _share(out, "position_consistency", consistent, len(found))
+    consistent = sum(preference.consistent for preference in preferences)
+    return [preference.probability for preference in preferences], [
+        _share(out, "position_consistency", consistent, len(preferences))
     ]
 
 

@@ -1,5 +1,5 @@
 """The value model of actor-critic methods: a linear head on a transformer of its own, and how it
-learns. Test: test_learner.py
+learns. Test: pytest tests/tasks/training/rounds/test_learner.py
 
 A model of its own, as in InstructGPT (arXiv 2203.02155, appendix C) and Llama 2, not a head on the
 policy: the two losses do not pull at one set of weights. It starts with the policy's weights and a
@@ -21,9 +21,9 @@ from dapflow.tasks.models.packed.logps import (
 )
 from dapflow.tasks.models.parameters import checkpointed, trainable
 from dapflow.tasks.seeds import derive_seed
-from dapflow.tasks.training.fit import check_finite
 from dapflow.tasks.training.losses.needs import ActorCritic
 from dapflow.tasks.training.optimizer.optimizer import pick_optimizer
+from dapflow.tasks.training.optimizer_step import Moment, check_finite
 from dapflow.tasks.training.settings import Training
 
 
@@ -51,16 +51,16 @@ class Values(torch.nn.Module):
         return self.head(hidden.float())[:, 0]
 
     def _alone(self, group: Group) -> Tensor:
-        """Hidden states of a group's answers one by one, for architectures that cannot be packed."""
+        """Hidden states of a group's answers, each by itself: of models that cannot be packed."""
         rows = [
             torch.tensor([group.prompt + answer[:-1]], device=self.backbone.device)
             for answer in group.answers
         ]
-        found = [
+        states = [
             self.backbone.get_decoder()(input_ids=row, use_cache=False).last_hidden_state[0]
             for row in rows
         ]
-        return torch.cat([hidden[len(group.prompt) - 1 :] for hidden in found])
+        return torch.cat([hidden[len(group.prompt) - 1 :] for hidden in states])
 
 
 class Critic:
@@ -76,9 +76,7 @@ class Critic:
         """V before each token of the group's answers, fp32 [tokens]."""
         return self._values([group])
 
-    def step(
-        self, batch: Sequence[Group], rule: ActorCritic, learning_rate: float, step: int
-    ) -> float:
+    def step(self, batch: Sequence[Group], rule: ActorCritic, moment: Moment) -> float:
         """One optimiser step on the rule's loss of values, given the groups' experience; the loss
         before it, mean over tokens.
         """
@@ -89,17 +87,15 @@ class Critic:
             checkpointed(model, self._training.gradient_checkpointing),
         ):
             for part in microbatches(batch, self._training.tokens_per_microbatch):
-                some = [batch[index] for index in part]
-                past = [group.experience for group in some if group.experience is not None]
-                old, returns = (
-                    torch.cat([one.values for one in past]),
-                    torch.cat([one.returns for one in past]),
-                )
-                loss = rule.value_loss(self._values(some), old, returns).sum() / tokens
-                check_finite(loss.item(), some, step)
+                groups = [batch[index] for index in part]
+                pasts = [group.experience for group in groups if group.experience is not None]
+                old = torch.cat([past.values for past in pasts])
+                returns = torch.cat([past.returns for past in pasts])
+                loss = rule.value_loss(self._values(groups), old, returns).sum() / tokens
+                check_finite(loss.item(), groups, moment.step)
                 loss.backward()
                 total += loss.item()
-        check_finite(self.optimizer.step(learning_rate), batch, step)
+        check_finite(self.optimizer.step(moment.learning_rate), batch, moment.step)
         return total
 
 

@@ -20,7 +20,7 @@ def sample_ages(lake: Lake, policy: ModelRef, samplers: Sequence[str | None]) ->
     trained from it, where a method begins again from earlier weights.
     """
     ages = _ages(lake, policy.version)
-    for sampler in {one for one in samplers if one is not None and one not in ages}:
+    for sampler in {version for version in samplers if version is not None and version not in ages}:
         if (age := _ages(lake, sampler).get(policy.version)) is not None:
             ages[sampler] = age
     return [None if sampler is None else ages.get(sampler) for sampler in samplers]
@@ -73,14 +73,14 @@ def require_fresh(lag: int | None, max_lag: int | None) -> None:
     """Raise UserError when samples would be older than the recipe allows."""
     if max_lag is None or (lag is not None and lag <= max_lag):
         return
-    found = (
+    reason = (
         "some answers were not sampled by this policy"
         if lag is None
         else f"the oldest would be {lag} old"
     )
     raise UserError(
-        f"training.max_lag={max_lag} allows samples that are {max_lag} optimiser steps old, but {found}: sample fewer prompts an iteration, "
-        "take larger batches, or allow more."
+        f"training.max_lag={max_lag} allows samples that are {max_lag} optimiser steps old, "
+        f"but {reason}: sample fewer prompts an iteration, take larger batches, or allow more."
     )
 
 

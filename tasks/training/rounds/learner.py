@@ -1,8 +1,8 @@
 """What learns from the groups of a round: the policy, its reference, and where the loss asks for
 values also a value model. All in memory.
 
-    learner = Learner(model, reference, critic, loss, training, rounds, seed)
-    logs = learner.learn(groups, number)          one optimiser step, or rounds.epochs x rounds.minibatches
+    learner = Learner(trainer, rounds, reference, critic)
+    logs = learner.learn(groups, number)    # a step, or rounds.epochs x rounds.minibatches
 Its state are plain tensors, from which it goes on to the bit. Test: pytest
 tests/tasks/training/rounds/test_learner.py
 """
@@ -15,104 +15,89 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from dapflow.tasks.models.packed.batches import Group
-from dapflow.tasks.models.packed.logps import attention_of, pick_scorer, sum_by_answer
+from dapflow.tasks.models.packed.logps import Scorer, attention_of, pick_scorer, sum_by_answer
 from dapflow.tasks.models.parameters import checkpointed
 from dapflow.tasks.seeds import generator
-from dapflow.tasks.training.fit import train_step
 from dapflow.tasks.training.logs import StepLog
-from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.losses.needs import ActorCritic, Sampled
-from dapflow.tasks.training.optimizer.optimizer import pick_optimizer
-from dapflow.tasks.training.processes.ranks import ALONE
+from dapflow.tasks.training.optimizer_step import Moment, Trainer, train_step
 from dapflow.tasks.training.rounds.critic import Critic, explained_variance
-from dapflow.tasks.training.settings import Rounds, Training
+from dapflow.tasks.training.settings import Rounds
 
 _CRITIC = "critic/"
 
 
 class Learner:
-    """Trains `model` in place. reference, critic: where the loss needs them, else None. Dropout is
-    off.
-    """
+    """Trains the trainer's model in place. reference, critic: where its loss needs them."""
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        reference: PreTrainedModel | None,
-        critic: Critic | None,
-        loss: Loss,
-        training: Training,
+        trainer: Trainer,
         rounds: Rounds,
-        seed: int,
+        reference: PreTrainedModel | None = None,
+        critic: Critic | None = None,
     ) -> None:
-        self.model, self._reference, self._critic = model.eval(), reference, critic
-        self._loss, self._training, self._rounds, self._seed = loss, training, rounds, seed
-        self._scorer, self._optimizer = pick_scorer(model), pick_optimizer(model, training, seed)
-        self._reference_scorer = self._scorer if reference is None else pick_scorer(reference)
+        self.model = trainer.model
+        self._trainer, self._rounds = trainer, rounds
+        self._reference, self._critic = reference, critic
+        self._reference_scorer = None if reference is None else pick_scorer(reference)
 
     def learn(self, groups: Sequence[Group], number: int) -> list[StepLog]:
         """The optimiser steps of round `number`, which start from the weights that sampled its
         groups.
         """
-        explained = None
-        if self._reference is not None:
-            references = self._token_logps(self._reference, groups)
+        rule, explained = self._trainer.loss.critic, None
+        if self._reference is not None and self._reference_scorer is not None:
+            references = _token_logps(self._reference, self._reference_scorer, groups)
             groups = [
-                replace(group, reference=tuple(sum_by_answer(one, [group])[0].tolist()))
-                for group, one in zip(groups, references, strict=True)
+                replace(group, reference=tuple(sum_by_answer(logps, [group])[0].tolist()))
+                for group, logps in zip(groups, references, strict=True)
             ]
-            if self._critic is not None and self._loss.critic is not None:
-                groups, explained = self._experienced(
-                    self._critic, self._loss.critic, groups, references
-                )
+            if self._critic is not None and rule is not None:
+                groups = self._experienced(self._critic, rule, groups, references)
+                explained = _explained(groups)
         logs: list[StepLog] = []
-        for place, some in enumerate(_minibatches(groups, self._rounds, number, self._seed)):
-            step = number * self._rounds.steps + place
-            rate = self._training.learning_rate_at(step, self._rounds.count * self._rounds.steps)
-            with (
-                attention_of(self._scorer, self.model),
-                checkpointed(self.model, self._training.gradient_checkpointing),
-            ):
-                log, _ = train_step(
-                    self.model,
-                    some,
-                    self._loss,
-                    self._training,
-                    self._scorer,
-                    self._optimizer,
-                    rate,
-                    self._seed,
-                    step,
-                    0,
-                    ALONE,
-                    False,
-                )
-            if self._critic is not None and self._loss.critic is not None:
-                value_loss = self._critic.step(some, self._loss.critic, rate, step)
-                log = replace(log, value_loss=value_loss, explained_variance=explained)
+        minibatches = _minibatches(groups, self._rounds, number, self._trainer.seed)
+        for place, batch in enumerate(minibatches):
+            moment = self._moment(number * self._rounds.steps + place)
+            log = self._step(batch, moment)
+            if self._critic is not None and rule is not None:
+                loss = self._critic.step(batch, rule, moment)
+                log = replace(log, value_loss=loss, explained_variance=explained)
             logs.append(log)
         return logs
+
+    def _moment(self, step: int) -> Moment:
+        steps = self._rounds.count * self._rounds.steps
+        rate = self._trainer.settings.learning_rate_at(step, steps)
+        return Moment(step=step, learning_rate=rate)
+
+    def _step(self, batch: Sequence[Group], moment: Moment) -> StepLog:
+        with (
+            attention_of(self._trainer.scorer, self.model),
+            checkpointed(self.model, self._trainer.settings.gradient_checkpointing),
+        ):
+            return train_step(self._trainer, batch, moment)
 
     def state(self) -> dict[str, Tensor]:
         """All there is under flat names; views, so save them before the next step."""
         critic = {} if self._critic is None else self._critic.optimizer.state()
-        return self._optimizer.state() | {
+        return self._trainer.optimizer.state() | {
             f"{_CRITIC}{name}": tensor for name, tensor in critic.items()
         }
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take up what `state` gave."""
-        self._optimizer.load(
+        critic = {
+            name.removeprefix(_CRITIC): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(_CRITIC)
+        }
+        self._trainer.optimizer.load(
             {name: tensor for name, tensor in tensors.items() if not name.startswith(_CRITIC)}
         )
         if self._critic is not None:
-            self._critic.optimizer.load(
-                {
-                    name.removeprefix(_CRITIC): tensor
-                    for name, tensor in tensors.items()
-                    if name.startswith(_CRITIC)
-                }
-            )
+            self._critic.optimizer.load(critic)
 
     def _experienced(
         self,
@@ -120,11 +105,9 @@ class Learner:
         rule: ActorCritic,
         groups: Sequence[Group],
         references: Sequence[Tensor],
-    ) -> tuple[list[Group], float | None]:
-        """The groups with their experience, and what share of the returns' variance the value model
-        explains.
-        """
-        logps = self._token_logps(self.model, groups)
+    ) -> list[Group]:
+        """The groups with their experience."""
+        logps = _token_logps(self.model, self._trainer.scorer, groups)
         experience = rule.experience(
             [
                 Sampled(
@@ -137,21 +120,25 @@ class Learner:
                 for group, own, reference in zip(groups, logps, references, strict=True)
             ]
         )
-        explained = explained_variance(
-            torch.cat([past.values for past in experience]),
-            torch.cat([past.returns for past in experience]),
-        )
         return [
             replace(group, experience=past) for group, past in zip(groups, experience, strict=True)
-        ], explained
+        ]
 
-    @torch.no_grad()
-    def _token_logps(self, model: PreTrainedModel, groups: Sequence[Group]) -> list[Tensor]:
-        """log p of each token of each group's answers, fp32 [tokens]; each group by itself, so that
-        its values do not depend on the others.
-        """
-        scorer = self._scorer if model is self.model else self._reference_scorer
-        return [scorer(model, [group]).logps[0] for group in groups]
+
+def _explained(groups: Sequence[Group]) -> float | None:
+    """What share of the returns' variance the value model explains."""
+    pasts = [group.experience for group in groups if group.experience is not None]
+    return explained_variance(
+        torch.cat([past.values for past in pasts]), torch.cat([past.returns for past in pasts])
+    )
+
+
+@torch.no_grad()
+def _token_logps(model: PreTrainedModel, scorer: Scorer, groups: Sequence[Group]) -> list[Tensor]:
+    """log p of each token of each group's answers, fp32 [tokens]; each group by itself, so that its
+    values do not depend on the others.
+    """
+    return [scorer(model, [group]).logps[0] for group in groups]
 
 
 def _minibatches(

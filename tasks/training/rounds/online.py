@@ -1,15 +1,15 @@
 """Rounds: sample a batch, judge it, train on it, and again, with all models in memory. One step of
 the DAG is a group of rounds.
 
-    train_online(policy, reference, prompts, by, sampling, rounds, ...)  ->  a model version; its completions, verdicts and pairs (or
-    acceptances) are rows of that version, and its curves metrics of it
-What a round is made of is in rounds.py, what learns from it in learner.py. Killed at any moment it
+    train_online(policy, reference, prompts, by, sampling, rounds, ...)  ->  a model version; its
+    completions, verdicts and pairs (or acceptances) are rows of that version, its curves metrics
+What a round is made of is in round.py, what learns from it in learner.py. Killed at any moment it
 goes on from its last checkpoint, and ends with the same weights. Test: pytest
 tests/tasks/training/rounds/test_online.py
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +29,16 @@ from dapflow.tasks.sampling.engines.base import Sampling
 from dapflow.tasks.step import Out, step
 from dapflow.tasks.training import checkpoints
 from dapflow.tasks.training.answers import list_groups, lists_of
+from dapflow.tasks.training.curves import curve_rows
+from dapflow.tasks.training.learn import Course, policy_row
 from dapflow.tasks.training.logs import StepLog
 from dapflow.tasks.training.losses.loss import Loss
+from dapflow.tasks.training.optimizer_step import Trainer
 from dapflow.tasks.training.rounds.critic import Critic
 from dapflow.tasks.training.rounds.freshness import lag_figures, require_fresh
 from dapflow.tasks.training.rounds.learner import Learner
-from dapflow.tasks.training.rounds.round import Labels, Row, batch_of, judging, sampled
+from dapflow.tasks.training.rounds.round import Labels, Round, Row, batch_of, judging, sampled
 from dapflow.tasks.training.settings import Rounds, Training
-from dapflow.tasks.training.train import curve_rows, policy_row
 from dapflow.tasks.training.work import rounds_of
 
 
@@ -72,73 +74,78 @@ def train_online(
     lists: train on a prompt's answers with their rewards, as policy gradients do; else on pairs by
     the pairing rule. Raises UserError when nothing could be learned from any round.
     """
-    if not out.pending(_chunk(rounds.count, 1)):
+    chunks = _Chunks(rounds=rounds.count)
+    if not out.pending(chunks.curves):
         return
     asked = asked_prompts(out.lake, prompts, by)
     require_fresh(_steps_of_a_round(rounds, len(asked), lists) - 1, training.max_lag)
-    loaded, learner = _models(out, policy, reference, loss, training, rounds, seed)
-    found = checkpoints.load(out.scratch)
-    logs: list[dict[str, Any]] = [] if found is None else found[1]["logs"]
-    begin = 0 if found is None else found[1]["step"]
-    if found is not None:
-        learner.load(found[0])
+    course = Course(policy=policy, reference=reference, loss=loss, training=training, seed=seed)
+    loaded, learner = _models(out, course, rounds)
+    logs, begin = _resume(out, learner)
     with judging(
         out, by, model, baseline, asked, Labels(lists=lists, pairing=pairing), seed
     ) as judge:
         for number in range(begin, rounds.count):
-            some = batch_of(list(asked.values()), rounds, number, seed)
-            completions = sampled(out, loaded, some, sampling, rounds, number, seed)
-            verdicts, made = judge(completions)
-            _write(
-                out,
-                completions,
-                verdicts,
-                made,
-                number,
-                lists,
-                number * rounds.prompts * sampling.n,
+            this = Round(
+                number=number,
+                prompts=batch_of(list(asked.values()), rounds, number, seed),
+                first=number * rounds.prompts * sampling.n,
             )
-            groups = _groups(
-                out,
-                loaded,
-                some,
-                completions,
-                made,
-                loss,
-                lists,
-                sampling,
-                number * rounds.prompts * sampling.n,
+            completions = sampled(out, loaded, this, sampling, seed)
+            verdicts, labels = (_numbered(out, rows, this.first) for rows in judge(completions))
+            tables = {
+                "completions": completions,
+                "verdicts": verdicts,
+                "acceptances" if lists else "pairs": labels,
+            }
+            for chunk, (table, rows) in zip(chunks.of_round(number), tables.items(), strict=True):
+                out.write(chunk, rows, table=table)
+            answers = {row["id"]: row for row in completions}
+            groups = (
+                _lists(loaded, this, labels, answers, sampling, loss.registered.answers)
+                if lists
+                else _pairs(loaded, labels, answers, sampling)
             )
             logs += [asdict(log) for log in learner.learn(groups, number)] if groups else []
-            out.progress(
-                number + 1, rounds.count, "rounds", f"{len(groups)} of {len(some)} prompts"
-            )
+            note = f"{len(groups)} of {len(this.prompts)} prompts"
+            out.progress(number + 1, rounds.count, "rounds", note)
             if (number + 1) % training.checkpoint_every_steps == 0 or number + 1 == rounds.count:
                 checkpoints.save(out.scratch, number + 1, learner.state(), {"logs": logs})
     if not logs:
-        some = (
-            "an answer that was given a reward"
-            if lists
-            else "a pair that was not a tie, identical, truncated or not judged"
-        )
-        raise UserError(f"Nothing was learned: in no round was there {some}.")
-    if out.pending(_chunk(rounds.count, 0)):
-        directory = _saved(out, loaded, learner)
-        recipe = {
-            "loss": loss.model_dump(),
-            "training": training.model_dump(),
-            "pairs": rounds.count * rounds.prompts,
-            "steps": len(logs),
-        }
-        out.write(
-            _chunk(rounds.count, 0), [policy_row(out, policy, reference, loss, directory, recipe)]
-        )
-    curves = curve_rows(
-        out,
-        [asdict(StepLog.read(log)) for log in logs],
-        lag_figures([log["step"] % rounds.steps for log in logs]),
-    )
-    out.write(_chunk(rounds.count, 1), curves, table="metrics")
+        raise UserError(f"Nothing was learned: in no round was there {_WANTED[lists]}.")
+    if out.pending(chunks.policy):
+        directory, pairs = _saved(out, loaded, learner), rounds.count * rounds.prompts
+        row = policy_row(out, course, directory, pairs=pairs, steps=len(logs))
+        out.write(chunks.policy, [row])
+    lags = lag_figures([log["step"] % rounds.steps for log in logs])
+    curves = curve_rows(out, [asdict(StepLog.read(log)) for log in logs], lags)
+    out.write(chunks.curves, curves, table="metrics")
+
+
+_WANTED = {
+    True: "an answer that was given a reward",
+    False: "a pair that was not a tie, identical, truncated or not judged",
+}
+"""By `lists`: what a round needs to learn anything."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Chunks:
+    """The numbers of the chunks that are committed: three of each round, and the last two."""
+
+    rounds: int
+
+    def of_round(self, number: int) -> range:
+        """Its completions, its verdicts, what was made of them."""
+        return range(3 * number, 3 * number + 3)
+
+    @property
+    def policy(self) -> int:
+        return 3 * self.rounds
+
+    @property
+    def curves(self) -> int:
+        return 3 * self.rounds + 1
 
 
 def _steps_of_a_round(rounds: Rounds, prompts: int, lists: bool) -> int:
@@ -148,71 +155,58 @@ def _steps_of_a_round(rounds: Rounds, prompts: int, lists: bool) -> int:
     )
 
 
-def _chunk(number: int, part: int) -> int:
-    """Chunks of a round: its completions, its verdicts, what was made of them."""
-    return 3 * number + part
-
-
-def _models(
-    out: Out,
-    policy: ModelRef,
-    reference: ModelRef,
-    loss: Loss,
-    training: Training,
-    rounds: Rounds,
-    seed: int,
-) -> tuple[Loaded, Learner]:
+def _models(out: Out, course: Course, rounds: Rounds) -> tuple[Loaded, Learner]:
     """The policy that samples, and what trains it where it lies, with what its loss needs beside
     it.
     """
-    path, needs = policy_path(out.lake, policy), loss.registered
+    path, needs = policy_path(out.lake, course.policy), course.loss.registered
+    training, seed = course.training, course.seed
     dtype = training.torch_dtype(torch.device("cpu")) if training.dtype != "auto" else None
     release()  # what earlier steps have left in memory is no model of this training
     loaded = load_own(path, dtype=dtype)
     model = trainable(loaded.model, training.parameters, training.lora_rank, seed)
-    fixed = (
-        load_policy(out.lake, reference, loaded.model.dtype).model
-        if needs.needs_reference
-        else None
-    )
-    critic = (
-        Critic(load_own(path, dtype=dtype).model, training, seed) if needs.needs_values else None
-    )
-    return loaded, Learner(model, fixed, critic, loss, training, rounds, seed)
+    reference, critic = None, None
+    if needs.needs_reference:
+        reference = load_policy(out.lake, course.reference, loaded.model.dtype).model
+    if needs.needs_values:
+        critic = Critic(load_own(path, dtype=dtype).model, training, seed)
+    trainer = Trainer.alone(model, course.loss, training, seed)
+    return loaded, Learner(trainer, rounds, reference, critic)
 
 
-def _write(
-    out: Out,
-    completions: Sequence[Row],
-    verdicts: Sequence[Row],
-    made: Sequence[Row],
-    number: int,
-    lists: bool,
-    first: int,
-) -> None:
-    """The round's rows into the lake. first: the place of the first of them."""
-    out.write(_chunk(number, 0), completions, table="completions")
-    out.write(_chunk(number, 1), _numbered(out, verdicts, first), table="verdicts")
-    out.write(
-        _chunk(number, 2), _numbered(out, made, first), table="acceptances" if lists else "pairs"
-    )
+def _resume(out: Out, learner: Learner) -> tuple[list[dict[str, Any]], int]:
+    """The logs of the rounds that are done, and how many they are; their state is taken up."""
+    checkpoint = checkpoints.load(out.scratch)
+    if checkpoint is None:
+        return [], 0
+    tensors, state = checkpoint
+    learner.load(tensors)
+    return state["logs"], state["step"]
 
 
 def _numbered(out: Out, rows: Sequence[Row], first: int) -> list[Row]:
     return [{"id": out.row_id(first + place), **row} for place, row in enumerate(rows)]
 
 
-def _groups(
-    out: Out, loaded: Loaded, prompts: Sequence[Row], completions: Sequence[Row], made: Sequence[Row], loss: Loss, lists: bool,
-    sampling: Sampling, first: int,
-) -> list[Group]:  # fmt: skip
-    """What is trained on, as token ids: pairs, or each prompt's answers with their rewards."""
-    rows, answers = _numbered(out, made, first), {row["id"]: row for row in completions}
-    if not lists:
-        kept = [row for row in rows if row["dropped"] is None]
-        return pair_groups(loaded, kept, answers, sampling.system, sampling.chat_template)
-    texts = {row["id"]: row["prompt"] for row in prompts}
-    ranked = lists_of([row for row in rows if row["accepted"]], texts, loss.registered.answers)
+def _pairs(
+    loaded: Loaded, pairs: Sequence[Row], answers: Mapping[str, Row], sampling: Sampling
+) -> list[Group]:
+    """The pairs as token ids. answers: by id."""
+    kept = [row for row in pairs if row["dropped"] is None]
+    return pair_groups(loaded, kept, answers, sampling.system, sampling.chat_template)
+
+
+def _lists(
+    loaded: Loaded,
+    this: Round,
+    acceptances: Sequence[Row],
+    answers: Mapping[str, Row],
+    sampling: Sampling,
+    least: int,
+) -> list[Group]:
+    """Each prompt's answers with their rewards as token ids, where there are `least`."""
+    texts = {row["id"]: row["prompt"] for row in this.prompts}
+    ranked = lists_of([row for row in acceptances if row["accepted"]], texts, least)
     return list_groups(loaded, ranked, texts, answers, sampling.system, sampling.chat_template)
 
 

@@ -33,6 +33,17 @@ Judging = Callable[[Sequence[Row]], tuple[list[Row], list[Row]]]
 
 
 @dataclass(frozen=True, kw_only=True)
+class Round:
+    """One of them: its prompts, and the place in the step's version of the first row of each kind
+    that it writes.
+    """
+
+    number: int
+    prompts: Sequence[Row]
+    first: int
+
+
+@dataclass(frozen=True, kw_only=True)
 class Labels:
     """How verdicts become what is trained on."""
 
@@ -56,49 +67,43 @@ def batch_of(rows: Sequence[Row], rounds: Rounds, number: int, seed: int) -> lis
     )
 
 
-def sampled(
-    out: Out,
-    loaded: Loaded,
-    prompts: Sequence[Row],
-    sampling: Sampling,
-    rounds: Rounds,
-    number: int,
-    seed: int,
-) -> list[Row]:
+def sampled(out: Out, loaded: Loaded, this: Round, sampling: Sampling, seed: int) -> list[Row]:
     """Completions of the weights as they are now, prompt by prompt."""
     prompter = Prompter(
         sampling=sampling, tokenizer=loaded.tokenizer, context=context_length(loaded.model)
     )
     requests, seeds = list[Request](), dict[tuple[str, int], int]()
-    for row in prompts:
+    for row in this.prompts:
         ids, refused = prompter.render(row["prompt"])
         if refused is None:
             own = tuple(
-                derive_seed(seed, "round", number, row["digest"], sample)
+                derive_seed(seed, "round", this.number, row["digest"], sample)
                 for sample in range(sampling.n)
             )
-            seeds |= {(row["id"], sample): one for sample, one in enumerate(own)}
+            seeds |= {(row["id"], sample): drawn for sample, drawn in enumerate(own)}
             requests.append(Request(prompt_id=row["id"], prompt_token_ids=ids, seeds=own))
-    answers = sorted(
+    completions = sorted(
         TransformersEngine(loaded).generate(requests, sampling),
-        key=lambda one: (one.prompt_id, one.sample),
+        key=lambda completion: (completion.prompt_id, completion.sample),
     )
     thoughts = Thoughts()
-    thoughts.count(answers)
-    if (warning := thoughts.warning()) and number == 0:  # once
+    thoughts.count(completions)
+    if (warning := thoughts.warning()) and this.number == 0:  # once
         out.say(f"WARNING: {warning}")
-    first = number * rounds.prompts * sampling.n
     return [
         {
-            "id": out.row_id(first + place),
-            "prompt_id": one.prompt_id,
-            "sample": one.sample,
+            "id": out.row_id(this.first + place),
+            "prompt_id": completion.prompt_id,
+            "sample": completion.sample,
             "policy": out.version,
-            "text": one.text,
+            "text": completion.text,
+            "token_ids": completion.token_ids,
+            "logprobs": completion.logprobs,
+            "finish_reason": completion.finish_reason,
+            "seed": seeds[completion.prompt_id, completion.sample],
+            "note": None,
         }
-        | {"token_ids": one.token_ids, "logprobs": one.logprobs, "finish_reason": one.finish_reason}
-        | {"seed": seeds[one.prompt_id, one.sample], "note": None}
-        for place, one in enumerate(answers)
+        for place, completion in enumerate(completions)
     ]
 
 
@@ -120,8 +125,8 @@ def judging(
 
         def scored(completions: Sequence[Row]) -> tuple[list[Row], list[Row]]:
             asked = [question_of(prompts[row["prompt_id"]], row) for row in completions]
-            found = zip(completions, scores_of(judge, asked), strict=True)
-            verdicts = [comparison_row((row, None), verdict, judge.name) for row, verdict in found]
+            scores = zip(completions, scores_of(judge, asked), strict=True)
+            verdicts = [comparison_row((row, None), score, judge.name) for row, score in scores]
             return verdicts, _labelled(completions, verdicts, prompts, labels, seed)
 
         yield scored
@@ -134,16 +139,16 @@ def _compared(
     drawn = (
         first_matches(completions, derive_seed(seed, completions[0]["id"])) if completions else []
     )
-    known = [unasked(one, other) for one, other in drawn]
-    found = iter(list(judge.compare(asked_of(prompts, drawn))))
+    known = [unasked(first, second) for first, second in drawn]
+    compared = iter(list(judge.compare(asked_of(prompts, drawn))))
     verdicts = [
-        comparison_row(match, done or next(found), judge.name)
-        for match, done in zip(drawn, known, strict=True)
+        comparison_row(match, verdict or next(compared), judge.name)
+        for match, verdict in zip(drawn, known, strict=True)
     ]
     pairs = [
-        compared_pair(one, other, verdict, prompts[one["prompt_id"]]["prompt"])
-        for (one, other), verdict in zip(drawn, verdicts, strict=True)
-        if other is not None
+        compared_pair(first, second, verdict, prompts[first["prompt_id"]]["prompt"])
+        for (first, second), verdict in zip(drawn, verdicts, strict=True)
+        if second is not None
     ]
     return verdicts, pairs
 
@@ -184,10 +189,11 @@ def _rewarded(completions: Sequence[Row], scores: Mapping[str, float | None]) ->
         reward = scores[row["id"]]
         if reward is not None and worst is not None and row["finish_reason"] != "stop":
             reward = min(reward, worst)
-        told = {"accepted": reward is not None, "note": "invalid" if reward is None else None}
         yield {
             "prompt_id": row["prompt_id"],
             "completion_id": row["id"],
             "reward": reward,
             "sweep": None,
-        } | told
+            "accepted": reward is not None,
+            "note": "invalid" if reward is None else None,
+        }

@@ -36,7 +36,7 @@ from dapflow.tasks.models.names import load, resolve
 from dapflow.tasks.models.packed.batches import Group
 from dapflow.tasks.models.packed.logps import reference_logps
 from dapflow.tasks.seeds import generator
-from dapflow.tasks.training.fit import fit
+from dapflow.tasks.training.fit import Session, fit
 from dapflow.tasks.training.logs import StepLog
 from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.settings import Training
@@ -131,7 +131,7 @@ def ours(model: str, pairs: int, batch: int, shape: Shape, dtype: torch.dtype) -
         Loss.of("sigmoid_norm", beta=BETA),
         settings,
         seed=SEED,
-        on_step=on_step,
+        session=Session(on_step=on_step),
     )
     return {"seconds": referencing + _all_steps(ends[1:]), "losses": [log.loss for log in logs]}
 

@@ -20,9 +20,17 @@ from dapflow.tasks.models.parameters import (
     save_adapter,
     trainable,
 )
-from dapflow.tasks.training.fit import fit
-from tests.tasks.training.test_fit import DPO, GROUPS, SETTINGS, same_bits
-from tests.tasks.training.toys import CONFIGS, toy_model
+from dapflow.tasks.training.fit import Session, fit
+from tests.tasks.training.toys import (
+    CONFIGS,
+    DPO,
+    SETTINGS,
+    groups_with_reference,
+    same_bits,
+    toy_model,
+)
+
+GROUPS = groups_with_reference()
 
 
 def test_a_lora_run_starts_at_the_reference_trains_the_adapter_only_and_merges_to_the_same_model(
@@ -75,10 +83,10 @@ def test_a_killed_lora_run_ends_with_the_bits_of_one_that_was_not(tmp_path: Path
         DPO,
         settings,
         seed=3,
-        checkpoint_dir=tmp_path,
+        session=Session(checkpoint_dir=tmp_path),
     )
     (tmp_path / "step-00000006" / "state.json").unlink()
-    fit(resumed, GROUPS, DPO, settings, seed=3, checkpoint_dir=tmp_path)
+    fit(resumed, GROUPS, DPO, settings, seed=3, session=Session(checkpoint_dir=tmp_path))
     assert same_bits(resumed, whole)
 
 

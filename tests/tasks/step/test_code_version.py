@@ -34,7 +34,13 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 
 def version(name: str = "mysteps.step") -> str:
-    for cached in (module.code_version, module._is_module, module._source):
+    for cached in (
+        code_version,
+        module._is_module,
+        module._source,
+        module._imports,
+        module._tree_digest,
+    ):
         cached.cache_clear()
     return code_version(name)
 

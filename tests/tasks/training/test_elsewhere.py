@@ -26,17 +26,17 @@ from dapflow.tasks.models.ranker import Comparison, Ranker
 from dapflow.tasks.models.reward_head import Backbone, Scorer
 from dapflow.tasks.sampling.engines.base import Request, Sampling
 from dapflow.tasks.sampling.engines.transformers import TransformersEngine
-from dapflow.tasks.training.fit import fit
+from dapflow.tasks.training.fit import Session, fit
 from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.losses.registry import losses
+from dapflow.tasks.training.optimizer_step import Trainer
 from dapflow.tasks.training.reward.backbone import Labelled, tune
 from dapflow.tasks.training.reward.pointwise import fit_head
 from dapflow.tasks.training.rounds.critic import Critic
 from dapflow.tasks.training.rounds.learner import Learner
 from dapflow.tasks.training.settings import Rounds, Training
 from tests.helpers.elsewhere import elsewhere
-from tests.tasks.training.test_fit import groups_with_reference
-from tests.tasks.training.toys import toy_groups, toy_model
+from tests.tasks.training.toys import groups_with_reference, toy_groups, toy_model
 
 WORDS = ["red", "green", "blue", "tall", "short", "warm", "cold", "wet", "dry", "old", "new", "far"]
 
@@ -178,10 +178,20 @@ def test_every_way_to_train(way: dict[str, Any], tmp_path: Path) -> None:
 
     def losses(model: PreTrainedModel, folder: Path) -> list[float]:
         model = trainable(model, settings.parameters, settings.lora_rank, seed=0)
-        fit(model, groups[:4], loss, settings, seed=0, checkpoint_dir=folder / "half")
-        fit(model, groups, loss, settings, seed=0, checkpoint_dir=folder)
+        fit(
+            model,
+            groups[:4],
+            loss,
+            settings,
+            seed=0,
+            session=Session(checkpoint_dir=folder / "half"),
+        )
+        fit(model, groups, loss, settings, seed=0, session=Session(checkpoint_dir=folder))
         return [
-            log.loss for log in fit(model, groups, loss, settings, seed=0, checkpoint_dir=folder)
+            log.loss
+            for log in fit(
+                model, groups, loss, settings, seed=0, session=Session(checkpoint_dir=folder)
+            )
         ]  # from the last checkpoint
 
     before = losses(toy_model(), tmp_path / "here")
@@ -242,15 +252,8 @@ def test_rounds(name: str) -> None:
             if loss.registered.needs_values
             else None
         )
-        learner = Learner(
-            on(device, toy_model()),
-            on(device, toy_model().eval()),
-            critic,
-            loss,
-            training,
-            rounds,
-            seed=0,
-        )
+        trainer = Trainer.alone(on(device, toy_model()), loss, training, seed=0)
+        learner = Learner(trainer, rounds, on(device, toy_model().eval()), critic)
         state, logs = learner.state(), []
         for number in range(2):
             logs += learner.learn(

@@ -12,70 +12,26 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedModel
 
 from dapflow.storage.errors import UserError
-from dapflow.tasks.models.packed.batches import Experience, Group, epochs, microbatches
-from dapflow.tasks.models.packed.logps import packed_token_logps, reference_logps, sequence_logps
-from dapflow.tasks.training.fit import fit
+from dapflow.tasks.models.packed.batches import Group, epochs, microbatches
+from dapflow.tasks.models.packed.logps import packed_token_logps, sequence_logps
+from dapflow.tasks.training.fit import Session, fit
 from dapflow.tasks.training.logs import StepLog
 from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.losses.registry import losses
-from dapflow.tasks.training.settings import Training
 from tests.helpers import ROOT
-from tests.tasks.training.toys import toy_groups, toy_model
-
-SETTINGS = Training(
-    learning_rate=1e-3,
-    batch_size=4,
-    epochs=2,
-    tokens_per_microbatch=30,
-    checkpoint_every_steps=2,
-    dtype="float32",
+from tests.tasks.training.toys import (
+    DPO,
+    SETTINGS,
+    groups_with_reference,
+    same_bits,
+    toy_groups,
+    toy_model,
+    without_speed,
 )
-DPO = Loss.of("sigmoid_norm", beta=0.1)
-
-
-def groups_with_reference(count: int = 10, answers: int = 2) -> list[Group]:
-    groups = toy_groups(count, answers=answers)
-    return [
-        replace(g, reference=r, experience=experience(g))
-        for g, r in zip(groups, reference_logps(toy_model(), groups), strict=True)
-    ]
-
-
-@torch.no_grad()
-def experience(group: Group) -> Experience:
-    """As sampled by the toy model: the first answer's tokens were better than expected, the others'
-    worse.
-    """
-    logps = packed_token_logps(toy_model().eval(), [group]).logps[0]
-    advantages = torch.tensor(
-        [1.0 - 2.0 * (place > 0) for place, answer in enumerate(group.answers) for _ in answer]
-    )
-    return Experience(
-        logps=logps,
-        values=torch.zeros_like(logps),
-        advantages=advantages,
-        returns=advantages,
-        scale=float(len(logps)),
-    )
-
 
 GROUPS = groups_with_reference()
-
-
-def same_bits(left: PreTrainedModel, right: PreTrainedModel) -> bool:
-    return all(
-        torch.equal(a, b) for a, b in zip(left.parameters(), right.parameters(), strict=True)
-    )
-
-
-def without_speed(logs: list[StepLog]) -> list[StepLog]:
-    return [
-        replace(log, tokens_per_second=0.0, peak_memory_gib=0.0, models=None, model_bytes=None)
-        for log in logs
-    ]
 
 
 def test_the_first_loss_of_dpo_is_ln_2_with_dropout_in_the_config() -> None:
@@ -164,7 +120,12 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(
 
         with pytest.raises(Killed):
             fit(
-                toy_model(), GROUPS, DPO, settings, seed=3, checkpoint_dir=tmp_path, on_step=killing
+                toy_model(),
+                GROUPS,
+                DPO,
+                settings,
+                seed=3,
+                session=Session(checkpoint_dir=tmp_path, on_step=killing),
             )
     resumed = toy_model()
     steps = list[int]()
@@ -174,8 +135,7 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(
         DPO,
         settings,
         seed=3,
-        checkpoint_dir=tmp_path,
-        on_step=lambda log: steps.append(log.step),
+        session=Session(checkpoint_dir=tmp_path, on_step=lambda log: steps.append(log.step)),
     )
     assert steps == list(range(max(kills) // 2 * 2, 6))  # from the last checkpoint on
     assert same_bits(resumed, whole)
@@ -184,7 +144,7 @@ def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(
 
 def test_a_truncated_newest_checkpoint_costs_steps_and_no_bits(tmp_path: Path) -> None:
     whole, resumed = toy_model(), toy_model()
-    fit(whole, GROUPS, DPO, SETTINGS, seed=3, checkpoint_dir=tmp_path)
+    fit(whole, GROUPS, DPO, SETTINGS, seed=3, session=Session(checkpoint_dir=tmp_path))
     file = tmp_path / "step-00000006" / "tensors.safetensors"
     file.write_bytes(file.read_bytes()[:-10])
     steps = list[int]()
@@ -194,8 +154,7 @@ def test_a_truncated_newest_checkpoint_costs_steps_and_no_bits(tmp_path: Path) -
         DPO,
         SETTINGS,
         seed=3,
-        checkpoint_dir=tmp_path,
-        on_step=lambda log: steps.append(log.step),
+        session=Session(checkpoint_dir=tmp_path, on_step=lambda log: steps.append(log.step)),
     )
     assert steps == [4, 5]
     assert same_bits(resumed, whole)
@@ -203,13 +162,15 @@ def test_a_truncated_newest_checkpoint_costs_steps_and_no_bits(tmp_path: Path) -
 
 KILLED_PROCESS = """
 import sys, pathlib, torch
-from tests.tasks.training.test_fit import DPO, GROUPS, SETTINGS, fit, toy_model
+from dapflow.tasks.training.fit import Session, fit
+from tests.tasks.training.toys import DPO, SETTINGS, groups_with_reference, toy_model
 torch.set_num_threads(1)  # as conftest.py does
 def on_step(log):
     print(log.step, flush=True)
     if log.step == 3:
         sys.stdin.read()
-fit(toy_model(), GROUPS, DPO, SETTINGS, seed=3, checkpoint_dir=pathlib.Path(sys.argv[1]), on_step=on_step)
+session = Session(checkpoint_dir=pathlib.Path(sys.argv[1]), on_step=on_step)
+fit(toy_model(), groups_with_reference(), DPO, SETTINGS, seed=3, session=session)
 """
 
 
@@ -233,15 +194,14 @@ def test_a_process_killed_with_kill_9_is_resumed_to_the_same_bits(tmp_path: Path
         DPO,
         SETTINGS,
         seed=3,
-        checkpoint_dir=tmp_path,
-        on_step=lambda log: steps.append(log.step),
+        session=Session(checkpoint_dir=tmp_path, on_step=lambda log: steps.append(log.step)),
     )
     assert steps == [2, 3, 4, 5]
     assert same_bits(resumed, whole)
 
 
 def test_checkpoints_of_another_run_are_refused(tmp_path: Path) -> None:
-    fit(toy_model(), GROUPS, DPO, SETTINGS, seed=3, checkpoint_dir=tmp_path)
+    fit(toy_model(), GROUPS, DPO, SETTINGS, seed=3, session=Session(checkpoint_dir=tmp_path))
     for groups, loss, settings, seed in [
         (GROUPS, DPO, SETTINGS, 4),
         (GROUPS[:9], DPO, SETTINGS, 3),
@@ -249,14 +209,21 @@ def test_checkpoints_of_another_run_are_refused(tmp_path: Path) -> None:
         (GROUPS, DPO, SETTINGS.model_copy(update={"learning_rate": 1e-4}), 3),
     ]:
         with pytest.raises(UserError, match="are of another run"):
-            fit(toy_model(), groups, loss, settings, seed=seed, checkpoint_dir=tmp_path)
+            fit(
+                toy_model(),
+                groups,
+                loss,
+                settings,
+                seed=seed,
+                session=Session(checkpoint_dir=tmp_path),
+            )
 
 
 def test_a_loss_that_is_not_finite_names_its_rows_and_keeps_the_checkpoint(tmp_path: Path) -> None:
     broken = [*GROUPS[:9], replace(GROUPS[9], reference=(math.nan, 0.0))]
     settings = SETTINGS.model_copy(update={"batch_size": 1, "checkpoint_every_steps": 1})
     with pytest.raises(UserError, match=r"not finite at step \d+; .*: pair-9\."):
-        fit(toy_model(), broken, DPO, settings, seed=2, checkpoint_dir=tmp_path)
+        fit(toy_model(), broken, DPO, settings, seed=2, session=Session(checkpoint_dir=tmp_path))
     assert list(tmp_path.glob("step-*"))
 
 

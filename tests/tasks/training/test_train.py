@@ -1,61 +1,80 @@
-"""The training step's dealings with the lake: reference log-probs are computed once, and by whoever
-needs them first.
+"""The training step and the lake: reference log-probs are computed once, and by whoever needs them
+first; a plan knows the version that is made.
+
+Run: pytest tests/tasks/training/test_train.py
 """
 
-from types import SimpleNamespace
-from typing import Any, cast
-from unittest import mock
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
 import pytest
-import torch
+from prefect import flow
 
-from dapflow.storage import Lake, ModelRef
+from dapflow.storage import DatasetRef, Lake, ModelRef
 from dapflow.storage.logps import KeptLogps
-from dapflow.tasks.models.names import Loaded, load, resolve
-from dapflow.tasks.models.packed.batches import Group
+from dapflow.tasks.models.names import load, resolve
 from dapflow.tasks.models.packed.groups import pair_groups
-from dapflow.tasks.step import Out
-from dapflow.tasks.training import train
-from tests.helpers.lakes import ids, named, write
-from tests.tasks.training.toys import toy_groups, toy_model
+from dapflow.tasks.models.policy import register_model
+from dapflow.tasks.prompts.preferences import import_preferences
+from dapflow.tasks.step import planning, use_lake
+from dapflow.tasks.step.progress import Silent, report_to
+from dapflow.tasks.training.losses.loss import Loss
+from dapflow.tasks.training.settings import Training
+from dapflow.tasks.training.train import train
+
+pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 @pytest.fixture
-def reference(lake: Lake) -> ModelRef:
-    version = named("reference")
-    made = write(
-        lake,
-        "models",
-        version,
-        "train",
-        pa.table({"id": ids(version, 1), "role": ["policy"], "digest": ["weights"]}),
-        {},
+def imported(tmp_path: Path, lake: Lake) -> Callable[..., DatasetRef]:
+    """Pairs of these numbers, the longer answer chosen unless they are turned."""
+
+    def pairs(name: str, numbers: Sequence[int], turned: bool = False) -> DatasetRef:
+        file = tmp_path / f"{name}.jsonl"
+        sides = ("rejected", "chosen") if turned else ("chosen", "rejected")
+        texts = [(f"Count to {n}.", (f"It is {n}.", "No.")) for n in numbers]
+        rows = [{"prompt": prompt, **dict(zip(sides, two, strict=True))} for prompt, two in texts]
+        file.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+        made = import_preferences(lake, file)
+        assert isinstance(made, DatasetRef)
+        return made
+
+    return pairs
+
+
+def steps(pairs: list[DatasetRef], dtype: str = "float32", seed: int = 0) -> ModelRef:
+    policy = register_model("toy", resolve("toy").digest)
+    return train(
+        policy=policy,
+        reference=policy,
+        pairs=pairs,
+        loss=Loss.of("sigmoid_norm"),
+        training=Training.model_validate({"learning_rate": 1e-4, "dtype": dtype}),
+        system=None,
+        chat_template=None,
+        seed=seed,
     )
-    assert isinstance(made, ModelRef)
-    return made
 
 
-def with_reference(
-    lake: Lake, reference: ModelRef, groups: list[Group], dtype: torch.dtype = torch.float32
-) -> tuple[list[Group], int]:
-    """The groups with reference log-probs, and how many were scored for it."""
-    out, scored = SimpleNamespace(lake=lake, progress=mock.Mock()), list[Group]()
+class Scored(Silent):
+    """How many pairs a training has scored with its reference."""
 
-    def load(*_: Any) -> Loaded:
-        return Loaded(model=toy_model(), tokenizer=None)
+    def __init__(self) -> None:
+        self.pairs = 0
 
-    def count(model: Any, some: list[Group]) -> Any:
-        scored.extend(some)
-        return original(model, some)
+    def advanced(self, done: float, total: float, unit: str, note: str = "") -> None:
+        if unit == "reference pairs":
+            self.pairs = int(total)
 
-    original = train.reference_logps
-    with (
-        mock.patch.object(train, "load_policy", load),
-        mock.patch.object(train, "reference_logps", count),
-    ):
-        found = train._with_reference(cast("Out", out), reference, groups, dtype)
-    return found, len(scored)
+
+def scored(lake: Lake, pairs: list[DatasetRef], **options: Any) -> int:
+    """How many of the pairs a training scores with its reference."""
+    reporter = Scored()
+    with use_lake(lake), report_to(reporter):
+        flow(steps)(pairs, **options)
+    return reporter.pairs
 
 
 def test_an_answer_is_trained_with_the_tokens_that_were_sampled_and_one_end_if_it_finished() -> (
@@ -96,27 +115,33 @@ def test_an_answer_is_trained_with_the_tokens_that_were_sampled_and_one_end_if_i
     assert alone.answers == ((*words, end),)
 
 
-def test_ten_new_rows_cost_ten_forwards(lake: Lake, reference: ModelRef) -> None:
-    groups = toy_groups(30)
-    first, cost = with_reference(lake, reference, groups[:20])
-    assert cost == 20
-    again, cost = with_reference(lake, reference, groups[:20])
-    assert (again, cost) == (first, 0)
-    all_of_them, cost = with_reference(lake, reference, groups)
-    assert (all_of_them[:20], cost) == (first, 10)
-    assert all(len(group.reference or ()) == 2 for group in all_of_them)
-    _, cost = with_reference(lake, reference, groups[:3], torch.bfloat16)  # other numbers
-    assert cost == 3
+def test_ten_new_rows_cost_ten_forwards(lake: Lake, imported: Callable[..., DatasetRef]) -> None:
+    first, more = imported("first", range(20)), imported("more", range(20, 30))
+    assert scored(lake, [first]) == 20
+    assert scored(lake, [first], seed=1) == 0
+    assert scored(lake, [first, more]) == 10
+    assert scored(lake, [more], dtype="bfloat16") == 10  # other numbers
 
 
-def test_the_same_answers_from_other_rows_are_the_same(lake: Lake, reference: ModelRef) -> None:
-    [group] = toy_groups(1)
-    twins = [Group(prompt=group.prompt, answers=group.answers, row_ids=(name,)) for name in "abc"]
-    found, cost = with_reference(lake, reference, twins)
-    assert cost == 1
-    assert len({one.reference for one in found}) == 1
-    turned = Group(prompt=group.prompt, answers=group.answers[::-1], row_ids=("d",))
-    assert with_reference(lake, reference, [turned])[1] == 1
+def test_the_same_answers_from_other_rows_are_the_same(
+    lake: Lake, imported: Callable[..., DatasetRef]
+) -> None:
+    first, twins = imported("first", range(5)), imported("twins", range(5))
+    assert first != twins
+    assert scored(lake, [first, twins]) == 5
+    assert scored(lake, [imported("turned", range(5), turned=True)]) == 5
+
+
+def test_a_training_has_the_version_that_was_planned(
+    lake: Lake, imported: Callable[..., DatasetRef]
+) -> None:
+    pairs = imported("pairs", range(5))
+    with planning() as calls:
+        planned = steps([pairs])
+    with use_lake(lake):
+        assert flow(steps)([pairs]).version == planned.version
+    loss = calls[-1].arguments["loss"]
+    assert calls[-1].parameters["loss"] == loss.model_dump() | loss.content()
 
 
 def test_what_was_kept_before_a_kill_is_there_and_twice_is_once(lake: Lake) -> None:

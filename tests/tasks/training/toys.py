@@ -3,6 +3,7 @@ random state.
 """
 
 import random
+from dataclasses import replace
 
 import torch
 from transformers import (
@@ -16,7 +17,11 @@ from transformers import (
     Qwen2Config,
 )
 
-from dapflow.tasks.models.packed.batches import Group
+from dapflow.tasks.models.packed.batches import Experience, Group
+from dapflow.tasks.models.packed.logps import packed_token_logps, reference_logps
+from dapflow.tasks.training.logs import StepLog
+from dapflow.tasks.training.losses.loss import Loss
+from dapflow.tasks.training.settings import Training
 
 VOCABULARY = 97
 COMMON = {
@@ -42,6 +47,16 @@ CONFIGS: dict[str, PreTrainedConfig] = {
     ),
     "gemma3": Gemma3TextConfig(**COMMON, num_key_value_heads=2, head_dim=8, sliding_window=4),
 }
+
+SETTINGS = Training(
+    learning_rate=1e-3,
+    batch_size=4,
+    epochs=2,
+    tokens_per_microbatch=30,
+    checkpoint_every_steps=2,
+    dtype="float32",
+)
+DPO = Loss.of("sigmoid_norm", beta=0.1)
 
 
 def toy_model(
@@ -80,4 +95,44 @@ def toy_groups(
             row_ids=(f"pair-{i}",),
         )
         for i in range(count)
+    ]
+
+
+def groups_with_reference(count: int = 10, answers: int = 2) -> list[Group]:
+    """With log-probs and an experience of the toy model itself."""
+    groups = toy_groups(count, answers=answers)
+    return [
+        replace(group, reference=logps, experience=experience(group))
+        for group, logps in zip(groups, reference_logps(toy_model(), groups), strict=True)
+    ]
+
+
+@torch.no_grad()
+def experience(group: Group) -> Experience:
+    """As sampled by the toy model: the first answer's tokens were better than expected, the others'
+    worse.
+    """
+    logps = packed_token_logps(toy_model().eval(), [group]).logps[0]
+    advantages = torch.tensor(
+        [1.0 - 2.0 * (place > 0) for place, answer in enumerate(group.answers) for _ in answer]
+    )
+    return Experience(
+        logps=logps,
+        values=torch.zeros_like(logps),
+        advantages=advantages,
+        returns=advantages,
+        scale=float(len(logps)),
+    )
+
+
+def same_bits(left: PreTrainedModel, right: PreTrainedModel) -> bool:
+    return all(
+        torch.equal(a, b) for a, b in zip(left.parameters(), right.parameters(), strict=True)
+    )
+
+
+def without_speed(logs: list[StepLog]) -> list[StepLog]:
+    return [
+        replace(log, tokens_per_second=0.0, peak_memory_gib=0.0, models=None, model_bytes=None)
+        for log in logs
     ]

@@ -14,7 +14,7 @@ from dapflow.tasks.training.losses.registry import loss
 
 @loss(
     needs_reference=False,
-    source="CLICK, arXiv 2306.03350, eq. 2 and 3, with the chosen answer as the language-model data",
+    source="CLICK, arXiv 2306.03350, eq. 2 and 3, the chosen answer as the language-model data",
 )
 def click(logps: Logps, *, margin: NotNegative = 20.0, weight: NotNegative = 0.5) -> Tensor:
     """[groups]. NLL per token of y+, plus weight max(0, margin + log pi(y-) - log pi(y+))."""

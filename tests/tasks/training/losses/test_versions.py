@@ -41,13 +41,13 @@ from dapflow.flows.align import chain, chosen
 from dapflow.flows.iteration import iterate
 from dapflow.flows.recipes.methods import RECIPES
 from dapflow.tasks.step import planning
-from dapflow.tasks.step.code_version import code_version
+from dapflow.tasks.step import code_version as versions
 from dapflow.tasks.training.losses.registry import losses
 
 def plans():
     importlib.invalidate_caches()
-    losses.cache_clear()
-    code_version.cache_clear()
+    for cached in (losses, versions.code_version, versions._imports, versions._tree_digest):
+        cached.cache_clear()
     calls = {}
     for name in RECIPES:
         with planning() as of_recipe:

@@ -10,9 +10,11 @@ from torch.testing import assert_close
 
 from dapflow.storage import UserError
 from dapflow.tasks.models.packed.batches import Group
+from dapflow.tasks.models.packed.logps import reference_logps
 from dapflow.tasks.training.fit import fit
 from dapflow.tasks.training.logs import StepLog
 from dapflow.tasks.training.losses.loss import Loss
+from dapflow.tasks.training.optimizer_step import Trainer
 from dapflow.tasks.training.rounds.critic import Critic, Values
 from dapflow.tasks.training.rounds.learner import Learner
 from dapflow.tasks.training.settings import Rounds, Training
@@ -33,15 +35,8 @@ def rewarded(seed: int, count: int = 6) -> list[Group]:
 
 
 def learner(training: Training = TRAINING, rounds: Rounds = ROUNDS) -> Learner:
-    return Learner(
-        toy_model(),
-        toy_model().eval(),
-        Critic(toy_model(), training, seed=1),
-        Loss.of("ppo"),
-        training,
-        rounds,
-        seed=1,
-    )
+    trainer = Trainer.alone(toy_model(), Loss.of("ppo"), training, seed=1)
+    return Learner(trainer, rounds, toy_model().eval(), Critic(toy_model(), training, seed=1))
 
 
 def told(logs: list[StepLog]) -> list[StepLog]:
@@ -93,14 +88,10 @@ def test_the_policy_moves_towards_what_is_rewarded() -> None:
 def margin(one: Learner, groups: list[Group]) -> float:
     """log pi of the rewarded answers, less that of the others."""
     total = 0.0
-    for group, tokens in zip(groups, one._token_logps(one.model, groups), strict=True):
-        sums = [
-            answer.sum().item()
-            for answer in tokens.split([len(answer) for answer in group.answers])
-        ]
+    for group, logps in zip(groups, reference_logps(one.model, groups), strict=True):
         total += sum(
             value * (1 if reward else -1)
-            for value, reward in zip(sums, group.rewards or (), strict=True)
+            for value, reward in zip(logps, group.rewards or (), strict=True)
         )
     return total
 

@@ -1,0 +1,84 @@
+"""The curves of a training as metrics of its policy, and its progress while it runs.
+
+Test: pytest tests/tasks/training/test_train.py
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from dapflow.tasks.step import Out
+from dapflow.tasks.step.tracking import track
+from dapflow.tasks.training.logs import StepLog, memory_figures
+from dapflow.tasks.training.settings import Training
+
+CURVES = (
+    "loss",
+    "logp_chosen",
+    "logp_rejected",
+    "reward_chosen",
+    "reward_rejected",
+    "margin",
+    "accuracy",
+    "kl",
+    "entropy",
+    "reward",
+    "value_loss",
+    "explained_variance",
+    "clip_fraction",
+    "approx_kl",
+    "gradient_norm",
+    "learning_rate",
+    "tokens_per_second",
+    "peak_memory_gib",
+)
+_UNITS = {  # of all others: nats
+    "accuracy": "share of pairs",
+    "entropy": "nats per token",
+    "reward": "judge's score",
+    "loss": "",  # each has its own
+    "gradient_norm": "",
+    "value_loss": "squared whitened reward",
+    "explained_variance": "share of variance",
+    "clip_fraction": "share of tokens",
+    "approx_kl": "nats per token",
+    "learning_rate": "",
+    "tokens_per_second": "tokens/s",
+    "peak_memory_gib": "GiB",
+}
+
+
+class Progress:
+    """Tells of optimiser steps, as pairs done of `groups` an epoch."""
+
+    def __init__(self, out: Out, groups: int, training: Training) -> None:
+        self._out, self._total, self._batch = out, groups * training.epochs, training.batch_size
+
+    def __call__(self, log: StepLog) -> None:
+        for warning in log.warnings:
+            self._out.say(f"step {log.step}: {warning}")
+        values = {name: getattr(log, name) for name in CURVES}
+        track(self._out.lake, self._out.version, log.step, values)
+        figures = {"loss": log.loss, "margin": log.margin, "accuracy": log.accuracy}
+        note = ", ".join(
+            f"{name} {value:.3f}" for name, value in figures.items() if value is not None
+        )
+        done = min((log.step + 1) * self._batch, self._total)
+        self._out.progress(done, self._total, "pairs", note)
+
+
+def curve_rows(
+    out: Out, logs: Sequence[dict[str, Any]], figures: Sequence[dict[str, Any]] = ()
+) -> list[dict[str, Any]]:
+    """The curves of a training run as metrics, then its other figures, and the models that were in
+    memory. A figure may name its subject.
+    """
+    curves = [
+        {"name": name, "step": log["step"], "value": log[name], "unit": _UNITS.get(name, "nats")}
+        for log in logs
+        for name in CURVES
+        if log[name] is not None
+    ]
+    return [
+        {"id": out.row_id(place), "subject": out.version, **row}
+        for place, row in enumerate([*curves, *figures, *memory_figures(logs)])
+    ]

@@ -1,0 +1,142 @@
+"""`learn`: a copy of a policy learns from groups of answers, and becomes a row of the lake with its
+curves. What the steps of train.py and answers.py have in common.
+
+Killed at any moment it goes on from its last checkpoint, and ends with the same weights to the bit.
+Test: pytest tests/tasks/training/test_train.py
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from dapflow.storage import ModelRef
+from dapflow.tasks.models.chat import context_length
+from dapflow.tasks.models.directory import files_digest, read_config
+from dapflow.tasks.models.names import Loaded, release
+from dapflow.tasks.models.packed.batches import Group
+from dapflow.tasks.models.packed.lengths import fitting, say_left_out
+from dapflow.tasks.models.policy import load_policy, policy_path
+from dapflow.tasks.step import Out
+from dapflow.tasks.training.curves import Progress, curve_rows
+from dapflow.tasks.training.errors import NothingToLearnError
+from dapflow.tasks.training.losses.loss import Loss
+from dapflow.tasks.training.processes.job import Job
+from dapflow.tasks.training.processes.launch import LOGS, launch, with_processes
+from dapflow.tasks.training.references import with_reference
+from dapflow.tasks.training.rounds.freshness import (
+    age_figures,
+    largest_lag,
+    require_fresh,
+    sample_ages,
+)
+from dapflow.tasks.training.settings import Training
+
+_FIGURES = "figures.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """A policy, and how it is to learn."""
+
+    policy: ModelRef
+    reference: ModelRef
+    loss: Loss
+    training: Training
+    seed: int
+
+
+def learn(
+    out: Out,
+    course: Course,
+    make_groups: Callable[[Loaded], list[Group]],
+    samplers: Mapping[str, Sequence[str | None]],
+) -> None:
+    """Train a copy of the policy on the groups that fit its context, and write its row and its
+    curves.
+
+    samplers: who sampled each answer of a row, None for nobody's.
+    """
+    if out.pending(0):
+        groups, figures = _prepared(out, course, make_groups, samplers)
+        job = Job(
+            policy=policy_path(out.lake, course.policy),
+            groups=groups,
+            loss=course.loss,
+            training=with_processes(course.training),
+            seed=course.seed,
+        )
+        release()  # the reference above all: from here on only the policy's own copy is in memory
+        run = job.run if job.training.processes == 1 else partial(launch, job)
+        logs = run(out.scratch, on_step=Progress(out, len(groups), course.training))
+        (out.scratch / LOGS).write_text(json.dumps([asdict(log) for log in logs]))
+        (out.scratch / _FIGURES).write_text(json.dumps(figures))
+        directory = out.scratch / "partial-policy"
+        out.write(0, [policy_row(out, course, directory, pairs=len(groups), steps=len(logs))])
+    logs, figures = (json.loads((out.scratch / name).read_text()) for name in (LOGS, _FIGURES))
+    out.write(1, curve_rows(out, logs, figures), table="metrics")
+
+
+def _prepared(
+    out: Out,
+    course: Course,
+    make_groups: Callable[[Loaded], list[Group]],
+    samplers: Mapping[str, Sequence[str | None]],
+) -> tuple[list[Group], list[dict[str, Any]]]:
+    """What is trained on, and figures about it."""
+    loaded, training = load_policy(out.lake, course.policy), course.training
+    groups, too_long = _fitting(out, loaded, course, make_groups(loaded))
+    steps = training.steps(len(groups))
+    sampled_by = [who for group in groups for row in group.row_ids for who in samplers[row]]
+    ages = sample_ages(out.lake, course.policy, sampled_by)
+    require_fresh(largest_lag(ages, steps), training.max_lag)
+    if course.loss.registered.needs_reference:
+        dtype = training.torch_dtype(loaded.model.device)
+        groups = with_reference(out, course.reference, groups, dtype)
+    return groups, [*age_figures(ages, steps), *too_long]
+
+
+def _fitting(
+    out: Out, policy: Loaded, course: Course, groups: Sequence[Group]
+) -> tuple[list[Group], list[dict[str, Any]]]:
+    """The groups that fit the policy and, where the loss asks it, the reference; figures about the
+    rows that do not.
+    """
+    needs, contexts = course.loss.registered, [context_length(policy.model)]
+    if needs.needs_reference:
+        contexts.append(context_length(read_config(policy_path(out.lake, course.reference))))
+    kept, too_long = fitting(groups, min(contexts), needs.answers)
+    say_left_out(too_long, min(contexts), out.say)
+    if not kept:
+        raise NothingToLearnError(
+            f"No row is left to train on: all {len(too_long):,} are longer than "
+            f"the model's context of {min(contexts):,} tokens."
+        )
+    return kept, too_long
+
+
+def policy_row(out: Out, course: Course, directory: Path, pairs: int, steps: int) -> dict[str, Any]:
+    """The row of a trained policy, whose directory comes into the lake.
+
+    pairs: groups that it has learned from.
+    steps: of the optimiser.
+    """
+    digest, needs = files_digest(directory), course.loss.registered
+    recipe = {
+        "loss": course.loss.model_dump(),
+        "training": course.training.model_dump(),
+        "pairs": pairs,
+        "steps": steps,
+    }
+    return {
+        "id": out.row_id(0),
+        "name": f"policy trained with {course.loss.name}",
+        "role": "policy",
+        "parent": course.policy.version,
+        "reference": course.reference.version if needs.needs_reference else None,
+        "path": out.publish(directory),
+        "digest": digest,
+        "recipe": json.dumps(recipe),
+    }
