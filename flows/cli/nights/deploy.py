@@ -109,7 +109,7 @@ def describe(
     """prefect.yaml with the choices made here. Raises UserError for what a night would stumble
     over: nobody is awake then.
     """
-    path = file or Path(str(importlib.resources.files("deployments") / "prefect.yaml"))
+    path = file or Path(str(importlib.resources.files("dapflow.deployments") / "prefect.yaml"))
     if not path.is_file():
         raise UserError(f"There is no file {path}: name a prefect.yaml with --file.")
     described = yaml.safe_load(path.read_text())
