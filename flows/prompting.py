@@ -11,7 +11,7 @@ from dapflow.tasks.evaluation.two_turns import TURNS_FILE, load_first_turns
 from dapflow.tasks.prompts.load import PROMPTS_FILE, SEEDS_FILE, load_prompts
 from dapflow.tasks.prompts.sources import Source, find_source
 from dapflow.tasks.seeds import derive_seed
-from dapflow.tasks.self_instruct.steps import self_instruct
+from dapflow.tasks.self_instruct.steps import Known, self_instruct
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,17 +68,9 @@ def _new_prompts(here: Standing, aside: list[DatasetRef]) -> DatasetRef:
     source = find_source(name, shipped)
     seeds = load_prompts(source.name, source.digest, "train", skipped, shipped=shipped)
     for number in filter(r.answers_prompts, range(1, here.iteration + 1)):
-        seed, earlier = derive_seed(r.seed, number), list(made)
+        known = Known(seeds=seeds, held_out=tuple(aside), earlier=tuple(made))
+        seed = derive_seed(r.seed, number)
         made.append(
-            self_instruct(
-                here.initial,
-                seeds,
-                aside,
-                earlier,
-                p.generate,
-                p.per_iteration,
-                seed,
-                r.sampler.own,
-            )
+            self_instruct(here.initial, known, p.generate, p.per_iteration, seed, r.sampler.own)
         )
     return made[-1]

@@ -52,7 +52,7 @@ class Growth:
         seed: int,
     ) -> None:
         """A seed that overlaps with a held-out prompt is never shown."""
-        self._settings, self._count, self._seed = settings, count, seed
+        self.settings, self._count, self._seed = settings, count, seed
         self._held_out = Pool((row["prompt"] for row in held_out), settings.novelty)
         self._seeds = [
             Shown(text=row["prompt"], id=row["id"])
@@ -74,18 +74,18 @@ class Growth:
         """
         return (
             len(self.made) >= self._count
-            or self._in_vain >= self._settings.patience
+            or self._in_vain >= self.settings.patience
             or not self._seeds
         )
 
     def contexts(self) -> list[list[Shown]]:
         """What the policy is shown in this round, one list for each time it is asked."""
-        return [self._context(place) for place in range(self._settings.per_round)]
+        return [self._context(place) for place in range(self.settings.per_round)]
 
     def take(self, replies: Sequence[CompletionRow]) -> None:
         """Read the round's replies: `sampling.n` for each context, in order."""
         before, contexts, reasons = len(self.made), self.contexts(), Counter[str]()
-        assert len(replies) == len(contexts) * self._settings.sampling.n
+        assert len(replies) == len(contexts) * self.settings.sampling.n
         for place, reply in enumerate(replies):
             if reply["finish_reason"] != "stop":
                 reasons["refused" if reply["finish_reason"] == "refused" else "truncated"] += 1
@@ -101,7 +101,7 @@ class Growth:
                         Made(
                             text=text,
                             reply=reply["id"],
-                            context=contexts[place // self._settings.sampling.n],
+                            context=contexts[place // self.settings.sampling.n],
                         )
                     )
         self._in_vain = self._in_vain + 1 if len(self.made) == before else 0
@@ -110,7 +110,7 @@ class Growth:
 
     def _context(self, place: int) -> list[Shown]:
         rng = generator(self._seed, "self-instruct", self.round, place)
-        s = self._settings
+        s = self.settings
         machine = [
             *self._earlier,
             *(Shown(text=one.text, place=number) for number, one in enumerate(self.made)),

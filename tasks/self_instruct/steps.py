@@ -1,17 +1,17 @@
 """New prompts for the training, made by a policy (Self-Instruct, arXiv 2212.10560; in a loop:
 Self-Rewarding, arXiv 2401.10020).
 
-    self_instruct(policy, seeds, held_out, earlier, SelfInstruct(), count=48, seed=0, sampler=Sampler())  ->  prompts
+    self_instruct(policy, Known(seeds=...), SelfInstruct(), 48, seed, Sampler())  ->  prompts
 Each prompt's row names the prompts that the policy was shown (`parents`, in order) and the
 completion that it was read from (`source`), which names the policy and the seed. Test: pytest
 tests/tasks/self_instruct
 """
 
-from collections.abc import Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Any, cast
 
-from dapflow.storage import DatasetRef, Lake, ModelRef, UserError
+from dapflow.storage import DatasetRef, Lake, ModelRef, Ref, UserError
 from dapflow.storage.rows import CompletionRow
 from dapflow.tasks.prompts.row import prompt_row
 from dapflow.tasks.sampling.engines.base import Completion, Engine, Request
@@ -25,21 +25,39 @@ from dapflow.tasks.step import Out, Work, step
 _PER_REPLY = 4  # prompts that a reply brings, about: only for the plan
 
 
+@dataclass(frozen=True, kw_only=True)
+class Known:
+    """The prompts that there are.
+
+    seeds: those that the policy is shown.
+    held_out: all that policies are measured on.
+    earlier: what was made before; new prompts repeat neither these nor those.
+    """
+
+    seeds: DatasetRef
+    held_out: tuple[DatasetRef, ...] = ()
+    earlier: tuple[DatasetRef, ...] = ()
+
+    def refs(self, role: str) -> dict[str, Ref]:
+        """Parents in roles of their own."""
+        del role
+        refs: dict[str, Ref] = {"seeds": self.seeds}
+        refs |= {f"held_out[{place}]": ref for place, ref in enumerate(self.held_out)}
+        return refs | {f"earlier[{place}]": ref for place, ref in enumerate(self.earlier)}
+
+
 def self_instruct(
     policy: ModelRef,
-    seeds: DatasetRef,
-    held_out: list[DatasetRef],
-    earlier: list[DatasetRef],
+    known: Known,
     settings: SelfInstruct,
     count: int,
     seed: int,
     sampler: Sampler,
 ) -> DatasetRef:
-    """`count` new prompts, fewer where the policy has no more to give. held_out: all prompts that
-    policies are measured on; earlier: what was made before, which they must not repeat either."""
+    """`count` new prompts, fewer where the policy has no more to give."""
     seed = derive_seed(seed, settings.sampling.seed) if settings.sampling.seed else seed
-    replies = ask_for_prompts(policy, seeds, held_out, earlier, settings, count, seed, sampler)
-    return read_prompts(replies, seeds, held_out, earlier, settings, count, seed)
+    replies = ask_for_prompts(policy, known, settings, count, seed, sampler)
+    return read_prompts(replies, known, settings, count, seed)
 
 
 def _replies(settings: SelfInstruct, count: int) -> int:
@@ -58,9 +76,7 @@ def _replies(settings: SelfInstruct, count: int) -> int:
 def ask_for_prompts(
     out: Out,
     policy: ModelRef,
-    seeds: DatasetRef,
-    held_out: list[DatasetRef],
-    earlier: list[DatasetRef],
+    known: Known,
     settings: SelfInstruct,
     count: int,
     seed: int,
@@ -71,7 +87,7 @@ def ask_for_prompts(
 
     Raises UserError when there is not one.
     """
-    growth = _growth(out.lake, seeds, held_out, earlier, settings, count, seed)
+    growth = _growth(out.lake, known, settings, count, seed)
     with ExitStack() as opened:
         asked: tuple[Engine, Prompter] | None = None
         while not growth.ended:
@@ -86,7 +102,7 @@ def ask_for_prompts(
                         out.say,
                     )
                 )
-                out.write(growth.round, _ask(out, policy, growth, settings, seed, *asked))
+                out.write(growth.round, _ask(out, policy, growth, seed, *asked))
             growth.take(cast("list[CompletionRow]", out.rows(growth.round)))
             out.progress(len(growth.made), count, "prompts")
     if not growth.made:
@@ -104,9 +120,7 @@ def ask_for_prompts(
 def read_prompts(
     out: Out,
     replies: DatasetRef,
-    seeds: DatasetRef,
-    held_out: list[DatasetRef],
-    earlier: list[DatasetRef],
+    known: Known,
     settings: SelfInstruct,
     count: int,
     seed: int,
@@ -114,7 +128,7 @@ def read_prompts(
     """The prompts in the replies that pass the filters; how many did not, by reason and round, as
     metrics.
     """
-    growth = _growth(out.lake, seeds, held_out, earlier, settings, count, seed)
+    growth = _growth(out.lake, known, settings, count, seed)
     rows, size = out.lake.completions(replies), settings.per_round * settings.sampling.n
     for first in range(0, len(rows), size):
         growth.take(rows[first : first + size])
@@ -135,31 +149,22 @@ def read_prompts(
     out.write(1, _figures(out, growth), table="metrics")
 
 
-def _growth(
-    lake: Lake,
-    seeds: DatasetRef,
-    held_out: Sequence[DatasetRef],
-    earlier: Sequence[DatasetRef],
-    settings: SelfInstruct,
-    count: int,
-    seed: int,
-) -> Growth:
-    before = [row for ref in earlier for row in lake.prompts(ref)]
-    aside = [row for ref in held_out for row in lake.prompts(ref)]
-    return Growth(lake.prompts(seeds), aside, before, settings, count, seed)
+def _growth(lake: Lake, known: Known, settings: SelfInstruct, count: int, seed: int) -> Growth:
+    before = [row for ref in known.earlier for row in lake.prompts(ref)]
+    aside = [row for ref in known.held_out for row in lake.prompts(ref)]
+    return Growth(lake.prompts(known.seeds), aside, before, settings, count, seed)
 
 
 def _ask(
     out: Out,
     policy: ModelRef,
     growth: Growth,
-    settings: SelfInstruct,
     seed: int,
     engine: Engine,
     prompter: Prompter,
 ) -> list[dict[str, Any]]:
     """The replies of one round, as rows of `completions`."""
-    n, number = settings.sampling.n, growth.round
+    settings, n, number = growth.settings, growth.settings.sampling.n, growth.round
     requests, answers = list[Request](), dict[tuple[str, int], Completion]()
     for place, shown in enumerate(growth.contexts()):
         text = listing([one.text for one in shown])

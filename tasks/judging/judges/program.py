@@ -3,42 +3,24 @@
 
     shorter | on-topic | json | exact-answer | regex:PATTERN | keywords:WORD,WORD | FILE.py:FUNCTION | PACKAGE.MODULE:FUNCTION
 A function with a parameter `answer` is given the prompt's reference answer by that name. Test:
-pytest tests/tasks/judging/judges/test_programs.py
+pytest tests/tasks/judging/judges/test_program.py
 """
 
 import hashlib
-import importlib.util
-import inspect
 import math
-import re
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Any, Literal, Self, cast
+from typing import Any, Literal, Self
 
 from pydantic import Field
 
 from dapflow.storage import UserError
+from dapflow.tasks.judging.functions import ANSWER, function_of, is_ours, parameters, source_of
 from dapflow.tasks.judging.judges.base import Match, Question, Verdict, both_orders
-from dapflow.tasks.judging.judges.shipped import (
-    exact_answer,
-    keywords,
-    matches,
-    on_topic,
-    shorter,
-    valid_json,
-)
 from dapflow.tasks.judging.spec import JudgeSpec, Opening
-from dapflow.tasks.modules import module_named
 
-Function = Callable[..., float]
-PROGRAMS: dict[str, Function] = {
-    "shorter": shorter, "on-topic": on_topic, "json": valid_json, "exact-answer": exact_answer,
-}  # fmt: skip
-_ANSWER = "answer"
 _LONGEST_TITLE = 40
 
 
@@ -66,12 +48,12 @@ class Program(JudgeSpec):
     @property
     def compares(self) -> bool:
         """Whether the function takes two completions. Raises UserError where there is none."""
-        return len(set(self._takes()) - {_ANSWER}) == 3
+        return len(set(self._takes()) - {ANSWER}) == 3
 
     @property
     def needs_answer(self) -> bool:
         """Whether the function takes the reference answer of the prompt."""
-        return _ANSWER in self._takes()
+        return ANSWER in self._takes()
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -107,7 +89,9 @@ class Program(JudgeSpec):
     def source(self) -> str | None:
         """Digest of the file that the function is imported from; None for those of ours."""
         place = (
-            None if self._shipped else _source(function_of(self.name), self.name.partition(":")[0])
+            None
+            if self._shipped
+            else source_of(function_of(self.name), self.name.partition(":")[0])
         )
         return hashlib.sha256(Path(place).read_bytes()).hexdigest()[:16] if place else None
 
@@ -117,33 +101,18 @@ class Program(JudgeSpec):
 
     @property
     def _shipped(self) -> bool:
-        return self.name in PROGRAMS or self.name.partition(":")[0] in _MAKERS
+        return is_ours(self.name)
 
     def _takes(self) -> list[str]:
         """What the function must be given."""
-        takes = _parameters(function_of(self.name))
-        if not self._shipped and len(set(takes) - {_ANSWER}) not in (2, 3):
+        takes = parameters(function_of(self.name))
+        if not self._shipped and len(set(takes) - {ANSWER}) not in (2, 3):
             raise UserError(
                 f"The judge {self.name} takes {', '.join(takes) or 'nothing'}: it must take (prompt, "
                 "completion) and give a score, or (prompt, first, second) and give the probability "
                 "that the first is better; and `answer` besides if it needs the reference answer."
             )
         return takes
-
-
-def function_of(name: str) -> Function:
-    """The function of that name. Raises UserError that says what there is."""
-    kind, _, rest = name.partition(":")
-    if name in PROGRAMS:
-        return PROGRAMS[name]
-    if kind in _MAKERS and rest:
-        return _MAKERS[kind](rest)
-    if rest:
-        return _imported(kind, rest)
-    raise UserError(
-        f"There is no judge `{name}`: the programs are {', '.join(sorted(PROGRAMS))}, regex:PATTERN, keywords:WORD,WORD, and any function "
-        "(prompt, completion) -> score or (prompt, first, second) -> probability as FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION."
-    )
 
 
 class ProgramJudge:
@@ -203,7 +172,7 @@ class ProgramJudge:
             raise _InvalidError("the prompt has no reference answer")
         try:
             result = float(
-                self._function(*texts, **({_ANSWER: answer} if self._needs_answer else {}))
+                self._function(*texts, **({ANSWER: answer} if self._needs_answer else {}))
             )
         except (
             Exception,
@@ -217,74 +186,3 @@ class ProgramJudge:
 
 class _InvalidError(Exception):
     """A program has given nothing that counts."""
-
-
-def _source(function: Function, place: str) -> str | None:
-    """The file that a function comes from; None for one that is built into Python."""
-    try:
-        return inspect.getsourcefile(function)
-    except TypeError:  # an object that can be called, or a function in C
-        return place if place.endswith(".py") else getattr(sys.modules[place], "__file__", None)
-
-
-def _parameters(function: Function) -> list[str]:
-    """What must be given to it. One whose signature nobody knows is taken for a score."""
-    try:
-        known = inspect.signature(function).parameters.values()
-    except ValueError:
-        return ["prompt", "completion"]
-    return [
-        one.name
-        for one in known
-        if one.kind != one.VAR_KEYWORD and (one.default is one.empty or one.name == _ANSWER)
-    ]
-
-
-def _regex(pattern: str) -> Function:
-    try:
-        return partial(matches, re.compile(pattern))
-    except re.error as error:
-        raise UserError(f"regex:{pattern} is not a regular expression ({error}).") from error
-
-
-def _keywords(words: str) -> Function:
-    found = [word.strip() for word in words.split(",") if word.strip()]
-    if not found:
-        raise UserError("keywords: needs words, for example keywords:because,therefore.")
-    return partial(keywords, found)
-
-
-_MAKERS: dict[str, Callable[[str], Function]] = {"regex": _regex, "keywords": _keywords}
-
-
-def _imported(place: str, function: str) -> Function:
-    module: Any = _file(Path(place).expanduser()) if place.endswith(".py") else _module(place)
-    if callable(found := getattr(module, function, None)):
-        return cast("Function", found)
-    raise UserError(
-        f"{place} has no function `{function}`: write one that takes a prompt and a completion, and returns a number."
-    )
-
-
-def _file(path: Path) -> ModuleType:
-    if not path.is_file():
-        raise UserError(
-            f"There is no file {path}: name the Python file of your judge, for example ./judge.py:score."
-        )
-    spec = importlib.util.spec_from_file_location(f"judge_{path.stem}", path)
-    assert spec is not None and spec.loader is not None, "the name ends with .py"
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise UserError(f"{path} cannot be imported ({type(error).__name__}: {error}).") from error
-    return module
-
-
-def _module(name: str) -> ModuleType:
-    try:
-        return module_named(name)
-    except Exception as error:
-        raise UserError(
-            f"The module {name} cannot be imported ({type(error).__name__}: {error})."
-        ) from error

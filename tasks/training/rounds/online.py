@@ -83,7 +83,7 @@ def train_online(
     loaded, learner = _models(out, course, rounds)
     logs, begin = _resume(out, learner)
     with judging(
-        out, by, model, baseline, asked, Labels(lists=lists, pairing=pairing), seed
+        out, by, model, baseline, asked, Labels(lists=lists, pairing=pairing, seed=seed)
     ) as judge:
         for number in range(begin, rounds.count):
             this = Round(

@@ -49,6 +49,7 @@ class Labels:
 
     lists: bool
     pairing: Pairing
+    seed: int
 
 
 def batch_of(rows: Sequence[Row], rounds: Rounds, number: int, seed: int) -> list[Row]:
@@ -115,19 +116,18 @@ def judging(
     baseline: DatasetRef | None,
     prompts: Mapping[str, Row],
     labels: Labels,
-    seed: int,
 ) -> Iterator[Judging]:
     """Whoever judges, kept in memory for all rounds. prompts: their rows by id."""
     with opened(out, by, model, baselines_of(out.lake, prompts, baseline)) as judge:
         if by.compares:
-            yield lambda completions: _compared(judge, prompts, completions, seed)
+            yield lambda completions: _compared(judge, prompts, completions, labels.seed)
             return
 
         def scored(completions: Sequence[Row]) -> tuple[list[Row], list[Row]]:
             asked = [question_of(prompts[row["prompt_id"]], row) for row in completions]
             scores = zip(completions, scores_of(judge, asked), strict=True)
             verdicts = [comparison_row((row, None), score, judge.name) for row, score in scores]
-            return verdicts, _labelled(completions, verdicts, prompts, labels, seed)
+            return verdicts, _labelled(completions, verdicts, prompts, labels)
 
         yield scored
 
@@ -158,7 +158,6 @@ def _labelled(
     verdicts: Sequence[Row],
     prompts: Mapping[str, Row],
     labels: Labels,
-    seed: int,
 ) -> list[Row]:
     """Pairs of each prompt's scored answers, or all of them with their rewards."""
     scores = {row["completion_id"]: row["score"] for row in verdicts}
@@ -172,7 +171,7 @@ def _labelled(
             if row["prompt_id"] == prompt_id and scores[row["id"]] is not None
         ]
         candidates = [candidate_of(row, scores[row["id"]], sum(row["logprobs"])) for row in own]
-        rng = generator(seed, "pair", prompt_id, own[0]["id"] if own else "")
+        rng = generator(labels.seed, "pair", prompt_id, own[0]["id"] if own else "")
         pairs += scored_pairs(
             labels.pairing.rule, candidates, rng, prompt_id, prompts[prompt_id]["prompt"]
         )

@@ -15,7 +15,7 @@ from dapflow.flows.server.environment import ALLOW
 from dapflow.flows.server.permissions import is_allowed, remember
 from dapflow.flows.server.recipe_code import executed_by
 from dapflow.storage import UserError
-from dapflow.tasks.judging.judges.program import PROGRAMS
+from dapflow.tasks.judging.functions import PROGRAMS
 from dapflow.tasks.judging.kinds import spec_of
 
 SERVE = ["sampler.engine=openai", "sampler.endpoint.model=m", "sampler.serve=touch MARK {port}"]

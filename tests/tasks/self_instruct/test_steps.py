@@ -19,7 +19,7 @@ from dapflow.tasks.sampling.engines.base import Sampling
 from dapflow.tasks.sampling.engines.sampler import Sampler
 from dapflow.tasks.sampling.engines.transformers import TransformersEngine
 from dapflow.tasks.self_instruct.settings import SelfInstruct
-from dapflow.tasks.self_instruct.steps import self_instruct
+from dapflow.tasks.self_instruct.steps import Known, self_instruct
 from dapflow.tasks.step import use_lake
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -40,7 +40,14 @@ def generate(settings: SelfInstruct, count: int, iterations: int = 1) -> list[Da
     policy, made = register_model("toy", resolve("toy").digest), list[DatasetRef]()
     for number in range(iterations):
         made.append(
-            self_instruct(policy, seeds, [held_out], list(made), settings, count, number, Sampler())
+            self_instruct(
+                policy,
+                Known(seeds=seeds, held_out=(held_out,), earlier=tuple(made)),
+                settings,
+                count,
+                number,
+                Sampler(),
+            )
         )
     return made
 
