@@ -16,7 +16,8 @@ from dapflow.deployments.simulate import Machines, Rates, Took, simulate
 # Peak figures of one H100 SXM, dense, as NVIDIA's data sheet of the H100 has them
 # (nvidia.com/en-us/data-center/h100): published, not measured here.
 _PEAK_FLOPS, _BANDWIDTH, _NVLINK = 989e12, 3.35e12, 900e9
-# RSO's candidates a prompt; tokens of an answer at most; of a prompt, as tasks/step/work.py takes it
+# RSO's candidates a prompt; tokens of an answer at most; of a prompt, as tasks/step/work.py takes
+# it
 _SAMPLES, _ANSWER, _PROMPT = 8, 512, 60
 
 
@@ -161,8 +162,11 @@ def main() -> None:
     assumed, plans = Assumed(**given), {count: plan_of(count) for count in completions}
     rates = assumed.rates()
     print(
-        f"{assumed.weights / 1e9:g} G weights: {assumed.rows / (rates.decode_step + assumed.rows * rates.decode_row):,.0f} tokens/s sampled on a"
-        f" GPU with {assumed.rows} rows, {1 / rates.scored_token:,.0f} scored, {1 / rates.trained_token:,.0f} trained\n"
+        f"{assumed.weights / 1e9:g} G weights: "
+        f"{assumed.rows / (rates.decode_step + assumed.rows * rates.decode_row):,.0f} tokens/s "
+        "sampled on a"
+        f" GPU with {assumed.rows} rows, {1 / rates.scored_token:,.0f} scored, "
+        f"{1 / rates.trained_token:,.0f} trained\n"
     )
     print("As the code is: reference log-probabilities on one GPU\n")
     table(assumed, gpus, plans, sharded=False)

@@ -79,9 +79,15 @@ def compare(
             outcomes.append(_run(one, one.recipe.seed + place, iterations, toy, lake))
     with Lake(lake) as opened:
         told = closing_table(opened, outcomes) | {
-            "methods_asked": list(methods), "iterations": iterations, "seeds": seeds, "budget_tokens": budget_tokens, "toy": toy,
-            "tokens_at_most": {one.label: one.tokens for one in entrants}, "settings": list(settings), "lake": opened.location.address,
-        }  # fmt: skip
+            "methods_asked": list(methods),
+            "iterations": iterations,
+            "seeds": seeds,
+            "budget_tokens": budget_tokens,
+            "toy": toy,
+            "tokens_at_most": {one.label: one.tokens for one in entrants},
+            "settings": list(settings),
+            "lake": opened.location.address,
+        }
         page = opened.root / "reports" / "comparisons" / str(flow_run.id) / "index.html"
     write(page, closing_page(told))
     create_markdown_artifact(
@@ -100,11 +106,13 @@ def entrants_of(
     """
     if len(methods) < 2:
         raise UserError(
-            "A comparison takes at least two methods: `dapflow compare rso dpo`, say; `dapflow recipes` lists them."
+            "A comparison takes at least two methods: `dapflow compare rso dpo`, say; `dapflow "
+            "recipes` lists them."
         )
     if twice := next((name for place, name in enumerate(methods) if name in methods[:place]), None):
         raise UserError(
-            f"{twice} is named twice: to compare it with itself under other settings, put them into a file of your own."
+            f"{twice} is named twice: to compare it with itself under other settings, put them "
+            "into a file of your own."
         )
     entrants: list[Entrant] = []
     for name in methods:
@@ -121,10 +129,14 @@ def entrants_of(
             raise UserError(f"{name}: {error}") from error
         entrants.append(
             Entrant(
-                label=recipe.name, name=name, recipe=recipe, settings=(*settings, *own, *fitted.settings), fitted=fitted.settings,
+                label=recipe.name,
+                name=name,
+                recipe=recipe,
+                settings=(*settings, *own, *fitted.settings),
+                fitted=fitted.settings,
                 tokens=fitted.tokens,
             )
-        )  # fmt: skip
+        )
     labels = [one.label for one in entrants]
     entrants = [
         replace(one, label=one.name) if labels.count(one.label) > 1 else one for one in entrants
@@ -135,8 +147,10 @@ def entrants_of(
                 _common(at(entrants[0].recipe, number)), _common(at(one.recipe, number))
             ):
                 raise UserError(
-                    f"{entrants[0].name} and {one.name} differ in {found['key']} ({found['a']} and {found['b']}) in iteration {number}, "
-                    f"which would not be compared: say what both are to have, as {found['key']}=VALUE."
+                    f"{entrants[0].name} and {one.name} differ in {found['key']} ({found['a']} "
+                    f"and {found['b']}) in iteration {number}, "
+                    "which would not be compared: say what both are to have, as "
+                    f"{found['key']}=VALUE."
                 )
     return entrants
 

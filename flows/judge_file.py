@@ -106,7 +106,8 @@ def who_judges(sheet: Sheet, settings: Sequence[str]) -> Seated:
     recipe = change(SFT_SAMPLE_RANK, settings)
     if recipe.judge is None or not recipe.judge.ready:
         raise UserError(
-            "Who is to judge? --judge with a program (shorter, ./mine.py:score, ...) or a reward model "
+            "Who is to judge? --judge with a program (shorter, ./mine.py:score, ...) or a reward "
+            "model "
             "of the lake (models@VERSION: `dapflow datasets --kind models`), or --judge llm --set "
             "judge.endpoint.model=... for an LLM."
         )
@@ -120,7 +121,8 @@ def who_judges(sheet: Sheet, settings: Sequence[str]) -> Seated:
     who = recipe.judge.seated(run)
     if who.compares and len(sheet.columns) == 1:
         raise UserError(
-            f"The judge {who} compares two answers, and {sheet} has one a row: give pairs, or a judge that scores."
+            f"The judge {who} compares two answers, and {sheet} has one a row: give pairs, or a "
+            "judge that scores."
         )
     return who
 

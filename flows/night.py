@@ -176,12 +176,21 @@ def in_words(row: dict[str, Any]) -> str:
     """What a night has come to, in a sentence."""
     if not row["candidate"]:
         return f"No policy was made: {row['reason']}"
-    return f"models@{row['candidate']} {'is promoted' if row['action'] == 'promote' else 'is not promoted'}: {row['reason']}"
+    return (
+        f"models@{row['candidate']} "
+        f"{'is promoted' if row['action'] == 'promote' else 'is not promoted'}: {row['reason']}"
+    )
 
 
 def _card(row: dict[str, Any], checks: list[Check]) -> str:
-    decided = f"**{'Promoted' if row['action'] == 'promote' else 'Not promoted'}**: `models@{row['candidate']}`, {as_text(row['reason'])}."
-    promoted = f"The promoted policy is `{'models@' + row['policy'] if row['policy'] else 'the initial one'}`."
+    decided = (
+        f"**{'Promoted' if row['action'] == 'promote' else 'Not promoted'}**: "
+        f"`models@{row['candidate']}`, {as_text(row['reason'])}."
+    )
+    promoted = (
+        "The promoted policy is "
+        f"`{'models@' + row['policy'] if row['policy'] else 'the initial one'}`."
+    )
     figures = as_table(("figure", "found", "asked", ""), map(_figure, checks))
     return f"{decided}\n{promoted}\n\n{figures}"
 

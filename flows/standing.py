@@ -13,8 +13,8 @@ class IterationData:
     """The datasets of an iteration; None for what its method does not make.
 
     prompts: what it trains on. completions: the policy's answers to them. people: people's answers.
-    verdicts: of the judge that labels. acceptances: of completions. comparisons: a ranker's, of what
-    is accepted. pairs: what is trained on. judgements: the policy's own, which it learns from.
+    verdicts: of the judge that labels. acceptances: of completions. comparisons: a ranker's, of
+    what is accepted. pairs: what is trained on. judgements: the policy's own, which it learns from.
     held_out: prompts that nothing is trained on. before, after: the two policies' answers to them.
     overlap: which of them are too like a training prompt. compared, judged_before, judged_after:
     verdicts on the two policies. judge_quality: of a judge that has to prove itself. metrics: all

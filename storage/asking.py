@@ -162,7 +162,8 @@ def _heard(work: Callable[[], T]) -> T:
         return work()
     except (MemoryError, duckdb.OutOfMemoryException) as error:
         raise UserError(
-            f"The query needs more than {MEMORY / 2**30:g} GB of memory: ask for fewer rows or shorter values."
+            f"The query needs more than {MEMORY / 2**30:g} GB of memory: ask for fewer rows or "
+            "shorter values."
         ) from error
     except (duckdb.InterruptException, duckdb.IOException, UserError):
         raise

@@ -89,7 +89,8 @@ def end_job(lake: Lake, job: Job, state: Literal["done", "lost"], left: Sequence
 def open_jobs(lake: Lake, server: str, model: str) -> list[Job]:
     """The batches that may still bring answers, oldest first."""
     rows = lake.rows(
-        "SELECT tag, batch, keys FROM batches WHERE server = ? AND model = ? AND state = 'open' ORDER BY submitted_at",
+        "SELECT tag, batch, keys FROM batches WHERE server = ? AND model = ? AND state = 'open' "
+        "ORDER BY submitted_at",
         [server, model],
     )
     return [Job(**row) for row in rows]

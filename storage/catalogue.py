@@ -80,7 +80,8 @@ class Catalogue:
         version = start if start in found else found[0]
         if dash and not ordinal.isdigit():
             raise LakeError(
-                f"{text} is not the id of a row: that is a version, a dash and a number, such as {row_id(version, 12)}."
+                f"{text} is not the id of a row: that is a version, a dash and a number, such as "
+                f"{row_id(version, 12)}."
             )
         return row_id(version, int(ordinal)) if dash else version
 
@@ -140,7 +141,8 @@ def latest_snapshot(cursor: Connection, lake: str) -> int:
 def load_catalogue(cursor: Connection, lake: str, data: str, snapshot: int) -> Catalogue:
     """Read the catalogue as it is now."""
     found = cursor.execute(
-        "SELECT version, kind, step, state, coalesce(rows, 0), coalesce(seconds, 0), opened_at, completed_at, activity"
+        "SELECT version, kind, step, state, coalesce(rows, 0), coalesce(seconds, 0), opened_at, "
+        "completed_at, activity"
         " FROM versions"
     ).fetchall()
     edges = cursor.execute("SELECT child, role, parent FROM edges").fetchall()
@@ -167,9 +169,12 @@ def data_files(
     """The files of a version, or of all."""
     meta, only = f"__ducklake_metadata_{lake}", " AND p.partition_value = ?" if version else ""
     query = (
-        "SELECT t.table_name, p.partition_value, s.path || t.path || f.path, f.file_size_bytes, f.record_count"
-        f" FROM {meta}.ducklake_data_file f JOIN {meta}.ducklake_file_partition_value p USING (data_file_id)"
-        f" JOIN {meta}.ducklake_table t ON t.table_id = f.table_id JOIN {meta}.ducklake_schema s USING (schema_id)"
+        "SELECT t.table_name, p.partition_value, s.path || t.path || f.path, f.file_size_bytes, "
+        "f.record_count"
+        f" FROM {meta}.ducklake_data_file f JOIN {meta}.ducklake_file_partition_value p USING "
+        "(data_file_id)"
+        f" JOIN {meta}.ducklake_table t ON t.table_id = f.table_id JOIN {meta}.ducklake_schema s "
+        "USING (schema_id)"
         f" WHERE f.end_snapshot IS NULL AND t.end_snapshot IS NULL{only} ORDER BY f.row_id_start"
     )
     for table, owner, path, size, rows in cursor.execute(

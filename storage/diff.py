@@ -17,15 +17,20 @@ _KEYED = {
     "completions": "SELECT p.digest || ' ' || o.sample AS key, p.prompt, o.text AS value FROM own o JOIN asked p ON p.id = o.prompt_id",
     "verdicts": (
         "SELECT concat_ws(' ', p.digest, md5(c.text), md5(d.text)) AS key, p.prompt,"
-        " CASE WHEN o.score IS NULL THEN o.outcome ELSE o.outcome || ' ' || round(o.score, 4) END AS value"
-        " FROM own o JOIN asked p ON p.id = o.prompt_id JOIN answers c ON c.id = o.completion_id LEFT JOIN answers d ON d.id = o.other_id"
+        " CASE WHEN o.score IS NULL THEN o.outcome ELSE o.outcome || ' ' || round(o.score, 4) END "
+        "AS value"
+        " FROM own o JOIN asked p ON p.id = o.prompt_id JOIN answers c ON c.id = o.completion_id "
+        "LEFT JOIN answers d ON d.id = o.other_id"
     ),
     "acceptances": (
-        "SELECT p.digest || ' ' || md5(c.text) AS key, p.prompt, CASE WHEN o.accepted THEN 'accepted' ELSE coalesce(o.note, 'rejected') END"
-        " AS value FROM own o JOIN asked p ON p.id = o.prompt_id JOIN answers c ON c.id = o.completion_id"
+        "SELECT p.digest || ' ' || md5(c.text) AS key, p.prompt, CASE WHEN o.accepted THEN "
+        "'accepted' ELSE coalesce(o.note, 'rejected') END"
+        " AS value FROM own o JOIN asked p ON p.id = o.prompt_id JOIN answers c ON c.id = "
+        "o.completion_id"
     ),
     "pairs": (
-        "SELECT md5(o.prompt) || ' ' || least(md5(o.chosen), md5(o.rejected)) || ' ' || greatest(md5(o.chosen), md5(o.rejected)) AS key,"
+        "SELECT md5(o.prompt) || ' ' || least(md5(o.chosen), md5(o.rejected)) || ' ' || "
+        "greatest(md5(o.chosen), md5(o.rejected)) AS key,"
         " o.prompt, coalesce(o.dropped, 'chosen: ' || o.chosen) AS value FROM own o"
     ),
     "metrics": "SELECT name || coalesce(' at step ' || step, '') AS key, name AS prompt, round(value, 6)::VARCHAR AS value FROM own",
@@ -43,7 +48,8 @@ def diff(lake: Lake, a: str, b: str) -> dict[str, Any]:
     one, two = lake.ref(a), lake.ref(b)
     if one.kind != two.kind:
         raise LakeError(
-            f"{one.kind}@{one.version} and {two.kind}@{two.version} are different nouns: compare two of the same."
+            f"{one.kind}@{one.version} and {two.kind}@{two.version} are different nouns: compare "
+            "two of the same."
         )
     keyed = [
         _winners(lake, ref.version) if ref.kind == "models" else _keyed(lake, ref.kind, ref.version)
@@ -63,7 +69,8 @@ def diff(lake: Lake, a: str, b: str) -> dict[str, Any]:
         for row in lake.rows(f"SELECT change, count(*) AS n FROM ({joined}) GROUP BY change")
     }
     changes = lake.rows(
-        f"SELECT change, prompt, a, b FROM ({joined}) WHERE change != 'same' ORDER BY change, prompt, a, b LIMIT {SHOWN}"
+        f"SELECT change, prompt, a, b FROM ({joined}) WHERE change != 'same' ORDER BY change, "
+        f"prompt, a, b LIMIT {SHOWN}"
     )
     return {
         "kind": one.kind,
@@ -105,7 +112,8 @@ def _winners(lake: Lake, model: str) -> str:
     parents = catalogue.parents.get(measured[-1], {}) if measured else {}
     if "compared" not in parents and not {"judged_before", "judged_after"} <= set(parents):
         raise LakeError(
-            f"models@{model} has no evaluation in this lake: only policies that have been measured can be compared."
+            f"models@{model} has no evaluation in this lake: only policies that have been "
+            "measured can be compared."
         )
     asked = [
         one
@@ -115,11 +123,17 @@ def _winners(lake: Lake, model: str) -> str:
     if (
         "compared" in parents
     ):  # by a judge that saw both: a score above one half says that the new one is better
-        won = f"(SELECT prompt_id, avg(score) AS score FROM verdicts WHERE version = '{parents['compared']}' GROUP BY prompt_id)"
+        won = (
+            "(SELECT prompt_id, avg(score) AS score FROM verdicts WHERE version = "
+            f"'{parents['compared']}' GROUP BY prompt_id)"
+        )
         return f"""SELECT p.digest AS key, p.prompt, CASE WHEN n.score > 0.5 THEN 'new' WHEN n.score < 0.5 THEN 'old' ELSE 'tie' END AS value
             FROM {won} n JOIN prompts p ON p.id = n.prompt_id
             WHERE n.score IS NOT NULL AND p.version IN ({", ".join(f"'{one}'" for one in asked)})"""
-    scores = "(SELECT prompt_id, avg(score) AS score FROM verdicts WHERE version = '{}' GROUP BY prompt_id)"
+    scores = (
+        "(SELECT prompt_id, avg(score) AS score FROM verdicts WHERE version = '{}' GROUP BY "
+        "prompt_id)"
+    )
     before, after = (scores.format(parents[side]) for side in ("judged_before", "judged_after"))
     return f"""SELECT p.digest AS key, p.prompt, CASE WHEN n.score > o.score THEN 'new' WHEN n.score < o.score THEN 'old' ELSE 'tie' END AS value
         FROM {after} n JOIN {before} o USING (prompt_id) JOIN prompts p ON p.id = n.prompt_id

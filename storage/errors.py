@@ -161,7 +161,10 @@ def require_space(root: Path, address: str) -> None:
 
 
 def _full(address: str) -> str:
-    return f"The disk under {address} is full: free some space and run the same command again, it goes on where it stopped."
+    return (
+        f"The disk under {address} is full: free some space and run the same command again, it "
+        "goes on where it stopped."
+    )
 
 
 def one_line(text: str) -> str:

@@ -34,7 +34,8 @@ def export(lake: Lake, ref: Ref, path: Path, *, replace: bool = False) -> int:
     """
     if path.suffix not in ("", *FORMATS):
         raise LakeError(
-            f"{path}: write to {', '.join(FORMATS)}, or to a folder (a name without suffix) for the datasets library."
+            f"{path}: write to {', '.join(FORMATS)}, or to a folder (a name without suffix) for "
+            "the datasets library."
         )
     if path.is_dir() and (
         path.suffix

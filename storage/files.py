@@ -71,7 +71,8 @@ def retire(lake: Lake, versions: Iterable[str], *, whole: bool = False) -> None:
             closing(attach_catalogue(lake.location)) as connection,
         ):
             connection.execute(
-                "UPDATE catalogue.ducklake_data_file SET end_snapshot = (SELECT max(snapshot_id) FROM catalogue.ducklake_snapshot)"
+                "UPDATE catalogue.ducklake_data_file SET end_snapshot = (SELECT max(snapshot_id) "
+                "FROM catalogue.ducklake_snapshot)"
                 f" WHERE end_snapshot IS NULL AND parse_filename(path) IN ({names})"
             )
         lake.refresh()

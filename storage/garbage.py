@@ -100,7 +100,8 @@ def collect(lake: Lake, garbage: list[Garbage]) -> None:
             f"CALL ducklake_cleanup_old_files('{lake.name}', cleanup_all => true)"
         ).fetchall()
         cursor.execute(
-            f"CALL ducklake_delete_orphaned_files('{lake.name}', older_than => now() - INTERVAL 1 DAY)"
+            f"CALL ducklake_delete_orphaned_files('{lake.name}', older_than => now() - INTERVAL 1 "
+            "DAY)"
         ).fetchall()
     lake.refresh()
 
@@ -119,7 +120,8 @@ def _drop(cursor: Connection, garbage: list[Garbage]) -> None:
 def _kept(lake: Lake, runs: int, roots: set[str], since: datetime | None) -> set[str]:
     catalogue = lake.catalogue()
     policies = lake.rows(
-        "SELECT policy, metrics FROM iterations JOIN (SELECT run, row_number() OVER (PARTITION BY recipe ORDER BY started_at DESC) AS place"
+        "SELECT policy, metrics FROM iterations JOIN (SELECT run, row_number() OVER (PARTITION BY "
+        "recipe ORDER BY started_at DESC) AS place"
         " FROM runs WHERE state = 'done') USING (run) WHERE place <= ?",
         [runs],
     )

@@ -84,7 +84,8 @@ def ask(lake: Lake, version: str, run: str | None, questions: Sequence[Question]
         cursor.register("asked", table)
         cursor.execute("UPDATE questions SET run = ? WHERE version = ?", [run, version])
         cursor.execute(
-            "INSERT INTO questions SELECT key, ?, ?, person, instruction, prompt, first, second, now() FROM asked"
+            "INSERT INTO questions SELECT key, ?, ?, person, instruction, prompt, first, second, "
+            "now() FROM asked"
             " WHERE key NOT IN (SELECT key FROM questions WHERE version = ?)",
             [version, run, version],
         )
@@ -107,7 +108,8 @@ def latest_labels(lake: Lake, keys: Iterable[str]) -> dict[str, Labelled]:
     """The newest label of each question that has one; what was taken back has none."""
     wanted = set(keys)
     rows: list[dict[str, Any]] = lake.rows(
-        "SELECT key, arg_max({'label': label, 'left': left_side}, labelled_at) AS newest FROM labels GROUP BY key"
+        "SELECT key, arg_max({'label': label, 'left': left_side}, labelled_at) AS newest FROM "
+        "labels GROUP BY key"
     )
     found = {
         row["key"]: Labelled(label=row["newest"]["label"], left_side=row["newest"]["left"])
@@ -120,7 +122,8 @@ def latest_labels(lake: Lake, keys: Iterable[str]) -> dict[str, Labelled]:
 def waiting(lake: Lake) -> list[Waiting]:
     """The versions that wait for a person, oldest first, each with all that it has asked."""
     rows = lake.rows(
-        "SELECT q.*, v.parameters FROM questions q JOIN versions v USING (version) WHERE v.state = 'open' ORDER BY v.opened_at, q.asked_at"
+        "SELECT q.*, v.parameters FROM questions q JOIN versions v USING (version) WHERE v.state "
+        "= 'open' ORDER BY v.opened_at, q.asked_at"
     )
     asked: dict[str, list[dict[str, Any]]] = {}
     for row in rows:

@@ -63,7 +63,8 @@ class Lake:
         with lake_errors(self.location.address):
             if read_only and not self.location.exists:
                 raise LakeError(
-                    f"There is no lake at {self.root}: run a recipe, which makes one, or name another.",
+                    f"There is no lake at {self.root}: run a recipe, which makes one, or name "
+                    "another.",
                     Remedy.MAKE_LAKE,
                 )
             self._copied = ExitStack()
@@ -249,7 +250,8 @@ class Lake:
         if (found := self.find(version)) is None:
             label = f"{name.kind}@{version}" if isinstance(name, Ref) else name
             raise LakeError(
-                f"{label} is not a complete version of the lake at {self.location.address}: run its recipe again."
+                f"{label} is not a complete version of the lake at {self.location.address}: run "
+                "its recipe again."
             )
         return found
 
@@ -286,7 +288,10 @@ class Lake:
                 + ", ".join(f'NULL::{one["type"]} AS "{one["name"]}"' for one in columns)
                 + " WHERE false"
             )
-        return f"({self._empty[table]} UNION ALL BY NAME FROM read_parquet(?, hive_partitioning => false))"
+        return (
+            f"({self._empty[table]} UNION ALL BY NAME FROM read_parquet(?, hive_partitioning => "
+            "false))"
+        )
 
     def schema(self, table: str) -> pa.Schema:
         """The columns of a noun."""

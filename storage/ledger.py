@@ -62,7 +62,8 @@ def spent_on(lake: Lake, versions: Iterable[str]) -> tuple[int, int, float | Non
     versions, failures included.
     """
     [row] = lake.rows(
-        "SELECT count(*) AS calls, coalesce(sum(tokens_in + tokens_out), 0)::BIGINT AS tokens, coalesce(sum(usd), 0.0) AS usd,"
+        "SELECT count(*) AS calls, coalesce(sum(tokens_in + tokens_out), 0)::BIGINT AS tokens, "
+        "coalesce(sum(usd), 0.0) AS usd,"
         " bool_or(usd IS NULL) AS unknown FROM calls WHERE version IN (SELECT unnest(?))",
         [sorted(versions)],
     )
@@ -104,7 +105,8 @@ class Ledger:
     def spent(self) -> Spent:
         """What the version has taken so far in processes that have ended, killed ones included."""
         [row] = self._lake.rows(
-            "SELECT count(*) AS calls, coalesce(sum(tokens_in + tokens_out), 0)::BIGINT AS tokens, coalesce(sum(usd), 0.0) AS usd"
+            "SELECT count(*) AS calls, coalesce(sum(tokens_in + tokens_out), 0)::BIGINT AS "
+            "tokens, coalesce(sum(usd), 0.0) AS usd"
             " FROM calls WHERE version = ?",
             [self._version],
         )
@@ -168,7 +170,10 @@ def known_answers(lake: Lake, keys: Iterable[str]) -> dict[str, str]:
         if call["error"] is None and call["key"] in wanted
     }
     # two runs that asked for the same at once have two answers: everybody takes the same one
-    query = "SELECT key, arg_min(answer, call) FROM calls WHERE error IS NULL AND key IN (SELECT key FROM wanted) GROUP BY key"
+    query = (
+        "SELECT key, arg_min(answer, call) FROM calls WHERE error IS NULL AND key IN (SELECT key "
+        "FROM wanted) GROUP BY key"
+    )
     with lake.cursor() as cursor:
         cursor.register("wanted", pa.table({"key": pa.array(sorted(wanted), pa.string())}))
         try:
@@ -228,7 +233,8 @@ def _fold(lake: Lake, path: Path) -> None:
         def work(cursor: Connection) -> None:
             cursor.register("new_calls", new)
             cursor.execute(
-                "INSERT INTO calls SELECT * FROM new_calls WHERE call NOT IN (SELECT call FROM calls WHERE journal = ?)",
+                "INSERT INTO calls SELECT * FROM new_calls WHERE call NOT IN (SELECT call FROM "
+                "calls WHERE journal = ?)",
                 [path.stem],
             )
             cursor.unregister("new_calls")

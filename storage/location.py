@@ -64,7 +64,8 @@ def locate(address: str | os.PathLike[str]) -> Location:
     parts = urlsplit(text)
     if parts.password:
         raise LakeError(
-            "A lake's address is logged, so it must hold no password: put it into PGPASSWORD or ~/.pgpass."
+            "A lake's address is logged, so it must hold no password: put it into PGPASSWORD or "
+            "~/.pgpass."
         )
     options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
     unknown = set(options) - {"root", "data"}
@@ -75,7 +76,8 @@ def locate(address: str | os.PathLike[str]) -> Location:
         port, name = None, ""
     if unknown or not name or "root" not in options:
         raise LakeError(
-            f"{text} is not the address of a lake: write postgres://user@host:port/database?root=/directory[&data=s3://bucket]."
+            f"{text} is not the address of a lake: write "
+            "postgres://user@host:port/database?root=/directory[&data=s3://bucket]."
         )
     root = Path(options["root"]).expanduser().absolute()
     fields = {

@@ -29,7 +29,8 @@ class KeptLogps:
         """What is there already: per key one value an answer, in nats."""
         wanted = pa.table({"key": pa.array(sorted(set(keys)), pa.string())})
         query = (
-            "SELECT key, list(logp ORDER BY answer) AS logps FROM (SELECT DISTINCT key, answer, logp FROM reference_logps"
+            "SELECT key, list(logp ORDER BY answer) AS logps FROM (SELECT DISTINCT key, answer, "
+            "logp FROM reference_logps"
             " WHERE model = ? AND dtype = ? AND key IN (SELECT key FROM wanted)) GROUP BY key"
         )
         with self._lake.cursor() as cursor:
@@ -56,10 +57,13 @@ class KeptLogps:
         keys, answers, logps = zip(*rows, strict=True)
         new = pa.table(
             {
-                "model": [self._model] * len(rows), "dtype": [self._dtype] * len(rows), "key": keys,
-                "answer": pa.array(answers, pa.int32()), "logp": pa.array(logps, pa.float64()),
+                "model": [self._model] * len(rows),
+                "dtype": [self._dtype] * len(rows),
+                "key": keys,
+                "answer": pa.array(answers, pa.int32()),
+                "logp": pa.array(logps, pa.float64()),
             }
-        )  # fmt: skip
+        )
 
         def work(cursor: Connection) -> None:
             cursor.register("new_logps", new)

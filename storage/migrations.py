@@ -37,7 +37,8 @@ def migrate(lake: Opened) -> None:
     if done > len(MIGRATIONS):
         raise LakeError(
             f"The lake at {lake.location.address} has schema {done}, "
-            f"this version of dapflow knows {len(MIGRATIONS)}: update dapflow, or use another lake.",
+            f"this version of dapflow knows {len(MIGRATIONS)}: update dapflow, or use another "
+            "lake.",
             Remedy.OTHER_LAKE,
         )
     if done < len(MIGRATIONS) and lake.read_only:

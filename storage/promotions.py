@@ -67,7 +67,8 @@ def line_from(lake: Lake, policy: ModelRef) -> str:
         seen.add(row["parent"])
         if lake.find(row["parent"]) is None:
             raise UserError(
-                f"models@{row['parent']}, from which models@{policy.version} was made, is no longer in the lake."
+                f"models@{row['parent']}, from which models@{policy.version} was made, is no "
+                "longer in the lake."
             )
         policy = ModelRef("models", row["parent"], 1)
     return str(row["digest"])
@@ -162,7 +163,10 @@ def newest_line(lake: Lake) -> str:
 
 
 def _line(cursor: Connection, name: str) -> Line:
-    query = "SELECT arg_max(coalesce(policy, ''), number), coalesce(max(number), 0), coalesce(max(slice), 0) FROM promotions WHERE line = ?"
+    query = (
+        "SELECT arg_max(coalesce(policy, ''), number), coalesce(max(number), 0), "
+        "coalesce(max(slice), 0) FROM promotions WHERE line = ?"
+    )
     row = cursor.execute(query, [name]).fetchone()
     assert row is not None
     policy, number, used = row

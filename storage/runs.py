@@ -127,7 +127,10 @@ def write_off(lake: Lake, run: str) -> None:
 
 def running(lake: Lake) -> list[str]:
     """The runs that are going on, each with its machine and process: `rso, process 4711 on node3`."""
-    query = "SELECT recipe, host, process, epoch(started_at) AS since FROM runs WHERE state = 'running' ORDER BY started_at"
+    query = (
+        "SELECT recipe, host, process, epoch(started_at) AS since FROM runs WHERE state = "
+        "'running' ORDER BY started_at"
+    )
     return [
         f"{row['recipe']}, process {row['process']} on {row['host']}"
         for row in lake.rows(query)
@@ -157,7 +160,8 @@ def _begin(
     for table in ("runs", "iterations"):  # the same flow run, tried again
         cursor.execute(f"DELETE FROM {table} WHERE run = ?", [run])
     cursor.execute(
-        "INSERT INTO runs (run, recipe, settings, state, host, process, code, started_at, command, software)"
+        "INSERT INTO runs (run, recipe, settings, state, host, process, code, started_at, "
+        "command, software)"
         " VALUES (?, ?, ?, 'running', ?, ?, ?, now(), ?, ?)",
         [
             run,
@@ -185,7 +189,8 @@ def _write_off(cursor: Connection) -> None:
 def _end(lake: Lake, run: str, state: str, note: str | None) -> None:
     lake.commit(
         lambda cursor: cursor.execute(
-            "UPDATE runs SET state = ?, note = ?, ended_at = now() WHERE run = ? AND state = 'running'",
+            "UPDATE runs SET state = ?, note = ?, ended_at = now() WHERE run = ? AND state = "
+            "'running'",
             [state, note, run],
         ),
         f"run {state}",

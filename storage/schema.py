@@ -162,7 +162,8 @@ CREATE TABLE iterations (
 # An open version's rows are files beside the lake until it is complete; what was written the old
 # way is made again.
 _V3 = "".join(
-    f"DELETE FROM \"{noun}\" WHERE version IN (SELECT version FROM versions WHERE state = 'open');\n"
+    f'DELETE FROM "{noun}" WHERE version IN (SELECT version FROM versions WHERE state = '
+    "'open');\n"
     for noun in NOUNS
 ) + ("DELETE FROM versions WHERE state = 'open';\nDROP TABLE chunks;\n")
 
@@ -262,17 +263,39 @@ CREATE TABLE promotion_turn (number BIGINT);  -- the number of the newest promot
 INSERT INTO promotion_turn VALUES (0);
 """
 
-_V11 = "ALTER TABLE metrics ADD COLUMN note VARCHAR;  -- why there is no value, or what to know before believing it"
+_V11 = (
+    "ALTER TABLE metrics ADD COLUMN note VARCHAR;  -- why there is no value, or what to know "
+    "before believing it"
+)
 
 _V12 = """
 ALTER TABLE prompts ADD COLUMN answer VARCHAR;    -- the right answer, for a judge that needs one; null where nobody has said it
 ALTER TABLE prompts ADD COLUMN unsafe BOOLEAN;    -- whether it was marked as one that a safe answer matters for; null where nobody has said
 """
 
-_V13 = "ALTER TABLE prompts ADD COLUMN earlier VARCHAR[];  -- the turns before it: the user's, the answer, and so on; null for a first turn"
+_V13 = (
+    "ALTER TABLE prompts ADD COLUMN earlier VARCHAR[];  -- the turns before it: the user's, the "
+    "answer, and so on; null for a first turn"
+)
 
-_V14 = "ALTER TABLE versions ADD COLUMN activity VARCHAR;  -- what the step does (tasks/step/work.py); null where older software made it"
+_V14 = (
+    "ALTER TABLE versions ADD COLUMN activity VARCHAR;  -- what the step does "
+    "(tasks/step/work.py); null where older software made it"
+)
 
 MIGRATIONS: tuple[str, ...] = (
-    _V1, _V2, _V3, _V4, _V5, _V6, _V7, _V8, _V9, _V10, _V11, _V12, _V13, _V14,
-)  # fmt: skip
+    _V1,
+    _V2,
+    _V3,
+    _V4,
+    _V5,
+    _V6,
+    _V7,
+    _V8,
+    _V9,
+    _V10,
+    _V11,
+    _V12,
+    _V13,
+    _V14,
+)

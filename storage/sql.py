@@ -164,7 +164,8 @@ def _check_source(node: Tree, kind: str | None, allowed: _Allowed) -> None:
         kind == "SHOW_REF" and node["table_name"].strip('"') not in ("", "tables")
     ):
         raise UserError(
-            "A query reads the lake's tables only: `show tables` and `describe TABLE` say what there is."
+            "A query reads the lake's tables only: `show tables` and `describe TABLE` say what "
+            "there is."
         )
 
 

@@ -117,7 +117,8 @@ class OpenVersion:
             )
             _insert(cursor, "files", written)
             cursor.execute(
-                "UPDATE versions SET state = 'complete', rows = ?, seconds = ?, flow_run_id = ?, task_run_id = ?,"
+                "UPDATE versions SET state = 'complete', rows = ?, seconds = ?, flow_run_id = ?, "
+                "task_run_id = ?,"
                 " completed_at = now() WHERE version = ?",
                 [rows, seconds, flow_run_id, task_run_id, self.version],
             )
@@ -214,7 +215,8 @@ def _lock(path: Path) -> Iterator[None]:
         lock.acquire(timeout=6 * 3600)
     except Timeout as error:
         raise LakeError(
-            f"Another process has held {path} for six hours: end it, or wait for it, then run again."
+            f"Another process has held {path} for six hours: end it, or wait for it, then run "
+            "again."
         ) from error
     try:
         yield
@@ -230,7 +232,8 @@ def _open(cursor: Connection, opening: Opening) -> None:
     if found != ("open",):
         parameters = json.dumps(opening.parameters, sort_keys=True, ensure_ascii=False)
         cursor.execute(
-            "INSERT INTO versions (version, kind, step, activity, state, parameters, code, opened_at)"
+            "INSERT INTO versions (version, kind, step, activity, state, parameters, code, "
+            "opened_at)"
             " VALUES (?, ?, ?, ?, 'open', ?, ?, now())",
             [
                 opening.version,

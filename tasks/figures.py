@@ -1,4 +1,5 @@
-"""A figure with its 95 % interval: how it comes of values by prompt, and becomes a row of `metrics`.
+"""A figure with its 95 % interval: how it comes of values by prompt, and becomes a row of
+`metrics`.
 
     mean("win_rate", {"prompt 1": 1.0, "prompt 2": 0.5}, seed=0, why_none="nothing was judged")
 What a name means stands in `dapflow.tasks.metrics`. Imports neither torch nor prefect. Test: pytest

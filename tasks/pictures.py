@@ -59,7 +59,8 @@ def _reliability(found: Sequence[Confidence]) -> bytes:
         axes.plot(x, 100 * one.right, marker="o", color="#4477aa")
         axes.annotate(f"{one.n:,}", (x, 1), ha="center", fontsize=7)
     axes.set_xlabel(
-        "how sure it is of the answer it prefers, %\n(mean of each bin; above: how many pairs are in it)",
+        "how sure it is of the answer it prefers, %\n(mean of each bin; above: how many pairs are "
+        "in it)",
         fontsize=8,
     )
     axes.set_ylabel("how often that is the better answer,\n% of pairs (95 % interval)", fontsize=8)

@@ -116,7 +116,8 @@ def _of_lake(lake: OpenLake, source: str, other: str) -> "list[Judgement]":
     for name, ref in zip((source, other), versions, strict=True):
         if ref.kind != "verdicts":
             raise UserError(
-                f"{name} holds {ref.kind}, not verdicts: `dapflow datasets --kind verdicts` lists those that can be compared."
+                f"{name} holds {ref.kind}, not verdicts: `dapflow datasets --kind verdicts` lists "
+                "those that can be compared."
             )
     query = f"""
         WITH one AS ({_PREFERENCES}), other AS ({_PREFERENCES})

@@ -60,7 +60,8 @@ def chat(
     for one, name in zip(loaded, names, strict=True):
         if max_tokens >= (most := context_length(one.model)):
             raise UserError(
-                f"--max-tokens {max_tokens}: {name} holds {most} tokens, and what is said is among them: take fewer."
+                f"--max-tokens {max_tokens}: {name} holds {most} tokens, and what is said is "
+                "among them: take fewer."
             )
     histories: list[list[dict[str, str]]] = [[] for _ in names]
     for turn, said in enumerate(_lines()):
@@ -116,7 +117,8 @@ def _path(name: str, address: str) -> Path:
     if not locate(address).exists:
         if name in (NEWEST, PROMOTED):
             raise UserError(
-                f"There is no lake at {address}, and so no {name} policy: name a model, for example embedded:smollm2-135m."
+                f"There is no lake at {address}, and so no {name} policy: name a model, for "
+                "example embedded:smollm2-135m."
             )
         return resolve(name).path
     with OpenLake(address, read_only=True) as lake:

@@ -85,7 +85,8 @@ def compare(
                 if iterations < (begins := len(one.recipe.data)):
                     first = ", ".join(one.recipe.data[:iterations])
                     console.print(
-                        f"  learns from {first} at first; what it is named for begins with --iterations {begins}",
+                        f"  learns from {first} at first; what it is named for begins with "
+                        f"--iterations {begins}",
                         highlight=False,
                     )
     reporter = ConsoleReporter(console)
@@ -94,7 +95,8 @@ def compare(
     print_closing(console, told)
     made = sum(record.state == "run" for record in reporter.records)
     console.print(
-        f"{len(reporter.records)} steps, {len(reporter.records) - made} of them shared or cached. The page: {told['report']}"
+        f"{len(reporter.records)} steps, {len(reporter.records) - made} of them shared or cached. "
+        f"The page: {told['report']}"
     )
     if html is not None:
         from dapflow.flows.report.drawing.methods_table import closing_page
@@ -104,5 +106,6 @@ def compare(
         print(json.dumps(told | {"steps": {"run": made, "cached": len(reporter.records) - made}}))
     if failed := [row["method"] for row in told["methods"] if row["failed"]]:
         raise UserError(
-            f"Not every method came through ({', '.join(failed)}): the table says why. The same command tries them again."
+            f"Not every method came through ({', '.join(failed)}): the table says why. The same "
+            "command tries them again."
         )

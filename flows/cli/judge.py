@@ -126,7 +126,8 @@ def _print(console: Console, found: dict[str, Any], output: Path | None) -> None
         if len(rows) > _SHOWN:
             console.print(
                 Text(
-                    f"... and {len(rows) - _SHOWN:,} more: --output FILE.parquet or --json gives all."
+                    f"... and {len(rows) - _SHOWN:,} more: --output FILE.parquet or --json gives "
+                    "all."
                 )
             )
     outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in found["outcomes"].items())

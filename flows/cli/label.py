@@ -57,4 +57,7 @@ def _goes_on(run: str | None) -> str:
 
     if run is not None and os.environ.get("PREFECT_API_URL") and resume(run):
         return "Enough: its run was suspended, and goes on."
-    return "Enough: a run that waits for it goes on by itself; one that was stopped does when it is started again, or resumed on its server."
+    return (
+        "Enough: a run that waits for it goes on by itself; one that was stopped does when it is "
+        "started again, or resumed on its server."
+    )

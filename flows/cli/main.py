@@ -38,7 +38,10 @@ from dapflow.storage.errors import UserError, interrupted
 app = App(
     name="dapflow",
     suppress_keyboard_interrupt=False,
-    help="Direct alignment from preferences, as a flow: sample, judge, pair, train, measure, and again.",
+    help=(
+        "Direct alignment from preferences, as a flow: sample, judge, pair, train, measure, and "
+        "again."
+    ),
 )
 
 COMMANDS = {
@@ -115,7 +118,8 @@ def _check_readable(words: Sequence[str]) -> None:
         except UnicodeEncodeError as error:
             encoding = sys.getfilesystemencoding()
             raise UserError(
-                f"{word!a} is not text in {encoding}, which the terminal says it writes: set LC_ALL=C.UTF-8."
+                f"{word!a} is not text in {encoding}, which the terminal says it writes: set "
+                "LC_ALL=C.UTF-8."
             ) from error
 
 

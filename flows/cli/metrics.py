@@ -25,39 +25,72 @@ if TYPE_CHECKING:
 
 _OF_STEP = ("recipe", "step", "activity")
 # name, help, labels, SQL with a column for each label and `value`; `made` is a row for each version
-# with the recipe of the run that made it, and what its step does: empty where older software made it
+# with the recipe of the run that made it, and what its step does: empty where older software made
+# it
 _TOTALS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
-    ("dapflow_rows", "Rows that steps have written.", _OF_STEP, "SELECT recipe, step, activity, sum(rows) AS value FROM made GROUP BY ALL"),
-    ("dapflow_step_seconds", "Wall seconds of steps, all attempts.", _OF_STEP, "SELECT recipe, step, activity, sum(seconds) AS value FROM made GROUP BY ALL"),
     (
-        "dapflow_judge_calls", "Calls of judges over the network.", (*_OF_STEP, "model", "outcome"),
-        "SELECT recipe, step, activity, model, CASE WHEN error IS NULL THEN 'answered' ELSE 'failed' END AS outcome, count(*) AS value"
+        "dapflow_rows",
+        "Rows that steps have written.",
+        _OF_STEP,
+        "SELECT recipe, step, activity, sum(rows) AS value FROM made GROUP BY ALL",
+    ),
+    (
+        "dapflow_step_seconds",
+        "Wall seconds of steps, all attempts.",
+        _OF_STEP,
+        "SELECT recipe, step, activity, sum(seconds) AS value FROM made GROUP BY ALL",
+    ),
+    (
+        "dapflow_judge_calls",
+        "Calls of judges over the network.",
+        (*_OF_STEP, "model", "outcome"),
+        "SELECT recipe, step, activity, model, CASE WHEN error IS NULL THEN 'answered' ELSE "
+        "'failed' END AS outcome, count(*) AS value"
         " FROM calls JOIN made USING (version) GROUP BY ALL",
     ),
     (
-        "dapflow_judge_tokens", "Tokens of these calls.", (*_OF_STEP, "model", "direction"),
-        "UNPIVOT (SELECT recipe, step, activity, model, sum(tokens_in)::DOUBLE AS 'in', sum(tokens_out)::DOUBLE AS 'out'"
-        " FROM calls JOIN made USING (version) GROUP BY ALL) ON 'in', 'out' INTO NAME direction VALUE value",
+        "dapflow_judge_tokens",
+        "Tokens of these calls.",
+        (*_OF_STEP, "model", "direction"),
+        "UNPIVOT (SELECT recipe, step, activity, model, sum(tokens_in)::DOUBLE AS 'in', "
+        "sum(tokens_out)::DOUBLE AS 'out'"
+        " FROM calls JOIN made USING (version) GROUP BY ALL) ON 'in', 'out' INTO NAME direction "
+        "VALUE value",
     ),
     (
-        "dapflow_judge_usd", "Dollars of these calls, where the price is known.", (*_OF_STEP, "model"),
-        "SELECT recipe, step, activity, model, sum(usd) AS value FROM calls JOIN made USING (version) WHERE usd IS NOT NULL GROUP BY ALL",
+        "dapflow_judge_usd",
+        "Dollars of these calls, where the price is known.",
+        (*_OF_STEP, "model"),
+        "SELECT recipe, step, activity, model, sum(usd) AS value FROM calls JOIN made USING "
+        "(version) WHERE usd IS NOT NULL GROUP BY ALL",
     ),
-)  # fmt: skip
+)
 _STATES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
-    ("dapflow_runs", "Runs by how they ended.", ("recipe", "state"), "SELECT recipe, state, count(*) AS value FROM runs GROUP BY ALL"),
     (
-        "dapflow_run_ended_timestamp_seconds", "When a run was last done.", ("recipe",),
+        "dapflow_runs",
+        "Runs by how they ended.",
+        ("recipe", "state"),
+        "SELECT recipe, state, count(*) AS value FROM runs GROUP BY ALL",
+    ),
+    (
+        "dapflow_run_ended_timestamp_seconds",
+        "When a run was last done.",
+        ("recipe",),
         "SELECT recipe, epoch(max(ended_at)) AS value FROM runs WHERE state = 'done' GROUP BY ALL",
     ),
     (
-        "dapflow_figure", "Figures of the newest iteration of a recipe, as in its report.", ("recipe", "name"),
-        "SELECT recipe, name, value FROM metrics JOIN (SELECT recipe, arg_max(metrics, i.ended_at) AS version FROM iterations i"
-        " JOIN runs USING (run) GROUP BY ALL) USING (version) WHERE step IS NULL AND value IS NOT NULL",
+        "dapflow_figure",
+        "Figures of the newest iteration of a recipe, as in its report.",
+        ("recipe", "name"),
+        "SELECT recipe, name, value FROM metrics JOIN (SELECT recipe, arg_max(metrics, "
+        "i.ended_at) AS version FROM iterations i"
+        " JOIN runs USING (run) GROUP BY ALL) USING (version) WHERE step IS NULL AND value IS NOT "
+        "NULL",
     ),
-)  # fmt: skip
+)
 _MADE = (
-    "WITH made AS (SELECT v.version, v.step, coalesce(v.activity, '') AS activity, v.rows, v.seconds,"
+    "WITH made AS (SELECT v.version, v.step, coalesce(v.activity, '') AS activity, v.rows, "
+    "v.seconds,"
     " coalesce(r.recipe, '') AS recipe FROM versions v"
     " LEFT JOIN runs r ON r.run = v.flow_run_id WHERE v.state <> 'open') "
 )
@@ -167,7 +200,10 @@ class Collector:
         for row in made:
             if files := catalogue.files_of("completions", row["version"]):
                 if row["version"] not in self._tokens:
-                    query = "SELECT sum(num_values)::BIGINT AS n FROM parquet_metadata(?) WHERE path_in_schema LIKE 'token_ids%'"
+                    query = (
+                        "SELECT sum(num_values)::BIGINT AS n FROM parquet_metadata(?) WHERE "
+                        "path_in_schema LIKE 'token_ids%'"
+                    )
                     self._tokens[row["version"]] = (
                         lake.rows(query, [[file.path for file in files]])[0]["n"] or 0
                     )

@@ -85,7 +85,8 @@ def name_hosts(names: tuple[str, ...]) -> None:
         host for host in hosts if not re.fullmatch(r"[A-Za-z0-9._-]+|\[?[0-9A-Fa-f:.]+\]?", host)
     ]:
         raise UserError(
-            f"--allow-host {wrong[0]}: name a host alone, for example --allow-host gpu.example, without http:// and port."
+            f"--allow-host {wrong[0]}: name a host alone, for example --allow-host gpu.example, "
+            "without http:// and port."
         )
     os.environ[HOSTS] = " ".join(hosts)
 

@@ -94,7 +94,10 @@ def _print(console: Console, result: "Result") -> None:
             f"{one.length_difference:+,.0f}",
         )
     console.print(table)
-    what = "50: as good as the baseline; [95 % interval]; chars: by how many the answers are longer than the baseline's"
+    what = (
+        "50: as good as the baseline; [95 % interval]; chars: by how many the answers are longer "
+        "than the baseline's"
+    )
     console.print(
         Text(
             what + ("; !: see below." if any(one.notes for one in result.systems.values()) else ".")

@@ -84,7 +84,10 @@ class ConsoleReporter:
         self._bars.remove_task(self._task)
         self.records.append(record)
         mark, style = ("=", "dim") if record.state == "cached" else ("+", "green")
-        line = f"{mark} {record.name:<44} {record.rows:>6,} rows  {record.seconds:>6.1f} s  {record.state}"
+        line = (
+            f"{mark} {record.name:<44} {record.rows:>6,} rows  {record.seconds:>6.1f} s  "
+            f"{record.state}"
+        )
         self._console.print(Text(line, style=style), highlight=False)
 
     def said(self, sentence: str) -> None:
@@ -186,7 +189,10 @@ def _fact(name: str, value: object) -> str:
 
 def _judge(role: str, judge: dict[str, Any]) -> str:
     if "consistency" in judge:
-        steady = f"both orders agree on {judge['consistency']:.0%} [{judge['consistency_low']:.0%}, {judge['consistency_high']:.0%}]"
+        steady = (
+            f"both orders agree on {judge['consistency']:.0%} [{judge['consistency_low']:.0%}, "
+            f"{judge['consistency_high']:.0%}]"
+        )
         return _fact(
             f"{role} judge",
             f"{judge['judge']}: {steady}, the first place wins {judge['first']:.0%}",
@@ -197,7 +203,8 @@ def _judge(role: str, judge: dict[str, Any]) -> str:
         shares = f"[{judge['first_low']:.0%}, {judge['first_high']:.0%}]"
         return _fact(
             f"{role} judge",
-            f"{judge['judge']}: a person, for whom the first place wins {judge['first']:.0%} {shares}",
+            f"{judge['judge']}: a person, for whom the first place wins {judge['first']:.0%} "
+            f"{shares}",
         )
     if "accuracy" not in judge:
         return _fact(f"{role} judge", judge["judge"])

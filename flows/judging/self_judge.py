@@ -83,7 +83,10 @@ def _change(row: Mapping[str, Any]) -> str:
         if high < 0
         else "it has not improved beyond doubt"
     )
-    return f"As a judge the policy agrees with people {value:+.0f} points [{low:+.0f}, {high:+.0f}] more than an iteration before: {verdict}."
+    return (
+        f"As a judge the policy agrees with people {value:+.0f} points [{low:+.0f}, {high:+.0f}] "
+        f"more than an iteration before: {verdict}."
+    )
 
 
 def _sentence(judge: Seated, metrics: Sequence[Mapping[str, Any]]) -> str:
@@ -96,4 +99,7 @@ def _sentence(judge: Seated, metrics: Sequence[Mapping[str, Any]]) -> str:
     if share["value"] is None:
         return f"The policy {judge.model} is not used as its own judge, since {decides}"
     interval = f"{share['value']:.0%} [{share['low']:.0%}, {share['high']:.0%}]"
-    return f"The policy {judge.model} is not used as its own judge, since {decides} and is right on {interval}, no better than chance"
+    return (
+        f"The policy {judge.model} is not used as its own judge, since {decides} and is right on "
+        f"{interval}, no better than chance"
+    )

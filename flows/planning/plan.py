@@ -102,7 +102,8 @@ def print_plan(console: Console, plan: dict[str, Any]) -> None:
     console.print(f"judge calls: {plan['judge_calls']:,}, {_paid(plan['paid'])}", highlight=False)
     minutes = plan["seconds"] / 60
     console.print(
-        f"about {minutes:.0f} min, at the {plan['gflops']} GFLOP/s measured on this machine just now",
+        f"about {minutes:.0f} min, at the {plan['gflops']} GFLOP/s measured on this machine just "
+        "now",
         highlight=False,
     )
 

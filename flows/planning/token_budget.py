@@ -52,7 +52,8 @@ def within(recipe: Recipe, iterations: int, budget: int | None) -> Fitted:
     tokens = tokens_at_most(change(recipe, settings), iterations)
     if tokens > budget:
         raise UserError(
-            f"{recipe.name} samples up to {tokens:,} tokens even of the fewest prompts, more than the {budget:,} that it may."
+            f"{recipe.name} samples up to {tokens:,} tokens even of the fewest prompts, more than "
+            f"the {budget:,} that it may."
         )
     return Fitted(settings=settings, tokens=tokens)
 

@@ -36,7 +36,8 @@ def change(recipe: Recipe, settings: Sequence[str]) -> Recipe:
         key, equals, text = setting.partition("=")
         if not equals:
             raise UserError(
-                f"--set {setting}: write it as key=value, for example --set sampling.temperature=0.7."
+                f"--set {setting}: write it as key=value, for example --set "
+                "sampling.temperature=0.7."
             )
         try:
             value = yaml.safe_load(text)
@@ -141,7 +142,8 @@ def validated(values: dict[str, Any]) -> Recipe:
     if recipe.then is not None:
         if "policy" in recipe.then.changes:
             raise UserError(
-                "then.changes: `policy` is the initial one in every iteration; `init` says which weights an iteration starts from."
+                "then.changes: `policy` is the initial one in every iteration; `init` says which "
+                "weights an iteration starts from."
             )
         try:
             at(recipe, recipe.then.iteration)

@@ -31,7 +31,8 @@ def own_recipe(path: Path) -> Recipe:
     """The recipe in a file, validated. Raises UserError that names the file and the field."""
     if not path.is_file():
         raise UserError(
-            f"There is no file {path}: give a recipe as YAML (`base: rso` and what differs) or a Python file with RECIPE."
+            f"There is no file {path}: give a recipe as YAML (`base: rso` and what differs) or a "
+            "Python file with RECIPE."
         )
     try:
         recipe = _of_python(path) if path.suffix == ".py" else _of_yaml(path)
@@ -47,7 +48,8 @@ def _of_yaml(path: Path) -> Recipe:
         raise UserError(f"it cannot be read as YAML ({str(error).splitlines()[0]}).") from error
     if not isinstance(values, dict) or not isinstance(values.get("base"), str):
         raise UserError(
-            "it needs `base: NAME`, the recipe that it starts from, and below it the keys that differ."
+            "it needs `base: NAME`, the recipe that it starts from, and below it the keys that "
+            "differ."
         )
     return merged(recipe_named(values.pop("base")), {"name": path.stem} | values)
 
@@ -77,7 +79,8 @@ def _plain(value: Any) -> Any:
     for key, field in type(value).model_fields.items():
         if isinstance(vars(value)[key], dict) and _is_settings(field.annotation):
             raise UserError(
-                f"`{key}` is a dict in model_copy, which would set all that it does not name back to defaults: write "
+                f"`{key}` is a dict in model_copy, which would set all that it does not name back "
+                "to defaults: write "
                 f"BASE.{key}.model_copy(update={{...}})."
             )
     return {key: _plain(one) for key, one in vars(value).items()}

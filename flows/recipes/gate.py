@@ -41,7 +41,10 @@ class Check:
     def __str__(self) -> str:
         reason = f", for {self.why_none}" if self.why_none else ""
         found = f"was not measured{reason}" if self.found is None else f"is {self.found:.3g}"
-        return f"{self.name} {found}, {'at least' if self.at_least else 'at most'} {self.threshold:g} is asked"
+        return (
+            f"{self.name} {found}, {'at least' if self.at_least else 'at most'} {self.threshold:g} "
+            "is asked"
+        )
 
 
 class Gate(BaseModel):
@@ -50,7 +53,10 @@ class Gate(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     win_rate_low: float | None = Field(
         default=0.5,
-        description="least lower end of the win rate's 95 % interval: from 0.5 on it is better, not just lucky",
+        description=(
+            "least lower end of the win rate's 95 % interval: from 0.5 on it is better, not just "
+            "lucky"
+        ),
     )
     length_growth: float | None = Field(
         default=0.5, description="most that answers may grow: 0.5 is by half"
@@ -63,7 +69,10 @@ class Gate(BaseModel):
     )
     judge_agreement: float | None = Field(
         default=None,
-        description="least share of answers to held-out prompts of which the training judge and the evaluation's name the same as better",
+        description=(
+            "least share of answers to held-out prompts of which the training judge and the "
+            "evaluation's name the same as better"
+        ),
     )
     least: dict[str, float] = Field(
         default={}, description="any other figure of the evaluation: name and least value"

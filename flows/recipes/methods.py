@@ -118,7 +118,10 @@ SLIC_HF_SAMPLE_RANK = SLIC_HF.model_copy(
 ITERATIVE_DPO = Recipe(
     **_scaled(sampling=RSO.sampling.model_copy(update={"n": 4})),
     name="iterative-dpo",
-    title="DPO on people's pairs, then also on own samples, best against worst by a frozen reward model",
+    title=(
+        "DPO on people's pairs, then also on own samples, best against worst by a frozen reward "
+        "model"
+    ),
     paper="Xu et al. 2023, arXiv 2312.16682, section 4",
     data=("preferences", "samples"),
     judge=RewardModel(),
@@ -148,7 +151,10 @@ REJECTION_SAMPLING = Recipe(
         "sampling": _ANSWER.model_copy(update={"n": 8, "top_k": 0}),
     },
     name="rejection-sampling",
-    title="fine-tuning of the initial policy on the best of N, over the samples of all iterations; from the fifth on PPO",
+    title=(
+        "fine-tuning of the initial policy on the best of N, over the samples of all iterations; "
+        "from the fifth on PPO"
+    ),
     paper="Touvron et al. 2023 (Llama 2), arXiv 2307.09288, section 3.2.3",
     sweep=Sweep(temperatures=(0.7, 1.0, 1.3), prompts=8),
     trains_on="answers",
@@ -246,7 +252,10 @@ SELF_REWARDING = Recipe(
         prompts=RSO.prompts.model_copy(update={"schedule": "self-instruct", "generate": _GENERATE}),
     ),
     name="self-rewarding",
-    title="imitation of people's best answers and of judgements like theirs; then the policy judges its own samples, DPO from and against itself",
+    title=(
+        "imitation of people's best answers and of judgements like theirs; then the policy judges "
+        "its own samples, DPO from and against itself"
+    ),
     paper="Yuan et al. 2024, arXiv 2401.10020",
     data=("seeds", "samples"),
     judge=SelfJudge(),
@@ -263,7 +272,10 @@ OAIF = Recipe(
         "prompts": RSO.prompts.model_copy(update={"schedule": "same"}),
     },
     name="oaif",
-    title="online feedback, by a reward model or an LLM: two samples judged, one optimiser step, and again, against a fixed reference",
+    title=(
+        "online feedback, by a reward model or an LLM: two samples judged, one optimiser step, and "
+        "again, against a fixed reference"
+    ),
     paper="Guo et al. 2024, arXiv 2402.04792",
     data=("rounds",),
     judge=RewardModel(),

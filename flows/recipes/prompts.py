@@ -17,12 +17,18 @@ class Prompts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     source: str = Field(
         default="shipped",
-        description="`shipped`, a .jsonl or .parquet file with `prompt`, or `hub:org/dataset`; optionally with `answer` and `unsafe`",
+        description=(
+            "`shipped`, a .jsonl or .parquet file with `prompt`, or `hub:org/dataset`; optionally "
+            "with `answer` and `unsafe`"
+        ),
     )
     per_iteration: int = Field(default=48, ge=1, description="prompts each iteration trains on")
     held_out: int = Field(default=64, ge=1, description="prompts that are never trained on")
     schedule: Literal["next", "same", "self-instruct"] = Field(
         default="next",
-        description="an iteration takes the next slice, the same, or prompts that the initial policy makes for it (`generate`)",
+        description=(
+            "an iteration takes the next slice, the same, or prompts that the initial policy makes "
+            "for it (`generate`)"
+        ),
     )
     generate: SelfInstruct = Field(default=SelfInstruct(), description="how it makes them")

@@ -132,8 +132,10 @@ class Recipe(BaseModel):
         default=("samples",),
         min_length=1,
         description="what it learns from, by iteration, the last one from then on: `samples` (its own, judged), `preferences` (people's "
-        "pairs), `gold` (people's chosen answer against its own sample), `lists` (people's answers and its own, judged together), "
-        "`rounds` (a batch sampled and judged before every optimiser step), `seeds` (people's best answers and own judgements that agree with "
+        "pairs), `gold` (people's chosen answer against its own sample), `lists` (people's "
+        "answers and its own, judged together), "
+        "`rounds` (a batch sampled and judged before every optimiser step), `seeds` (people's "
+        "best answers and own judgements that agree with "
         "people, both imitated)",
     )
     trains_on: Literal["pairs", "answers"] = Field(
@@ -173,7 +175,8 @@ class Recipe(BaseModel):
     def _is_a_name(cls, value: str) -> str:
         if not value.isprintable():
             raise ValueError(
-                "a name stands in titles and tables: leave out line breaks and characters that are not seen"
+                "a name stands in titles and tables: leave out line breaks and characters that "
+                "are not seen"
             )
         return value
 
@@ -219,17 +222,20 @@ class Recipe(BaseModel):
     def _check(self) -> Self:
         if self.judge is None and not {"preferences", "gold", "seeds"}.issuperset(self.data):
             raise ValueError(
-                "judge: `none` goes with data `preferences`, `gold` and `seeds` only: what is sampled has to be judged"
+                "judge: `none` goes with data `preferences`, `gold` and `seeds` only: what is "
+                "sampled has to be judged"
             )
         if "rounds" in self.data and self.sampler.engine != "transformers":
             raise ValueError(
-                "data: `rounds` keep the policy in this process, so sampler.engine must be transformers"
+                "data: `rounds` keep the policy in this process, so sampler.engine must be "
+                "transformers"
             )
         if self.loss.registered.needs_values and (
             set(self.data) != {"rounds"} or self.trains_on == "pairs"
         ):
             raise ValueError(
-                f"the loss {self.loss.name} needs a value model, so set data to rounds and trains_on to answers"
+                f"the loss {self.loss.name} needs a value model, so set data to rounds and "
+                "trains_on to answers"
             )
         if self.annotated_prompts and (self.judge is None or not self.judge.annotates):
             raise ValueError(
@@ -237,7 +243,8 @@ class Recipe(BaseModel):
             )
         if self.acceptance.rule in ("best", "threshold") and self.trains_on == "pairs":
             raise ValueError(
-                f"acceptance.rule={self.acceptance.rule} leaves nothing to pair: set trains_on to answers"
+                f"acceptance.rule={self.acceptance.rule} leaves nothing to pair: set trains_on to "
+                "answers"
             )
         if self.improve.thresholds and (
             self.trains_on != "answers" or self.acceptance.rule != "threshold"
@@ -250,7 +257,8 @@ class Recipe(BaseModel):
             raise ValueError(f"the loss {self.loss.name} learns from pairs: set trains_on to pairs")
         if needed > self.sampling.n and {"samples", "rounds"}.intersection(self.data):
             raise ValueError(
-                f"the loss {self.loss.name} compares answers to one prompt: set sampling.n to {needed} or more"
+                f"the loss {self.loss.name} compares answers to one prompt: set sampling.n to "
+                f"{needed} or more"
             )
         if (
             self.trains_on == "answers"
@@ -258,7 +266,8 @@ class Recipe(BaseModel):
             and self.acceptance.rule in ("best", "threshold")
         ):
             raise ValueError(
-                f"the loss {self.loss.name} ranks answers, and acceptance.rule={self.acceptance.rule} leaves too few: set it to all"
+                f"the loss {self.loss.name} ranks answers, and "
+                f"acceptance.rule={self.acceptance.rule} leaves too few: set it to all"
             )
         compares = self.judge is not None and self.judge.surely_compares
         if compares and (sentence := self.without_scores()):
@@ -275,7 +284,9 @@ class Recipe(BaseModel):
         }
         if wrong := [key for key, needs_scores in scored.items() if needs_scores]:
             return (
-                f"a judge that compares two answers gives no scores, without which there is no {' and no '.join(wrong)}: set "
-                "judge.mode=ten (or additive, rubric) of an LLM, or acceptance.rule=all, pairing.rule=first-round and no sweep"
+                "a judge that compares two answers gives no scores, without which there is no "
+                f"{' and no '.join(wrong)}: set "
+                "judge.mode=ten (or additive, rubric) of an LLM, or acceptance.rule=all, "
+                "pairing.rule=first-round and no sweep"
             )
         return None

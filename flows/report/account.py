@@ -51,7 +51,8 @@ def stages(lake: Lake, found: Found, known: Set[str]) -> list[Row]:
             continue
         note = "any_value(note)" if noun in _NOTED else "NULL"
         rows = lake.rows(
-            f"SELECT CASE WHEN id IN (SELECT unnest(?)) THEN '{_KNOWN}' WHEN id IN (SELECT unnest(?)) THEN '{_TOO_LONG}'"
+            f"SELECT CASE WHEN id IN (SELECT unnest(?)) THEN '{_KNOWN}' WHEN id IN (SELECT "
+            f"unnest(?)) THEN '{_TOO_LONG}'"
             f" ELSE {_WHY[noun]} END AS why, count(*) AS n, {note} AS note"
             f" FROM {noun} WHERE version = ? GROUP BY ALL ORDER BY n DESC, why",
             [sorted(known), too_long, found.parts[part]],
@@ -90,8 +91,10 @@ def steps(lake: Lake, found: Found) -> list[Row]:
     paid = {
         row["version"]: row
         for row in lake.rows(
-            "SELECT version, count(*) AS calls, coalesce(sum(tokens_in + tokens_out), 0)::BIGINT AS tokens,"
-            " CASE WHEN bool_or(usd IS NULL) THEN NULL ELSE sum(usd) END AS usd FROM calls WHERE version IN (SELECT unnest(?)) GROUP BY version",
+            "SELECT version, count(*) AS calls, coalesce(sum(tokens_in + tokens_out), 0)::BIGINT "
+            "AS tokens,"
+            " CASE WHEN bool_or(usd IS NULL) THEN NULL ELSE sum(usd) END AS usd FROM calls WHERE "
+            "version IN (SELECT unnest(?)) GROUP BY version",
             [own],
         )
     }
@@ -149,12 +152,14 @@ def judges(lake: Lake, found: Found) -> list[Row]:
         ("measured the result", parts.get("compared", parts.get("judged_after"))),
     ):
         for row in lake.rows(
-            "SELECT DISTINCT judge FROM verdicts WHERE version = ? AND judge IS NOT NULL ORDER BY judge",
+            "SELECT DISTINCT judge FROM verdicts WHERE version = ? AND judge IS NOT NULL ORDER BY "
+            "judge",
             [version],
         ):
             model = lake.rows("SELECT name, role FROM models WHERE version = ?", [row["judge"]])
             figures = lake.rows(
-                "SELECT name, value, low, high, unit FROM metrics WHERE version IN (?, ?) AND subject = version AND step IS NULL ORDER BY version, id",
+                "SELECT name, value, low, high, unit FROM metrics WHERE version IN (?, ?) AND "
+                "subject = version AND step IS NULL ORDER BY version, id",
                 [row["judge"], version],
             )
             name = (
@@ -193,21 +198,25 @@ def warnings(
     # in rounds
     if labelled & measured or metrics.get("same_judge", {}).get("value"):
         said.append(
-            "The judge that measured this result also labelled the training pairs: the policy was taught to please it, so the win rate is likely too high."
+            "The judge that measured this result also labelled the training pairs: the policy was "
+            "taught to please it, so the win rate is likely too high."
         )
     if known:
         said.append(
-            f"{known:,} of {held_out:,} held-out prompts are too like training prompts to count: they are left out."
+            f"{known:,} of {held_out:,} held-out prompts are too like training prompts to count: "
+            "they are left out."
         )
     if 0 < judged < held_out - known:  # where none were, the outcome says why
         missing = held_out - known - judged
         said.append(
-            f"{missing:,} of {held_out:,} held-out prompts were not judged on both sides and are not in the win rate."
+            f"{missing:,} of {held_out:,} held-out prompts were not judged on both sides and are "
+            "not in the win rate."
         )
     before, after = (metrics.get(f"length_{side}", {}).get("value") for side in ("before", "after"))
     if before and after and after > 1.25 * before:
         said.append(
-            f"Answers have grown by {after / before - 1:.0%}: judges tend to prefer length, so look at the win rate by length."
+            f"Answers have grown by {after / before - 1:.0%}: judges tend to prefer length, so "
+            "look at the win rate by length."
         )
     steady = [
         (one["name"], row)
@@ -216,7 +225,8 @@ def warnings(
         if row["name"] == "position_consistency"
     ]
     said += [
-        f"{name} named the same answer in both orders in {row['value']:.0%} of the comparisons [{row['low']:.0%}, {row['high']:.0%}], a coin in "
+        f"{name} named the same answer in both orders in {row['value']:.0%} of the comparisons "
+        f"[{row['low']:.0%}, {row['high']:.0%}], a coin in "
         "half of them: it goes by the place more than by the answer."
         for name, row in steady
         if row["high"] is not None and row["high"] < 0.5
@@ -231,7 +241,8 @@ def thoughts(lake: Lake, found: Found) -> list[str]:
     versions = {*own_versions(lake.catalogue(), found), *found.parts.values()}
     apart = " OR ".join("starts_with(note, ?)" for _ in NOTES)
     [row] = lake.rows(
-        f"SELECT count(*) FILTER (WHERE {apart}) AS apart, count(*) FILTER (WHERE regexp_matches(text, ?)) AS inside FROM completions"
+        f"SELECT count(*) FILTER (WHERE {apart}) AS apart, count(*) FILTER (WHERE "
+        "regexp_matches(text, ?)) AS inside FROM completions"
         " WHERE version IN (SELECT unnest(?))",
         [*NOTES, MARKS, sorted(versions)],
     )

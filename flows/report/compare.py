@@ -16,7 +16,10 @@ from dapflow.tasks.statistics import bootstrap_share, paired_difference
 Row = dict[str, Any]
 _INPUTS = ("prompts", "held_out", "init", "reference", "completions", "pairs")
 _SEED = 0  # of the bootstrap: the same two runs give the same interval
-_NO_MEETING = "The two were measured by different judges, or compared without scores: there is no score of both in one unit."
+_NO_MEETING = (
+    "The two were measured by different judges, or compared without scores: there is no score of "
+    "both in one unit."
+)
 
 
 def compare(lake: Lake, a: Found, b: Found, shown: int = 12) -> Row:
@@ -189,7 +192,10 @@ def _sentence(told: Row, met: bool) -> str:
         "cannot tell": "These prompts cannot tell A and B apart",
     }[told["verdict"]]
     if met:
-        return f"{how}: B's answers score higher on {told['meeting']:.1%} [{told['meeting_low']:.1%}, {told['meeting_high']:.1%}] of the same prompts."
+        return (
+            f"{how}: B's answers score higher on {told['meeting']:.1%} [{told['meeting_low']:.1%}, "
+            f"{told['meeting_high']:.1%}] of the same prompts."
+        )
     against = "the same opponent" if told["same_opponent"] else "its own opponent"
     return (
         f"{how}: against {against} B wins {100 * told['difference']:+.1f} points "

@@ -20,7 +20,8 @@ def metric_rows(lake: Lake, found: Found) -> list[Row]:
     rows: dict[str, Row] = {}
     for version in (found.metrics, *others):
         for row in lake.rows(
-            "SELECT * FROM metrics WHERE version = ? AND step IS NULL AND (subject = ? OR version = ?) ORDER BY id",
+            "SELECT * FROM metrics WHERE version = ? AND step IS NULL AND (subject = ? OR version "
+            "= ?) ORDER BY id",
             [version, found.policy, found.metrics],
         ):
             rows.setdefault(row["name"], row | {"version": version})
@@ -30,7 +31,10 @@ def metric_rows(lake: Lake, found: Found) -> list[Row]:
 def curves(lake: Lake, found: Found) -> dict[str, list[tuple[float, float, str]]]:
     """Figures of each optimiser step, by name: (step, value, unit)."""
     told: dict[str, list[tuple[float, float, str]]] = {}
-    query = "SELECT name, step, value, unit FROM metrics WHERE version IN (?, ?) AND step IS NOT NULL AND value IS NOT NULL ORDER BY step"
+    query = (
+        "SELECT name, step, value, unit FROM metrics WHERE version IN (?, ?) AND step IS NOT NULL "
+        "AND value IS NOT NULL ORDER BY step"
+    )
     for row in lake.rows(query, [found.policy, found.metrics]):
         told.setdefault(row["name"], []).append((row["step"], row["value"], row["unit"] or ""))
     return told

@@ -51,13 +51,15 @@ def find(lake: Lake, name: str) -> list[Found]:
         measured = [run for run in runs if any(one["run"] == run["run"] for one in made)]
         if not measured:
             raise UserError(
-                "No run of this lake has measured a policy yet: `dapflow run rso --toy` does in one to two minutes."
+                "No run of this lake has measured a policy yet: `dapflow run rso --toy` does in "
+                "one to two minutes."
             )
         return _of_run(lake, measured[-1], made)
     matching = [run for run in runs if run["run"].startswith(name)]
     if len(matching) > 1:
         raise UserError(
-            f"{name} is the beginning of {len(matching)} runs ({', '.join(run['run'] for run in matching[:4])}): give more of it."
+            f"{name} is the beginning of {len(matching)} runs "
+            f"({', '.join(run['run'] for run in matching[:4])}): give more of it."
         )
     return _of_run(lake, matching[0], made) if matching else [find_policy(lake, name)]
 
@@ -85,7 +87,8 @@ def find_policy(lake: Lake, name: str) -> Found:
     """
     version, catalogue = lake.resolve(name), lake.catalogue()
     rows = lake.rows(
-        "SELECT r.*, i.iteration, i.metrics FROM iterations i JOIN runs r USING (run) WHERE i.policy = ? ORDER BY r.started_at DESC LIMIT 1",
+        "SELECT r.*, i.iteration, i.metrics FROM iterations i JOIN runs r USING (run) WHERE "
+        "i.policy = ? ORDER BY r.started_at DESC LIMIT 1",
         [version],
     )
     if rows:
@@ -95,7 +98,8 @@ def find_policy(lake: Lake, name: str) -> Found:
     ]
     if not measured:
         raise UserError(
-            f'{name} is neither a run nor a policy that has been measured: `dapflow sql "select run, recipe from runs"` lists the runs.'
+            f'{name} is neither a run nor a policy that has been measured: `dapflow sql "select '
+            'run, recipe from runs"` lists the runs.'
         )
     return _found(lake, None, 1, version, measured[-1])
 
@@ -122,7 +126,8 @@ def _of_run(lake: Lake, run: Mapping[str, Any], made: Iterable[Mapping[str, Any]
     found = [one for one in made if one["run"] == run["run"]]
     if not found:
         raise UserError(
-            f"The run {run['run']} has measured no policy ({run['state']}{': ' + run['note'] if run['note'] else ''})."
+            f"The run {run['run']} has measured no policy "
+            f"({run['state']}{': ' + run['note'] if run['note'] else ''})."
         )
     return [_found(lake, run, one["iteration"], one["policy"], one["metrics"]) for one in found]
 
@@ -134,7 +139,8 @@ def _found(
     for version in (policy, metrics):
         if version not in catalogue.versions or catalogue.versions[version].state != "complete":
             raise UserError(
-                f"{version} of this run is no longer in the lake: running its recipe again makes it anew."
+                f"{version} of this run is no longer in the lake: running its recipe again makes "
+                "it anew."
             )
     return Found(
         run=run,

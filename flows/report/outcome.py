@@ -75,17 +75,27 @@ def sentence_of(
     as wins and losses at most.
     """
     if outcome != "cannot tell":
-        return f"The new policy's answers are {outcome} than the old one's: the 95 % interval lies {'above' if outcome == 'better' else 'below'} one half."
+        return (
+            f"The new policy's answers are {outcome} than the old one's: the 95 % interval lies "
+            f"{'above' if outcome == 'better' else 'below'} one half."
+        )
     seen = abs(win_rate - 0.5)
     if seen < 0.005:
-        return f"The two policies are level on these {prompts:,} prompts; one half lies inside the 95 % interval."
+        return (
+            f"The two policies are level on these {prompts:,} prompts; one half lies inside the 95 "
+            "% interval."
+        )
     open_half = f"One half lies inside the 95 % interval [{low:.1%}, {high:.1%}]."
     if prompts < 2:
         return f"{open_half} One prompt says nothing about others."
     needed = prompts_to_tell(seen, 0.5 if spread is None else spread)
-    about = f"{'at most' if spread is None else 'about'} {max(needed, prompts + 1):,} prompts{'' if spread is None else ' that spread like these'}"
+    about = (
+        f"{'at most' if spread is None else 'about'} {max(needed, prompts + 1):,} "
+        f"prompts{'' if spread is None else ' that spread like these'}"
+    )
     return (
-        f"{open_half} To settle a difference as large as the one seen ({100 * (win_rate - 0.5):+.1f} points) would take {about}; "
+        f"{open_half} To settle a difference as large as the one seen "
+        f"({100 * (win_rate - 0.5):+.1f} points) would take {about}; "
         f"there were {prompts:,}."
     )
 
@@ -118,7 +128,10 @@ def chosen_examples(
 
 def answers_of(lake: Lake, versions: Sequence[str], ids: Sequence[str]) -> dict[str, Row]:
     """Completions of these versions by id: `text` and `finish_reason`."""
-    query = "SELECT id, text, finish_reason FROM completions WHERE version IN (SELECT unnest(?)) AND id IN (SELECT unnest(?))"
+    query = (
+        "SELECT id, text, finish_reason FROM completions WHERE version IN (SELECT unnest(?)) AND "
+        "id IN (SELECT unnest(?))"
+    )
     return {row["id"]: row for row in lake.rows(query, [versions, ids])}
 
 

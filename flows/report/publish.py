@@ -70,7 +70,8 @@ def markdown(one: Row, folder: Path) -> str:
     """The outcome, the warnings, three examples and the figures, with the paths of the pages."""
     outcome = one["outcome"]
     rate = (
-        f": {outcome['win_rate']:.1%} [{outcome['win_rate_low']:.1%}, {outcome['win_rate_high']:.1%}]"
+        f": {outcome['win_rate']:.1%} [{outcome['win_rate_low']:.1%}, "
+        f"{outcome['win_rate_high']:.1%}]"
         if "win_rate" in outcome
         else ""
     )
@@ -85,7 +86,8 @@ def markdown(one: Row, folder: Path) -> str:
             as_text(outcome["sentence"]),
             as_text(f"Cost: {price(one['cost'])}."),
             *(f"> {as_text(warning)}" for warning in one["warnings"]),
-            f"[The whole report](/reports/{folder.name}/index.html), [where it came from](/reports/{folder.name}/lineage/index.html); "
+            f"[The whole report](/reports/{folder.name}/index.html), [where it came "
+            f"from](/reports/{folder.name}/lineage/index.html); "
             f"as files: {as_text(folder / 'index.html')}",
             as_table(("", "prompt", "before", "after"), examples, _LONG) if examples else "",
             as_table(("metric", "before", "after", "unit"), lines),

@@ -69,7 +69,8 @@ _NEWS: tuple[tuple[str, set[str], dict[str, Any], str, str], ...] = (
         {"prefect.flow-run.Failed", "prefect.flow-run.Crashed", "prefect.flow-run.TimedOut"},
         _OURS,
         "dapflow: {{ flow_run.name }} {{ flow_run.state.name }}",
-        f"{_RUN}: {{{{ flow_run.state.message }}}}\n`dapflow resume`, Retry in the UI or simply the next night goes on from the lake.",
+        f"{_RUN}: {{{{ flow_run.state.message }}}}\n`dapflow resume`, Retry in the UI or simply "
+        "the next night goes on from the lake.",
     ),
     (
         "gate closed",
@@ -115,7 +116,8 @@ def _block(notify: str) -> Any:
             block: Any = Block.load(notify)
         except (ValueError, ObjectNotFound) as error:
             raise UserError(
-                f"The server has no block {notify}: write TYPE/NAME, such as slack-webhook/team, or give the URL of a webhook."
+                f"The server has no block {notify}: write TYPE/NAME, such as slack-webhook/team, "
+                "or give the URL of a webhook."
             ) from error
         return block._block_document_id
     if urlsplit(notify).hostname == "hooks.slack.com":

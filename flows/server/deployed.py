@@ -75,6 +75,7 @@ def refuse(asked: str | None) -> None:
     """
     if asked and os.environ.get(ALLOW) != "1":
         raise UserError(
-            f"The run, its deployment or the work pool asks for {asked}, which `dapflow deploy` was not given on this machine: "
+            f"The run, its deployment or the work pool asks for {asked}, which `dapflow deploy` "
+            "was not given on this machine: "
             "have the deployment made here, or start the worker with --allow-commands."
         )

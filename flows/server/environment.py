@@ -101,11 +101,17 @@ def of_server(error: BaseException) -> str | None:
     if isinstance(error, HTTPStatusError) and of_ours and error.response.status_code == 403:
         return refused(url, error.response.text)
     if isinstance(error, HTTPStatusError) and of_ours and error.response.status_code == 401:
-        return f"The Prefect server at {url} does not let us in: set PREFECT_API_AUTH_STRING=user:password, as it asks for."
+        return (
+            f"The Prefect server at {url} does not let us in: set "
+            "PREFECT_API_AUTH_STRING=user:password, as it asks for."
+        )
     if (isinstance(error, ConnectError) and of_ours) or str(error).startswith(
         "Failed to reach API at"
     ):
-        return f"No Prefect server answers at {url}: start it, or unset PREFECT_API_URL. Nothing is lost: the same command goes on from here."
+        return (
+            f"No Prefect server answers at {url}: start it, or unset PREFECT_API_URL. Nothing is "
+            "lost: the same command goes on from here."
+        )
     return None
 
 

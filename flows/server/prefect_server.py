@@ -32,13 +32,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from dapflow.tasks.servers.door import MEBIBYTE, PAGES, Door, headed
 
 REPORTS, LINEAGE = "/reports", "/lineage"
-_NOT_YET = "There is no page of {version} yet: it is written when the iteration ends, on the machine that ran it. Until then: dapflow lineage {version}\n"
+_NOT_YET = (
+    "There is no page of {version} yet: it is written when the iteration ends, on the machine that "
+    "ran it. Until then: dapflow lineage {version}\n"
+)
 
 # Prefect's own pages: their scripts make styles, and further scripts to draw graphs; nothing comes
 # from, or goes to, another site.
 _PREFECT = (
-    "default-src 'self'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; "
-    "font-src 'self' data:; worker-src 'self' blob:; frame-src 'none'; object-src 'none'; base-uri 'self'; form-action 'self'; "
+    "default-src 'self'; script-src 'self' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+    "img-src 'self' data: blob:; "
+    "font-src 'self' data:; worker-src 'self' blob:; frame-src 'none'; object-src 'none'; "
+    "base-uri 'self'; form-action 'self'; "
     "frame-ancestors 'none'"
 )
 _LARGEST_REQUEST, _LARGEST_MESSAGE = (

@@ -14,7 +14,8 @@ from dapflow.flows.server.permissions import is_allowed
 from dapflow.storage import UserError
 
 _HOW = (
-    "it is not among what `dapflow run` or `dapflow deploy --set` was given on this machine; have the deployment made here, write it into a "
+    "it is not among what `dapflow run` or `dapflow deploy --set` was given on this machine; have "
+    "the deployment made here, write it into a "
     "recipe file, or allow all with --allow-commands of `dapflow worker` and `dapflow resume`"
 )
 

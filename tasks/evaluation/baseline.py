@@ -28,7 +28,8 @@ def policy_of(name: str, initial: ModelRef) -> ModelRef:
     ref = promoted(lake, initial) if name == PROMOTED else lake.ref(name)
     if not isinstance(ref, ModelRef) or lake.model(ref)["role"] != "policy":
         raise UserError(
-            f"evaluation.baselines: {name} is no policy of the lake: `dapflow datasets --kind models` lists them."
+            f"evaluation.baselines: {name} is no policy of the lake: `dapflow datasets --kind "
+            "models` lists them."
         )
     return ref
 
@@ -39,7 +40,8 @@ def promoted(lake: Lake, initial: ModelRef) -> ModelRef:
     """
     if (policy := line_of(lake, line_from(lake, initial)).policy) is None:
         raise UserError(
-            "evaluation.baselines: no policy that comes from this recipe's has been promoted in this lake; name one by its id."
+            "evaluation.baselines: no policy that comes from this recipe's has been promoted in "
+            "this lake; name one by its id."
         )
     return ModelRef("models", policy, 1)
 
@@ -68,7 +70,8 @@ def load_baseline_answers(out: Out, source: str, digest: str, prompts: DatasetRe
     rows = out.lake.prompts(prompts)
     if not any(row["prompt"] in answers for row in rows):
         raise UserError(
-            f"{source} answers none of the {len(rows)} held-out prompts: `dapflow show prompts` prints them."
+            f"{source} answers none of the {len(rows)} held-out prompts: `dapflow show prompts` "
+            "prints them."
         )
     out.write(
         0,

@@ -98,7 +98,10 @@ def find_overlap(out: Out, held_out: DatasetRef, pairs: list[DatasetRef], limits
         for one in found
     ]
     bad = len(left_out(rows))
-    looked = f"{len(trained):,} training prompts: a run of {limits.run} words, {limits.covered:.0%} of runs of {limits.short_run}, ROUGE-L"
+    looked = (
+        f"{len(trained):,} training prompts: a run of {limits.run} words, {limits.covered:.0%} of "
+        f"runs of {limits.short_run}, ROUGE-L"
+    )
     rows += [
         {
             "subject": out.version,

@@ -160,7 +160,10 @@ def _length_controlled(
         return Figure(
             name=name,
             value=None,
-            note=f"{prompts} judged prompts are too few to tell length from quality: it takes {_ENOUGH}",
+            note=(
+                f"{prompts} judged prompts are too few to tell length from quality: it takes "
+                f"{_ENOUGH}"
+            ),
         )
     answers = {
         text: place for place, text in enumerate(sorted({texts[one.new_id] for one in decisions}))

@@ -137,7 +137,8 @@ def _evaluated(out: Out, policy: ModelRef, harness: Harness) -> Mapping[str, Any
     )
     if unknown := [name for name in harness.tasks if name not in manager.all_tasks]:
         raise UserError(
-            f"lm-evaluation-harness has no task {' or '.join(unknown)}: `lm_eval ls tasks` prints their names."
+            f"lm-evaluation-harness has no task {' or '.join(unknown)}: `lm_eval ls tasks` prints "
+            "their names."
         )
     loaded = load_policy(out.lake, policy)
     os.environ["DISABLE_MULTIPROC"] = (
@@ -154,8 +155,10 @@ def _evaluated(out: Out, policy: ModelRef, harness: Harness) -> Mapping[str, Any
             manager.load(list(harness.tasks))
         except Exception as error:  # whatever a loader of data sets raises
             raise UserError(
-                f"lm-evaluation-harness cannot load {', '.join(harness.tasks)} ({_first_line(error)}): its own tasks fetch their data from the "
-                "model hub; evaluation.harness.include takes task files whose data is on this machine."
+                f"lm-evaluation-harness cannot load {', '.join(harness.tasks)} "
+                f"({_first_line(error)}): its own tasks fetch their data from the "
+                "model hub; evaluation.harness.include takes task files whose data is on this "
+                "machine."
             ) from error
         found = evaluator.simple_evaluate(
             model=model,

@@ -29,7 +29,10 @@ from dapflow.tasks.step import Out, step
 Answers = Sequence[CompletionRow]
 Verdicts = Sequence[VerdictRow]
 _STEADY = ("position_consistency", "first_place_wins")
-_SAME_JUDGE = "The judge that labelled the training pairs measures the result: it finds what it has taught. Set another evaluation.judge."
+_SAME_JUDGE = (
+    "The judge that labelled the training pairs measures the result: it finds what it has taught. "
+    "Set another evaluation.judge."
+)
 _NO_SCORES = "no judge scored the answers: it compares them, or there is none"
 
 
@@ -169,7 +172,10 @@ class _Reader:
         """Why there is no answer at all, where every held-out prompt was left out."""
         if before or after or not self._left_out:
             return None
-        return f"all {len(self._left_out)} held-out prompts were left out, for they repeat training prompts: hold out others"
+        return (
+            f"all {len(self._left_out)} held-out prompts were left out, for they repeat training "
+            "prompts: hold out others"
+        )
 
 
 def _rewards(name: str, before: Verdicts, after: Verdicts, seed: int) -> Iterator[Figure]:

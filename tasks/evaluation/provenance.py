@@ -94,9 +94,11 @@ def _people(
         if by_machine.isdisjoint(catalogue.sources(version))
     ]
     [row] = lake.rows(
-        "SELECT count(*) AS n FROM (SELECT prompt FROM pairs WHERE version IN (SELECT unnest(?)) AND dropped IS NULL UNION"
+        "SELECT count(*) AS n FROM (SELECT prompt FROM pairs WHERE version IN (SELECT unnest(?)) "
+        "AND dropped IS NULL UNION"
         " SELECT p.prompt FROM completions c JOIN prompts p ON p.id = c.prompt_id"
-        " WHERE c.version IN (SELECT unnest(?)) AND p.version IN (SELECT unnest(?)) AND c.policy IS NULL)",
+        " WHERE c.version IN (SELECT unnest(?)) AND p.version IN (SELECT unnest(?)) AND c.policy "
+        "IS NULL)",
         [
             labelled,
             *(
@@ -148,8 +150,10 @@ def _asked(lake: Lake, versions: Sequence[str]) -> dict[str, dict[str, Any]]:
 def _trained_rows(lake: Lake, versions: Sequence[str]) -> list[Row]:
     """How many rows of each version were trained on."""
     return lake.rows(
-        "SELECT version, count(*) AS n FROM (SELECT version FROM pairs WHERE version IN (SELECT unnest($1)) AND dropped IS NULL"
-        " UNION ALL SELECT version FROM acceptances WHERE version IN (SELECT unnest($1)) AND accepted) GROUP BY version",
+        "SELECT version, count(*) AS n FROM (SELECT version FROM pairs WHERE version IN (SELECT "
+        "unnest($1)) AND dropped IS NULL"
+        " UNION ALL SELECT version FROM acceptances WHERE version IN (SELECT unnest($1)) AND "
+        "accepted) GROUP BY version",
         [versions],
     )
 
@@ -173,7 +177,10 @@ def _own_samples(lake: Lake, trainings: Sequence[str]) -> Iterator[Figure]:
 
 
 def _told(lake: Lake, versions: Sequence[str], name: str) -> list[Row]:
-    query = "SELECT version, value FROM metrics WHERE version IN (SELECT unnest(?)) AND name = ? AND step IS NULL AND value IS NOT NULL"
+    query = (
+        "SELECT version, value FROM metrics WHERE version IN (SELECT unnest(?)) AND name = ? AND "
+        "step IS NULL AND value IS NOT NULL"
+    )
     return lake.rows(query, [versions, name])
 
 
@@ -188,8 +195,10 @@ def _renewed(
         [row] = lake.rows(
             "WITH answers AS (SELECT id, unnest([chosen_id, rejected_id]) AS answer FROM pairs"
             " WHERE version IN (SELECT unnest($1)) AND dropped IS NULL"
-            " UNION ALL SELECT id, completion_id FROM acceptances WHERE version IN (SELECT unnest($1)) AND accepted),"
-            " trained AS (SELECT bool_and(coalesce(list_contains($2, split_part(answer, '-', 1)), false)) AS fresh FROM answers GROUP BY id)"
+            " UNION ALL SELECT id, completion_id FROM acceptances WHERE version IN (SELECT "
+            "unnest($1)) AND accepted),"
+            " trained AS (SELECT bool_and(coalesce(list_contains($2, split_part(answer, '-', 1)), "
+            "false)) AS fresh FROM answers GROUP BY id)"
             " SELECT count(*) AS total, count(*) FILTER (WHERE fresh) AS fresh FROM trained",
             [_learned(catalogue, training), [*judged, training]],
         )
@@ -211,7 +220,8 @@ def _taken(lake: Lake, catalogue: Catalogue, own: set[str]) -> Iterator[Figure]:
     by_api = [version for version in versions if "endpoint" in asked.get(version, {})]
     [sampled] = lake.rows(
         "SELECT coalesce(sum(len(c.token_ids)), 0)::BIGINT AS tokens,"
-        " count(*) FILTER (WHERE len(c.token_ids) = 0 AND c.finish_reason <> 'refused') AS untold, count(m.version) AS by_endpoint"
+        " count(*) FILTER (WHERE len(c.token_ids) = 0 AND c.finish_reason <> 'refused') AS "
+        "untold, count(m.version) AS by_endpoint"
         " FROM completions c LEFT JOIN models m ON m.version = c.policy AND m.role = 'endpoint'"
         " WHERE c.version IN (SELECT unnest(?)) AND c.policy IS NOT NULL",
         [_that(catalogue, versions, _ANSWERED)],
@@ -236,7 +246,8 @@ def _taken(lake: Lake, catalogue: Catalogue, own: set[str]) -> Iterator[Figure]:
 def _verdicts(lake: Lake, versions: Sequence[str]) -> int:
     """How many somebody was asked for."""
     [row] = lake.rows(
-        "SELECT count(*) AS n FROM verdicts WHERE version IN (SELECT unnest(?)) AND outcome NOT IN ('refused', 'over_budget')"
+        "SELECT count(*) AS n FROM verdicts WHERE version IN (SELECT unnest(?)) AND outcome NOT "
+        "IN ('refused', 'over_budget')"
         " AND coalesce(note, '') NOT IN (?, ?)",
         [versions, IDENTICAL, EMPTY],
     )

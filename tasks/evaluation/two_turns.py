@@ -43,7 +43,10 @@ class TwoTurns(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     source: str | None = Field(
         default=None,
-        description="`shipped`, or a .jsonl or .parquet file with `prompt` and `follow_up`; empty: none, for it takes time",
+        description=(
+            "`shipped`, or a .jsonl or .parquet file with `prompt` and `follow_up`; empty: none, "
+            "for it takes time"
+        ),
     )
 
 

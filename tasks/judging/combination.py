@@ -134,7 +134,10 @@ def _safety_first(combination: Combination, scores: Mapping[str, float], unsafe:
         if not 0 <= probability <= 1:
             return Verdict(
                 outcome="invalid",
-                note=f"{name}: its score {scores[name]:g} is not within 0 to 1, as safety-first needs it",
+                note=(
+                    f"{name}: its score {scores[name]:g} is not within 0 to 1, as safety-first "
+                    "needs it"
+                ),
             )
         probabilities[name] = min(max(probability, _LEAST), 1 - _LEAST)
     name = SAFETY if unsafe or probabilities[SAFETY] < combination.threshold else HELPFULNESS

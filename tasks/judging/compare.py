@@ -149,12 +149,16 @@ def asked_of(prompts: Mapping[str, Row], matches: Sequence[Drawn]) -> list[Match
     """The matches that a judge is asked about. prompts: their rows by id."""
     return [
         Match(
-            completion_id=one["id"], other_id=other["id"], first=one["text"], second=other["text"],
-            prompt=prompts[one["prompt_id"]]["prompt"], answer=prompts[one["prompt_id"]]["answer"],
+            completion_id=one["id"],
+            other_id=other["id"],
+            first=one["text"],
+            second=other["text"],
+            prompt=prompts[one["prompt_id"]]["prompt"],
+            answer=prompts[one["prompt_id"]]["answer"],
         )
         for one, other in matches
         if other is not None and unasked(one, other) is None
-    ]  # fmt: skip
+    ]
 
 
 def comparison_chunks(matches: int, together: bool = False) -> int:

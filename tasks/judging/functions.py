@@ -28,8 +28,11 @@ ANSWER = "answer"
 """The parameter by which a function is given the reference answer of the prompt."""
 Function = Callable[..., float]
 PROGRAMS: dict[str, Function] = {
-    "shorter": shorter, "on-topic": on_topic, "json": valid_json, "exact-answer": exact_answer,
-}  # fmt: skip
+    "shorter": shorter,
+    "on-topic": on_topic,
+    "json": valid_json,
+    "exact-answer": exact_answer,
+}
 
 
 def function_of(name: str) -> Function:
@@ -42,8 +45,10 @@ def function_of(name: str) -> Function:
     if rest:
         return _imported(kind, rest)
     raise UserError(
-        f"There is no judge `{name}`: the programs are {', '.join(sorted(PROGRAMS))}, regex:PATTERN, keywords:WORD,WORD, and any function "
-        "(prompt, completion) -> score or (prompt, first, second) -> probability as FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION."
+        f"There is no judge `{name}`: the programs are {', '.join(sorted(PROGRAMS))}, "
+        "regex:PATTERN, keywords:WORD,WORD, and any function "
+        "(prompt, completion) -> score or (prompt, first, second) -> probability as "
+        "FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION."
     )
 
 
@@ -95,14 +100,16 @@ def _imported(place: str, function: str) -> Function:
     if callable(found := getattr(module, function, None)):
         return cast("Function", found)
     raise UserError(
-        f"{place} has no function `{function}`: write one that takes a prompt and a completion, and returns a number."
+        f"{place} has no function `{function}`: write one that takes a prompt and a completion, "
+        "and returns a number."
     )
 
 
 def _file(path: Path) -> ModuleType:
     if not path.is_file():
         raise UserError(
-            f"There is no file {path}: name the Python file of your judge, for example ./judge.py:score."
+            f"There is no file {path}: name the Python file of your judge, for example "
+            "./judge.py:score."
         )
     spec = importlib.util.spec_from_file_location(f"judge_{path.stem}", path)
     assert spec is not None and spec.loader is not None, "the name ends with .py"

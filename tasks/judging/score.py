@@ -1,8 +1,8 @@
 """A judge scores completions.
 
     judge(prompts, completions, by, model)  ->  verdicts, one per completion; odd cases are values
-`by` says who judges (spec.py); `model` is the model of the lake that does, if one does. A judge that
-compares two completions: compare.py. Test: pytest tests/tasks/judging
+`by` says who judges (spec.py); `model` is the model of the lake that does, if one does. A judge
+that compares two completions: compare.py. Test: pytest tests/tasks/judging
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -65,7 +65,10 @@ def render_turns(
                 turns, chat_template=template, add_generation_prompt=True, tokenize=False
             )
         except TemplateError as error:
-            without = "leave the system prompt out (set sampling.system and evaluation.sampling.system to null), or "
+            without = (
+                "leave the system prompt out (set sampling.system and evaluation.sampling.system "
+                "to null), or "
+            )
             remedy = f"{without if system is not None else ''}mend the template"
             raise UserError(f"The chat template refuses the prompt ({error}): {remedy}.") from error
         return list(

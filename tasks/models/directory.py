@@ -50,18 +50,21 @@ def require_files(path: Path) -> None:
             or "the model it was trained on"
         )
         raise UserError(
-            f"{path} holds an adapter for {base}, not a whole model: merge them (peft's merge_and_unload), and save the model that comes out."
+            f"{path} holds an adapter for {base}, not a whole model: merge them (peft's "
+            "merge_and_unload), and save the model that comes out."
         )
     if not (path / "config.json").is_file():
         raise UserError(f"{path} is not a model directory: it has no config.json.")
     weights = sorted(path.glob("*.safetensors"))
     if not weights:
         raise UserError(
-            f"{path} has no *.safetensors, and other weight files can run code when they are loaded: save it as safetensors."
+            f"{path} has no *.safetensors, and other weight files can run code when they are "
+            "loaded: save it as safetensors."
         )
     if missing := sorted(_shards(path) - {file.name for file in weights}):
         raise UserError(
-            f"{path} is not whole: its index names {_several(missing)}, which is not there: fetch or save it again."
+            f"{path} is not whole: its index names {_several(missing)}, which is not there: fetch "
+            "or save it again."
         )
     if not any(
         (path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -75,12 +78,14 @@ def require_files(path: Path) -> None:
                 pass
         except (SafetensorError, OSError) as error:
             raise UserError(
-                f"{file} is truncated or corrupt ({os.path.getsize(file):,} bytes): fetch or save it again."
+                f"{file} is truncated or corrupt ({os.path.getsize(file):,} bytes): fetch or save "
+                "it again."
             ) from error
     method = (_json(path / "config.json").get("quantization_config") or {}).get("quant_method")
     if method is not None:
         raise UserError(
-            f"The model in {path} is quantised ({method}), and quantised weights cannot be trained: name the model that it was made from, "
+            f"The model in {path} is quantised ({method}), and quantised weights cannot be "
+            "trained: name the model that it was made from, "
             "or save it with plain weights (`dequantize()`)."
         )
 
@@ -110,7 +115,8 @@ def require_whole(path: Path, digest: str) -> None:
     ]
     if wrong:
         raise UserError(
-            f"The weights in {path} are not those of {_article(type(model).__name__)}: it {', and it '.join(wrong)}{_saved_as(path, model)}. "
+            f"The weights in {path} are not those of {_article(type(model).__name__)}: it "
+            f"{', and it '.join(wrong)}{_saved_as(path, model)}. "
             "What is missing would be drawn by chance: fetch or save the whole language model."
         )
     _require_rows(path, model)
@@ -145,7 +151,8 @@ def read_tokenizer(path: Path) -> Any:
         if "default" not in tokenizer.chat_template:
             names = ", ".join(sorted(tokenizer.chat_template))
             raise UserError(
-                f"The tokenizer in {path} has several chat templates ({names}) and none called `default`: name the one to take so."
+                f"The tokenizer in {path} has several chat templates ({names}) and none called "
+                "`default`: name the one to take so."
             )
         tokenizer.chat_template = tokenizer.chat_template["default"]
     if tokenizer.eos_token_id is None:
@@ -181,7 +188,8 @@ def _end_token(path: Path, tokenizer: Any) -> str:
             ):
                 return str(token)
     raise UserError(
-        f"Neither the tokenizer nor the configuration in {path} names an end-of-sequence token: set `eos_token` in tokenizer_config.json."
+        f"Neither the tokenizer nor the configuration in {path} names an end-of-sequence token: "
+        "set `eos_token` in tokenizer_config.json."
     )
 
 
@@ -193,7 +201,8 @@ def _require_rows(path: Path, model: Any) -> None:
     )
     if tokens > rows:
         raise UserError(
-            f"The tokenizer in {path} has {tokens:,} tokens, but the model's embedding and vocabulary only {rows:,}: save the tokenizer that "
+            f"The tokenizer in {path} has {tokens:,} tokens, but the model's embedding and "
+            f"vocabulary only {rows:,}: save the tokenizer that "
             "goes with the model, or enlarge the model (`resize_token_embeddings`)."
         )
 

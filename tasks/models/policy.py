@@ -44,6 +44,7 @@ def policy_path(lake: Lake, ref: ModelRef) -> Path:
     files = resolve(row["name"])
     if files.digest != row["digest"]:
         raise UserError(
-            f"The model {row['name']} has changed since this run began (digest {files.digest[:16]}, was {row['digest'][:16]}): run again."
+            f"The model {row['name']} has changed since this run began (digest "
+            f"{files.digest[:16]}, was {row['digest'][:16]}): run again."
         )
     return files.path

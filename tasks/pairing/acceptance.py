@@ -25,7 +25,10 @@ class Acceptance(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     rule: Literal["rso", "all", "best", "threshold"] = Field(
         default="rso",
-        description="`rso`: Algorithm 1; `all`: every candidate (in a list none that is cut off above a finished one); of finished ones, `best`: a prompt's best; `threshold`: those above it",
+        description=(
+            "`rso`: Algorithm 1; `all`: every candidate (in a list none that is cut off above a "
+            "finished one); of finished ones, `best`: a prompt's best; `threshold`: those above it"
+        ),
     )
     beta: float = Field(
         default=0.5,

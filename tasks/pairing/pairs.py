@@ -161,7 +161,8 @@ def pair(
     sampled = {row["id"]: row for row in out.lake.rows_of(completions)}
     if pairing.rule == "contrast" and not any(row["logprobs"] for row in sampled.values()):
         raise UserError(
-            "pairing.rule=contrast needs the samples' log-probabilities, which their server does not tell: take another sampler."
+            "pairing.rule=contrast needs the samples' log-probabilities, which their server does "
+            "not tell: take another sampler."
         )
     candidates: dict[str, list[Candidate]] = defaultdict(list)
     for row in out.lake.rows_of(acceptances):

@@ -57,7 +57,8 @@ def sheet_of(path: Path) -> Sheet:
     found = [form for form in forms if set(form) <= names]
     if not found:
         raise UserError(
-            f"{records[0].place}: there is nothing to judge in {', '.join(names) or 'no columns'}: it needs `prompt` with `completion`, or with "
+            f"{records[0].place}: there is nothing to judge in "
+            f"{', '.join(names) or 'no columns'}: it needs `prompt` with `completion`, or with "
             "`chosen` and `rejected` (or `output` and `baseline`, `first` and `second`)."
         )
     for record in records:
@@ -66,7 +67,8 @@ def sheet_of(path: Path) -> Sheet:
         for column in found[0]:
             if not isinstance(record.fields.get(column), str):
                 raise UserError(
-                    f"{record.place}: `{column}` must be text, not {record.fields.get(column)!r:.40}."
+                    f"{record.place}: `{column}` must be text, not "
+                    f"{record.fields.get(column)!r:.40}."
                 )
     with path.open("rb") as content:
         return Sheet(

@@ -118,8 +118,10 @@ def check_columns(fields: Mapping[str, Any], prompt: str, place: str) -> None:
             and not _holds(prompt, value, normal(name))
         ):
             raise UserError(
-                f"{place}: the column `{name}` belongs to the prompt and would be lost, for a prompt is one text of the user's: put it into"
-                " `prompt`, or take the column out (or give it another name) where the prompt needs nothing of it."
+                f"{place}: the column `{name}` belongs to the prompt and would be lost, for a "
+                "prompt is one text of the user's: put it into"
+                " `prompt`, or take the column out (or give it another name) where the prompt "
+                "needs nothing of it."
             )
 
 

@@ -63,11 +63,14 @@ def one_turn(record: Record) -> str:
     turns = essential(prompt_turns(record))
     if reason := why_left_out(turns):
         raise UserError(
-            f"{record.place}: this prompt cannot be taken: {WHY[reason]}. Take the row out, or write it as one text."
+            f"{record.place}: this prompt cannot be taken: {WHY[reason]}. Take the row out, or "
+            "write it as one text."
         )
     if not turns:
         raise UserError(
-            f"{record.place}: `{next(name for name in (*_NAMES, *_LISTS) if name in record.fields)}` must be a non-empty string."
+            f"{record.place}: "
+            f"`{next(name for name in (*_NAMES, *_LISTS) if name in record.fields)}` must be a "
+            "non-empty string."
         )
     return turns[0][1]
 
@@ -87,7 +90,8 @@ def turns_of(value: Any, name: str, place: str) -> list[Turn]:
         )
         if not isinstance(role, str) or text is None:
             raise UserError(
-                f"{place}: `{name}` must be text or a list of messages with `role` and `content`, which is text."
+                f"{place}: `{name}` must be text or a list of messages with `role` and `content`, "
+                "which is text."
             )
         turns.append((_ROLES.get(role.lower(), role.lower()), text))
     return turns

@@ -41,7 +41,8 @@ def _rows(
                 None in row
             ):  # what follows the last column: part of an answer would be judged as the whole of it
                 raise UserError(
-                    f"{file}:{reader.line_num}: more fields than the header has columns: put text with {sign} into quotes."
+                    f"{file}:{reader.line_num}: more fields than the header has columns: put text "
+                    f"with {sign} into quotes."
                 )
             yield f"{file}:{reader.line_num}", row
     except csv.Error as error:

@@ -59,7 +59,8 @@ def preference(record: Record, form: Format = "auto") -> dict[str, Any]:
             row[name].encode()
         except UnicodeEncodeError as error:
             raise UserError(
-                f"{record.place}: `{name}` holds half a character (\\u{ord(error.object[error.start]):04x}): remove it."
+                f"{record.place}: `{name}` holds half a character "
+                f"(\\u{ord(error.object[error.start]):04x}): remove it."
             ) from error
     given = record.fields.get("dropped")
     dropped = given if isinstance(given, str) else _useless(row) or row["dropped"]
@@ -81,7 +82,8 @@ def check_left_out(what: str, reasons: Mapping[str | None, int], first: str) -> 
             for reason, count in reasons.items()
         )
         raise UserError(
-            f"{first}: nothing of {what} can be learned from: every row is left out, {told}. It needs rows with a prompt of one turn,"
+            f"{first}: nothing of {what} can be learned from: every row is left out, {told}. It "
+            "needs rows with a prompt of one turn,"
             " two different answers to it, and no scores that say the opposite."
         )
 
@@ -131,7 +133,8 @@ def _pair(record: Record, form: Format) -> dict[str, Any]:
     )
     if all(turns and turns[-1][0] != "assistant" for turns in sides):
         raise UserError(
-            f"{record.place}: `chosen` must be a transcript that begins with `Human:` and ends with an answer of `Assistant:`."
+            f"{record.place}: `chosen` must be a transcript that begins with `Human:` and ends "
+            "with an answer of `Assistant:`."
             if form == "hh"
             else f"{record.place}: `chosen` and `rejected` must be the same conversation with one last message of the assistant each."
         )
@@ -197,7 +200,8 @@ def _transcript(record: Record, name: str) -> list[Turn]:
     turns = transcript(value) or [("user", value.strip())] if human else None
     if turns is None:
         raise UserError(
-            f"{record.place}: `{name}` must be a transcript that begins with `Human:` and ends with an answer of `Assistant:`."
+            f"{record.place}: `{name}` must be a transcript that begins with `Human:` and ends "
+            "with an answer of `Assistant:`."
         )
     return turns
 
@@ -208,7 +212,8 @@ def _scored(record: Record) -> dict[str, Any]:
         isinstance(each, Mapping) for each in completions
     ):
         raise UserError(
-            f"{record.place}: `completions` must be a list of answers with `response` and `overall_score`."
+            f"{record.place}: `completions` must be a list of answers with `response` and "
+            "`overall_score`."
         )
     turns = essential(prompt_turns(record))
     best, worst, margin, reason = best_and_worst(completions)

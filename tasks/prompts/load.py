@@ -75,7 +75,8 @@ def prompt_tags(record: Record) -> dict[str, Any]:
         answer = str(answer)
     if answer is not None and not (isinstance(answer, str) and answer.strip()):
         raise UserError(
-            f"{record.place}: `answer` must be the right answer as text or a number, not {answer!r}."
+            f"{record.place}: `answer` must be the right answer as text or a number, not "
+            f"{answer!r}."
         )
     if unsafe is not None and not isinstance(unsafe, bool):
         raise UserError(f"{record.place}: `unsafe` must be true or false, not {unsafe!r}.")
@@ -91,7 +92,8 @@ def split_prompts(records: Sequence[Record], held_out: int) -> dict[Split, list[
     unique = {prompt_text(record): record for record in reversed(records)}
     if len(unique) <= held_out:
         raise UserError(
-            f"There are {len(unique)} different prompts and {held_out} are to be held out: give more prompts, or set prompts.held_out lower."
+            f"There are {len(unique)} different prompts and {held_out} are to be held out: give "
+            "more prompts, or set prompts.held_out lower."
         )
     aside = set(sorted(unique, key=text_digest)[:held_out])
     return {

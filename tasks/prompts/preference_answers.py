@@ -40,7 +40,8 @@ def load_preference_prompts(
     prompts = [text for text in rows if text_digest(text) not in aside]
     if not prompts:
         raise UserError(
-            f"{source} has no prompts to train on for the part `{part}`: it needs at least about 20 pairs."
+            f"{source} has no prompts to train on for the part `{part}`: it needs at least about "
+            "20 pairs."
         )
     chosen = [
         prompts[(first + offset) % len(prompts)] for offset in range(min(count, len(prompts)))

@@ -37,7 +37,10 @@ class Preferences(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     source: str = Field(
         default="shipped",
-        description="`shipped`, a .jsonl or .parquet file with `prompt`, `chosen`, `rejected`, or `pairs@VERSION` of the lake",
+        description=(
+            "`shipped`, a .jsonl or .parquet file with `prompt`, `chosen`, `rejected`, or "
+            "`pairs@VERSION` of the lake"
+        ),
     )
 
 
@@ -57,7 +60,8 @@ def load_preferences(out: Out, source: str, digest: str, part: Part) -> None:
     rows = rows_of_part(source, part)
     if not rows:
         raise UserError(
-            f"{source} has no preferences for the part `{part}`: it needs at least about 20 pairs with different prompts."
+            f"{source} has no preferences for the part `{part}`: it needs at least about 20 pairs "
+            "with different prompts."
         )
     say_left_out(out, source, rows)
     out.write(0, [{"id": out.row_id(n), **row} for n, row in enumerate(rows)])

@@ -18,9 +18,24 @@ from typing import Any
 from dapflow.tasks.prompts.columns import normal
 
 _PAIR_SCORES = (
-    "score", "rating", "reward", "overall_score", "avg_rating", "average_rating", "mean_rating", "avg_score", "average_score", "mean_score",
-    "scores", "ratings", "grade", "points", "quality_score", "reward_score", "rm_score",
-)  # fmt: skip
+    "score",
+    "rating",
+    "reward",
+    "overall_score",
+    "avg_rating",
+    "average_rating",
+    "mean_rating",
+    "avg_score",
+    "average_score",
+    "mean_score",
+    "scores",
+    "ratings",
+    "grade",
+    "points",
+    "quality_score",
+    "reward_score",
+    "rm_score",
+)
 _COLUMNS = [
     (form.format("chosen"), form.format("rejected"))
     for word in _PAIR_SCORES

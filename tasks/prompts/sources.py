@@ -73,7 +73,8 @@ def find_source(name: str, shipped: str) -> Source:
     path = _path(name, shipped)
     if not path.is_file():
         raise UserError(
-            f"There is no file {path}: give a .jsonl or .parquet file, `shipped`, or `hub:org/dataset`."
+            f"There is no file {path}: give a .jsonl or .parquet file, `shipped`, or "
+            "`hub:org/dataset`."
         )
     with path.open("rb") as content:
         return Source(name=name, digest=hashlib.file_digest(content, "sha256").hexdigest()[:16])
@@ -86,7 +87,8 @@ def read_source(name: str, shipped: str) -> list[Record]:
     records = list(stream_source(name, shipped))
     if not records:
         raise UserError(
-            f'{name} is empty: it needs at least one record, such as {{"prompt": "Why is the sky blue?"}}.'
+            f'{name} is empty: it needs at least one record, such as {{"prompt": "Why is the sky '
+            f'blue?"}}.'
         )
     return records
 
@@ -147,7 +149,8 @@ def _json_records(text: str, file: str) -> Iterator[Record]:
     for number, row in enumerate(value if isinstance(value, list) else [value], start=1):
         if not isinstance(row, dict):
             raise UserError(
-                f'{file}, row {number}: expected an object such as {{"prompt": "..."}}, not {type(row).__name__}.'
+                f'{file}, row {number}: expected an object such as {{"prompt": "..."}}, not '
+                f"{type(row).__name__}."
             )
         check_text(row, f"{file}, row {number}")
         yield Record(place=f"{file}, row {number}", fields=row)
@@ -195,7 +198,8 @@ def _json_object(line: str, place: str) -> dict[str, Any]:
         check_text(value, place)
     if not isinstance(value, dict):
         raise UserError(
-            f'{place}: expected a JSON object such as {{"prompt": "..."}}, found {type(value).__name__}.'
+            f'{place}: expected a JSON object such as {{"prompt": "..."}}, found '
+            f"{type(value).__name__}."
         )
     return value
 
@@ -209,7 +213,8 @@ def check_text(value: Any, place: str) -> None:
     except UnicodeEncodeError as error:
         half = ascii(error.object[error.start])[1:-1]
         raise UserError(
-            f"{place}: half a character ({half}), as cutting a text in the middle of an emoji leaves it: take it out."
+            f"{place}: half a character ({half}), as cutting a text in the middle of an emoji "
+            "leaves it: take it out."
         ) from error
 
 
@@ -239,5 +244,6 @@ def _hub_records(name: str) -> Iterator[Record]:
 
 def _unreachable(name: str) -> UserError:
     return UserError(
-        f"The data set {name} cannot be had from the model hub: check its name and the network, or give a .jsonl or .parquet file."
+        f"The data set {name} cannot be had from the model hub: check its name and the network, "
+        "or give a .jsonl or .parquet file."
     )

@@ -156,10 +156,17 @@ def _rows(
     for one in sorted(answers, key=lambda one: (ordinals[one.prompt_id], one.sample)):
         ordinal = ordinals[one.prompt_id]
         yield {
-            "id": out.row_id(ordinal * n + one.sample), "prompt_id": one.prompt_id, "sample": one.sample, "policy": policy.version,
-            "seed": _seed(seed, ordinal, one.sample), "text": one.text, "token_ids": one.token_ids, "logprobs": one.logprobs,
-            "finish_reason": one.finish_reason, "note": one.note,
-        }  # fmt: skip
+            "id": out.row_id(ordinal * n + one.sample),
+            "prompt_id": one.prompt_id,
+            "sample": one.sample,
+            "policy": policy.version,
+            "seed": _seed(seed, ordinal, one.sample),
+            "text": one.text,
+            "token_ids": one.token_ids,
+            "logprobs": one.logprobs,
+            "finish_reason": one.finish_reason,
+            "note": one.note,
+        }
 
 
 def _refused(prompt_id: str, sample: int, reason: str) -> Completion:

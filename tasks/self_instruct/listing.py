@@ -9,7 +9,10 @@ import re
 import string
 from collections.abc import Sequence
 
-_ASK = "Here is the beginning of a long list of tasks that people have given to an assistant. Go on with it: every task is a new one."
+_ASK = (
+    "Here is the beginning of a long list of tasks that people have given to an assistant. Go on "
+    "with it: every task is a new one."
+)
 _NUMBER = re.compile(r"(?:^|\n)[ \t*#]*\d{1,3}[ \t]*[.):][ \t*]*")
 _UNFIT = re.compile(
     r"\b(?:images?|graphs?|pictures?|files?|maps?|draw|plot|go to)\b", re.IGNORECASE

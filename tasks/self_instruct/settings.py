@@ -13,7 +13,10 @@ class SelfInstruct(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
     seeds: str | None = Field(
         default=None,
-        description="`shipped` (180 tasks), or a .jsonl or .parquet file with `prompt`; left out: the training prompts",
+        description=(
+            "`shipped` (180 tasks), or a .jsonl or .parquet file with `prompt`; left out: the "
+            "training prompts"
+        ),
     )
     from_seeds: int = Field(default=6, ge=1, description="seeds among the prompts that it is shown")
     from_machine: int = Field(

@@ -107,7 +107,8 @@ def ask_for_prompts(
             out.progress(len(growth.made), count, "prompts")
     if not growth.made:
         raise UserError(
-            f"The policy has made no new prompt ({_told(growth)}): take another one, more seeds, or set prompts.schedule=next."
+            f"The policy has made no new prompt ({_told(growth)}): take another one, more seeds, "
+            "or set prompts.schedule=next."
         )
 
 
@@ -188,14 +189,20 @@ def _ask(
         answers[one.prompt_id, one.sample] = one
     return [
         {
-            "id": out.row_id((number * settings.per_round + place) * n + sample), "sample": sample, "policy": policy.version,
-            "seed": _seed(seed, number, place, sample), "text": one.text, "token_ids": one.token_ids, "logprobs": one.logprobs,
-            "finish_reason": one.finish_reason, "note": one.note,
+            "id": out.row_id((number * settings.per_round + place) * n + sample),
+            "sample": sample,
+            "policy": policy.version,
+            "seed": _seed(seed, number, place, sample),
+            "text": one.text,
+            "token_ids": one.token_ids,
+            "logprobs": one.logprobs,
+            "finish_reason": one.finish_reason,
+            "note": one.note,
         }
         for place in range(settings.per_round)
         for sample in range(n)
         for one in [answers[str(place), sample]]
-    ]  # fmt: skip
+    ]
 
 
 def _seed(seed: int, number: int, place: int, sample: int) -> int:

@@ -52,8 +52,14 @@ class Endpoint(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     MACHINE: ClassVar[set[str]] = {  # where and how fast, which is no part of a version
-        "base_url", "concurrency", "requests_per_minute", "tokens_per_minute", "timeout_seconds", "patience_minutes", "attempts"
-    }  # fmt: skip
+        "base_url",
+        "concurrency",
+        "requests_per_minute",
+        "tokens_per_minute",
+        "timeout_seconds",
+        "patience_minutes",
+        "attempts",
+    }
     model: str = Field(default="", description="the name that the server knows it by")
     base_url: str | None = Field(
         default=None,
@@ -278,7 +284,8 @@ class Client(Generic[Key]):
                 if form not in self._forms:
                     self._forms.add(form)
                     self._say(
-                        f"{self._wire.base_url} says: {error.said.words} It is asked {form} from now on."
+                        f"{self._wire.base_url} says: {error.said.words} It is asked {form} from "
+                        "now on."
                     )
         return Unaffordable(reason="the budget is spent")
 
@@ -343,9 +350,11 @@ class Client(Generic[Key]):
         why = error.told if isinstance(error, CallError) else str(error)
         if left_alone:
             self._say(
-                f"{self._wire.base_url} asks to be left alone for {duration(asked_to_wait(state))} ({why}): it is asked again then."
+                f"{self._wire.base_url} asks to be left alone for "
+                f"{duration(asked_to_wait(state))} ({why}): it is asked again then."
             )
         else:
             self._say(
-                f"{self._wire.base_url} does not answer ({why}): it is asked again for up to {self.endpoint.patience_minutes:g} minutes."
+                f"{self._wire.base_url} does not answer ({why}): it is asked again for up to "
+                f"{self.endpoint.patience_minutes:g} minutes."
             )

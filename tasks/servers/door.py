@@ -74,7 +74,10 @@ def refusal(
         return "A request needs exactly one Host header, with the name of the server."
     name = place[1]
     if not is_loopback(name) and name not in names:
-        return f"This server does not answer to the name {name}: if the name is yours, start it with --allow-host {name}, or {HOSTS}={name}."
+        return (
+            f"This server does not answer to the name {name}: if the name is yours, start it with "
+            f"--allow-host {name}, or {HOSTS}={name}."
+        )
     if any(_origin(origin) != place for origin in origins):
         return "A page of another site may not ask this server."
     link = (

@@ -50,11 +50,13 @@ def end_of_patience(error: Exception, server: str, model: str, minutes: float) -
         return UserError(f"{server} refuses the key ({error.told}): set OPENAI_API_KEY.")
     if error.status == 404:
         return UserError(
-            f"{server} has no model {model!r}, or is not the whole address, with its /v1 ({error.said.words or error})."
+            f"{server} has no model {model!r}, or is not the whole address, with its /v1 "
+            f"({error.said.words or error})."
         )
     if error.standing == "account":
         return UserError(
-            f"{server} answers nobody with this key ({error.told}): see to the account or the server, then run again; {_KEPT}"
+            f"{server} answers nobody with this key ({error.told}): see to the account or the "
+            f"server, then run again; {_KEPT}"
         )
     if error.retry_after > 60 * minutes:
         asked = f"{server} asks to be left alone for {duration(error.retry_after)} ({error.told})"
@@ -66,7 +68,8 @@ def end_of_patience(error: Exception, server: str, model: str, minutes: float) -
 
 def _failed(why: str, server: str, minutes: float) -> UserError:
     return UserError(
-        f"{server} has failed for {minutes:g} minutes ({why}): look at the server, then run again; {_KEPT}"
+        f"{server} has failed for {minutes:g} minutes ({why}): look at the server, then run "
+        f"again; {_KEPT}"
     )
 
 

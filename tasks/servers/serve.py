@@ -97,7 +97,8 @@ def _wait(
     while time.monotonic() < until:
         if server.poll() is not None:
             raise UserError(
-                f"The server `{command}` ended before it answered ({_last_line(log)}): {log} has all it said."
+                f"The server `{command}` ended before it answered ({_last_line(log)}): {log} has "
+                "all it said."
             )
         try:
             with _direct.open(url, timeout=5) as response:
@@ -106,7 +107,8 @@ def _wait(
         except (URLError, OSError):
             time.sleep(0.2)
     raise UserError(
-        f"The server `{command}` has not answered at {url} in {minutes:g} minutes ({_last_line(log)}): {log} has all it said."
+        f"The server `{command}` has not answered at {url} in {minutes:g} minutes "
+        f"({_last_line(log)}): {log} has all it said."
     )
 
 

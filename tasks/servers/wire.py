@@ -131,7 +131,8 @@ def connection(base_url: str | None) -> dict[str, Any]:
     url = base_url or os.environ.get("OPENAI_BASE_URL", "").strip() or None
     if url is not None and not is_address(url):
         raise UserError(
-            "OPENAI_BASE_URL is not the address of a server: it must begin with http:// or https://, for example http://host/v1."
+            "OPENAI_BASE_URL is not the address of a server: it must begin with http:// or "
+            "https://, for example http://host/v1."
         )
     return {"base_url": url, **values, "api_key": values["api_key"] or _NO_KEY}
 
@@ -166,7 +167,8 @@ def _header(variable: str) -> str | None:
             if not (character.isascii() and character.isprintable())
         )
         raise UserError(
-            f"{variable} cannot be sent: its character {place} is none that a request can carry. Set it again, without that."
+            f"{variable} cannot be sent: its character {place} is none that a request can carry. "
+            "Set it again, without that."
         )
     return value or None
 

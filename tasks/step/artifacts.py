@@ -81,7 +81,8 @@ def publish_artifacts(
         (
             "lineage",
             Markdown(
-                f"[where it came from and what it led to](/lineage/{ref.version}), once the iteration has ended"
+                f"[where it came from and what it led to](/lineage/{ref.version}), once the "
+                "iteration has ended"
             ),
         ),
         ("flow run", flow_run.name),

@@ -29,7 +29,8 @@ def current_lake() -> Lake:
     """The lake of the run that is going on. Raises UserError when there is none."""
     if (lake := _lake.get(None)) is None:
         raise UserError(
-            "There is no lake yet: make one with `dapflow run` or `dapflow import`, or name one with --lake."
+            "There is no lake yet: make one with `dapflow run` or `dapflow import`, or name one "
+            "with --lake."
         )
     return lake
 

@@ -200,7 +200,8 @@ def _runner(shards: Shards) -> TaskRunner[Any]:
         library: Any = import_module(f"prefect_{shards.runner}")
     except ImportError:
         raise UserError(
-            f"shards.runner={shards.runner} needs prefect-{shards.runner}: pip install 'dapflow[{shards.runner}]'."
+            f"shards.runner={shards.runner} needs prefect-{shards.runner}: pip install "
+            f"'dapflow[{shards.runner}]'."
         ) from None
     if shards.runner == "dask":
         local = {

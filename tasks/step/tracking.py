@@ -71,7 +71,10 @@ def track_version(lake: Lake, ref: Ref) -> None:
     if not os.environ.get(VARIABLE):
         return
     told = defaultdict[tuple[str, int | None], dict[str, float]](dict)
-    query = "SELECT subject, name, step, value FROM metrics WHERE version = ? AND NOT contains(subject, '-') ORDER BY step, id"
+    query = (
+        "SELECT subject, name, step, value FROM metrics WHERE version = ? AND NOT "
+        "contains(subject, '-') ORDER BY step, id"
+    )
     for row in lake.rows(query, [ref.version]):
         if row["value"] is not None and (row["step"] is None or ref.version not in _grown):
             told[row["subject"], row["step"]][row["name"]] = row["value"]

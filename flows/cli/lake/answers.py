@@ -115,6 +115,7 @@ def _write_parquet(asked: Question) -> None:
                 writer.write_batch(batch)
     except pa.ArrowNotImplementedError as error:
         raise UserError(
-            f"Parquet has no place for a column of the answer ({error}): cast it to VARCHAR, or use --format csv."
+            f"Parquet has no place for a column of the answer ({error}): cast it to VARCHAR, or "
+            "use --format csv."
         ) from error
     sys.stdout.buffer.flush()

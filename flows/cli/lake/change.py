@@ -65,7 +65,10 @@ def import_(
 
     with OpenLake(lake) as opened, bars.counting(f"import {file.name}") as count:
         ref = import_preferences(opened, file, format, count)
-        query = "SELECT dropped, count(*) AS n, count(margin) AS margins FROM pairs WHERE version = ? GROUP BY dropped ORDER BY dropped"
+        query = (
+            "SELECT dropped, count(*) AS n, count(margin) AS margins FROM pairs WHERE version = ? "
+            "GROUP BY dropped ORDER BY dropped"
+        )
         reasons = opened.rows(query, [ref.version])
     left_out = {row["dropped"]: row["n"] for row in reasons if row["dropped"]}
     with_margin = sum(row["margins"] for row in reasons if row["dropped"] is None)
@@ -88,7 +91,8 @@ def import_(
         kept = ref.rows - sum(left_out.values())
         if with_margin < kept:
             say(
-                f"of the {kept:,} others {kept - with_margin:,} without a margin: no scores, or none that are numbers"
+                f"of the {kept:,} others {kept - with_margin:,} without a margin: no scores, or "
+                "none that are numbers"
             )
         train = f"train on them: dapflow run rso --set preferences.source=pairs@{ref.version}"
         say(train if kept else "no pair is left to train on")
@@ -170,5 +174,6 @@ def verify(
     ) if as_json else views.print_damage(Screen(), checked, damaged)
     if damaged and not repair:
         raise UserError(
-            f"{len(damaged)} of {checked} versions are damaged: `dapflow verify --repair` takes them out, to be made anew."
+            f"{len(damaged)} of {checked} versions are damaged: `dapflow verify --repair` takes "
+            "them out, to be made anew."
         )

@@ -82,7 +82,10 @@ def lineage(
         bool,
         Parameter(
             negative=(),
-            help="Of a model: every pair it was trained on, with its completions, verdicts and seeds.",
+            help=(
+                "Of a model: every pair it was trained on, with its completions, verdicts and "
+                "seeds."
+            ),
         ),
     ] = False,
     html: Annotated[

@@ -75,7 +75,8 @@ def print_rows(console: Console, ref: Ref, rows: Sequence[Mapping[str, Any]]) ->
 def print_diff(console: Console, found: Mapping[str, Any]) -> None:
     """Counts, then the changes."""
     console.print(
-        f"{found['kind']}@{found['a']} ({found['rows'][0]:,} rows) -> {found['b']} ({found['rows'][1]:,} rows)",
+        f"{found['kind']}@{found['a']} ({found['rows'][0]:,} rows) -> {found['b']} "
+        f"({found['rows'][1]:,} rows)",
         highlight=False,
         markup=False,
     )
@@ -142,7 +143,8 @@ def print_damage(console: Console, checked: int, damaged: Sequence[Mapping[str, 
     for row in damaged:
         console.print(
             Text(
-                f"{row['kind']}@{row['version']}: {row['rows']:,} rows of {row['step']}, {span(row['seconds'])} to make again",
+                f"{row['kind']}@{row['version']}: {row['rows']:,} rows of {row['step']}, "
+                f"{span(row['seconds'])} to make again",
                 "red",
             )
         )

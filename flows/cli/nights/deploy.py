@@ -93,7 +93,8 @@ def deploy(
         one["name"] for one in described["deployments"] if one["parameters"]["recipe"] in recipe
     )
     print(
-        f"UI: {server.removesuffix('/api')}   start one now: PREFECT_API_URL={server} prefect deployment run night/{first}"
+        f"UI: {server.removesuffix('/api')}   start one now: PREFECT_API_URL={server} prefect "
+        f"deployment run night/{first}"
     )
 
 
@@ -116,7 +117,8 @@ def describe(
     known = [one["parameters"]["recipe"] for one in described["deployments"]]
     if unknown := [one for one in active if one not in known]:
         raise UserError(
-            f"There is no deployment for `{unknown[0]}` in {path}: choose of {', '.join(known)}, or add one there."
+            f"There is no deployment for `{unknown[0]}` in {path}: choose of {', '.join(known)}, "
+            "or add one there."
         )
     described["pull"] = [
         {"prefect.deployments.steps.set_working_directory": {"directory": os.getcwd()}}

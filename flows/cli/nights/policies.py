@@ -79,7 +79,8 @@ def rollback(*, reason: str = "by hand", lake: Lake = "lake", as_json: Json = Fa
         line = line_of(opened, newest_line(opened))
         if line.policy is None:
             raise UserError(
-                "There is nothing to go back to: the promoted policy is the one that the line began with."
+                "There is nothing to go back to: the promoted policy is the one that the line "
+                "began with."
             )
         before = _before(promotions(opened, line.name), line.policy)
         row = decide(
@@ -100,7 +101,8 @@ def _tell(row: dict[str, Any], as_json: bool) -> None:
         print_json(row)
     else:
         say(
-            f"The promoted policy is {'models@' + row['policy'] if row['policy'] else 'the one that the line began with'}."
+            "The promoted policy is "
+            f"{'models@' + row['policy'] if row['policy'] else 'the one that the line began with'}."
         )
 
 
@@ -109,7 +111,10 @@ def _entry(row: dict[str, Any], promoted: bool) -> Text:
     cut.
     """
     recipe = f"  {row['recipe']}" if row["recipe"] else ""
-    said = f"{'*' if promoted else ' '} {row['decided_at']:%Y-%m-%d %H:%M}{recipe}  {_candidate(row)} {row['action']}: {row['reason']}"
+    said = (
+        f"{'*' if promoted else ' '} {row['decided_at']:%Y-%m-%d %H:%M}{recipe}  {_candidate(row)} "
+        f"{row['action']}: {row['reason']}"
+    )
     figures = [
         f"{name.replace('_', ' ')} {_figure(row['figures'][name])}"
         for name in _SHOWN

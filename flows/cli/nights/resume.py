@@ -83,7 +83,8 @@ def doctor(*, server: str | None = None, lake: Lake = "lake") -> None:
         left = left_open(opened)
         size = sum(one.bytes for one in left) / 2**20
         print(
-            f"lake: {len(left)} versions left open ({size:.1f} MiB): the next run goes on with them, `dapflow gc` takes them out"
+            f"lake: {len(left)} versions left open ({size:.1f} MiB): the next run goes on with "
+            "them, `dapflow gc` takes them out"
         )
         if "PREFECT_API_URL" in os.environ:
             say("\n".join(_served(client)))
@@ -162,6 +163,7 @@ def _served(client: Any) -> list[str]:
     for deployment in client.read_deployments():
         active = [schedule for schedule in deployment.schedules if schedule.active]
         lines.append(
-            f"deployment {deployment.name}: {len(active)} of {len(deployment.schedules)} schedules on"
+            f"deployment {deployment.name}: {len(active)} of {len(deployment.schedules)} "
+            "schedules on"
         )
     return lines

@@ -33,5 +33,6 @@ def reach(server: str) -> None:
         answer.raise_for_status()
     except httpx.HTTPError as error:
         raise UserError(
-            f"No Prefect server answers at {server} ({error}): start one with `dapflow ui`, or name another with --server."
+            f"No Prefect server answers at {server} ({error}): start one with `dapflow ui`, or "
+            "name another with --server."
         ) from error

@@ -1,4 +1,6 @@
-"""`dapflow ui`: Prefect's server and its pages, behind our door. Test: pytest tests/flows/server/test_doors.py"""
+"""`dapflow ui`: Prefect's server and its pages, behind our door. Test: pytest
+tests/flows/server/test_doors.py
+"""
 
 import os
 import socket
@@ -29,7 +31,8 @@ def ui(
     password = server_password()
     if not is_loopback(host) and not password:
         raise UserError(
-            f"--host {host} lets others in: set a password in {UI_PASSWORD}, which they are then asked for (user dapflow)."
+            f"--host {host} lets others in: set a password in {UI_PASSWORD}, which they are then "
+            "asked for (user dapflow)."
         )
     check_free(host, port)
     name_hosts(allow_host)
@@ -48,7 +51,8 @@ def ui(
     print(f"The runs of {locate(lake).address}: http://{shown}:{port}/runs", flush=True)
     if not password:
         print(
-            f"Every user of this machine can reach it: set {UI_PASSWORD} to have a password asked for (user dapflow).",
+            f"Every user of this machine can reach it: set {UI_PASSWORD} to have a password asked "
+            "for (user dapflow).",
             flush=True,
         )
     pages = str(locate(lake).root.absolute() / "reports")

@@ -53,5 +53,6 @@ def check_pool(pool: str) -> None:
         except ObjectNotFound as error:
             if pool != POOL:  # which the worker may make, and `dapflow deploy` then takes
                 raise UserError(
-                    f"There is no work pool {pool}: `dapflow worker` alone takes {POOL}, which `dapflow deploy` makes."
+                    f"There is no work pool {pool}: `dapflow worker` alone takes {POOL}, which "
+                    "`dapflow deploy` makes."
                 ) from error

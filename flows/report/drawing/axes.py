@@ -45,23 +45,28 @@ class Axes:
             body.append(f'<line class="grid" x1="{LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>')
             label = f"{100 * tick:.0f}" if self.percent else written(tick)
             body.append(
-                f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5:.1f}" text-anchor="end">{label}</text>'
+                f'<text class="tick" x="{LEFT - 6}" y="{y + 3.5:.1f}" '
+                f'text-anchor="end">{label}</text>'
             )
         for tick in ticks(*self.xs, 6, self.whole) if x_ticks else ():
             body.append(
-                f'<line class="axis" x1="{self.x(tick):.1f}" x2="{self.x(tick):.1f}" y1="{bottom}" y2="{bottom + 4}"/>'
+                f'<line class="axis" x1="{self.x(tick):.1f}" x2="{self.x(tick):.1f}" '
+                f'y1="{bottom}" y2="{bottom + 4}"/>'
             )
             label = f"{100 * tick:.0f}" if self.percent else written(tick)
             body.append(
-                f'<text class="tick" x="{self.x(tick):.1f}" y="{bottom + 15}" text-anchor="middle">{label}</text>'
+                f'<text class="tick" x="{self.x(tick):.1f}" y="{bottom + 15}" '
+                f'text-anchor="middle">{label}</text>'
             )
         body.append(f'<line class="axis" x1="{LEFT}" x2="{right}" y1="{bottom}" y2="{bottom}"/>')
         body.append(
-            f'<text class="label" x="{(LEFT + right) / 2}" y="{HEIGHT - 6}" text-anchor="middle">{escape(x_label)}</text>'
+            f'<text class="label" x="{(LEFT + right) / 2}" y="{HEIGHT - 6}" '
+            f'text-anchor="middle">{escape(x_label)}</text>'
         )
         middle = (TOP + bottom) / 2
         body.append(
-            f'<text class="label" transform="translate(11 {middle}) rotate(-90)" text-anchor="middle">{escape(y_label)}</text>'
+            f'<text class="label" transform="translate(11 {middle}) rotate(-90)" '
+            f'text-anchor="middle">{escape(y_label)}</text>'
         )
         return "".join(body)
 
@@ -84,7 +89,8 @@ def legend(names: Sequence[str]) -> tuple[list[str], int]:
     for up, row in enumerate(reversed(rows)):
         for place, x, name in row:
             body.append(
-                f'<line class="line s{place}" x1="{x:.0f}" x2="{x + 22:.0f}" y1="{12 - ROW * up}" y2="{12 - ROW * up}"/>'
+                f'<line class="line s{place}" x1="{x:.0f}" x2="{x + 22:.0f}" y1="{12 - ROW * up}" '
+                f'y2="{12 - ROW * up}"/>'
             )
             body.append(
                 f'<text class="name" x="{x + 27:.0f}" y="{16 - ROW * up}">{escape(name)}</text>'
@@ -95,7 +101,8 @@ def legend(names: Sequence[str]) -> tuple[list[str], int]:
 def picture(body: Sequence[str], title: str, height: int = HEIGHT, above: int = 0) -> Markup:
     """above: how far it reaches over its upper edge."""
     return Markup(
-        f'<svg class="picture" viewBox="0 {-above} {WIDTH} {height + above}" role="img" aria-label="{escape(title)}">'
+        f'<svg class="picture" viewBox="0 {-above} {WIDTH} {height + above}" role="img" '
+        f'aria-label="{escape(title)}">'
         f"<title>{escape(title)}</title>{''.join(body)}</svg>"
     )
 

@@ -45,9 +45,13 @@ def graph(boxes: Mapping[str, Box], parents: Mapping[str, Sequence[str]], here: 
     ]
     body += [_bend(*place[one]) for one in place if one not in boxes]
     body += [_node(box, *place[one], one == here) for one, box in boxes.items()]
-    arrow = '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"><path class="tip" d="M0 0L8 4L0 8z"/></marker>'
+    arrow = (
+        '<marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" '
+        'orient="auto"><path class="tip" d="M0 0L8 4L0 8z"/></marker>'
+    )
     return Markup(
-        f'<svg class="picture graph" style="max-width: {width:.0f}px" viewBox="0 0 {width:.0f} {height}" role="img"'
+        f'<svg class="picture graph" style="max-width: {width:.0f}px" viewBox="0 0 {width:.0f} '
+        f'{height}" role="img"'
         f' aria-label="graph of dataset versions"><defs>{arrow}</defs>{"".join(body)}</svg>'
     )
 
@@ -134,7 +138,10 @@ def _mean(values: Sequence[float], otherwise: float) -> float:
 def _edge(start: tuple[float, float], end: tuple[float, float], arrives: bool) -> str:
     x1, y1, x2, y2 = start[0], start[1] + _NODE_H, end[0], end[1] - (2 if arrives else 0)
     middle, tip = (y1 + y2) / 2, ' marker-end="url(#tip)"' if arrives else ""
-    return f'<path class="edge"{tip} d="M{x1:.0f} {y1:.0f}C{x1:.0f} {middle:.0f} {x2:.0f} {middle:.0f} {x2:.0f} {y2:.0f}"/>'
+    return (
+        f'<path class="edge"{tip} d="M{x1:.0f} {y1:.0f}C{x1:.0f} {middle:.0f} {x2:.0f} '
+        f'{middle:.0f} {x2:.0f} {y2:.0f}"/>'
+    )
 
 
 def _bend(x: float, y: float) -> str:
@@ -143,8 +150,11 @@ def _bend(x: float, y: float) -> str:
 
 def _node(box: Box, x: float, y: float, here: bool) -> str:
     drawn = (
-        f'<g class="node {escape(box.kind)}{" here" if here else ""}"><rect x="{x - _NODE_W / 2:.0f}" y="{y}" width="{_NODE_W}" height="{_NODE_H}" rx="7"/>'
-        f'<text class="title" x="{x:.0f}" y="{y + 19}" text-anchor="middle">{escape(box.title)}</text>'
-        f'<text class="tick" x="{x:.0f}" y="{y + 34}" text-anchor="middle">{escape(box.note)}</text></g>'
+        f'<g class="node {escape(box.kind)}{" here" if here else ""}"><rect '
+        f'x="{x - _NODE_W / 2:.0f}" y="{y}" width="{_NODE_W}" height="{_NODE_H}" rx="7"/>'
+        f'<text class="title" x="{x:.0f}" y="{y + 19}" '
+        f'text-anchor="middle">{escape(box.title)}</text>'
+        f'<text class="tick" x="{x:.0f}" y="{y + 34}" '
+        f'text-anchor="middle">{escape(box.note)}</text></g>'
     )
     return f'<a href="{escape(box.href)}">{drawn}</a>' if box.href else drawn

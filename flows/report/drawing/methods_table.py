@@ -32,12 +32,18 @@ _NUMBERS = {  # header -> figure, and how it is written
 }
 _RIGHT = (_PROMPTS, *_NUMBERS, "time")
 _NOTES = (
-    "win rate: against the initial policy on the held-out prompts judged on both sides, with its 95 % interval{seeds}",
-    "against {first}: by how many points of them it wins more, paired, on the prompts that both were judged on",
-    "reward: mean score of the evaluation's judge; KL: to the initial policy, nats per answer; length: tokens per answer",
-    "tokens: sampled for training{budget}; time: of all work behind the policy, shared work counted for each method",
-    "own samples: share of the answers trained on that the policy sampled itself, and their mean age in optimiser steps; over the rows of all iterations",
-    "models in memory: at most, at an optimiser step; reference log-probabilities of offline data are computed before, and kept",
+    "win rate: against the initial policy on the held-out prompts judged on both sides, with its "
+    "95 % interval{seeds}",
+    "against {first}: by how many points of them it wins more, paired, on the prompts that both "
+    "were judged on",
+    "reward: mean score of the evaluation's judge; KL: to the initial policy, nats per answer; "
+    "length: tokens per answer",
+    "tokens: sampled for training{budget}; time: of all work behind the policy, shared work "
+    "counted for each method",
+    "own samples: share of the answers trained on that the policy sampled itself, and their mean "
+    "age in optimiser steps; over the rows of all iterations",
+    "models in memory: at most, at an optimiser step; reference log-probabilities of offline data "
+    "are computed before, and kept",
 )
 
 

@@ -123,7 +123,8 @@ def intervals(
             f'<line class="grid" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="4" y2="{bottom}"/>'
         )
         body.append(
-            f'<text class="tick" x="{x(tick):.1f}" y="{bottom + 14}" text-anchor="middle">{label}</text>'
+            f'<text class="tick" x="{x(tick):.1f}" y="{bottom + 14}" '
+            f'text-anchor="middle">{label}</text>'
         )
     if even is not None:
         body.append(
@@ -132,18 +133,22 @@ def intervals(
     for place, (name, value, bottom_value, top_value) in enumerate(rows):
         y = 4 + row * place + row / 2
         body.append(
-            f'<text class="name" x="{left - 10:.1f}" y="{y + 4:.1f}" text-anchor="end">{escape(shortened(name, 22))}</text>'
+            f'<text class="name" x="{left - 10:.1f}" y="{y + 4:.1f}" '
+            f'text-anchor="end">{escape(shortened(name, 22))}</text>'
         )
         body.append(
-            f'<line class="range" x1="{x(bottom_value):.1f}" x2="{x(top_value):.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
+            f'<line class="range" x1="{x(bottom_value):.1f}" x2="{x(top_value):.1f}" y1="{y:.1f}" '
+            f'y2="{y:.1f}"/>'
         )
         body += [
-            f'<line class="cap" x1="{x(end):.1f}" x2="{x(end):.1f}" y1="{y - 5:.1f}" y2="{y + 5:.1f}"/>'
+            f'<line class="cap" x1="{x(end):.1f}" x2="{x(end):.1f}" y1="{y - 5:.1f}" '
+            f'y2="{y + 5:.1f}"/>'
             for end in (bottom_value, top_value)
         ]
         body.append(f'<circle class="point" cx="{x(value):.1f}" cy="{y:.1f}" r="5"/>')
     body.append(
-        f'<text class="label" x="{WIDTH / 2:.1f}" y="{bottom + 33}" text-anchor="middle">{escape(x_label)}</text>'
+        f'<text class="label" x="{WIDTH / 2:.1f}" y="{bottom + 33}" '
+        f'text-anchor="middle">{escape(x_label)}</text>'
     )
     return picture(body, x_label, height)
 
@@ -155,7 +160,8 @@ def columns(
     axes = Axes((0.0, float(len(rows))), (0.0, 1.0), percent=True)
     body = [axes.frame(x_label, y_label, x_ticks=False)]
     body.append(
-        f'<line class="even" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{axes.y(even):.1f}" y2="{axes.y(even):.1f}"/>'
+        f'<line class="even" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{axes.y(even):.1f}" '
+        f'y2="{axes.y(even):.1f}"/>'
     )
     for place, (name, value, low, high) in enumerate(rows):
         x = axes.x(place + 0.5)
@@ -165,7 +171,8 @@ def columns(
         ):  # a span is too wide to stand beside others
             text = escape(f"to {part}" if line else part)
             body.append(
-                f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 12 + 10 * line}" text-anchor="middle">{text}</text>'
+                f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 12 + 10 * line}" '
+                f'text-anchor="middle">{text}</text>'
             )
     return picture(body, f"{y_label} by {x_label}")
 
@@ -177,12 +184,14 @@ def reliability(bins: Sequence[Confidence], x_label: str, y_label: str) -> Marku
     axes = Axes((0.5, 1.0), (0.0, 1.0), percent=True)
     body = [axes.frame(x_label, y_label)]
     body.append(
-        f'<line class="even" x1="{axes.x(0.5):.1f}" x2="{axes.x(1):.1f}" y1="{axes.y(0.5):.1f}" y2="{axes.y(1):.1f}"/>'
+        f'<line class="even" x1="{axes.x(0.5):.1f}" x2="{axes.x(1):.1f}" y1="{axes.y(0.5):.1f}" '
+        f'y2="{axes.y(1):.1f}"/>'
     )
     for one in bins:
         body += _upright(axes, axes.x(one.confidence), one.right, one.low, one.high)
         body.append(
-            f'<text class="tick" x="{axes.x(one.confidence):.1f}" y="{axes.y(0) - 5:.1f}" text-anchor="middle">{one.n:,}</text>'
+            f'<text class="tick" x="{axes.x(one.confidence):.1f}" y="{axes.y(0) - 5:.1f}" '
+            f'text-anchor="middle">{one.n:,}</text>'
         )
     return picture(body, f"{y_label} against {x_label}")
 
@@ -190,11 +199,13 @@ def reliability(bins: Sequence[Confidence], x_label: str, y_label: str) -> Marku
 def _upright(axes: "Axes", x: float, value: float, low: float, high: float) -> list[str]:
     """A point with its interval above and below."""
     ends = (
-        f'<line class="cap" x1="{x - 5:.1f}" x2="{x + 5:.1f}" y1="{axes.y(end):.1f}" y2="{axes.y(end):.1f}"/>'
+        f'<line class="cap" x1="{x - 5:.1f}" x2="{x + 5:.1f}" y1="{axes.y(end):.1f}" '
+        f'y2="{axes.y(end):.1f}"/>'
         for end in (low, high)
     )
     return [
-        f'<line class="range" x1="{x:.1f}" x2="{x:.1f}" y1="{axes.y(low):.1f}" y2="{axes.y(high):.1f}"/>',
+        f'<line class="range" x1="{x:.1f}" x2="{x:.1f}" y1="{axes.y(low):.1f}" '
+        f'y2="{axes.y(high):.1f}"/>',
         *ends,
         f'<circle class="point" cx="{x:.1f}" cy="{axes.y(value):.1f}" r="5"/>',
     ]

@@ -42,7 +42,10 @@ def print_comparison(console: Console, found: Row) -> None:
         Text(f"{outcome['prompts_both']:,} prompts in common"),
     ]
     if "difference" in outcome:
-        told = f"win rates {outcome['win_rate_a']:.1%} and {outcome['win_rate_b']:.1%}: {100 * outcome['difference']:+.1f} points"
+        told = (
+            f"win rates {outcome['win_rate_a']:.1%} and {outcome['win_rate_b']:.1%}: "
+            f"{100 * outcome['difference']:+.1f} points"
+        )
         told += f" [{100 * outcome['difference_low']:+.1f}, {100 * outcome['difference_high']:+.1f}], paired"
         lines.append(
             Text(
@@ -56,13 +59,15 @@ def print_comparison(console: Console, found: Row) -> None:
         )
         lines.append(
             Text(
-                f"winner flipped on {outcome['flipped_to_win']} prompts for B, {outcome['flipped_to_loss']} against it"
+                f"winner flipped on {outcome['flipped_to_win']} prompts for B, "
+                f"{outcome['flipped_to_loss']} against it"
             )
         )
     if "meeting_note" in outcome:
         lines.append(Text(outcome["meeting_note"]))
     title = Text(
-        f"A {found['a']['label']} ({found['a']['policy'][:8]})   B {found['b']['label']} ({found['b']['policy'][:8]})"
+        f"A {found['a']['label']} ({found['a']['policy'][:8]})   B {found['b']['label']} "
+        f"({found['b']['policy'][:8]})"
     )
     console.print(Panel(Text("\n").join(lines), title=title, title_align="left"))
     for one in found["flipped"][:_EXAMPLES]:
@@ -105,7 +110,8 @@ def _iteration(console: Console, one: Row) -> None:
     head = Text(outcome["verdict"].upper(), _STYLES.get(outcome["verdict"], "bold"))
     if "win_rate" in outcome:
         head += Text(
-            f"  {outcome['win_rate']:.1%} win rate [{outcome['win_rate_low']:.1%}, {outcome['win_rate_high']:.1%}]",
+            f"  {outcome['win_rate']:.1%} win rate [{outcome['win_rate_low']:.1%}, "
+            f"{outcome['win_rate_high']:.1%}]",
             "default",
         )
     body = Text("\n").join(

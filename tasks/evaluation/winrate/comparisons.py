@@ -78,7 +78,8 @@ def read_comparisons(path: Path, names: Names) -> Comparisons:
                 }
     if not rows and left_out:
         raise UserError(
-            f"No row of {path.name} has all of {', '.join(names.needed())}: there is nothing to average."
+            f"No row of {path.name} has all of {', '.join(names.needed())}: there is nothing to "
+            "average."
         )
     if not rows:
         raise UserError(
@@ -136,12 +137,14 @@ def _number(value: Any, name: str, place: str) -> float | None:
         number = float(value)
     except (TypeError, ValueError):
         raise UserError(
-            f"{place}: `{name}` must be a number from 0 to 1, not {str(value)[:40]!r}{_COMMA if ',' in str(value) else ''}."
+            f"{place}: `{name}` must be a number from 0 to 1, not "
+            f"{str(value)[:40]!r}{_COMMA if ',' in str(value) else ''}."
         ) from None
     if math.isnan(number):
         return None
     if math.isinf(number):
         raise UserError(
-            f"{place}: `{name}` is {number}, but must be the probability, from 0 to 1, that the output beats the baseline."
+            f"{place}: `{name}` is {number}, but must be the probability, from 0 to 1, that the "
+            "output beats the baseline."
         )
     return number

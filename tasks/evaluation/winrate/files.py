@@ -96,7 +96,8 @@ def _json(text: IO[str], file: str, names: Names) -> Iterator[Mapping[str, Any]]
     for number, row in enumerate(found, start=1):
         if not isinstance(row, dict):
             raise UserError(
-                f'{file}, row {number}: expected an object such as {{"{names.instruction}": ...}}, not {type(row).__name__}.'
+                f'{file}, row {number}: expected an object such as {{"{names.instruction}": '
+                f"...}}, not {type(row).__name__}."
             )
         columns |= row.keys()
         rows.append(row)
@@ -157,5 +158,6 @@ def _require(there: Collection[str], file: str, names: Names) -> None:
             if name in missing
         ]
         raise UserError(
-            f"{file} has no column {' or '.join(missing)} (it has {', '.join(sorted(there)) or 'none'}): say which it is with {' '.join(options)}."
+            f"{file} has no column {' or '.join(missing)} (it has "
+            f"{', '.join(sorted(there)) or 'none'}): say which it is with {' '.join(options)}."
         )

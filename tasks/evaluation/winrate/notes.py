@@ -29,7 +29,8 @@ def notes_on(rows: Rows, same_answer: float, prompts: int) -> list[str]:
         notes.append(f"judged on {own:,} of the {prompts:,} prompts.")
     if is_suspect(rows, same_answer):
         notes.append(
-            f"gives {same_answer:.0%} of the prompts one and the same answer: its win rate is about the judge, not about the answers."
+            f"gives {same_answer:.0%} of the prompts one and the same answer: its win rate is "
+            "about the judge, not about the answers."
         )
     return notes
 
@@ -38,7 +39,8 @@ def notes_on_lengths(rows: Rows) -> list[str]:
     """What to know before believing the length-controlled figures."""
     shares = ((np.mean(rows.delta < 0), "shorter"), (np.mean(rows.delta > 0), "longer"))
     return [
-        f"{share:.1%} of its answers are {word} than the baseline's: what equal lengths would do is largely guessed."
+        f"{share:.1%} of its answers are {word} than the baseline's: what equal lengths would do "
+        "is largely guessed."
         for share, word in shares
         if share >= _ONE_SIDED
     ]
@@ -66,7 +68,8 @@ def notes_on_repeated(rows: Sequence[Comparison]) -> list[str]:
     if not again:
         return []
     alike = (
-        f" {same:,} of them {'is' if same == 1 else 'are'} the same again in every column: is a part of the file in it twice?"
+        f" {same:,} of them {'is' if same == 1 else 'are'} the same again in every column: is a "
+        "part of the file in it twice?"
         if same
         else ""
     )
@@ -76,7 +79,8 @@ def notes_on_repeated(rows: Sequence[Comparison]) -> list[str]:
         else f"{again:,} rows have an instruction that their system"
     )
     return [
-        f"{what} was judged on before: kept, so that instructions with more rows count for more.{alike}"
+        f"{what} was judged on before: kept, so that instructions with more rows count for "
+        f"more.{alike}"
     ]
 
 

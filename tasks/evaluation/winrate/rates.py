@@ -29,7 +29,8 @@ from dapflow.tasks.statistics import Floats, cell_of, resamples, share_interval
 SAMPLES = 1000
 
 _ALONE = (
-    "One system alone: where hard instructions also make for differences in length, its length-controlled rate takes the one for the other."
+    "One system alone: where hard instructions also make for differences in length, its "
+    "length-controlled rate takes the one for the other."
     " A file of several systems (column `generator`) tells them apart."
 )
 
@@ -180,11 +181,20 @@ def _uncontrollable(rows: Rows) -> str | None:
     """Why the length-controlled figures of a system cannot be had."""
     prompts = len(np.unique(rows.prompt))
     if prompts < FOLDS:
-        return f"no length-controlled win rate: it needs {FOLDS} prompts or more to tell length from quality, and there {_are(prompts)}."
+        return (
+            f"no length-controlled win rate: it needs {FOLDS} prompts or more to tell length from "
+            f"quality, and there {_are(prompts)}."
+        )
     if rows.preference.min() == rows.preference.max() and rows.preference[0] in (0.0, 1.0):
-        return f"no length-controlled win rate: every preference is {rows.preference[0]:g}, so length makes no difference that could be seen."
+        return (
+            f"no length-controlled win rate: every preference is {rows.preference[0]:g}, so length "
+            "makes no difference that could be seen."
+        )
     if rows.delta.min() == rows.delta.max() != 0:
-        return "no length-controlled win rate: all answers differ from the baseline's by the same length, so length and quality are one."
+        return (
+            "no length-controlled win rate: all answers differ from the baseline's by the same "
+            "length, so length and quality are one."
+        )
     return None
 
 

@@ -83,8 +83,10 @@ def check_judges(names: Mapping[str, Iterable[str]], file: str) -> None:
         if len(judges) > 1:
             shown = ", ".join(judges[:_SHOWN]) + (", ..." if len(judges) > _SHOWN else "")
             raise UserError(
-                f"{file} holds the votes of {len(judges):,} judges (column `{column}`: {shown}), and a rate over all of them is none of theirs:"
-                f" keep the rows of one judge in the file, or take the column `{column}` out if each vote is to count like any other."
+                f"{file} holds the votes of {len(judges):,} judges (column `{column}`: {shown}), "
+                "and a rate over all of them is none of theirs:"
+                f" keep the rows of one judge in the file, or take the column `{column}` out if "
+                "each vote is to count like any other."
             )
 
 
@@ -97,8 +99,10 @@ def check_repeated(votes: Sequence[Vote], numbers: Sequence[int], file: str) -> 
         before, preference = seen.setdefault(vote.asked, (number, vote.preference))
         if preference != vote.preference:
             raise UserError(
-                f"{file}: rows {before} and {number} judge the same two answers in two ways ({preference:g} and {vote.preference:g}), as two"
-                " judges (or annotators) do, or one who is asked twice: keep the rows of one judge, and one row for each pair of answers."
+                f"{file}: rows {before} and {number} judge the same two answers in two ways "
+                f"({preference:g} and {vote.preference:g}), as two"
+                " judges (or annotators) do, or one who is asked twice: keep the rows of one "
+                "judge, and one row for each pair of answers."
             )
 
 
@@ -107,7 +111,8 @@ def check_scale(preferences: Sequence[float], numbers: Sequence[int], name: str,
     for number, preference in zip(numbers, preferences, strict=True):
         if not 0 <= preference <= 1:
             raise UserError(
-                f"{file}, row {number}: `{name}` is {preference}, but must be the probability, from 0 to 1, that the output beats the baseline:"
+                f"{file}, row {number}: `{name}` is {preference}, but must be the probability, "
+                "from 0 to 1, that the output beats the baseline:"
                 f" {_advice(preferences)}."
             )
 
@@ -122,7 +127,8 @@ def _advice(preferences: Sequence[float]) -> str:
             else ""
         )
         return (
-            "on AlpacaEval's scale, where 1 is the baseline's win, 2 the output's, and 0 or 1.5 a draw, write 0.5 for each draw and subtract 1"
+            "on AlpacaEval's scale, where 1 is the baseline's win, 2 the output's, and 0 or 1.5 a "
+            "draw, write 0.5 for each draw and subtract 1"
             f" from the others{steps}"
         )
     if -1 <= low < 0 and high <= 1:

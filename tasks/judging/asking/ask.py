@@ -192,14 +192,17 @@ class LLMJudge:
             )
         if short and by.budget.on_budget == "stop":
             raise UserError(
-                f"The budget of {by} is spent ({self._spent()}) and {short} of {len(verdicts)} verdicts are missing: allow more, or set "
+                f"The budget of {by} is spent ({self._spent()}) and {short} of {len(verdicts)} "
+                "verdicts are missing: allow more, or set "
                 "budget.on_budget=go_on; what was answered is kept and is not paid again."
             )
         useless, asked = outcomes["invalid"] + outcomes["refused"], len(verdicts) - short
         if useless > by.max_invalid_rate * asked:
             raise UserError(
-                f"{useless} of {asked} verdicts of {by} cannot be used ({outcomes['invalid']} invalid, {outcomes['refused']} refused), "
-                f'more than max_invalid_rate={by.max_invalid_rate:g} allows: read its answers with `dapflow sql "select answer, error from '
+                f"{useless} of {asked} verdicts of {by} cannot be used ({outcomes['invalid']} "
+                f"invalid, {outcomes['refused']} refused), "
+                f"more than max_invalid_rate={by.max_invalid_rate:g} allows: read its answers "
+                'with `dapflow sql "select answer, error from '
                 'calls"`, then change the template, the model or the rate.'
             )
 

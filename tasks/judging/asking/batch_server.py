@@ -32,11 +32,19 @@ _GOING = (
     "running",
 )
 _ENDED = {  # how a batch has ended, by what servers call it
-    "completed": "completed", "succeeded": "completed", "success": "completed", "ended": "completed", "done": "completed",
-    "failed": "failed", "error": "failed", "errored": "failed",
-    "expired": "expired", "timeout_exceeded": "expired",
-    "cancelled": "cancelled", "canceled": "cancelled",
-}  # fmt: skip
+    "completed": "completed",
+    "succeeded": "completed",
+    "success": "completed",
+    "ended": "completed",
+    "done": "completed",
+    "failed": "failed",
+    "error": "failed",
+    "errored": "failed",
+    "expired": "expired",
+    "timeout_exceeded": "expired",
+    "cancelled": "cancelled",
+    "canceled": "cancelled",
+}
 _WINDOW_HOURS = 24  # that we ask for
 _FIRST_WAIT_SECONDS, _LONGEST_WAIT_SECONDS, _LONGER = 0.2, 60.0, 1.5
 _RETRIES = 8  # of what may be asked twice; half a second, then longer up to eight
@@ -164,12 +172,14 @@ class BatchServer:
         while (status := _status(seen := self._retrieve(batch))) not in _ENDED:
             if status not in _GOING:
                 raise UserError(
-                    f"{self.base_url} says that batch {batch} is {seen.status!r}, of which nobody knows what it means: look at the server, "
+                    f"{self.base_url} says that batch {batch} is {seen.status!r}, of which nobody "
+                    "knows what it means: look at the server, "
                     "then run again; the batch is picked up, and what it brings is used."
                 )
             if time.monotonic() > until:
                 raise UserError(
-                    f"{self.base_url} has not ended batch {batch} ({status}) within its {_WINDOW_HOURS} hours: cancel it there, then run "
+                    f"{self.base_url} has not ended batch {batch} ({status}) within its "
+                    f"{_WINDOW_HOURS} hours: cancel it there, then run "
                     "again; what it has answered is used, and only the rest is asked again."
                 )
             time.sleep(pause)
@@ -223,10 +233,12 @@ class BatchServer:
             )
         if status in (404, 405, 501):
             return UserError(
-                f"{self.base_url} has no batch of that kind (status {status}): set judge.batch=false."
+                f"{self.base_url} has no batch of that kind (status {status}): set "
+                "judge.batch=false."
             )
         return UserError(
-            f"{self.base_url} does not serve batches ({words}): look at the server, then run again; what it has is picked up."
+            f"{self.base_url} does not serve batches ({words}): look at the server, then run "
+            "again; what it has is picked up."
         )
 
 

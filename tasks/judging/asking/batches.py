@@ -112,7 +112,8 @@ class BatchClient:
             )
             job = name_job(self._lake, job, self._server.submit(tag, chosen))
             self._say(
-                f"Batch {job.batch}: {len(chosen)} requests. It may take up to a day; stopped, the same command goes on waiting for it."
+                f"Batch {job.batch}: {len(chosen)} requests. It may take up to a day; stopped, "
+                "the same command goes on waiting for it."
             )
             return self._collect(job, waiting, read)
 
@@ -150,7 +151,8 @@ class BatchClient:
             )
             if batch is None:
                 self._say(
-                    f"{self._server.base_url} has no batch {job.batch or job.tag}: what is missing is asked again."
+                    f"{self._server.base_url} has no batch {job.batch or job.tag}: what is "
+                    "missing is asked again."
                 )
                 end_job(self._lake, job, "lost")
                 return found
@@ -186,7 +188,8 @@ class BatchClient:
                 self._meter.give_back(waiting[key])
             end_job(self._lake, job, "lost")
             raise UserError(
-                f"{self._server.base_url} has failed batch {job.batch} ({ended.reason}): put that right, then run again."
+                f"{self._server.base_url} has failed batch {job.batch} ({ended.reason}): put that "
+                "right, then run again."
             )
         lines = {line.key: line for line in self._server.lines(ended)}
         found, asked = list[tuple[str, T | Refusal]](), dict[str, Body]()
@@ -223,7 +226,8 @@ class BatchClient:
                     else advice(line.said, asked[line.key], "judge")
                 )
                 raise UserError(
-                    f"{self._endpoint.model} refuses the requests of a batch ({line.error}): {remedy}, and run again."
+                    f"{self._endpoint.model} refuses the requests of a batch ({line.error}): "
+                    f"{remedy}, and run again."
                 )
 
     def _entered(

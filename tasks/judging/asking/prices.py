@@ -73,7 +73,10 @@ def _read(path: Path) -> tuple[Any, dict[str, Price]]:
         AttributeError,
         ValidationError,
     ) as error:
-        example = 'date = 2026-06-21, then under [models] lines such as "gpt-4o" = { in = 2.50, out = 10.00 }'
+        example = (
+            'date = 2026-06-21, then under [models] lines such as "gpt-4o" = { in = 2.50, out = '
+            "10.00 }"
+        )
         raise UserError(
             f"The price list {path} cannot be read: it is TOML with {example}."
         ) from error

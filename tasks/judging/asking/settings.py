@@ -20,9 +20,12 @@ class LLMSettings(Prompted):
 
     # what decides nothing of a verdict; of the template it is the text that does (`content`)
     MACHINE: ClassVar[dict[str, Any]] = {
-        "endpoint": Endpoint.MACHINE, "prices": True, "template": True, "max_invalid_rate": True,
+        "endpoint": Endpoint.MACHINE,
+        "prices": True,
+        "template": True,
+        "max_invalid_rate": True,
         "batch": True,
-    }  # fmt: skip
+    }
     endpoint: Endpoint = Endpoint()
     logprobs: bool = Field(
         default=True,
@@ -49,7 +52,8 @@ class LLMSettings(Prompted):
         found = price_of(self.endpoint, self.prices)
         if found.price is None and self.budget.max_cost_usd is not None:
             raise UserError(
-                f"Nobody knows what {self.endpoint.model} costs, so max_cost_usd cannot be kept: name its price in a file of your own "
+                f"Nobody knows what {self.endpoint.model} costs, so max_cost_usd cannot be kept: "
+                "name its price in a file of your own "
                 "(judge.prices=my-prices.toml), or limit max_calls or max_tokens instead."
             )
         if self.batch and found.price is not None:

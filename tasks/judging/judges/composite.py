@@ -25,7 +25,8 @@ class Composite(JudgeSpec):
     rule: Rule = Field(
         default="sum",
         description="`sum`: weighted, of scores or of probabilities; `minimum`: the lowest score; `majority`: of votes on two answers; "
-        "`safety-first`: `safety` where it is below `threshold` or the prompt is `unsafe`, else `helpfulness` (Llama 2)",
+        "`safety-first`: `safety` where it is below `threshold` or the prompt is `unsafe`, else "
+        "`helpfulness` (Llama 2)",
     )
     members: dict[str, AnyJudge] = Field(
         default={},
@@ -49,7 +50,8 @@ class Composite(JudgeSpec):
     def _check(self) -> Self:
         if len(self.members) < 2:
             raise ValueError(
-                "a composite needs at least two members, for example {brief: shorter, good: reward-model}"
+                "a composite needs at least two members, for example {brief: shorter, good: "
+                "reward-model}"
             )
         if self.rule == "safety-first" and set(self.members) != {SAFETY, HELPFULNESS}:
             raise ValueError(f"safety-first: its members are called {SAFETY} and {HELPFULNESS}")
@@ -93,12 +95,14 @@ class Composite(JudgeSpec):
             )
         if self.compares and not all(weight > 0 for weight in self.weights.values()):
             raise UserError(
-                "The judge's weights must be greater than 0 where its members compare: a sum is the "
+                "The judge's weights must be greater than 0 where its members compare: a sum is "
+                "the "
                 "mean of their probabilities."
             )
         if self.compares and self.rule in ("minimum", "safety-first"):
             raise UserError(
-                f"The judge's rule {self.rule} needs scores, and its members compare: take majority "
+                f"The judge's rule {self.rule} needs scores, and its members compare: take "
+                "majority "
                 "or sum, or other members."
             )
 

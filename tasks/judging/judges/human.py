@@ -112,7 +112,8 @@ class HumanJudge:
                 suspend(sitting.missing)
             with serve(Desk(host=by.host, port=by.port)) as desk:
                 self._say(
-                    f"Label {sitting.missing} pairs of answers at {desk.show(sitting)} (Ctrl-C stops; what is labelled stays)"
+                    f"Label {sitting.missing} pairs of answers at {desk.show(sitting)} (Ctrl-C "
+                    "stops; what is labelled stays)"
                 )
                 sitting.wait(on_rows)
         labels = latest_labels(self._lake, [question.key for question in asked])

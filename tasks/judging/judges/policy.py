@@ -75,7 +75,10 @@ class SelfJudge(Prompted):
     )
     fallback: str = Field(
         default="reward-model",
-        description="who judges instead when it is no better than chance on labelled pairs: `reward-model`, a program, `models@...`; or `stop`",
+        description=(
+            "who judges instead when it is no better than chance on labelled pairs: "
+            "`reward-model`, a program, `models@...`; or `stop`"
+        ),
     )
     labelled: int = Field(
         default=200,

@@ -1,5 +1,5 @@
-"""The kind `program`: a plain function, `(prompt, completion) -> score`, or `(prompt, first, second)
--> probability that the first is better`.
+"""The kind `program`: a plain function, `(prompt, completion) -> score`, or `(prompt, first,
+second) -> probability that the first is better`.
 
     shorter | on-topic | json | exact-answer | regex:PATTERN | keywords:WORD,WORD | FILE.py:FUNCTION | PACKAGE.MODULE:FUNCTION
 A function with a parameter `answer` is given the prompt's reference answer by that name. Test:
@@ -108,7 +108,8 @@ class Program(JudgeSpec):
         takes = parameters(function_of(self.name))
         if not self._shipped and len(set(takes) - {ANSWER}) not in (2, 3):
             raise UserError(
-                f"The judge {self.name} takes {', '.join(takes) or 'nothing'}: it must take (prompt, "
+                f"The judge {self.name} takes {', '.join(takes) or 'nothing'}: it must take "
+                "(prompt, "
                 "completion) and give a score, or (prompt, first, second) and give the probability "
                 "that the first is better; and `answer` besides if it needs the reference answer."
             )

@@ -66,11 +66,13 @@ class Prompted(JudgeSpec):
     def _check_words(self) -> Self:
         if self.samples > 1 and not self.temperature:
             raise ValueError(
-                f"samples: {self.samples} answers at temperature 0 are the same one: set temperature, for example 0.7"
+                f"samples: {self.samples} answers at temperature 0 are the same one: set "
+                "temperature, for example 0.7"
             )
         if (self.mode == "rubric") != bool(self.criteria):
             raise ValueError(
-                "criteria: goes with mode rubric, which needs some, for example {correct: 2, brief: 1}"
+                "criteria: goes with mode rubric, which needs some, for example {correct: 2, "
+                "brief: 1}"
             )
         if self.criteria and not all(weight > 0 for weight in self.criteria.values()):
             raise ValueError("criteria: every weight must be greater than 0")

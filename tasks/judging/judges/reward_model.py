@@ -46,7 +46,8 @@ class RewardModel(JudgeSpec):
             self.parameters == "head" or self.layers or self.margins != "none"
         ):
             raise ValueError(
-                "form: pairwise trains a whole language model: set `parameters` to lora or full, and neither layers nor margins"
+                "form: pairwise trains a whole language model: set `parameters` to lora or full, "
+                "and neither layers nor margins"
             )
         return self
 

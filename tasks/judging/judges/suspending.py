@@ -21,7 +21,10 @@ def suspend(missing: int) -> NoReturn:
     """
     create_markdown_artifact(
         key="labels-wanted",
-        markdown=f"{missing} pairs of answers wait for a person: `dapflow label` on the lake of this run, which then goes on by itself.",
+        markdown=(
+            f"{missing} pairs of answers wait for a person: `dapflow label` on the lake of this "
+            "run, which then goes on by itself."
+        ),
     )
     suspend_flow_run(flow_run_id=UUID(flow_run.root_flow_run_id), timeout=_DAYS * 24 * 3600)
     raise Pause

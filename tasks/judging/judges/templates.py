@@ -41,7 +41,8 @@ def check_places(name: str, text: str, places: set[str]) -> None:
     if (found := set(_PLACE.findall(text))) != places:
         wanted = " and ".join(f"{{{place}}}" for place in sorted(places))
         raise UserError(
-            f"The judge's template `{name}` has {_listed(found)}: for this mode it needs {wanted}, each where it belongs."
+            f"The judge's template `{name}` has {_listed(found)}: for this mode it needs "
+            f"{wanted}, each where it belongs."
         )
 
 

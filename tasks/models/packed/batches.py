@@ -57,7 +57,8 @@ class Group:
     def __post_init__(self) -> None:
         if not self.prompt or not self.answers or not all(self.answers):
             raise UserError(
-                f"The prompt or an answer of {', '.join(self.row_ids)} has no tokens: drop it before training."
+                f"The prompt or an answer of {', '.join(self.row_ids)} has no tokens: drop it "
+                "before training."
             )
         for per_answer in (self.reference, self.rewards):
             assert per_answer is None or len(per_answer) == len(self.answers), (

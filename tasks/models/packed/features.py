@@ -129,7 +129,8 @@ def _layer(model: PreTrainedModel, layers: int) -> torch.nn.Module:
     count = model.config.get_text_config().num_hidden_layers
     if not 0 < layers <= count:
         raise UserError(
-            f"The reward model is to read layer {layers}, but its backbone has {count}: set `layers` to 1 .. {count}, or 0 for all."
+            f"The reward model is to read layer {layers}, but its backbone has {count}: set "
+            f"`layers` to 1 .. {count}, or 0 for all."
         )
     stacks = [
         module

@@ -62,7 +62,8 @@ def say_left_out(
         rows = f"{len(figures):,} rows are" if len(figures) > 1 else "1 row is"
         longest = max(figure["value"] for figure in figures)
         say(
-            f"{rows} left out as too long: {longest:,} tokens at most, and the model's context has {context:,}."
+            f"{rows} left out as too long: {longest:,} tokens at most, and the model's context "
+            f"has {context:,}."
         )
 
 

@@ -160,7 +160,8 @@ def pick_scorer(model: PreTrainedModel) -> Scorer:
     if reason is None:
         return packed_token_logps
     warnings.warn(
-        f"{type(model).__name__} cannot be trained without padding ({reason}); using padded rows, which are slower and need more memory.",
+        f"{type(model).__name__} cannot be trained without padding ({reason}); using padded rows, "
+        "which are slower and need more memory.",
         stacklevel=2,
     )
     return padded_token_logps
@@ -196,7 +197,8 @@ def _why_not_packed(model: PreTrainedModel) -> str | None:
     allowed = TOLERANCE.get(model.dtype, HALF_PRECISION_TOLERANCE)
     # a share that is not a number is left to the trainer, which names the rows
     return (
-        f"its packed log-probabilities differ from the plain ones by {share:.2g} of the prompt's effect"
+        f"its packed log-probabilities differ from the plain ones by {share:.2g} of the prompt's "
+        "effect"
         if share > allowed
         else None
     )

@@ -38,7 +38,8 @@ def draw(
     peak = logits.amax(dim=-1, keepdim=True)
     if not bool(peak.isfinite().all()):
         raise UserError(
-            "The policy's logits are not finite: its weights have diverged. Train it again with a lower learning rate."
+            "The policy's logits are not finite: its weights have diverged. Train it again with a "
+            "lower learning rate."
         )
     weights = (logits - peak).exp_()
     log_total = weights.sum(dim=-1).log()

@@ -174,7 +174,8 @@ def check_cacheable(model: Any) -> None:
     kinds = {type(layer) for layer in DynamicCache(config=model.config).layers}
     if model._is_stateful or not kinds <= {DynamicLayer, DynamicSlidingWindowLayer}:
         raise UserError(
-            f"{type(model).__name__} keeps a recurrent or compressed state, which this engine cannot sample from: "
+            f"{type(model).__name__} keeps a recurrent or compressed state, which this engine "
+            "cannot sample from: "
             "take a model whose layers all use attention (Llama, Qwen, Gemma, GPT ...)."
         )
 

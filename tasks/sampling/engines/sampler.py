@@ -47,7 +47,10 @@ class Sampler(BaseModel):
     endpoint: Endpoint = Endpoint()
     serve: str | None = Field(
         default=None,
-        description="for openai: command of a server, with {model} and {port}, that runs while the policy is sampled from",
+        description=(
+            "for openai: command of a server, with {model} and {port}, that runs while the policy "
+            "is sampled from"
+        ),
     )
 
     @model_validator(mode="after")
@@ -106,7 +109,10 @@ class Prompter:
         )
         room = self.context - self.sampling.max_tokens
         if len(ids) > room:
-            reason = f"prompt of {len(ids)} tokens and {self.sampling.max_tokens} to sample do not fit the context of {self.context}"
+            reason = (
+                f"prompt of {len(ids)} tokens and {self.sampling.max_tokens} to sample do not fit "
+                f"the context of {self.context}"
+            )
             return ids, reason
         return ids, None
 

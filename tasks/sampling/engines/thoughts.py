@@ -42,14 +42,17 @@ class Thoughts:
         """What a user is told whose policy thinks; None where no completion holds a thought."""
         told = (
             [
-                f"{self.apart:,} completions came with a thought, which is left out: only the answer is judged and learned"
+                f"{self.apart:,} completions came with a thought, which is left out: only the "
+                "answer is judged and learned"
             ]
             if self.apart
             else []
         )
         if self.inside:
             told.append(
-                f"{self.inside:,} completions hold a thought (<think> or the like) in their text: it is judged, measured and learned as if "
-                "it were the answer; switch thinking off (sampling.chat_template, sampling.system), or take a policy that does not think"
+                f"{self.inside:,} completions hold a thought (<think> or the like) in their text: "
+                "it is judged, measured and learned as if "
+                "it were the answer; switch thinking off (sampling.chat_template, "
+                "sampling.system), or take a policy that does not think"
             )
         return f"The policy thinks before it answers. {'; '.join(told)}." if told else None

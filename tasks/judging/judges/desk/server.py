@@ -50,7 +50,8 @@ class Desk:
         self.password = os.environ.get(PASSWORD)
         if not is_loopback(host) and not self.password:
             raise UserError(
-                f"Others can reach the labelling page at {host}, so it needs a password: set {PASSWORD}, or leave host=127.0.0.1."
+                f"Others can reach the labelling page at {host}, so it needs a password: set "
+                f"{PASSWORD}, or leave host=127.0.0.1."
             )
         self.sitting: Sitting | None = None
         self.closed = False
