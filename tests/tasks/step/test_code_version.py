@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dapflow.tasks.judging.kinds import KINDS
 from dapflow.tasks.step import code_version as module
 from dapflow.tasks.step.code_version import code_version
 from tests.helpers import ROOT
@@ -116,6 +117,22 @@ def test_no_training_depends_on_a_loss_that_it_is_not_given(name: str) -> None:
     assert folders == ({f"{losses}pairs.label"} if name == "reward.train" else set())  # its own
     assert (f"{losses}bradley_terry" in closure) == (name == "reward.train")
     assert not {f"{losses}policy_gradient", f"{losses}cringe"} & closure
+
+
+def training_files() -> list[str]:
+    """The modules that train."""
+    files = sorted((ROOT / "tasks" / "training").rglob("*.py"))
+    return [".".join(("dapflow", *f.relative_to(ROOT).with_suffix("").parts)) for f in files]
+
+
+@pytest.mark.parametrize("edited", training_files())
+def test_editing_a_file_of_training_leaves_prompts_completions_and_verdicts_as_they_were(
+    edited: str,
+) -> None:
+    steps = [name for name in step_modules() if not name.startswith("dapflow.tasks.training.")]
+    kinds = [place.partition(":")[0] for place in KINDS.values()]  # found by name, see kinds.py
+    assert len(steps) > 20
+    assert not [name for name in (*steps, *kinds) if edited in module._closure(name)]
 
 
 def test_prompts_depend_on_no_model_and_samples_on_no_judge() -> None:
