@@ -65,7 +65,7 @@ def test_a_pairwise_ranker_judges_against_one_answer_of_the_initial_policy(
 ) -> None:
     ranker = [
         f"reward.{key}"
-        for key in ("kind=pairwise", "parameters=lora", "layers=0", "learning_rate=0.01")
+        for key in ("form=pairwise", "parameters=lora", "layers=0", "learning_rate=0.01")
     ]
     settings = words(*ranker)
     code, out, err = dapflow(
@@ -206,7 +206,7 @@ def test_a_second_iteration_goes_on_top_of_the_first(
             ["run", "rso", "--set", "sampling.temperature=-1"],
             "`sampling.temperature` must be greater than or equal to 0",
         ),
-        (["run", "rso", "--iterations", "0"], "there must be at least one"),
+        (["run", "rso", "--iterations", "0"], "Must be >= 1"),
         (
             ["run", "rso", "--toy", "--set", "policy=no-such-model"],
             "There is no model `no-such-model`",

@@ -68,6 +68,16 @@ class ModelJudge(JudgeSpec):
     ranker: bool
 
     def __str__(self) -> str:
+        return str(ModelRef("models", self.version, 1))
+
+    @property
+    def identity(self) -> str:
+        """Its version."""
+        return self.version
+
+    @property
+    def full_name(self) -> str:
+        """Its version."""
         return self.version
 
     @property

@@ -227,7 +227,7 @@ def test_a_person_labels_the_pairs_of_a_file_and_the_second_time_none_is_asked_a
         ),
         (
             ANSWERS,
-            ["--set", "judge.endpoint.model=x"],
+            ["--judge", "llm", "--set", "judge.endpoint.model=x"],
             "The judge x compares two answers, and file.jsonl has one a row",
         ),
         (
