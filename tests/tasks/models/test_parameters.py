@@ -21,8 +21,7 @@ from dapflow.tasks.models.parameters import (
     trainable,
 )
 from dapflow.tasks.training.fit import fit
-from tests.tasks.training.test_fit import DPO, GROUPS, SETTINGS, same_bits
-from tests.tasks.training.toys import CONFIGS, toy_model
+from tests.tasks.training.toys import CONFIGS, DPO, GROUPS, SETTINGS, same_bits, toy_model
 
 
 def test_a_lora_run_starts_at_the_reference_trains_the_adapter_only_and_merges_to_the_same_model(

@@ -35,8 +35,7 @@ from dapflow.tasks.training.rounds.critic import Critic
 from dapflow.tasks.training.rounds.learner import Learner
 from dapflow.tasks.training.settings import Rounds, Training
 from tests.helpers.elsewhere import elsewhere
-from tests.tasks.training.test_fit import groups_with_reference
-from tests.tasks.training.toys import toy_groups, toy_model
+from tests.tasks.training.toys import groups_with_reference, toy_groups, toy_model
 
 WORDS = ["red", "green", "blue", "tall", "short", "warm", "cold", "wet", "dry", "old", "new", "far"]
 

@@ -12,63 +12,24 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import PreTrainedModel
 
 from dapflow.storage.errors import UserError
-from dapflow.tasks.models.packed.batches import Experience, Group, epochs, microbatches
-from dapflow.tasks.models.packed.logps import packed_token_logps, reference_logps, sequence_logps
+from dapflow.tasks.models.packed.batches import Group, epochs, microbatches
+from dapflow.tasks.models.packed.logps import packed_token_logps, sequence_logps
 from dapflow.tasks.training.fit import fit
 from dapflow.tasks.training.logs import StepLog
 from dapflow.tasks.training.losses.losses import Loss
 from dapflow.tasks.training.losses.registry import LOSSES
-from dapflow.tasks.training.settings import Training
 from tests.helpers import ROOT
-from tests.tasks.training.toys import toy_groups, toy_model
-
-SETTINGS = Training(
-    learning_rate=1e-3,
-    batch_size=4,
-    epochs=2,
-    tokens_per_microbatch=30,
-    checkpoint_every_steps=2,
-    dtype="float32",
+from tests.tasks.training.toys import (
+    DPO,
+    GROUPS,
+    SETTINGS,
+    groups_with_reference,
+    same_bits,
+    toy_groups,
+    toy_model,
 )
-DPO = Loss.of("sigmoid_norm", beta=0.1)
-
-
-def groups_with_reference(count: int = 10, answers: int = 2) -> list[Group]:
-    groups = toy_groups(count, answers=answers)
-    return [
-        replace(g, reference=r, experience=experience(g))
-        for g, r in zip(groups, reference_logps(toy_model(), groups), strict=True)
-    ]
-
-
-@torch.no_grad()
-def experience(group: Group) -> Experience:
-    """As sampled by the toy model: the first answer's tokens were better than expected, the others'
-    worse.
-    """
-    logps = packed_token_logps(toy_model().eval(), [group]).logps[0]
-    advantages = torch.tensor(
-        [1.0 - 2.0 * (place > 0) for place, answer in enumerate(group.answers) for _ in answer]
-    )
-    return Experience(
-        logps=logps,
-        values=torch.zeros_like(logps),
-        advantages=advantages,
-        returns=advantages,
-        scale=float(len(logps)),
-    )
-
-
-GROUPS = groups_with_reference()
-
-
-def same_bits(left: PreTrainedModel, right: PreTrainedModel) -> bool:
-    return all(
-        torch.equal(a, b) for a, b in zip(left.parameters(), right.parameters(), strict=True)
-    )
 
 
 def without_speed(logs: list[StepLog]) -> list[StepLog]:
@@ -203,7 +164,8 @@ def test_a_truncated_newest_checkpoint_costs_steps_and_no_bits(tmp_path: Path) -
 
 KILLED_PROCESS = """
 import sys, pathlib, torch
-from tests.tasks.training.test_fit import DPO, GROUPS, SETTINGS, fit, toy_model
+from dapflow.tasks.training.fit import fit
+from tests.tasks.training.toys import DPO, GROUPS, SETTINGS, toy_model
 torch.set_num_threads(1)  # as conftest.py does
 def on_step(log):
     print(log.step, flush=True)

@@ -3,6 +3,7 @@ random state.
 """
 
 import random
+from dataclasses import replace
 
 import torch
 from transformers import (
@@ -16,9 +17,21 @@ from transformers import (
     Qwen2Config,
 )
 
-from dapflow.tasks.models.packed.batches import Group
+from dapflow.tasks.models.packed.batches import Experience, Group
+from dapflow.tasks.models.packed.logps import packed_token_logps, reference_logps
+from dapflow.tasks.training.losses.losses import Loss
+from dapflow.tasks.training.settings import Training
 
 VOCABULARY = 97
+SETTINGS = Training(
+    learning_rate=1e-3,
+    batch_size=4,
+    epochs=2,
+    tokens_per_microbatch=30,
+    checkpoint_every_steps=2,
+    dtype="float32",
+)
+DPO = Loss.of("sigmoid_norm", beta=0.1)
 COMMON = {
     "vocab_size": VOCABULARY,
     "hidden_size": 32,
@@ -81,3 +94,38 @@ def toy_groups(
         )
         for i in range(count)
     ]
+
+
+def groups_with_reference(count: int = 10, answers: int = 2) -> list[Group]:
+    groups = toy_groups(count, answers=answers)
+    return [
+        replace(g, reference=r, experience=experience(g))
+        for g, r in zip(groups, reference_logps(toy_model(), groups), strict=True)
+    ]
+
+
+@torch.no_grad()
+def experience(group: Group) -> Experience:
+    """As sampled by the toy model: the first answer's tokens were better than expected, the others'
+    worse.
+    """
+    logps = packed_token_logps(toy_model().eval(), [group]).logps[0]
+    advantages = torch.tensor(
+        [1.0 - 2.0 * (place > 0) for place, answer in enumerate(group.answers) for _ in answer]
+    )
+    return Experience(
+        logps=logps,
+        values=torch.zeros_like(logps),
+        advantages=advantages,
+        returns=advantages,
+        scale=float(len(logps)),
+    )
+
+
+GROUPS = groups_with_reference()
+
+
+def same_bits(left: PreTrainedModel, right: PreTrainedModel) -> bool:
+    return all(
+        torch.equal(a, b) for a, b in zip(left.parameters(), right.parameters(), strict=True)
+    )
