@@ -22,8 +22,7 @@ from dapflow.tasks.metrics import AS_A_JUDGE, METRICS
 from dapflow.tasks.sampling.engines.sampler import Sampler
 from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.losses.registry import losses
-from tests.helpers import ROOT
-from tests.helpers.documents import (
+from tests.documents import (
     FILES,
     MANUALS,
     Table,
@@ -36,6 +35,7 @@ from tests.helpers.documents import (
     table,
     tables,
 )
+from tests.helpers import ROOT
 
 FOLDERS = ("flows", "tasks", "storage", "deployments", "tests")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))

@@ -82,6 +82,19 @@ def test_a_folder_is_read_at_a_glance() -> None:
             assert len(files) <= 15, name
 
 
+def test_tests_share_helpers_and_know_only_what_is_public() -> None:
+    """No test imports from another test, nor a private name of ours."""
+    for file in sorted((ROOT / "tests").rglob("*.py")):
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or node.level:
+                continue
+            module = (node.module or "").split(".")
+            if module[0] not in ("dapflow", "tests"):
+                continue
+            names = [*module, *(alias.name for alias in node.names)]
+            assert not any(name.startswith(("test_", "_")) for name in names), f"{file}: {names}"
+
+
 def test_the_packages_of_the_distribution_are_the_folders() -> None:
     told = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
     packages = {name for name, file in FILES.items() if file.name == "__init__.py"}

@@ -73,8 +73,8 @@ def closing_table(lake: Lake, outcomes: Sequence[Outcome]) -> Row:
                 "win_rate": interval_of(by_method[name], shares=True),
                 "difference": None
                 if name == names[0]
-                else interval_of(_less(by_method[name], by_method[names[0]]), shares=False),
-                "figures": _means([figures for one, figures in own if not one.failed]),
+                else interval_of(differences(by_method[name], by_method[names[0]]), shares=False),
+                "figures": means([figures for one, figures in own if not one.failed]),
                 "runs": [
                     {
                         "seed": one.seed,
@@ -110,7 +110,7 @@ def run_figures(lake: Lake, policies: Sequence[str]) -> dict[str, float | None]:
         for rows, share in zip(told[_ROWS], told["own_share"], strict=True)
     ]
     figures |= {
-        name: _mean_of_rows(told[name], own if name == "mean_lag" else told[_ROWS])
+        name: mean_of_rows(told[name], own if name == "mean_lag" else told[_ROWS])
         for name in _AVERAGED
     }
     for name in _MOST:
@@ -120,7 +120,7 @@ def run_figures(lake: Lake, policies: Sequence[str]) -> dict[str, float | None]:
     return figures | {"seconds": sum(catalogue.versions[version].seconds for version in behind)}
 
 
-def _mean_of_rows(values: Sequence[float | None], rows: Sequence[float | None]) -> float | None:
+def mean_of_rows(values: Sequence[float | None], rows: Sequence[float | None]) -> float | None:
     """The mean over the rows that all iterations trained on, of those that have the figure."""
     known = [
         (value, count)
@@ -195,7 +195,7 @@ def _interval(grid: Floats) -> tuple[float, float, float]:
     return bootstrap_share(grid[:, 0].tolist(), _SEED) if grid.shape[1] == 1 else grid_share(grid)
 
 
-def _less(ones: Wins, others: Wins) -> Wins:
+def differences(ones: Wins, others: Wins) -> Wins:
     """By how much more each prompt was won, where both have it under the same seed."""
     return {
         seed: {
@@ -206,7 +206,7 @@ def _less(ones: Wins, others: Wins) -> Wins:
     }
 
 
-def _means(runs: Iterable[Mapping[str, float | None]]) -> dict[str, float | None]:
+def means(runs: Iterable[Mapping[str, float | None]]) -> dict[str, float | None]:
     """Over the seeds that have the figure."""
     told: dict[str, list[float]] = {}
     for one in runs:
@@ -224,7 +224,7 @@ def _initial(lake: Lake, outcomes: Sequence[Outcome]) -> dict[str, float | None]
         {row["name"]: row["value"] for row in metric_rows(lake, find_policy(lake, policy))}
         for policy in first.values()
     ]
-    return _means(
+    return means(
         [
             {
                 name: one.get(name)

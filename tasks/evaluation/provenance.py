@@ -53,10 +53,10 @@ def measure_provenance(
         for one in (ref.version, *catalogue.learned_from(ref.version))
     }
     figures = [
-        *_people(out.lake, catalogue, behind, trainings),
+        *people_figures(out.lake, catalogue, behind, trainings),
         *_own_samples(out.lake, trainings),
         *_renewed(out.lake, catalogue, trainings, {ref.version for ref in judged}),
-        *_taken(out.lake, catalogue, own),
+        *taken_figures(out.lake, catalogue, own),
         *_models(out.lake, trainings),
     ]
     out.write(0, list(rows_of(figures, policy.version, out.row_id)))
@@ -77,7 +77,7 @@ def _learned(catalogue: Catalogue, training: str) -> list[str]:
     return [training, *(one for one in parents if catalogue.versions[one].kind in _LEARNED)]
 
 
-def _people(
+def people_figures(
     lake: Lake, catalogue: Catalogue, behind: set[str], trainings: Sequence[str]
 ) -> Iterator[Figure]:
     """Prompts that people labelled or answered, for this policy or for its reward models; and the
@@ -211,7 +211,7 @@ def _renewed(
     )
 
 
-def _taken(lake: Lake, catalogue: Catalogue, own: set[str]) -> Iterator[Figure]:
+def taken_figures(lake: Lake, catalogue: Catalogue, own: set[str]) -> Iterator[Figure]:
     """Tokens, verdicts, and what was asked of an API, of the iteration's own versions, in whichever
     run they were made.
     """

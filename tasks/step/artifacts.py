@@ -99,7 +99,9 @@ def publish_artifacts(
         else []
     )
     shown = (
-        "\n\n".join(_pair(*row) for row in rows) if ref.kind == "pairs" else as_table(columns, rows)
+        "\n\n".join(pair_as_markdown(*row) for row in rows)
+        if ref.kind == "pairs"
+        else as_table(columns, rows)
     )
     markdown = f"{''.join(drawn)}\n\n{shown}\n\n{as_table(('', ''), facts)}"
     create_markdown_artifact(
@@ -116,7 +118,7 @@ def _flat(parameters: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str
             yield prefix + name, value
 
 
-def _pair(
+def pair_as_markdown(
     prompt: str | None,
     chosen: str | None,
     rejected: str | None,

@@ -10,6 +10,9 @@ from dapflow.tasks.judging.judges.llm import LLM
 from dapflow.tasks.servers.client import Endpoint
 from tests.helpers.model_servers import Behaviour, openai_server
 
+# a cent a prompt token, two an answer's
+PRICES = 'date = 2026-01-01\n[models]\n"judge" = { in = 10000.0, out = 20000.0 }\n'
+
 
 def matches(count: int, words: int = 5) -> list[Match]:
     return [
@@ -41,6 +44,17 @@ def prefers_good(prompt: str) -> str:
     """Whatever place the better answer has."""
     first, second = responses(prompt)
     return "1" if first.count("good") > second.count("good") else "2"
+
+
+def longer(prompt: str) -> str:
+    """The longer response, whatever place it has."""
+    first, second = responses(prompt)
+    return "1" if len(first) > len(second) else "2"
+
+
+def billed(behaviour: Behaviour) -> float:
+    """Dollars, as the server counts."""
+    return sum(0.01 * prompt + 0.02 * completion for prompt, completion in behaviour.tokens)
 
 
 def compare(

@@ -1,5 +1,9 @@
 """Runs of toy size: the command line called in this process, and settings that keep it short."""
 
+import json
+from pathlib import Path
+from typing import Any
+
 import pytest
 
 from dapflow.flows.cli import main as cli
@@ -33,3 +37,24 @@ def dapflow(*arguments: str, capsys: pytest.CaptureFixture[str]) -> tuple[int, s
         code = int(end.code or 0)
     captured = capsys.readouterr()
     return code, captured.out, captured.err
+
+
+def quick(
+    command: str,
+    lake: Path,
+    capsys: pytest.CaptureFixture[str],
+    *settings: str,
+    recipe: str = "sft-sample-rank",
+) -> tuple[int, dict[str, Any], str]:
+    """Exit code, result and standard error of a toy run (or its plan) of which nothing is measured."""
+    code, out, err = dapflow(
+        command,
+        recipe,
+        "--toy",
+        "--json",
+        "--lake",
+        str(lake),
+        *words(*QUICK, *settings),
+        capsys=capsys,
+    )
+    return code, json.loads(out.splitlines()[-1]) if code == 0 else {}, err

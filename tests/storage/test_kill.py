@@ -22,7 +22,7 @@ from dapflow.storage.chunks import Chunks
 from dapflow.storage.files import verify
 from dapflow.storage.versions import Opening, open_version
 from tests.helpers.lakes import named
-from tests.storage.test_many_writers import FORKED
+from tests.helpers.writers import FORKED
 
 CHUNKS, ROWS = 4, 40
 PHASES = ["open", *[f"chunk {number}" for number in range(CHUNKS + 1)], "publish", "complete"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from dapflow.storage import Lake
 from dapflow.storage.labels import Labelled, Question, add_label, ask, latest_labels, waiting
 from dapflow.storage.versions import Opening, open_version
-from tests.storage.test_many_writers import FORKED
+from tests.helpers.writers import FORKED
 
 VERSION = "0" * 16
 QUESTIONS = [Question.of("anna", None, f"Question {n}?", f"b{n}", f"a{n}") for n in range(3)]

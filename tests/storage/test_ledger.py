@@ -11,7 +11,7 @@ import pytest
 from dapflow.storage import Lake
 from dapflow.storage.ledger import Cost, Ledger, Spent, known_answers
 from dapflow.storage.versions import Opening, open_version
-from tests.storage.test_many_writers import FORKED
+from tests.helpers.writers import FORKED
 
 
 def call(ledger: Ledger, key: str, answer: str | None = "{}", error: str | None = None) -> None:

@@ -16,7 +16,7 @@ from dapflow.storage.lineage import trace
 from dapflow.tasks.prompts.preferences import IMPORTED
 from tests.helpers.lakes import initial_policy, iteration, numbered
 from tests.helpers.processes import database, free_port, postgres, s3
-from tests.storage.test_many_writers import check
+from tests.helpers.writers import check_writers
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +28,7 @@ def server() -> Iterator[str]:
 def test_processes_that_write_at_once_to_postgresql_lose_nothing(
     server: str, tmp_path: Path
 ) -> None:
-    check(f"postgres://{database(server, 'many')}?root={tmp_path}", processes=3, versions=4)
+    check_writers(f"postgres://{database(server, 'many')}?root={tmp_path}", processes=3, versions=4)
 
 
 def test_a_lake_in_postgresql_does_what_one_in_a_directory_does(

@@ -17,14 +17,14 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 NAME = "dapflow_bands"
-_CALL = 256  # one more call costs about as much as so many more slots to read
+CALL_SLOTS = 256  # one more call costs about as much as so many more slots to read
 
 Band = tuple[slice, int]  # rows that follow each other, and the first slot that one of them owns
 
 
 def bands_of(starts: Sequence[int], end: int) -> list[Band]:
     """Row i owns the slots [starts[i], end) -> the bands that together read the fewest slots, a
-    call counted as _CALL of them.
+    call counted as CALL_SLOTS of them.
     """
     best: list[tuple[int, int]] = [
         (0, 0)
@@ -33,7 +33,7 @@ def bands_of(starts: Sequence[int], end: int) -> list[Band]:
         options, first = list[tuple[int, int]](), end
         for begin in range(last - 1, -1, -1):
             first = min(first, starts[begin])
-            options.append((best[begin][0] + _CALL + (last - begin) * (end - first), begin))
+            options.append((best[begin][0] + CALL_SLOTS + (last - begin) * (end - first), begin))
         best.append(min(options))
     bands, last = list[Band](), len(starts)
     while last:

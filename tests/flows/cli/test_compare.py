@@ -14,7 +14,7 @@ from dapflow.flows.report.gather import report_of
 from dapflow.storage import Lake
 from dapflow.tasks.prompts.preferences import PREFERENCES_FILE
 from dapflow.tasks.prompts.sources import SHIPPED
-from tests.flows.report.test_report import Read
+from tests.helpers.pages import Read
 from tests.helpers.toy import QUICK, dapflow
 
 pytestmark = pytest.mark.usefixtures("prefect_server")

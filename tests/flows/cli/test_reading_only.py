@@ -17,7 +17,7 @@ import pytest
 from dapflow.flows.cli.lake import answers
 from dapflow.flows.display.screen import Screen, visible
 from dapflow.storage import Lake
-from dapflow.storage.asking import Question, _Asking, end_process, question, rows_where
+from dapflow.storage.asking import Question, question, rows_where
 from dapflow.storage.errors import UserError, one_line
 from dapflow.storage.sql import TABLE_FUNCTIONS
 from tests.helpers.lakes import initial_policy, iteration
@@ -227,7 +227,7 @@ def test_every_type_of_the_engine_is_printed_in_every_form(
             [row[0] for row in types],
             [row[1] for row in types],
             "FROM test_all_types()",
-            _Asking(asked.ask.cursor, "", 60, end_process),
+            asked.ask,
         )
         answers.print_table(wide(io.StringIO()), odd, 10)
         for form in ("csv", "json", "parquet"):

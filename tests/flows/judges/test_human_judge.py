@@ -14,9 +14,8 @@ from dapflow.flows.recipes.changes import change
 from dapflow.flows.recipes.methods import RSO, SFT_SAMPLE_RANK
 from dapflow.storage import Lake, UserError
 from dapflow.tasks.judging.judges.human import Human
-from tests.flows.judges.test_llm_judge import run
 from tests.helpers.person import free_port, person
-from tests.helpers.toy import QUICK, dapflow, words
+from tests.helpers.toy import QUICK, dapflow, quick, words
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -29,10 +28,10 @@ def test_people_label_and_measure(tmp_path: Path, capsys: pytest.CaptureFixture[
         f"evaluation.judge.port={port}",
         "evaluation.judge.labels=3",
     )
-    code, plan, err = run("plan", tmp_path, capsys, *settings)
+    code, plan, err = quick("plan", tmp_path, capsys, *settings)
     assert (code, plan["judge_calls"], plan["paid"]["calls"]) == (0, 4 + 6, 0), err
     with person(port) as somebody:
-        code, result, err = run("run", tmp_path, capsys, *settings)
+        code, result, err = quick("run", tmp_path, capsys, *settings)
         assert code == 0, err
         assert len(somebody.asked) == len({question["key"] for question in somebody.asked})
     [one] = result["iterations"]
@@ -95,7 +94,7 @@ def test_a_run_that_is_killed_while_a_person_labels_goes_on_with_exactly_what_is
         process.wait()
     before = {question["key"] for question in somebody.asked}
     with person(port) as somebody:
-        code, result, err = run("run", lake, capsys, *settings)
+        code, result, err = quick("run", lake, capsys, *settings)
     assert code == 0, err
     after = [question["key"] for question in somebody.asked]
     with Lake(lake, read_only=True) as opened:
@@ -127,11 +126,11 @@ def test_a_person_is_one_of_several_judges(
         "judge.members.other=on-topic",
         "evaluation.judge=shorter",
     )
-    code, plan, err = run("plan", tmp_path, capsys, *settings)
+    code, plan, err = quick("plan", tmp_path, capsys, *settings)
     assert code == 0, err
     assert "majority of anna, brief, other" in {step["name"] for step in plan["steps"]}
     with person(port) as somebody:
-        code, result, err = run("run", tmp_path, capsys, *settings)
+        code, result, err = quick("run", tmp_path, capsys, *settings)
     assert code == 0, err
     assert somebody.asked
     assert (

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from dapflow.storage import Lake
-from tests.flows.judges.test_llm_judge import longer
+from tests.helpers.judging import longer
 from tests.helpers.model_servers import Behaviour, openai_server
 from tests.helpers.person import free_port, person
 from tests.helpers.toy import QUICK, dapflow, words
@@ -19,7 +19,7 @@ PAIRS = [
     {"instruction": "Say yes.", "output": "yes yes", "baseline": "no", "person": 1.0},
     {"instruction": "Say no.", "output": "no", "baseline": "yes yes", "person": 0.0},
     {"instruction": "Say it.", "output": "it", "baseline": "it", "person": 0.5},
-    {"instruction": "Say nothing.", "output": " ", "baseline": "no", "person": 0.0},
+    {"instruction": "Say nothing.", "output": " ", "baseline": "no", "person": 0.0, "by": "anna"},
 ]
 ANSWERS = [
     {"prompt": "2 + 2?", "completion": "Answer: 4", "answer": 4},
@@ -89,6 +89,7 @@ def test_an_llm_compares_pairs_through_the_ledger_and_winrate_and_agreement_take
     assert json.loads(again)["calls"] == 0
     rows = pq.read_table(judged).to_pylist()
     assert [row["judge"] for row in rows] == [1.0, 0.0, 0.5, None]
+    assert [row["by"] for row in rows] == [None] * 3 + ["anna"]  # a field that the first row lacks
     assert [(row["judge_forward"], row["judge_backward"]) for row in rows[:2]] == [
         (1.0, 0.0),
         (0.0, 1.0),
@@ -302,17 +303,3 @@ def test_half_a_character_is_named_and_a_whole_one_is_read(tmp_path: Path) -> No
     (tmp_path / "deep.jsonl").write_text('{"prompt": "a", "completion": ' + "[" * 100_000)
     with pytest.raises(UserError, match=r"deep\.jsonl:1: not valid JSON \(too deeply nested\)"):
         sheet_of(tmp_path / "deep.jsonl")
-
-
-def test_a_parquet_file_keeps_a_field_that_the_first_row_lacks(tmp_path: Path) -> None:
-    from dapflow.flows.cli.judge import _write
-
-    _write(
-        tmp_path / "judged.parquet",
-        [{"prompt": "a", "score": 1.0}, {"prompt": "b", "score": None, "answer": "7"}],
-    )
-    rows = pq.read_table(tmp_path / "judged.parquet").to_pylist()
-    assert rows == [
-        {"prompt": "a", "score": 1.0, "answer": None},
-        {"prompt": "b", "score": None, "answer": "7"},
-    ]

@@ -11,8 +11,7 @@ import pytest
 
 from dapflow.flows.align import chosen
 from dapflow.storage import Lake, UserError
-from tests.flows.judges.test_llm_judge import run
-from tests.helpers.toy import QUICK, dapflow, words
+from tests.helpers.toy import QUICK, dapflow, quick, words
 
 PROGRAMS = """
 def nearer(prompt, first, second, answer):
@@ -47,9 +46,9 @@ def test_a_program_compares_with_the_reference_answer_and_another_measures(
         f"judge={programs}:nearer",
         "evaluation.judge=shorter",
     )
-    code, _, err = run("plan", tmp_path / "lake", capsys, *settings)
+    code, _, err = quick("plan", tmp_path / "lake", capsys, *settings)
     assert code == 0, err
-    code, result, err = run("run", tmp_path / "lake", capsys, *settings)
+    code, result, err = quick("run", tmp_path / "lake", capsys, *settings)
     assert code == 0, err
     [title] = [step["name"] for step in result["steps"] if step["name"].startswith("compare 12")]
     assert title.endswith("by mine.py:nearer")
@@ -83,14 +82,14 @@ def test_a_weighted_sum_is_a_step_over_its_members_and_another_weight_judges_not
     members = ("judge=composite", "judge.members.brief=shorter", "judge.members.good=reward-model")
     majority = f"evaluation.judge={{kind: composite, rule: majority, members: {{a: shorter, b: on-topic, c: '{programs}:nearer'}}}}"
     common = (prompts(tmp_path / "prompts.jsonl", answer=20), *members, majority)
-    code, plan, err = run(
+    code, plan, err = quick(
         "plan", tmp_path / "lake", capsys, *common, "judge.weights.brief=0.25", recipe="rso"
     )
     assert code == 0, err
     assert {step["name"] for step in plan["steps"]} >= {"sum of brief, good", "majority of a, b, c"}
     states = list[dict[str, str]]()
     for weight in ("0.25", "0.5"):
-        code, result, err = run(
+        code, result, err = quick(
             "run", tmp_path / "lake", capsys, *common, f"judge.weights.brief={weight}", recipe="rso"
         )
         assert code == 0, err

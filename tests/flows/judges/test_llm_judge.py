@@ -2,9 +2,7 @@
 paid twice, what it cost.
 """
 
-import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,36 +10,11 @@ from dapflow.flows.recipes.changes import change
 from dapflow.flows.recipes.methods import RSO, SFT_SAMPLE_RANK
 from dapflow.storage import Lake, UserError
 from dapflow.tasks.judging.judges.llm import LLM
-from tests.helpers.judging import responses
+from tests.helpers.judging import longer
 from tests.helpers.model_servers import Behaviour, openai_server
-from tests.helpers.toy import QUICK, dapflow, words
+from tests.helpers.toy import quick
 
 MODEL = "judge={kind: llm, endpoint: {model: judge}}"
-
-
-def longer(prompt: str) -> str:
-    first, second = responses(prompt)
-    return "1" if len(first) > len(second) else "2"
-
-
-def run(
-    command: str,
-    lake: Path,
-    capsys: pytest.CaptureFixture[str],
-    *settings: str,
-    recipe: str = "sft-sample-rank",
-) -> tuple[int, dict[str, Any], str]:
-    code, out, err = dapflow(
-        command,
-        recipe,
-        "--toy",
-        "--json",
-        "--lake",
-        str(lake),
-        *words(*QUICK, *settings),
-        capsys=capsys,
-    )
-    return code, json.loads(out.splitlines()[-1]) if code == 0 else {}, err
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -55,23 +28,23 @@ def test_pairs_and_policies_are_compared_in_both_orders_and_a_second_recipe_pays
             MODEL, f"judge.endpoint.base_url={url}", "evaluation.judge={kind: llm, endpoint: {model: referee}}", f"evaluation.judge.endpoint.base_url={url}",
             "loss.soft_labels=true",
         )  # fmt: skip
-        code, plan, err = run("plan", tmp_path, capsys, *settings)
+        code, plan, err = quick("plan", tmp_path, capsys, *settings)
         assert code == 0, err
         assert (plan["judge_calls"], plan["paid"]["calls"], plan["paid"]["usd"]) == (
             2 * 4 + 2 * 6,
             20,
             0.0,
         )  # one pair a prompt of three
-        code, result, err = run("run", tmp_path, capsys, *settings)
+        code, result, err = quick("run", tmp_path, capsys, *settings)
         assert code == 0, err
         asked = len(behaviour.asked)
         assert 0 < asked <= 20
-        _, plan, _ = run("plan", tmp_path, capsys, *settings, "judge.budget.max_calls=999")
+        _, plan, _ = quick("plan", tmp_path, capsys, *settings, "judge.budget.max_calls=999")
         assert (plan["paid"]["known"], plan["paid"]["calls"]) == (
             sum(body["model"] == "judge" for body in behaviour.asked),
             20,
         )
-        code, again, err = run("run", tmp_path, capsys, *settings, "judge.budget.max_calls=0")
+        code, again, err = quick("run", tmp_path, capsys, *settings, "judge.budget.max_calls=0")
         assert code == 0, err
         judged_again = [body for body in behaviour.asked[asked:] if body["model"] == "judge"]
         assert judged_again == []
@@ -127,7 +100,7 @@ def test_a_judge_that_always_says_first_makes_no_pair(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with openai_server(Behaviour(reply=lambda prompt: "1")) as url:
-        code, _, err = run(
+        code, _, err = quick(
             "run",
             tmp_path,
             capsys,
@@ -171,13 +144,13 @@ def test_a_judge_that_scores_takes_the_way_of_scores(
     behaviour = Behaviour(reply=lambda prompt: f"Score: {1 + len(prompt) % 10}")
     with openai_server(behaviour) as url:
         settings = (MODEL, f"judge.endpoint.base_url={url}", "judge.mode=ten")
-        code, result, err = run("run", tmp_path, capsys, *settings, recipe="rso")
+        code, result, err = quick("run", tmp_path, capsys, *settings, recipe="rso")
         assert code == 0, err
-        _, plan, _ = run(
+        _, plan, _ = quick(
             "plan", tmp_path, capsys, *settings, "judge.instruction=Brief.", recipe="rso"
         )
         assert plan["paid"]["known"] == 0
-        _, plan, _ = run(
+        _, plan, _ = quick(
             "plan", tmp_path, capsys, *settings, "judge.budget.max_calls=999", recipe="rso"
         )
         assert 0 < plan["paid"]["known"] <= len(behaviour.asked)
@@ -263,7 +236,7 @@ def test_a_budget_in_dollars_needs_a_price(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = (MODEL, "judge.budget.max_cost_usd=1", "judge.endpoint.base_url=http://10.0.0.9/v1")
-    code, _, err = run(command, tmp_path / "lake", capsys, *settings)
+    code, _, err = quick(command, tmp_path / "lake", capsys, *settings)
     assert code == 2
     assert "Nobody knows what judge costs, so max_cost_usd cannot be kept" in err
     assert not list(tmp_path.rglob("*.parquet"))
@@ -282,15 +255,15 @@ def test_the_plan_of_rounds_counts_every_call_also_in_a_lake_that_knows_the_prom
             "rounds.prompts=3",
             "sampling.n=4",
         )
-        code, _, err = run("run", tmp_path, capsys, *settings, recipe="oaif")
+        code, _, err = quick("run", tmp_path, capsys, *settings, recipe="oaif")
         assert code == 0, err
-        code, plan, err = run("plan", tmp_path, capsys, *settings, "seed=1", recipe="oaif")
+        code, plan, err = quick("plan", tmp_path, capsys, *settings, "seed=1", recipe="oaif")
         assert code == 0, err
         assert (
             plan["paid"]["calls"] == 2 * 3 * 2 * 2
         )  # rounds, prompts, pairs of four answers, orders
         assert 0 < len(behaviour.asked) <= plan["paid"]["calls"]
-        _, plan, _ = run("plan", tmp_path, capsys, *settings, "judge.mode=ten", recipe="oaif")
+        _, plan, _ = quick("plan", tmp_path, capsys, *settings, "judge.mode=ten", recipe="oaif")
         assert (
             plan["paid"]["calls"] == 2 * 3 * 4 + 2 * 6
         )  # every answer; and the held-out answers of both policies

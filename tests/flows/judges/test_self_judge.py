@@ -10,9 +10,8 @@ from pathlib import Path
 import pytest
 
 from dapflow.storage import Lake
-from tests.flows.judges.test_llm_judge import run
 from tests.helpers import ROOT
-from tests.helpers.toy import QUICK, dapflow, words
+from tests.helpers.toy import QUICK, dapflow, quick, words
 
 # A server for the policy that answers prompts at various lengths, and judges by length, as the
 # labels of the test do.
@@ -67,9 +66,9 @@ def test_a_policy_that_judges_as_people_do_labels_its_own_pairs(
         "evaluation.judge=shorter",
         *served(tmp_path),
     )
-    code, plan, err = run("plan", tmp_path / "lake", capsys, *settings)
+    code, plan, err = quick("plan", tmp_path / "lake", capsys, *settings)
     assert code == 0, err
-    code, result, err = run("run", tmp_path / "lake", capsys, *settings)
+    code, result, err = quick("run", tmp_path / "lake", capsys, *settings)
     assert code == 0, err
     [one] = result["iterations"]
     judge = one["judges"]["training"]

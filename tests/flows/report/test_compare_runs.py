@@ -11,8 +11,8 @@ from dapflow.flows.report.compare import compare
 from dapflow.flows.report.drawing.page import compare_page
 from dapflow.flows.report.find import find
 from dapflow.storage import Lake
-from tests.flows.report.test_report import Read
 from tests.helpers.evaluated import run
+from tests.helpers.pages import Read
 from tests.helpers.toy import dapflow
 
 

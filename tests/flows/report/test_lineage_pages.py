@@ -10,8 +10,8 @@ from dapflow.flows.report.drawing.graph import layered, with_bends
 from dapflow.flows.report.drawing.lineage import write_lineage
 from dapflow.flows.report.find import find
 from dapflow.storage import Lake, UserError
-from tests.flows.report.test_report import Read
 from tests.helpers.evaluated import HOSTILE
+from tests.helpers.pages import Read
 from tests.helpers.toy import dapflow
 
 

@@ -15,7 +15,7 @@ from dapflow.flows.report.drawing.methods_table import (
     print_closing,
 )
 from dapflow.flows.report.making import made_of
-from dapflow.flows.report.methods_table import _less, _mean_of_rows, _means, interval_of
+from dapflow.flows.report.methods_table import differences, interval_of, mean_of_rows, means
 
 
 def test_the_mean_is_that_of_all_judged_prompts_and_seeds_spread_the_interval() -> None:
@@ -62,8 +62,8 @@ def test_differences_are_taken_prompt_by_prompt_under_the_same_seed() -> None:
         {0: {"a": 1.0, "b": 0.5, "c": 0.0}, 2: {"a": 1.0}},
         {0: {"a": 0.0, "b": 0.5}, 1: {"a": 1.0}},
     )
-    assert _less(ones, others) == {0: {"a": 1.0, "b": 0.0}}
-    same = interval_of(_less(ones, ones), shares=False)
+    assert differences(ones, others) == {0: {"a": 1.0, "b": 0.0}}
+    same = interval_of(differences(ones, ones), shares=False)
     assert (
         same["value"] == 0.0
         and -1 < same["low"] < 0
@@ -93,16 +93,16 @@ def test_a_seed_under_which_nothing_was_judged_says_nothing() -> None:
 
 
 def test_a_mean_over_seeds_is_of_those_that_have_the_figure() -> None:
-    assert _means([{"kl": 1.0, "reward": None}, {"kl": 3.0, "reward": None}]) == {
+    assert means([{"kl": 1.0, "reward": None}, {"kl": 3.0, "reward": None}]) == {
         "kl": 2.0,
         "reward": None,
     }
 
 
 def test_shares_of_a_run_are_of_the_rows_that_all_its_iterations_trained_on() -> None:
-    assert _mean_of_rows([0.0, 1.0], [90.0, 10.0]) == 0.1
-    assert _mean_of_rows([None, 2.5, 0.5], [90.0, 10.0, 10.0]) == 1.5
-    assert _mean_of_rows([None, 1.0], [90.0, 0.0]) is None
+    assert mean_of_rows([0.0, 1.0], [90.0, 10.0]) == 0.1
+    assert mean_of_rows([None, 2.5, 0.5], [90.0, 10.0, 10.0]) == 1.5
+    assert mean_of_rows([None, 1.0], [90.0, 0.0]) is None
 
 
 def test_what_a_method_was_made_of_is_said_as_it_was_measured() -> None:

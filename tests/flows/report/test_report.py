@@ -5,7 +5,6 @@ nothing and believes nothing it shows.
 import json
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from itertools import pairwise
 from pathlib import Path
 from statistics import stdev
@@ -28,32 +27,8 @@ from dapflow.storage import Lake, UserError
 from dapflow.tasks.statistics import wilson
 from tests.helpers.evaluated import HOSTILE, run
 from tests.helpers.lakes import ids, named, write
+from tests.helpers.pages import Read
 from tests.helpers.toy import SMALL, dapflow, words
-
-
-class Read(HTMLParser):
-    """A page as its tags, its links, and the text that a person sees."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: set[str] = set()
-        self.addresses: list[str] = []
-        self.ids: set[str] = set()
-        self.seen: list[str] = []
-        self.handlers: list[str] = []
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
-        for name, value in attrs:
-            self.addresses += (
-                [value or ""] if name in ("href", "src", "srcset", "action", "data") else []
-            )
-            self.ids |= {value or ""} if name == "id" else set()
-            self.handlers += [name] if name.startswith("on") else []
-
-    def handle_data(self, data: str) -> None:
-        self.seen.append(data)
 
 
 def told(lake: Lake, name: str, shown: int = 12) -> dict[str, Any]:

@@ -7,8 +7,8 @@ import re
 from dapflow.flows.report.drawing.page import frontiers, page
 from dapflow.flows.report.gather import gather
 from dapflow.storage import Lake
-from tests.flows.report.test_report import Read
 from tests.helpers.evaluated import run
+from tests.helpers.pages import Read
 
 
 def test_two_runs_stand_side_by_side(measured: Lake) -> None:

@@ -3,8 +3,8 @@ what older software made nobody guesses. Whole runs: tests/flows/cli/test_compar
 """
 
 from dapflow.storage import Lake
-from dapflow.tasks.evaluation.provenance import _people, _taken
-from dapflow.tasks.metrics import Figure
+from dapflow.tasks.evaluation.provenance import people_figures, taken_figures
+from dapflow.tasks.figures import Figure
 from tests.helpers.lakes import Made, initial_policy, iteration
 
 
@@ -15,8 +15,10 @@ def figures(lake: Lake, made: Made) -> dict[str, Figure]:
     return {
         figure.name: figure
         for figure in (
-            *_taken(lake, catalogue, versions),
-            *_people(lake, catalogue, {trained, *catalogue.learned_from(trained)}, [trained]),
+            *taken_figures(lake, catalogue, versions),
+            *people_figures(
+                lake, catalogue, {trained, *catalogue.learned_from(trained)}, [trained]
+            ),
         )
     }
 

@@ -12,7 +12,7 @@ from dapflow.tasks.sampling.engines.openai import OpenAIEngine
 from dapflow.tasks.sampling.engines.thoughts import ALL_THOUGHT
 from dapflow.tasks.servers.client import Endpoint
 from tests.helpers.model_servers import Behaviour, openai_server
-from tests.tasks.sampling.engines.test_openai import requests, sample
+from tests.tasks.sampling.engines.sampled import requests, sample
 
 Choice = dict[str, Any]
 

@@ -11,7 +11,7 @@ import pytest
 
 from dapflow.tasks.servers.limits import Gate, Rate, shared_limits
 from tests.helpers.model_servers import Behaviour
-from tests.tasks.sampling.engines.test_openai import requests, sample
+from tests.tasks.sampling.engines.sampled import requests, sample
 
 
 def test_who_asks_the_same_server_under_the_same_limits_shares_them() -> None:

@@ -14,7 +14,7 @@ from dapflow.tasks.sampling.engines.base import Completion
 from dapflow.tasks.sampling.engines.openai import OpenAIEngine
 from dapflow.tasks.servers.client import Endpoint
 from tests.helpers.model_servers import Behaviour, openai_server
-from tests.tasks.sampling.engines.test_openai import SAMPLING, requests, sample
+from tests.tasks.sampling.engines.sampled import SAMPLING, requests, sample
 
 Instead = Callable[[dict[str, Any]], tuple[int, Any] | None]
 

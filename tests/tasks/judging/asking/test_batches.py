@@ -17,10 +17,9 @@ from dapflow.tasks.judging.asking.budget import Budget
 from dapflow.tasks.judging.judges.llm import LLM
 from dapflow.tasks.servers.client import Endpoint
 from tests.helpers.batch_jobs import Batches
-from tests.helpers.judging import compare, matches, prefers_good
+from tests.helpers.judging import PRICES, billed, compare, matches, prefers_good
 from tests.helpers.model_servers import Behaviour, openai_server
-from tests.storage.test_many_writers import FORKED
-from tests.tasks.judging.asking.test_budget import PRICES, billed
+from tests.helpers.writers import FORKED
 
 NEVER = 10**9  # looks at a batch until it has ended
 

@@ -15,11 +15,8 @@ from dapflow.tasks.judging.asking.prices import Price, price_of
 from dapflow.tasks.judging.judges.llm import LLM
 from dapflow.tasks.servers.client import Endpoint
 from dapflow.tasks.servers.meter import Attempt
-from tests.helpers.judging import compare, matches, prefers_good
+from tests.helpers.judging import PRICES, billed, compare, matches, prefers_good
 from tests.helpers.model_servers import Behaviour, openai_server
-
-# a cent a prompt token, two an answer's
-PRICES = 'date = 2026-01-01\n[models]\n"judge" = { in = 10000.0, out = 20000.0 }\n'
 
 
 @pytest.fixture
@@ -27,11 +24,6 @@ def prices(tmp_path: Path) -> str:
     file = tmp_path / "prices.toml"
     file.write_text(PRICES)
     return str(file)
-
-
-def billed(behaviour: Behaviour) -> float:
-    """Dollars, as the server counts."""
-    return sum(0.01 * prompt + 0.02 * completion for prompt, completion in behaviour.tokens)
 
 
 @pytest.mark.parametrize("faults", [0.0, 0.3])

@@ -20,7 +20,7 @@ from dapflow.tasks.judging.judges.llm import LLM
 from dapflow.tasks.servers.client import Endpoint
 from tests.helpers.judging import matches, prefers_good
 from tests.helpers.model_servers import Behaviour, openai_server
-from tests.storage.test_many_writers import FORKED
+from tests.helpers.writers import FORKED
 
 CONCURRENCY = 16
 FORKED.set_forkserver_preload(

@@ -11,13 +11,13 @@ from torch import nn
 from transformers import AutoModelForCausalLM, BloomConfig, LlamaConfig
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from dapflow.tasks.sampling.engines.bands import _CALL, banded, banded_attention, bands_of
+from dapflow.tasks.sampling.engines.bands import CALL_SLOTS, banded, banded_attention, bands_of
 
 END = 700
 
 
 def cost(bands: list[tuple[slice, int]]) -> int:
-    return sum(_CALL + (rows.stop - rows.start) * (END - first) for rows, first in bands)
+    return sum(CALL_SLOTS + (rows.stop - rows.start) * (END - first) for rows, first in bands)
 
 
 @pytest.mark.parametrize("seed", range(20))
