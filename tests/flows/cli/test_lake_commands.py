@@ -3,6 +3,7 @@ they refuse.
 """
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -17,20 +18,29 @@ from tests.helpers.lakes import Made, initial_policy, iteration
 from tests.helpers.toy import dapflow
 
 
-@pytest.fixture
-def nights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Made]:
-    """Two nights in a lake that DAPFLOW_LAKE names."""
-    monkeypatch.setenv("DAPFLOW_LAKE", str(tmp_path / "lake"))
-    monkeypatch.setenv("COLUMNS", "200")
-    nights: list[Made] = []
-    with Lake(tmp_path / "lake") as lake:
+@pytest.fixture(scope="module")
+def two_nights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Made]]:
+    """A lake with two nights, made once: to be read, or copied."""
+    root, nights = tmp_path_factory.mktemp("nights") / "lake", list[Made]()
+    with Lake(root) as lake:
         for number in (1, 2):
             nights.append(
                 iteration(lake, number, nights[0]["trained"] if nights else initial_policy(lake))
             )
             with record_run(lake, f"night {number}", "rso", {}) as run:
                 run.made(1, nights[-1]["trained"], nights[-1]["metrics"])
-    return nights
+    return root, nights
+
+
+@pytest.fixture
+def nights(
+    two_nights: tuple[Path, list[Made]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> list[Made]:
+    """Two nights in a lake that DAPFLOW_LAKE names, a copy."""
+    shutil.copytree(two_nights[0], tmp_path / "lake")
+    monkeypatch.setenv("DAPFLOW_LAKE", str(tmp_path / "lake"))
+    monkeypatch.setenv("COLUMNS", "200")
+    return two_nights[1]
 
 
 @pytest.fixture
