@@ -53,7 +53,7 @@ def label(
 
 def _goes_on(run: str | None) -> str:
     """Let the run go on, if it is suspended, and say what becomes of it."""
-    from dapflow.tasks.judging.judges.suspending import resume
+    from dapflow.tasks.judging.judges.desk.suspending import resume
 
     if run is not None and os.environ.get("PREFECT_API_URL") and resume(run):
         return "Enough: its run was suspended, and goes on."

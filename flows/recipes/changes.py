@@ -182,8 +182,9 @@ def _judge_values(value: Any) -> Any:
     settings = {"kind": value} if isinstance(value, str) else value
     if not isinstance(settings, dict) or settings.get("kind") not in KINDS:
         return value  # validation says what is wrong with it
-    usual = kind(settings["kind"]).model_construct().model_dump()  # complete with its settings only
-    return _over(usual, settings)
+    judge = kind(settings["kind"])
+    usual = dict.fromkeys(judge.model_fields) | judge.model_construct().model_dump()
+    return _over(usual, settings)  # what then still is None, validation asks for
 
 
 def _over(usual: dict[str, Any], settings: dict[str, Any]) -> dict[str, Any]:

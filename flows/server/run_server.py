@@ -79,6 +79,9 @@ def server_ahead() -> Iterator[None]:
     except BaseException:
         while thread.is_alive() and server.server_process is None:
             time.sleep(0.01)
+        process = server.server_process
         server.stop()
+        if process is not None and process.stdin is not None:
+            process.stdin.close()
         raise
     thread.join()

@@ -69,7 +69,11 @@ class Seats(Protocol):
 
 
 class JudgeSpec(BaseModel, ABC):
-    """A judge as a recipe names it. Subclasses have a field `kind`, a literal with its default."""
+    """A judge as a recipe names it.
+
+    Subclasses have a field `kind`, a literal with its default. What decides nothing of a verdict
+    (an address, a limit) they name in `MACHINE`: it is no part of a version.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
     answers_at_once: ClassVar[bool] = True

@@ -76,7 +76,7 @@ class Said:
 
 
 def said_of(body: Any) -> Said:
-    """From the body of an answer, as JSON or as text: in one line, shortened, every character
+    """From the body of an answer, parsed JSON, or a text that is none: in one line, shortened, every character
     whole.
     """
     error = body.get("error") or body if isinstance(body, dict) else body

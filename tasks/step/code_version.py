@@ -20,7 +20,7 @@ from pathlib import Path
 _PLUMBING = (
     "dapflow.tasks.step",
     "dapflow.tasks.judging.judges.desk.server",
-    "dapflow.tasks.judging.judges.suspending",
+    "dapflow.tasks.judging.judges.desk.suspending",
 )
 _PLANNED = "work"  # the name of modules that say how much a step does: a plan's estimates
 

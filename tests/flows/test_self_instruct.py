@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from prefect import flow
 
-from dapflow.flows.iteration import prompts_of
+from dapflow.flows.prompting import prompts_of
 from dapflow.flows.recipes.changes import change
 from dapflow.flows.recipes.methods import recipe_named
 from dapflow.flows.recipes.recipe import Recipe
 from dapflow.flows.recipes.toy import toy
+from dapflow.flows.standing import Standing
 from dapflow.storage import DatasetRef, Lake, UserError
 from dapflow.tasks.models.names import resolve
 from dapflow.tasks.models.policy import register_model
@@ -25,7 +26,11 @@ SETTINGS = ["prompts.schedule=self-instruct", "prompts.per_iteration=4", "prompt
 def prompted(recipe: Recipe, iterations: int) -> list[tuple[DatasetRef, DatasetRef]]:
     """The prompts of each iteration, and the held-out ones."""
     initial = register_model(recipe.policy, resolve(recipe.policy).digest)
-    return [prompts_of(recipe, number, initial) for number in range(1, iterations + 1)]
+    given = [
+        prompts_of(Standing(recipe=recipe, iteration=number, policy=initial, initial=initial))
+        for number in range(1, iterations + 1)
+    ]
+    return [(prompts.prompts, prompts.held_out) for prompts in given]
 
 
 @pytest.mark.usefixtures("prefect_server")

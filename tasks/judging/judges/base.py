@@ -1,7 +1,7 @@
 """What a judge is: (prompt, completion) in, verdict out. A verdict is a typed value; what went
 wrong is never turned into a score.
 
-One file per judge beside this one. Test: tests/tasks/judges/
+Test: pytest tests/tasks/judging
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -16,7 +16,7 @@ from dapflow.storage.labels import Labelled, Question, ask, latest_labels
 from dapflow.tasks.judging.judges.base import Match, Verdict
 from dapflow.tasks.judging.judges.desk.server import Desk, serve
 from dapflow.tasks.judging.judges.desk.sitting import Sitting
-from dapflow.tasks.judging.judges.suspending import suspend
+from dapflow.tasks.judging.judges.desk.suspending import suspend
 from dapflow.tasks.judging.spec import JudgeSpec, Opening
 
 _WON = {"first": 1.0, "tie": 0.5, "second": 0.0}

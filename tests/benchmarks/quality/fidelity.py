@@ -50,12 +50,15 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # of a toy model a second thread 
 from prefect import flow  # noqa: E402
 
 from dapflow.flows.align import chain, chosen  # noqa: E402
-from dapflow.flows.iteration import Iteration, prompts_of, scorer_of, standing  # noqa: E402
+from dapflow.flows.iteration import Iteration  # noqa: E402
+from dapflow.flows.judging.seating import labeller_of  # noqa: E402
 from dapflow.flows.learning import LEARN  # noqa: E402
 from dapflow.flows.measuring import answers_of  # noqa: E402
+from dapflow.flows.prompting import prompts_of  # noqa: E402
 from dapflow.flows.recipes.changes import at  # noqa: E402
 from dapflow.flows.recipes.methods import recipe_named  # noqa: E402
 from dapflow.flows.recipes.recipe import Recipe  # noqa: E402
+from dapflow.flows.standing import IterationData, Standing  # noqa: E402
 from dapflow.storage import DatasetRef, Lake, ModelRef  # noqa: E402
 from dapflow.tasks.evaluation.divergence import token_divergences  # noqa: E402
 from dapflow.tasks.judging.judges.program import Program  # noqa: E402
@@ -159,23 +162,20 @@ def learned(
     iteration: int,
     policy: ModelRef,
     initial: ModelRef,
-    earlier: list[dict[str, DatasetRef]],
+    earlier: list[IterationData],
 ) -> Iteration:
     """An iteration as `iterate` makes it, without its measurement, which takes longer than a toy's
     training.
     """
-    r = at(recipe, iteration)
-    now = standing(
-        r,
-        iteration,
-        policy,
-        initial,
-        *prompts_of(r, iteration, initial),
-        scorer_of(r, policy, initial),
-        earlier,
+    here = Standing(
+        recipe=at(recipe, iteration),
+        iteration=iteration,
+        policy=policy,
+        initial=initial,
+        earlier=tuple(earlier),
     )
-    trained, parts = LEARN[r.data_of(iteration)](now)
-    return Iteration(trained, parts, {})
+    trained, data = LEARN[here.data](here, prompts_of(here), labeller_of(here).judge)
+    return Iteration(policy=trained, data=data, judges={})
 
 
 def measured(lake: Lake, recipe: Recipe, model: ModelRef, policy: ModelRef) -> Point:
@@ -183,7 +183,8 @@ def measured(lake: Lake, recipe: Recipe, model: ModelRef, policy: ModelRef) -> P
     on one answer to each the KL.
     """
     initial = register_model(recipe.policy, resolve(recipe.policy).digest)
-    prompts = prompts_of(recipe, 1, initial)[1]
+    here = Standing(recipe=recipe, iteration=1, policy=initial, initial=initial)
+    prompts = prompts_of(here).held_out
     answers = answers_of(recipe, policy, prompts)
     texts, rows = {row["id"]: row["prompt"] for row in lake.rows_of(prompts)}, lake.rows_of(answers)
     new, old = load_policy(lake, policy), load_policy(lake, initial)

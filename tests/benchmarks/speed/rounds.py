@@ -60,7 +60,7 @@ def train(model: str, count: int) -> ModelRef:
     )
     began = time.perf_counter()
     trained = online.train_online(
-        policy=policy, reference=policy, prompts=prompts, by=Program.of_word("shorter"), baseline=None, sampling=OAIF.sampling,
+        policy=policy, reference=policy, prompts=prompts, by=Program.of_word("shorter"), model=None, baseline=None, sampling=OAIF.sampling,
         rounds=Rounds(count=count, prompts=OAIF.rounds.prompts), lists=False, pairing=OAIF.pairing, loss=OAIF.loss, training=OAIF.training,
         seed=0,
     )  # fmt: skip

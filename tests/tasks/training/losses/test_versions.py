@@ -16,20 +16,20 @@ import pytest
 from dapflow.tasks.training.losses.registry import losses
 from tests.helpers import ROOT
 
-SIMPO = """
+ADDED = """
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 from dapflow.tasks.training.losses.logps import Logps
 from dapflow.tasks.training.losses.options import Positive
 from dapflow.tasks.training.losses.registry import loss
 
-@loss(needs_reference=False, source="SimPO, arXiv 2405.14734, eq. 6")
-def simpo(logps: Logps, *, beta: Positive = 2.0, gamma: float = 0.5) -> Tensor:
+@loss(needs_reference=False, source="a test of the versions of losses, arXiv 0000.00000")
+def added(logps: Logps, *, beta: Positive = 2.0, gamma: float = 0.5) -> Tensor:
     mean = logps.policy / logps.length
     return -logsigmoid(beta * (mean[:, 0] - mean[:, 1]) - gamma)
 """
 CHANGES = {
-    "a new loss": ("pairs/simpo.py", "", SIMPO),
+    "a new loss": ("pairs/added.py", "", ADDED),
     "dpo": ("pairs/sigmoid_norm.py", "beta * logps.delta", "logps.delta * beta"),
     "advantages": ("policy_gradient.py", "running = delta", "running = 1.0 * delta"),
     "alternatives": ("cringe.py", "k + 1", "1 + k"),
@@ -102,7 +102,7 @@ def losses_of_new_versions(copy: dict[str, Any], change: str) -> set[str]:
 
 
 def test_a_new_loss_changes_no_version_of_any_recipe(copy: dict[str, Any]) -> None:
-    assert copy["new losses"] == ["simpo"]
+    assert copy["new losses"] == ["added"]
     assert copy["states"][0] == copy["states"][1]
 
 

@@ -46,6 +46,7 @@ def train(
         reference=policy,
         prompts=prompts,
         by=by,
+        model=None,
         baseline=None,
         sampling=Sampling(n=4, max_tokens=12),
         rounds=Rounds(count=ROUNDS, prompts=4, minibatches=minibatches),
