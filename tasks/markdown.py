@@ -5,7 +5,7 @@ page fetches or links anything for it.
     as_quotation(value)         line by line
     as_table(header, rows)      every cell is text, but for `Markdown`, which is our own
 Test: pytest tests/tasks/test_markdown.py; in Prefect's UI: pytest -m browser
-tests/flows/test_artifacts_browser.py
+tests/deployments/test_canary.py
 """
 
 import re

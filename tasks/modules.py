@@ -2,7 +2,7 @@
 stand in.
 
 Our processes keep that folder off their path, so that nothing there is imported unasked. Test:
-pytest tests/tasks/judging/judges/test_programs.py
+pytest tests/tasks/judging/judges/test_program.py
 """
 
 import os

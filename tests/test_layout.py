@@ -111,3 +111,9 @@ def test_each_step_has_a_name_of_its_own() -> None:
     names = Counter(name for file in FILES.values() for name in pattern.findall(file.read_text()))
     assert len(names) > 30
     assert [name for name, count in names.items() if count > 1] == []
+
+
+@pytest.mark.parametrize("name", sorted(FILES))
+def test_a_file_names_tests_that_there_are(name: str) -> None:
+    for path in re.findall(r"tests/[\w/]+(?:\.py)?", FILES[name].read_text("utf-8")):
+        assert (ROOT / path).exists(), f"{name} names {path}"

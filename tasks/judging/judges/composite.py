@@ -1,7 +1,7 @@
 """The kind `composite`: several judges as one, by a rule (tasks/judging/combination.py).
 
     Composite(rule="sum", members={"brief": "shorter", "good": "reward-model"}, weights={"brief": 0.05})
-Test: pytest tests/tasks/judging/judges/test_composite.py
+Test: pytest tests/flows/judges/test_judges.py
 """
 
 import math

@@ -1,7 +1,7 @@
 """The programs that come along as judges: plain functions of the text. A new one is a function here
 and a line in `programs.py`.
 
-Test: pytest tests/tasks/judging/judges/test_programs.py
+Test: pytest tests/tasks/judging/judges/test_program.py
 """
 
 import json

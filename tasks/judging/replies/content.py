@@ -1,7 +1,7 @@
 """What a server's answer says: its text without its thoughts, how it ended, and what it thought of
 the labels 1 and 2.
 
-Test: pytest tests/tasks/judges/test_replies.py
+Test: pytest tests/tasks/judging/replies/test_parsing.py
 """
 
 import math

@@ -1,7 +1,7 @@
 """What an engine is: requests in, completions out as they finish. One file per engine beside this
 one.
 
-Test: pytest tests/tasks/engines
+Test: pytest tests/tasks/sampling/engines
 """
 
 from collections.abc import Callable, Iterator, Sequence
