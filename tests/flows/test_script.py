@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.helpers.toy import QUICK, words
+from tests.helpers.toy import BY_LENGTH, words
 
 _SCRIPT = """
 import json, sys, time
@@ -31,7 +31,7 @@ print(json.dumps({"refused": refused, "iterations": len(result["iterations"]), "
 def test_a_script_runs_a_recipe_and_reads_its_lake(tmp_path: Path) -> None:
     (tmp_path / "tasks").mkdir()
     (tmp_path / "tasks" / "__init__.py").write_text("MINE = True\n")
-    settings = [word for word in words(*QUICK) if word != "--set"]
+    settings = [word for word in words(*BY_LENGTH) if word != "--set"]
     (tmp_path / "script.py").write_text(_SCRIPT.replace("SETTINGS", repr(settings)))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONSAFEPATH"}
     done = subprocess.run(

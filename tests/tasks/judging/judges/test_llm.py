@@ -356,10 +356,10 @@ def test_scales(settings: dict[str, Any], said: str, expected: float | None, lak
 
 
 def test_faults_at_three_in_ten_calls_leave_true_verdicts(lake: Lake) -> None:
-    behaviour = Behaviour(reply=prefers_good, faults=0.3, hang_seconds=1.4)
-    verdicts = compare(
-        lake, behaviour, matches(40), endpoint={"timeout_seconds": 1.0, "concurrency": 32}
-    )
+    # one try in ten cannot be used, so of 80 questions one comes to its third in vain now and then
+    behaviour = Behaviour(reply=prefers_good, faults=0.3, hang_seconds=2.4)
+    endpoint = {"timeout_seconds": 2.0, "concurrency": 32, "attempts": 8}
+    verdicts = compare(lake, behaviour, matches(40), endpoint=endpoint)
     assert {one.outcome for one in verdicts} == {"win"}
     kept = lake.rows("SELECT error, count(*) AS n FROM calls GROUP BY error")
     errors = Counter({row["error"]: row["n"] for row in kept})

@@ -16,6 +16,8 @@ import pytest
 from dapflow.tasks.training.losses.registry import losses
 from tests.helpers import ROOT
 
+pytestmark = pytest.mark.slow  # the plans of all recipes, six times
+
 ADDED = """
 from torch import Tensor
 from torch.nn.functional import logsigmoid
