@@ -107,9 +107,8 @@ def who_judges(sheet: Sheet, settings: Sequence[str]) -> Seated:
     if recipe.judge is None or not recipe.judge.ready:
         raise UserError(
             "Who is to judge? --judge with a program (shorter, ./mine.py:score, ...) or a reward "
-            "model "
-            "of the lake (models@VERSION: `dapflow datasets --kind models`), or --judge llm --set "
-            "judge.endpoint.model=... for an LLM."
+            "model of the lake (models@VERSION: `dapflow datasets --kind models`), or --judge llm "
+            "--set judge.endpoint.model=... for an LLM."
         )
     check_judge(recipe, recipe.judge, labels=False)
     if recipe.judge.compares_with_a_baseline:

@@ -1,7 +1,6 @@
 """Where a run stands when an iteration begins, and the datasets that an iteration makes."""
 
-from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 
 from dapflow.flows.recipes.recipe import Data, Recipe
 from dapflow.storage import DatasetRef, ModelRef
@@ -39,11 +38,9 @@ class IterationData:
     judged_after: DatasetRef | None = None
     metrics: DatasetRef | None = None
 
-    def named(self) -> Iterator[tuple[str, DatasetRef]]:
-        """The datasets that there are, by name."""
-        for field in fields(self):
-            if (ref := getattr(self, field.name)) is not None:
-                yield field.name, ref
+    def refs(self) -> list[DatasetRef]:
+        """The datasets that there are."""
+        return [ref for ref in vars(self).values() if ref is not None]
 
     def judged(self) -> list[DatasetRef]:
         """The answers that the judge who labels was asked about."""

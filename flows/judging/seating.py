@@ -17,7 +17,7 @@ from dapflow.tasks.judging.judges.lake_model import seated_model
 from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.judging.spec import JudgeSpec, Seated
 from dapflow.tasks.prompts.preferences import PREFERENCES_FILE, Part, load_preferences
-from dapflow.tasks.prompts.sources import find_source
+from dapflow.tasks.prompts.sources import Source, find_source
 from dapflow.tasks.sampling.engines.sampler import Sampler
 from dapflow.tasks.sampling.sample import sample
 from dapflow.tasks.seeds import derive_seed
@@ -55,13 +55,18 @@ class OfRun:
 
     def reward_model(self, settings: RewardModel) -> Seated:
         """A reward model, trained on people's preferences."""
-        source = find_source(self.recipe.preferences.source, PREFERENCES_FILE)
+        source = self._preferences()
         labelled = load_preferences(source.name, source.digest, self.part)
-        return self.taught(settings, labelled)
+        return self._trained(settings, labelled, source)
 
     def taught(self, settings: RewardModel, labelled: DatasetRef) -> Seated:
         """A reward model, trained on labelled pairs and tested on people's."""
-        source = find_source(self.recipe.preferences.source, PREFERENCES_FILE)
+        return self._trained(settings, labelled, self._preferences())
+
+    def _preferences(self) -> Source:
+        return find_source(self.recipe.preferences.source, PREFERENCES_FILE)
+
+    def _trained(self, settings: RewardModel, labelled: DatasetRef, source: Source) -> Seated:
         test = load_preferences(source.name, source.digest, "test")
         trained = train_reward_model(self.initial, labelled, test, settings, self.recipe.seed)
         return seated_model(trained, ranker=settings.compares_with_a_baseline)

@@ -50,7 +50,7 @@ def cost_figures(lake: Lake, iteration: Iteration) -> dict[str, Any]:
         one for one in against if catalogue.versions[one].kind == "verdicts"
     }  # ... and not the policies of before
     versions = (
-        {iteration.policy.version, *(ref.version for _, ref in data.named())} | measured | against
+        {iteration.policy.version, *(ref.version for ref in data.refs())} | measured | against
     )
     calls, tokens, usd = spent_on(lake, with_members(lake, versions))
     # rounds keep their verdicts, and their pairs, with their policy

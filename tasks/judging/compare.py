@@ -21,10 +21,8 @@ from dapflow.tasks.step import Out, contents_of, step
 from dapflow.tasks.step.shards import spread
 
 Row = Mapping[str, Any]
-_ROWS_PER_CHUNK = {
-    True: 10_000,
-    False: 128,
-}  # of a judge that keeps every answer itself the rows are written once all are there
+# Of a judge that keeps every answer itself (True) the rows are written once all are there.
+_ROWS_PER_CHUNK = {True: 10_000, False: 128}
 
 
 @step(

@@ -30,7 +30,7 @@ class Composite(JudgeSpec):
     )
     members: dict[str, AnyJudge] = Field(
         default={},
-        description="a reward model, `models@...`, a program, an LLM or a person (`human`, or `person: ...`), each by a name",
+        description="a reward model, `models@...`, a program, an LLM or a person, each by a name: a word, or settings with their `kind`",
     )
     weights: dict[str, float] = Field(
         default={},
@@ -96,14 +96,12 @@ class Composite(JudgeSpec):
         if self.compares and not all(weight > 0 for weight in self.weights.values()):
             raise UserError(
                 "The judge's weights must be greater than 0 where its members compare: a sum is "
-                "the "
-                "mean of their probabilities."
+                "the mean of their probabilities."
             )
         if self.compares and self.rule in ("minimum", "safety-first"):
             raise UserError(
                 f"The judge's rule {self.rule} needs scores, and its members compare: take "
-                "majority "
-                "or sum, or other members."
+                "majority or sum, or other members."
             )
 
     def executes(self) -> Iterator[tuple[str, str]]:

@@ -109,9 +109,9 @@ class Program(JudgeSpec):
         if not self._shipped and len(set(takes) - {ANSWER}) not in (2, 3):
             raise UserError(
                 f"The judge {self.name} takes {', '.join(takes) or 'nothing'}: it must take "
-                "(prompt, "
-                "completion) and give a score, or (prompt, first, second) and give the probability "
-                "that the first is better; and `answer` besides if it needs the reference answer."
+                "(prompt, completion) and give a score, or (prompt, first, second) and give the "
+                "probability that the first is better; and `answer` besides if it needs the "
+                "reference answer."
             )
         return takes
 
