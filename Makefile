@@ -45,13 +45,13 @@ test-browser: $(VENV)/.test-ready ## pages in a real Chromium
 
 test-clusters: $(VENV)/.test-ready ## shards on real Dask and Ray clusters of two processes
 	@$(PIP) --editable '.[dask,ray]'
-	$(BIN)/python -m pytest -m clusters
+	$(BIN)/python -m pytest -m clusters tests/tasks/step
 
 test-methods: $(VENV)/.test-ready ## every method on the toy model, two iterations, and again with all cached
-	$(BIN)/python -m pytest -m methods
+	$(BIN)/python -m pytest --numprocesses auto -m methods tests/flows
 
 test-nights: $(VENV)/.test-ready ## nights whose process, worker and server are killed in each step: about an hour
-	$(BIN)/python -m pytest -m nights
+	$(BIN)/python -m pytest -m nights tests/deployments
 
 test-vllm: $(VENV)/.test-ready .venv-vllm/.ready ## real vLLM on the CPU, in an environment of its own (3.4 GB)
 	DAPFLOW_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python \

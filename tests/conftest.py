@@ -26,6 +26,7 @@ prepare(None)
 
 from dapflow.storage import Lake, database  # noqa: E402
 from tests.helpers.browser import browser  # noqa: E402, F401
+from tests.helpers.lakes import empty_lake  # noqa: E402
 
 # A run asks DuckDB a thousand small questions, and at each its other threads wake and spin: a third
 # of the processor's time. Tests of the lake itself (tests/storage/conftest.py), and runs in
@@ -33,17 +34,9 @@ from tests.helpers.browser import browser  # noqa: E402, F401
 database._CONFIG["threads"] = "1"
 
 
-@pytest.fixture(scope="session")
-def _empty_lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """To be copied: that is a thirtieth of the time that making its tables takes."""
-    root = tmp_path_factory.mktemp("empty") / "lake"
-    Lake(root).close()
-    return root
-
-
 @pytest.fixture
-def lake(tmp_path: Path, _empty_lake: Path) -> Iterator[Lake]:
-    lake = Lake(shutil.copytree(_empty_lake, tmp_path / "lake"))
+def lake(tmp_path: Path) -> Iterator[Lake]:
+    lake = Lake(empty_lake(tmp_path / "lake"))
     yield lake
     lake.close()
 

@@ -2,7 +2,12 @@
 a policy and its metrics.
 """
 
+import atexit
 import hashlib
+import shutil
+import tempfile
+from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -15,6 +20,21 @@ ACTIVITY_OF = {
     "prompts": "loading", "completions": "sampling", "verdicts": "judging",
     "acceptances": "accepting", "pairs": "pairing", "models": "training", "metrics": "measuring",
 }  # fmt: skip
+
+
+def empty_lake(root: Path) -> Path:
+    """A new lake at `root`, as a copy: that is a thirtieth of the time that making its tables
+    takes.
+    """
+    return Path(shutil.copytree(_empty(), root))
+
+
+@cache
+def _empty() -> Path:
+    folder = tempfile.mkdtemp(prefix="dapflow-tests-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    Lake(Path(folder) / "lake").close()
+    return Path(folder) / "lake"
 
 
 def write(
