@@ -51,7 +51,7 @@ test-methods: $(VENV)/.test-ready ## every method on the toy model, two iteratio
 	$(BIN)/python -m pytest --numprocesses auto -m methods tests/flows
 
 test-nights: $(VENV)/.test-ready ## nights whose process, worker and server are killed in each step: about an hour
-	$(BIN)/python -m pytest -m nights tests/deployments
+	$(BIN)/python -m pytest -m nights tests/deployments tests/flows/server
 
 test-vllm: $(VENV)/.test-ready .venv-vllm/.ready ## real vLLM on the CPU, in an environment of its own (3.4 GB)
 	DAPFLOW_VLLM_PYTHON=$(CURDIR)/.venv-vllm/bin/python \
