@@ -27,6 +27,7 @@ from dapflow.tasks.evaluation.exact import check_answers
 from dapflow.tasks.evaluation.harness import compare_harness, run_harness
 from dapflow.tasks.evaluation.measure import Side, evaluate, evaluate_against
 from dapflow.tasks.evaluation.provenance import measure_provenance
+from dapflow.tasks.evaluation.tilting import measure_tilting
 from dapflow.tasks.evaluation.two_turns import (
     evaluate_turn,
     follow_up,
@@ -141,6 +142,7 @@ def measure(
         measured=[
             *_against(trial, yardsticks, measured),
             *_distances(candidate),
+            *_tilting(candidate),
             *_exact(trial),
             *_two_turns(trial),
             *_harness(candidate, yardsticks),
@@ -249,6 +251,14 @@ def _distances(candidate: Candidate) -> list[DatasetRef]:
             r.seed,
         ),
     ]
+
+
+def _tilting(candidate: Candidate) -> list[DatasetRef]:
+    """Of candidates that rejection sampling has accepted as pairs."""
+    r, accepted = candidate.here.recipe, candidate.data.acceptances
+    if r.acceptance.rule != "rso" or r.trains_on == "answers" or accepted is None:
+        return []
+    return [measure_tilting(candidate.policy, accepted, r.acceptance, r.seed)]
 
 
 def _exact(trial: Trial) -> list[DatasetRef]:

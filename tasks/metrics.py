@@ -102,6 +102,15 @@ METRICS: dict[str, Metric] = {
     "similar_prompts": Metric(
         label="held-out prompts that resemble a training prompt", unit="prompts", better="lower"
     ),
+    "first_sweep_share": Metric(
+        label="accepted in the first sweep", unit="share of accepted candidates", better="higher"
+    ),
+    "effective_candidates": Metric(
+        label="candidates that the tilted policy rests on", unit="candidates per prompt"
+    ),
+    "tilt_reached": Metric(
+        label="way to the tilted policy's mean reward", unit="share of the way", better="higher"
+    ),
     "people_prompts": Metric(label="prompts that people labelled or answered", unit="prompts"),
     "people_share": Metric(label="trained on by people's labels", unit="share of rows"),
     "own_share": Metric(

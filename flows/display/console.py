@@ -150,12 +150,6 @@ def _outcome(number: int, one: dict[str, Any]) -> Panel:
         *([] if warned else [_fact("  by", "a judge that did not label the training pairs")]),
         *(_judge(role, judge) for role, judge in one["judges"].items()),
         *_paid(one["judging"]),
-        _fact(
-            "accepted candidates",
-            "none, pairs as they came"
-            if one["acceptance_rate"] is None
-            else f"{one['acceptance_rate']:.1%}",
-        ),
         _fact("answers trained on", one["answers"])
         if one["answers"]
         else _fact("pairs trained on", one["pairs"]),

@@ -26,6 +26,8 @@ _MAIN = frozenset(
         "judge_agreement",
         "reward",
         "judge_reward",
+        "first_sweep_share",
+        "tilt_reached",
         "kl_to_initial",
         "displaced_pairs",
         "length",
@@ -109,7 +111,13 @@ def lines_of(rows: Sequence[Row]) -> Iterator[str]:
 
 def warnings_of(rows: Sequence[Row]) -> list[str]:
     """What one must know before believing the figures."""
-    return [row["note"] for row in rows if row["name"] == "same_judge" and row["value"]]
+    return [
+        row["note"]
+        for row in rows
+        if row["note"]
+        and ((row["name"] == "same_judge" and row["value"]) or row["name"] == "first_sweep_share")
+        and row["value"] is not None
+    ]
 
 
 def value_of(row: Row, key: str = "value") -> str:

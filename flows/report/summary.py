@@ -54,11 +54,6 @@ def summarise(lake: Lake, iteration: Iteration) -> dict[str, Any]:
             for row in metrics.values()
         ],
         "max_lag": _lag(lake, iteration.policy),
-        "acceptance_rate": sum(row["accepted"] for row in able) / len(able)
-        if able
-        else 0.0
-        if accepted
-        else None,
         "pairs": sum(row["dropped"] is None and row["id"] not in too_long for row in pairs),
         "answers": 0
         if pairs

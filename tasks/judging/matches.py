@@ -45,14 +45,18 @@ class Meeting:
 
 
 def first_matches(completions: Sequence[Row], seed: int) -> list[Drawn]:
-    """The first round among each prompt's completions, and alone, what was refused at sampling."""
+    """The first round among each prompt's completions that ended, and among those that were cut off:
+    a pair of both would be no label. And alone, what was refused at sampling.
+    """
     of_prompt: dict[str, list[Row]] = defaultdict(list)
     for row in completions:
         of_prompt[row["prompt_id"]].append(row)
     matches: list[Drawn] = []
     for prompt_id, rows in of_prompt.items():
         rng = generator(seed, "pair", prompt_id.rsplit("-", 1)[1])
-        matches += first_round(with_texts_of_their_own(rows), rng)
+        able = with_texts_of_their_own(rows)
+        for reason in ("stop", "length"):
+            matches += first_round([row for row in able if row["finish_reason"] == reason], rng)
         matches += [(row, None) for row in rows if row["finish_reason"] == "refused"]
     return matches
 

@@ -6,10 +6,11 @@ Test: tests/tasks/pairing/test_acceptance.py
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Literal
+from statistics import fmean
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -26,14 +27,19 @@ class Acceptance(BaseModel):
     rule: Literal["rso", "all", "best", "threshold"] = Field(
         default="rso",
         description=(
-            "`rso`: Algorithm 1; `all`: every candidate (in a list none that is cut off above a "
-            "finished one); of finished ones, `best`: a prompt's best; `threshold`: those above it"
+            "`rso`: Algorithm 1; `all`: every candidate (in a list those that ended); of those that "
+            "ended, `best`: a prompt's best; `threshold`: those above it"
         ),
     )
     beta: float = Field(
-        default=0.5,
+        default=1.0,
         gt=0,
         description="temperature of exp(reward / beta); small keeps the best, large keeps any",
+    )
+    unit: Literal["sd", "score"] = Field(
+        default="sd",
+        description="of beta: `sd`, the standard deviation of the judge's scores within a prompt, "
+        "or `score`, the judge's own",
     )
     keep: int = Field(default=8, ge=2, description="candidates that `rso` accepts per prompt")
     threshold: float = Field(
@@ -47,6 +53,21 @@ class Acceptance(BaseModel):
     def most(self) -> int | None:
         """How many of a prompt's candidates it accepts at most; None where all may be."""
         return {"rso": self.keep, "best": 1}.get(self.rule)
+
+    def in_scores(self, rewards: Iterable[Sequence[float]]) -> Self:
+        """The same with beta in the judge's unit.
+
+        rewards: the scores of each prompt's candidates; their standard deviation within a prompt is
+        that of deviations from the prompt's mean, over all prompts. Where all are equal any beta
+        will do.
+        """
+        groups = [group for group in rewards if len(group) > 1]
+        free = sum(len(group) - 1 for group in groups)
+        squares = sum((score - fmean(group)) ** 2 for group in groups for score in group)
+        if self.unit == "score" or not squares:
+            return self.model_copy(update={"unit": "score"})
+        beta = self.beta * math.sqrt(squares / free)
+        return self.model_copy(update={"beta": beta, "unit": "score"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,22 +120,36 @@ def accept(
     prompt needs two that can.
     """
     texts = {row["id"]: row for row in out.lake.rows_of(completions)}
-    candidates: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    candidates = defaultdict[str, list[dict[str, Any]]](list)
     for verdict in out.lake.rows_of(verdicts):
         candidates[verdict["prompt_id"]].append(
             {**verdict, "text": texts[verdict["completion_id"]]["text"]}
         )
+    scaled = acceptance.in_scores(map(scores_of, candidates.values()))
     rows: list[dict[str, Any]] = []
     for prompt_id, verdicts_of_prompt in candidates.items():
         rng = generator(seed, "accept", prompt_id.rsplit("-", 1)[1])
-        rows += accept_for_prompt(verdicts_of_prompt, acceptance, rng)
+        rows += accept_for_prompt(verdicts_of_prompt, scaled, rng)
+    if acceptance.rule == "rso" and (sentence := _late(rows)):
+        out.say(sentence)
     out.write(0, [{"id": out.row_id(n), **row} for n, row in enumerate(rows)])
 
 
+def scores_of(verdicts: Sequence[Mapping[str, Any]]) -> list[float]:
+    """The scores of a prompt's candidates that can take part."""
+    return [
+        verdict["score"]
+        for verdict, note in zip(verdicts, _notes(verdicts), strict=True)
+        if note is None
+    ]
+
+
 def accept_for_prompt(
-    verdicts: Sequence[dict[str, Any]], acceptance: Acceptance, rng: Random
+    verdicts: Sequence[Mapping[str, Any]], acceptance: Acceptance, rng: Random
 ) -> list[dict[str, Any]]:
-    """The acceptance rows of one prompt, in the order of its verdicts."""
+    """The acceptance rows of one prompt, in the order of its verdicts. acceptance: with beta in the
+    judge's unit.
+    """
     notes = _notes(verdicts)
     able = [n for n, note in enumerate(notes) if note is None]
     if len(able) < 2:
@@ -136,7 +171,20 @@ def accept_for_prompt(
     ]
 
 
-def _notes(verdicts: Sequence[dict[str, Any]]) -> list[str | None]:
+def _late(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """What to say where most of the accepted came after the first sweep."""
+    sweeps = [row["sweep"] for row in rows if row["accepted"]]
+    first = sum(sweep == 0 for sweep in sweeps)
+    if not sweeps or 2 * first >= len(sweeps):
+        return None
+    return (
+        f"Only {first} of {len(sweeps)} accepted candidates came in the first sweep; the others "
+        "are no draws from the tilted policy: sample more (sampling.n), keep fewer "
+        "(acceptance.keep) or raise acceptance.beta."
+    )
+
+
+def _notes(verdicts: Sequence[Mapping[str, Any]]) -> list[str | None]:
     seen: set[str] = set()
     notes: list[str | None] = []
     for verdict in verdicts:

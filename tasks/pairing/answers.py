@@ -48,11 +48,10 @@ def sampled(
 
 
 def every(candidates: Sequence[Row], acceptance: Acceptance, least: float, rng: Random) -> set[int]:
-    """All of them but unfinished ones that would stand above a finished one, or that are not beside
-    any: to be cut off is not to be preferred.
+    """All that ended: if those that were cut off took part below the others and never above them,
+    a judge without preference would teach to end early.
     """
-    lowest = min((row["reward"] for row in candidates if row["finished"]), default=-math.inf)
-    return {n for n, row in enumerate(candidates) if row["finished"] or row["reward"] < lowest}
+    return {n for n, row in enumerate(candidates) if row["finished"]}
 
 
 RULES: dict[str, Rule] = {"best": best, "threshold": above, "rso": sampled, "all": every}
@@ -138,9 +137,12 @@ def accept_rows(rows: Sequence[dict[str, Any]], acceptance: Acceptance, seed: in
     if rewards and least == max(rewards) > min(rewards):
         least = math.nextafter(least, -math.inf)
     accepted: set[int] = set()
+    scaled = acceptance.in_scores(
+        [rows[place]["reward"] for place in places] for places in groups.values()
+    )
     for digest, places in groups.items():
         taken = RULES[acceptance.rule](
-            [rows[place] for place in places], acceptance, least, generator(seed, "accept", digest)
+            [rows[place] for place in places], scaled, least, generator(seed, "accept", digest)
         )
         accepted |= {places[one] for one in taken}
         if acceptance.rule == "all":

@@ -23,11 +23,39 @@ class Pairing(BaseModel):
     """How the accepted candidates of a prompt meet."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    rule: Literal["first-round", "tournament", "best-worst", "contrast"] = Field(
+    rule: Literal["first-round", "tournament", "best-worst", "extremes", "contrast"] = Field(
         default="first-round",
-        description="`first-round`: n/2 disjoint pairs; `tournament`: knockout, n-1 pairs; `best-worst`: one pair; `contrast`: each answer "
-        "that scores 0 or less under a less likely one that scores more",
+        description="`first-round`: n/2 disjoint pairs; `tournament`: knockout, n-1 pairs; "
+        "`best-worst`: one pair; `extremes`: the best against the worst, the second best against "
+        "the second worst ...; `contrast`: each answer that scores 0 or less under a less likely "
+        "one that scores more",
     )
+    pairs: int = Field(default=2, ge=1, description="of a prompt's `extremes`, at most")
+
+    def of(self, candidates: Sequence["Candidate"], rng: Random) -> list["Pair"]:
+        """The pairs of a prompt's candidates, those that must not be trained on among them.
+
+        Candidates that ended meet each other, and so do those that were cut off: a pair of both
+        would be no label. Who is best and worst is asked of the larger group.
+        """
+        ended = [candidate for candidate in candidates if candidate.finished]
+        cut = [candidate for candidate in candidates if not candidate.finished]
+        if self.rule == "extremes":
+            return extremes(max(ended, cut, key=len), rng, self.pairs)
+        if self.rule == "best-worst":
+            return extremes(max(ended, cut, key=len), rng, 1)
+        return [pair for group in (ended, cut) for pair in RULES[self.rule](group, rng)]
+
+    def most(self, candidates: int) -> int:
+        """How many pairs so many candidates make at most."""
+        halves = candidates // 2
+        return {
+            "first-round": halves,
+            "tournament": max(candidates - 1, 0),
+            "best-worst": min(1, halves),
+            "extremes": min(self.pairs, halves),
+            "contrast": halves,
+        }[self.rule]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,15 +83,16 @@ class Pair:
 
 
 def compare(a: Candidate, b: Candidate) -> Pair:
-    """Label two candidates by their rewards. A tie, equal texts, or an unfinished answer beating a
-    finished one is no label.
+    """Label two candidates by their rewards. A tie, equal texts, or two of which exactly one is
+    finished is no label: if only the finished one could win, a judge without any preference would
+    teach to end early.
     """
     chosen, rejected = (a, b) if a.reward >= b.reward else (b, a)
     if a.text == b.text:
         dropped = "identical"
     elif a.reward == b.reward:
         dropped = "tie"
-    elif rejected.finished and not chosen.finished:
+    elif rejected.finished != chosen.finished:
         dropped = "truncated"
     else:
         dropped = None
@@ -88,12 +117,13 @@ def tournament(candidates: Sequence[Candidate], rng: Random) -> list[Pair]:
     return pairs
 
 
-def best_worst(candidates: Sequence[Candidate], rng: Random) -> list[Pair]:
-    """The highest against the lowest reward; equal ones at random."""
-    order = sorted(
-        rng.sample(list(candidates), len(candidates)), key=lambda candidate: candidate.reward
-    )
-    return [compare(order[-1], order[0])] if len(order) > 1 else []
+def extremes(candidates: Sequence[Candidate], rng: Random, pairs: int) -> list[Pair]:
+    """The best against the worst, the second best against the second worst, and so on: `pairs` of
+    them at most. Equal ones at random.
+    """
+    order = sorted(rng.sample(candidates, len(candidates)), key=lambda candidate: candidate.reward)
+    met = zip(reversed(order), order[: min(pairs, len(order) // 2)], strict=False)
+    return [compare(best, worst) for best, worst in met]
 
 
 def contrast(candidates: Sequence[Candidate], rng: Random) -> list[Pair]:
@@ -116,24 +146,13 @@ def contrast(candidates: Sequence[Candidate], rng: Random) -> list[Pair]:
 RULES: dict[str, Callable[[Sequence[Candidate], Random], list[Pair]]] = {
     "first-round": first_round,
     "tournament": tournament,
-    "best-worst": best_worst,
     "contrast": contrast,
 }
 
 
-def pairs_of(rule: str, candidates: int) -> int:
-    """How many pairs a rule makes of so many candidates."""
-    return {
-        "first-round": candidates // 2,
-        "tournament": candidates - 1,
-        "best-worst": 1,
-        "contrast": candidates // 2,
-    }[rule]
-
-
 def _expected(prompts: DatasetRef, acceptances: DatasetRef, pairing: Pairing, **_: Any) -> int:
     accepted = contents_of(acceptances).rows // max(prompts.rows, 1)
-    return prompts.rows * pairs_of(pairing.rule, accepted)
+    return prompts.rows * pairing.most(accepted)
 
 
 def _pairing(rows: int, completions: DatasetRef) -> Work:
@@ -174,7 +193,7 @@ def pair(
     rows: list[dict[str, Any]] = []
     for prompt_id, accepted in candidates.items():
         rng = generator(seed, "pair", prompt_id.rsplit("-", 1)[1])
-        rows += scored_pairs(pairing.rule, accepted, rng, prompt_id, texts[prompt_id])
+        rows += scored_pairs(pairing, accepted, rng, prompt_id, texts[prompt_id])
     out.write(0, [{"id": out.row_id(n), **row} for n, row in enumerate(rows)])
 
 
@@ -202,13 +221,13 @@ def pair_compared(
 
 
 def scored_pairs(
-    rule: str, candidates: Sequence[Candidate], rng: Random, prompt_id: str, prompt: str
+    pairing: Pairing, candidates: Sequence[Candidate], rng: Random, prompt_id: str, prompt: str
 ) -> list[dict[str, Any]]:
     """The pairs of a prompt's scored candidates as rows, without ids."""
     return [
         _row(match, prompt_id, prompt)
-        | {"margin": match.margin, "probability": None, "source": rule}
-        for match in RULES[rule](candidates, rng)
+        | {"margin": match.margin, "probability": None, "source": pairing.rule}
+        for match in pairing.of(candidates, rng)
     ]
 
 

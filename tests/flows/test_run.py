@@ -50,7 +50,6 @@ def test_a_recipe_runs_and_the_second_time_all_is_cached(
         "reward_after",
         "length_before",
         "length_after",
-        "acceptance_rate",
         "pairs",
         "dropped",
     }

@@ -173,7 +173,7 @@ def _labelled(
         candidates = [candidate_of(row, scores[row["id"]], sum(row["logprobs"])) for row in own]
         rng = generator(labels.seed, "pair", prompt_id, own[0]["id"] if own else "")
         pairs += scored_pairs(
-            labels.pairing.rule, candidates, rng, prompt_id, prompts[prompt_id]["prompt"]
+            labels.pairing, candidates, rng, prompt_id, prompts[prompt_id]["prompt"]
         )
     return pairs
 

@@ -127,7 +127,7 @@ def test_duplicates_and_failures_take_no_part_and_say_why() -> None:
         verdict(2, None, "b", "invalid"),
         verdict(3, 0.0, "c"),
     ]
-    rows = accept_for_prompt(verdicts, Acceptance(keep=4, beta=0.5), Random(0))
+    rows = accept_for_prompt(verdicts, Acceptance(keep=4, beta=0.5, unit="score"), Random(0))
     assert [(row["accepted"], row["note"]) for row in rows] == [
         (True, None),
         (False, "duplicate"),
@@ -154,3 +154,24 @@ def test_the_rule_all_keeps_every_able_candidate() -> None:
 def test_every_order_of_distinct_rewards_ends() -> None:
     for order in permutations([0.0, 1.0, 2.0]):
         assert len(rso_accept(order, 2, 0.1, Random(0))) == 2
+
+
+def test_beta_in_standard_deviations_is_the_same_whatever_the_scale_of_the_judge() -> None:
+    rng = Random(4)
+    prompts = [[rng.gauss(mean, 2.0) for _ in range(16)] for mean in (0.0, 30.0, -7.0) * 200]
+    scaled = Acceptance(beta=0.5).in_scores(prompts)
+    assert (scaled.unit, scaled.beta) == ("score", pytest.approx(1.0, rel=0.05))
+    larger = Acceptance(beta=0.5).in_scores([[100 * r for r in rewards] for rewards in prompts])
+    assert larger.beta == pytest.approx(100 * scaled.beta)
+    assert rso_accept(prompts[0], 4, scaled.beta, Random(1)) == rso_accept(
+        [100 * r for r in prompts[0]], 4, larger.beta, Random(1)
+    )
+
+
+@pytest.mark.parametrize("rewards", [[], [[1.0]], [[2.0, 2.0], [3.0, 3.0]]])
+def test_where_no_scores_differ_any_beta_will_do(rewards: list[list[float]]) -> None:
+    assert Acceptance(beta=0.5).in_scores(rewards).beta == 0.5
+
+
+def test_beta_in_scores_stays_as_it_is() -> None:
+    assert Acceptance(beta=0.5, unit="score").in_scores([[0.0, 9.0]]).beta == 0.5

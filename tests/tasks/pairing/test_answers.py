@@ -67,7 +67,7 @@ def test_duplicates_and_what_was_not_judged_are_noted() -> None:
     assert [one["note"] for one in some] == [None, None, None, "truncated", "duplicate", "invalid"]
 
 
-def test_in_a_list_an_unfinished_answer_may_lose_to_every_finished_one_and_never_win() -> None:
+def test_in_a_list_what_was_cut_off_neither_wins_nor_loses() -> None:
     some = [
         row("p", "a", 1.0),
         row("p", "b", 3.0),
@@ -75,8 +75,8 @@ def test_in_a_list_an_unfinished_answer_may_lose_to_every_finished_one_and_never
         row("p", "d", 0.5, False),
         row("q", "e", 1.0, False),
     ]
-    assert accept_rows(some, Acceptance(rule="all"), seed=0) == {0, 1, 3}
-    assert [one["note"] for one in some] == [None, None, "truncated", None, "truncated"]
+    assert accept_rows(some, Acceptance(rule="all"), seed=0) == {0, 1}
+    assert [one["note"] for one in some] == [None, None, "truncated", "truncated", "truncated"]
 
 
 def test_of_equal_answers_one_is_drawn_and_nothing_is_no_error() -> None:

@@ -3,13 +3,15 @@ P15, P16).
 """
 
 from random import Random
+from statistics import fmean, stdev
+from typing import get_args
 
 import pytest
 
 from dapflow.tasks.pairing.pairs import (
-    RULES,
     Candidate,
-    best_worst,
+    Pair,
+    Pairing,
     compare,
     contrast,
     first_round,
@@ -23,6 +25,11 @@ def candidate(n: int, reward: float, text: str | None = None, finished: bool = T
 
 
 EIGHT = [candidate(n, float(n)) for n in range(8)]
+RULES = get_args(Pairing.model_fields["rule"].annotation)
+
+
+def paired(rule: str, candidates: list[Candidate], seed: int = 0, **settings: int) -> list[Pair]:
+    return Pairing.model_validate({"rule": rule, **settings}).of(candidates, Random(seed))
 
 
 def test_the_higher_reward_is_chosen_whatever_the_order() -> None:
@@ -38,25 +45,60 @@ def test_the_higher_reward_is_chosen_whatever_the_order() -> None:
 
 @pytest.mark.parametrize("rule", RULES)
 def test_all_equal_rewards_give_no_label_and_the_rule_ends(rule: str) -> None:
-    pairs = RULES[rule]([candidate(n, 1.0) for n in range(8)], Random(0))
+    pairs = paired(rule, [candidate(n, 1.0) for n in range(8)])
     assert pairs or rule == "contrast"  # which needs good and bad ones
     assert {match.dropped for match in pairs} <= {"tie"}
 
 
 @pytest.mark.parametrize("rule", RULES)
 def test_fewer_than_two_candidates_give_no_pair(rule: str) -> None:
-    assert RULES[rule]([], Random(0)) == RULES[rule]([candidate(0, 1.0)], Random(0)) == []
+    assert paired(rule, []) == paired(rule, [candidate(0, 1.0)]) == []
 
 
 def test_identical_texts_are_dropped_even_when_their_rewards_differ() -> None:
     assert compare(candidate(0, 1.0, "same"), candidate(1, 2.0, "same")).dropped == "identical"
 
 
-def test_an_unfinished_answer_cannot_win_against_a_finished_one() -> None:
+def test_a_finished_and_an_unfinished_answer_are_no_label_whoever_wins() -> None:
     finished, cut = candidate(0, 1.0), candidate(1, 2.0, finished=False)
     assert compare(finished, cut).dropped == "truncated"
-    assert compare(candidate(0, 3.0), cut).dropped is None  # the finished one wins
+    assert compare(candidate(0, 3.0), cut).dropped == "truncated"
     assert compare(candidate(0, 1.0, finished=False), cut).dropped is None  # both are cut off
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_judge_without_preference_teaches_no_length(rule: str) -> None:
+    # Answers of 1 to 30 words are cut off at 20; rewards have nothing to do with either.
+    rng, differences = Random(0), list[float]()
+    for seed in range(2000):
+        candidates = list[Candidate]()
+        for n in range(6):
+            words = rng.randint(1, 30)
+            candidates.append(
+                Candidate(
+                    id=f"c{n}",
+                    text=f"{n} " + "word " * min(words, 20),
+                    reward=rng.gauss(0, 1),
+                    finished=words <= 20,
+                    logp=rng.gauss(0, 1),
+                )
+            )
+        differences += [
+            len(pair.chosen.text) - len(pair.rejected.text)
+            for pair in paired(rule, candidates, seed)
+            if pair.dropped is None
+        ]
+    assert abs(fmean(differences)) < 3 * stdev(differences) / len(differences) ** 0.5
+
+
+def test_those_that_ended_meet_each_other_and_so_do_those_that_were_cut_off() -> None:
+    candidates = [candidate(n, float(n), finished=n < 4) for n in range(7)]
+    for rule in RULES:
+        pairs = paired(rule, candidates)
+        assert {pair.chosen.finished == pair.rejected.finished for pair in pairs} <= {True}
+    assert len(paired("first-round", candidates)) == 2 + 1
+    [match] = paired("best-worst", candidates)  # of the four that ended
+    assert (match.chosen.id, match.rejected.id) == ("c3", "c0")
 
 
 def test_a_first_round_pairs_everybody_once() -> None:
@@ -82,8 +124,17 @@ def test_a_tournament_has_n_minus_1_pairs_and_the_best_wins_it(count: int) -> No
 
 
 def test_best_against_worst_is_one_pair() -> None:
-    [match] = best_worst(EIGHT, Random(0))
+    [match] = paired("best-worst", EIGHT)
     assert (match.chosen.reward, match.rejected.reward) == (7.0, 0.0)
+
+
+@pytest.mark.parametrize(("pairs", "expected"), [(1, 1), (2, 2), (3, 3), (9, 4)])
+def test_extremes_are_the_best_against_the_worst_and_so_on(pairs: int, expected: int) -> None:
+    met = paired("extremes", EIGHT, pairs=pairs)
+    assert [(pair.chosen.reward, pair.rejected.reward) for pair in met] == [
+        (7.0 - n, float(n)) for n in range(expected)
+    ]
+    assert len(met) == Pairing(rule="extremes", pairs=pairs).most(8)
 
 
 def test_the_seed_decides_who_meets_whom() -> None:
