@@ -26,14 +26,16 @@ RSO = Recipe(
     name="rso",
     title="statistical rejection sampling optimisation",
     paper="Liu et al. 2024, arXiv 2309.06657",
-    prompts=Prompts(per_iteration=48, held_out=64),
-    sampling=_ANSWER.model_copy(update={"n": 8}),
-    acceptance=Acceptance(rule="rso", beta=0.5, keep=4),
+    prompts=Prompts(per_iteration=64, held_out=96),
+    sampling=_ANSWER.model_copy(update={"n": 16}),
+    acceptance=Acceptance(rule="rso", beta=1.0, keep=4),
     pairing=Pairing(rule="first-round"),
     loss=Loss.of("sigmoid_norm", beta=0.05),
-    training=Training(learning_rate=2e-5, batch_size=8),
+    training=Training(learning_rate=1e-5, warmup_steps=4, batch_size=8, epochs=2),
     reward=RewardModel(layers=8),
-    evaluation=Evaluation(sampling=_ANSWER, judge=RewardModel(layers=12)),
+    evaluation=Evaluation(
+        sampling=_ANSWER.model_copy(update={"n": 4}), judge=RewardModel(layers=12)
+    ),
 )
 
 RSO_HINGE = RSO.model_copy(

@@ -13,7 +13,7 @@ def toy(recipe: Recipe) -> Recipe:
     judge, a program does.
     """
     small = {"max_tokens": 12, "n": min(recipe.sampling.n, 4)}
-    answer = recipe.evaluation.sampling.model_copy(update={"max_tokens": 12})
+    answer = recipe.evaluation.sampling.model_copy(update={"max_tokens": 12, "n": 1})
     shallow = {"layers": 1}
     judge, generate = recipe.evaluation.judge, recipe.prompts.generate
     few = {
@@ -50,7 +50,9 @@ def toy(recipe: Recipe) -> Recipe:
                 update={
                     "learning_rate": 2e-4
                     if recipe.trains_on == "pairs" and "rounds" not in recipe.data
-                    else 5e-5
+                    else 5e-5,
+                    "warmup_steps": 0,
+                    "epochs": 1,
                 }
             ),
             "judge": recipe.judge and _on_toy(recipe.judge),

@@ -32,7 +32,7 @@ def plan_of(recipe: str, settings: tuple[str, ...] = (), iterations: int = 1) ->
         ("rso", ("evaluation.judge={kind: llm, endpoint: {model: gpt-4.1-mini}}",), 2112, 2016, 112, 32),
         ("rso", ("judge=human", "acceptance.rule=all"), 2112, 2016, 56, 0),
         ("rso", ("judge=shorter",), 2112, 2016, 112, 0),
-        ("rso", ("judge=policy",), 84672, 2016, 548, 0),
+        ("rso", ("judge=policy",), 135552, 2016, 866, 0),
         ("rso", ("judge=composite", "judge.members.a=reward-model", "judge.members.b=shorter"), 2112, 2016, 192, 0),
         ("oaif", (), 1824, 1728, 88, 0),
         ("oaif", LLM, 1824, 1728, 56, 24),

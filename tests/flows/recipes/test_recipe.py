@@ -266,7 +266,7 @@ def test_changes_may_name_later_changes() -> None:
             "then={iteration: 2, changes: {sampling.n: 6, then: {iteration: 4, changes: {sampling.n: 4}}}}"
         ],
     )
-    assert [at(recipe, iteration).sampling.n for iteration in range(1, 6)] == [8, 6, 6, 4, 4]
+    assert [at(recipe, iteration).sampling.n for iteration in range(1, 6)] == [16, 6, 6, 4, 4]
 
 
 def test_rejection_sampling_goes_on_by_ppo_from_the_last_policy_it_fine_tuned() -> None:
