@@ -43,9 +43,11 @@ test-slow: $(VENV)/.test-ready ## tests of more than about twenty seconds, which
 test-browser: $(VENV)/.test-ready ## pages in a real Chromium
 	$(BIN)/python -m pytest -m browser
 
+# A worker of Dask hung once in about twenty times, nobody knows where: what fails is tried once more.
 test-clusters: $(VENV)/.test-ready ## shards on real Dask and Ray clusters of two processes
 	@$(PIP) --editable '.[dask,ray]'
-	$(BIN)/python -m pytest -m clusters tests/tasks/step
+	$(BIN)/python -m pytest -m clusters tests/tasks/step || \
+		$(BIN)/python -m pytest -m clusters --last-failed tests/tasks/step
 
 test-methods: $(VENV)/.test-ready ## every method on the toy model, two iterations, and again with all cached
 	$(BIN)/python -m pytest --numprocesses auto -m methods tests/flows

@@ -2,12 +2,14 @@
 a cached unit; an orphan ends.
 """
 
+import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+import psutil
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -146,6 +148,25 @@ def judged(
     ]
 
 
+@pytest.fixture
+def stacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What every thread of Dask's workers is at, on their standard error, if they are not done
+    after four minutes.
+    """
+    register = "import faulthandler, signal; faulthandler.register(signal.SIGUSR1)"
+    monkeypatch.setenv("DASK_DISTRIBUTED__WORKER__PRELOAD", register)
+
+    def tell() -> None:
+        for child in psutil.Process().children(recursive=True):
+            if "--multiprocessing-fork" in child.cmdline():
+                child.send_signal(signal.SIGUSR1)
+
+    timer = threading.Timer(240, tell)
+    timer.start()
+    yield
+    timer.cancel()
+
+
 @pytest.fixture(scope="module")
 def verdicts(
     tmp_path_factory: pytest.TempPathFactory, prefect_server: None
@@ -167,7 +188,8 @@ def test_any_number_of_shards_gives_the_rows_of_one(
 
 
 @pytest.mark.clusters
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("stacks")
 @pytest.mark.parametrize("runner", ["dask", "ray"])
 def test_processes_of_a_cluster_give_the_same_rows(
     tmp_path: Path, whole: list[dict[str, Any]], runner: Any
@@ -187,7 +209,8 @@ def test_any_number_of_shards_gives_the_verdicts_of_one(
 
 
 @pytest.mark.clusters
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(300)
+@pytest.mark.usefixtures("stacks")
 @pytest.mark.parametrize("runner", ["dask", "ray"])
 def test_processes_of_a_cluster_give_the_same_verdicts(
     tmp_path: Path, verdicts: list[list[dict[str, Any]]], runner: Any
