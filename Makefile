@@ -21,7 +21,7 @@ run: setup ## aligns SmolLM2-135M by RSO: five to fifteen minutes on two cores
 	$(BIN)/dapflow run rso
 
 test: $(VENV)/.test-ready ## the tests that a change must pass
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 setup: $(VENV)/.ready build/typing/dapflow/__init__.py ## dapflow and the tested versions of its libraries, in .venv
 
@@ -37,7 +37,7 @@ stress: $(VENV)/.test-ready ## 200 writers killed, 400 versions at once, 20 judg
 	$(BIN)/python -m tests.tasks.judging.asking.test_kill
 
 test-slow: $(VENV)/.test-ready ## tests of more than about twenty seconds, which `make test` has in a shorter form
-	$(BIN)/python -m pytest --numprocesses auto -m 'slow and not clusters and not methods and not nights'
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'slow and not clusters and not methods and not nights'
 
 # Debian: apt-get install chromium; elsewhere DAPFLOW_CHROMIUM=/path/to/chrome
 test-browser: $(VENV)/.test-ready ## pages in a real Chromium
@@ -50,7 +50,7 @@ test-clusters: $(VENV)/.test-ready ## shards on real Dask and Ray clusters of tw
 		$(BIN)/python -m pytest -m clusters --last-failed tests/tasks/step
 
 test-methods: $(VENV)/.test-ready ## every method on the toy model, two iterations, and again with all cached
-	$(BIN)/python -m pytest --numprocesses auto -m methods tests/flows
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m methods tests/flows
 
 test-nights: $(VENV)/.test-ready ## nights whose process, worker and server are killed in each step: about an hour
 	$(BIN)/python -m pytest -m nights tests/deployments tests/flows/server

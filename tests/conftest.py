@@ -26,7 +26,7 @@ prepare(None)
 
 from dapflow.storage import Lake, database  # noqa: E402
 from tests.helpers.browser import browser  # noqa: E402, F401
-from tests.helpers.lakes import empty_lake  # noqa: E402
+from tests.helpers.lakes import Made, empty_lake, iterated_lake  # noqa: E402
 
 # A run asks DuckDB a thousand small questions, and at each its other threads wake and spin: a third
 # of the processor's time. Tests of the lake itself (tests/storage/conftest.py), and runs in
@@ -35,10 +35,20 @@ database._CONFIG["threads"] = "1"
 
 
 @pytest.fixture
-def lake(tmp_path: Path) -> Iterator[Lake]:
-    lake = Lake(empty_lake(tmp_path / "lake"))
-    yield lake
-    lake.close()
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lake]:
+    """A lake, empty but for what else the test asks for."""
+    if "made" in request.fixturenames:
+        request.getfixturevalue("made")
+    else:
+        empty_lake(tmp_path / "lake")
+    with Lake(tmp_path / "lake") as lake:
+        yield lake
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Made:
+    """The first iteration of an initial policy, which the test's lake holds."""
+    return iterated_lake(tmp_path / "lake")
 
 
 @pytest.fixture(scope="session")

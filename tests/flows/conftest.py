@@ -1,11 +1,21 @@
-"""A lake with four measured runs, made once: writing one takes longer than reading it."""
+"""A lake with four measured runs, and a run from beginning to end, each made once: that takes
+longer than reading it.
+"""
 
+import io
+import json
 from collections.abc import Iterator
+from contextlib import redirect_stderr, redirect_stdout
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from dapflow.flows.cli import main as cli
 from dapflow.storage import Lake
 from tests.helpers.evaluated import HOSTILE, run
+from tests.helpers.lakes import empty_lake
+from tests.helpers.toy import SMALL, words
 
 
 @pytest.fixture(scope="session")
@@ -47,3 +57,18 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lake]:
             settings={"seed": 0, "evil": HOSTILE},
         )
         yield lake
+
+
+@pytest.fixture(scope="session")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: None
+) -> tuple[Path, dict[str, Any]]:
+    """A lake with a run of rso on the toy model with the settings SMALL, all figures measured, and
+    what the command printed. It may be repeated there; whoever does something else, copies it.
+    """
+    lake, out, err = tmp_path_factory.mktemp("finished") / "lake", io.StringIO(), io.StringIO()
+    empty_lake(lake)
+    with redirect_stdout(out), redirect_stderr(err), pytest.raises(SystemExit) as end:
+        cli.main(("run", "rso", "--toy", "--json", "--lake", str(lake), *words(*SMALL)))
+    assert not end.value.code, err.getvalue()
+    return lake, json.loads(out.getvalue().splitlines()[-1])

@@ -16,18 +16,17 @@ from dapflow.flows.align import align
 from dapflow.flows.server import interrupt
 from dapflow.storage import Lake
 from dapflow.storage.schema import NOUNS
-from tests.helpers.toy import BY_LENGTH, QUICK, dapflow, words
+from tests.helpers.toy import BY_LENGTH, dapflow, words
 
 SECRETS = {
     name: f"planted-{name.lower()}"
     for name in ("OPENAI_API_KEY", "HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "PGPASSWORD")
 }
 SETTINGS = [
-    *QUICK,
+    *BY_LENGTH,
     "prompts.per_iteration=8",
     "sampling.n=4",
     "training.checkpoint_every_steps=1",
-    "training.epochs=3",
 ]
 
 
@@ -83,7 +82,11 @@ def has_ended(process: int) -> bool:
     return not psutil.pid_exists(process)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+    ids=lambda number: number.name,
+)
 def test_a_run_whose_whole_group_is_sent_a_signal_ends_at_once_and_so_does_its_server(
     tmp_path: Path, number: signal.Signals
 ) -> None:
@@ -145,10 +148,11 @@ def test_a_ctrl_c_that_prefect_turns_into_an_error_of_its_own_stops_the_run_as_a
         assert lake.rows("SELECT state, note FROM runs") == [{"state": "stopped", "note": None}]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_a_run_that_was_stopped_twice_ends_like_one_that_was_not(tmp_path: Path) -> None:
     stopped, whole = tmp_path / "stopped", tmp_path / "whole"
-    code, said, _ = stopped_after("load preferences (reward)", signal.SIGINT, stopped)
+    code, said, _ = stopped_after("load train prompts", signal.SIGINT, stopped)
     assert code == 130, said
     assert "Nothing is lost" in said
     assert "Traceback" not in said

@@ -141,7 +141,9 @@ def test_a_task_that_is_not_there_costs_no_training(
 
 @installed
 @pytest.mark.filterwarnings("ignore")  # what Python says of the signal that is lost
-@pytest.mark.parametrize("name", [signal.SIGTERM.name, signal.SIGINT.name])
+@pytest.mark.parametrize(
+    "name", [signal.SIGTERM.name, pytest.param(signal.SIGINT.name, marks=pytest.mark.slow)]
+)
 @pytest.mark.usefixtures("prefect_server")
 def test_a_signal_that_gets_lost_while_the_harness_works_ends_the_run(
     name: str,

@@ -3,6 +3,7 @@ prompts that training knows.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,10 @@ def run(
 
 @pytest.mark.usefixtures("prefect_server")
 def test_every_figure_has_a_value_or_a_reason_and_the_policy_meets_every_baseline(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lake = tmp_path / "lake"
-    code, first, err = run(lake, capsys)
-    assert code == 0, err
+    lake = Path(shutil.copytree(finished[0], tmp_path / "lake"))
+    [first] = finished[1]["iterations"]
     figures = {row["name"]: row for row in first["metrics"]}
     others = {
         "position_consistency",
@@ -99,7 +99,11 @@ def test_a_judge_that_measures_what_it_has_taught_is_told(
 
 @pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize(
-    "words_in_common", ["", "and has asked for a week or more and nobody could say, "]
+    "words_in_common",
+    [
+        pytest.param("", marks=pytest.mark.slow),
+        "and has asked for a week or more and nobody could say, ",
+    ],
 )
 def test_held_out_prompts_that_training_knows_are_left_out_and_counted(
     words_in_common: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -19,9 +19,7 @@ from tests.helpers.toy import QUICK
 
 pytestmark = pytest.mark.methods
 SETTINGS = [*QUICK, "prompts.per_iteration=5"]
-ONLINE = [
-    name for name in RECIPES if name not in ("rso", "rso-hinge", "sft-sample-rank")
-]  # those three: test_run.py
+ONLINE = [name for name in RECIPES if name != "rso"]  # that: test_run.py
 
 
 class Records:

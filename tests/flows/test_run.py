@@ -12,29 +12,14 @@ from dapflow.storage import Lake
 from tests.helpers.toy import BY_LENGTH, QUICK, SMALL, dapflow, words
 
 
-@pytest.mark.usefixtures("prefect_server")
-@pytest.mark.parametrize(
-    "recipe", ["rso", "sft-sample-rank", pytest.param("rso-hinge", marks=pytest.mark.slow)]
-)  # others: test_methods
 def test_a_recipe_runs_and_the_second_time_all_is_cached(
-    recipe: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    settings = SMALL if recipe == "rso" else QUICK  # all figures once
-    command = (
-        "run",
-        recipe,
-        "--toy",
-        "--json",
-        "--lake",
-        str(tmp_path / "lake"),
-        *words(*settings),
-    )
-    results: list[dict[str, Any]] = []
-    for _ in range(2):
-        code, out, err = dapflow(*command, capsys=capsys)
-        assert code == 0, err
-        results.append(json.loads(out.splitlines()[-1]))
-    first, second = results
+    finished: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:  # others: test_methods
+    lake, first = finished
+    command = ("run", "rso", "--toy", "--json", "--lake", str(lake), *words(*SMALL))
+    code, out, err = dapflow(*command, capsys=capsys)
+    assert code == 0, err
+    second = json.loads(out.splitlines()[-1])
     assert [step["version"] for step in first["steps"]] == [
         step["version"] for step in second["steps"]
     ]
@@ -54,7 +39,7 @@ def test_a_recipe_runs_and_the_second_time_all_is_cached(
         "dropped",
     }
     assert wanted <= iteration.keys()
-    assert (first["recipe"], first["lake"]) == (recipe, str(tmp_path / "lake"))
+    assert (first["recipe"], first["lake"]) == ("rso", str(lake))
     assert set(first["steps"][0]) == {"name", "version", "state", "rows", "seconds"}
 
 
@@ -166,13 +151,10 @@ def test_a_second_iteration_goes_on_top_of_the_first(
 ) -> None:
     settings = (*BY_LENGTH, "evaluation.probes=6")
     command = ("run", "rso", "--toy", "--json", "--lake", str(tmp_path / "lake"), *words(*settings))
-    _, out, _ = dapflow(*command, capsys=capsys)
-    [alone] = json.loads(out.splitlines()[-1])["iterations"]
     code, out, _ = dapflow(*command, "--iterations", "2", capsys=capsys)
     assert code == 0
     result = json.loads(out.splitlines()[-1])
     one, two = result["iterations"]
-    assert one == alone
     assert two["policy"] != one["policy"]
     lake = Lake(tmp_path / "lake")
     edges = lake.rows("SELECT parent, role FROM edges WHERE child = ?", [two["policy"]])
@@ -182,18 +164,17 @@ def test_a_second_iteration_goes_on_top_of_the_first(
     # The prompts are the next ones, and the old policy's held-out answers are not sampled again.
     prompts = lake.rows("SELECT DISTINCT version, prompt FROM prompts WHERE split = 'train'")
     assert len(prompts) == len({row["prompt"] for row in prompts}) == 8
-    states = [
-        step["state"]
-        for step in result["steps"]
-        if step["name"] == f"sample 6 x 1 from {one['policy'][:8]}"
-    ]
-    assert (
-        states == ["cached"] * 3
-    )  # held-out answers twice, as the new policy's and as the old one's, and those at temperature 1
+    sampled = [
+        step for step in result["steps"] if step["name"] == f"sample 6 x 1 from {one['policy'][:8]}"
+    ]  # as the new policy, at temperature 1, and as the old policy
+    assert [step["state"] for step in sampled] == ["run", "run", "cached"]
+    assert sampled[2]["version"] == sampled[0]["version"]
     versus = {row["name"]: row["value"] for row in two["metrics"]}
     assert versus["win_rate_vs_initial"] is not None
     assert versus["kl_to_initial"] > 0
     lake.close()
+    _, out, _ = dapflow(*command, capsys=capsys)
+    assert json.loads(out.splitlines()[-1])["iterations"] == [one]
 
 
 @pytest.mark.parametrize(
@@ -236,39 +217,14 @@ def test_what_a_user_can_put_right_is_one_sentence_and_exit_code_2(
 
 
 @pytest.mark.usefixtures("prefect_server")
-def test_a_malformed_line_is_named_and_the_next_run_goes_on(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    file = tmp_path / "mine.jsonl"
-    lines = [json.dumps({"prompt": f"Tell me about the number {n}."}) for n in range(12)]
-    file.write_text("\n".join([*lines[:6], '{"prompt": "unfinished', *lines[6:]]))
-    command = (
-        "run",
-        "rso",
-        "--toy",
-        "--json",
-        "--lake",
-        str(tmp_path / "lake"),
-        *words(*BY_LENGTH),
-        "--set",
-        f"prompts.source={file}",
-    )
-    code, _, err = dapflow(*command, capsys=capsys)
-    assert (code, "mine.jsonl:7: not valid JSON" in err) == (2, True)
-    file.write_text("\n".join(lines))
-    code, out, _ = dapflow(*command, capsys=capsys)
-    assert code == 0
-    assert json.loads(out.splitlines()[-1])["iterations"][0]["held_out_prompts"] == 6
-
-
-@pytest.mark.usefixtures("prefect_server")
-def test_a_prompt_longer_than_the_context_is_refused_and_counted(
+def test_a_malformed_line_is_named_and_the_next_run_goes_on_and_refuses_and_counts_a_prompt_longer_than_the_context(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = tmp_path / "mine.jsonl"
     prompts = [f"Tell me about the number {n}." for n in range(12)] + ["word " * 2000]
-    file.write_text("\n".join(json.dumps({"prompt": prompt}) for prompt in prompts))
-    settings = words(*BY_LENGTH, "prompts.per_iteration=9", "prompts.held_out=4")
+    lines = [json.dumps({"prompt": prompt}) for prompt in prompts]
+    file.write_text("\n".join([*lines[:6], '{"prompt": "unfinished', *lines[6:]]))
+    sizes = ("prompts.per_iteration=9", "prompts.held_out=4")
     command = (
         "run",
         "rso",
@@ -276,13 +232,15 @@ def test_a_prompt_longer_than_the_context_is_refused_and_counted(
         "--json",
         "--lake",
         str(tmp_path / "lake"),
-        *settings,
-        "--set",
-        f"prompts.source={file}",
+        *words(*BY_LENGTH, *sizes, f"prompts.source={file}"),
     )
+    code, _, err = dapflow(*command, capsys=capsys)
+    assert (code, "mine.jsonl:7: not valid JSON" in err) == (2, True)
+    file.write_text("\n".join(lines))
     code, out, err = dapflow(*command, capsys=capsys)
     assert code == 0, err
-    assert json.loads(out.splitlines()[-1])["iterations"][0]["dropped"]["refused"] == 3
+    [one] = json.loads(out.splitlines()[-1])["iterations"]
+    assert (one["held_out_prompts"], one["dropped"]["refused"]) == (4, 3)
     lake = Lake(tmp_path / "lake")
     notes = {
         row["note"]

@@ -14,28 +14,39 @@ import pytest
 from dapflow.storage import Lake
 from tests.helpers import ROOT
 from tests.helpers.model_servers import Behaviour, openai_server
-from tests.helpers.toy import QUICK, dapflow, words
+from tests.helpers.toy import BY_LENGTH, dapflow, words
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
 
 def run(
-    lake: Path, capsys: pytest.CaptureFixture[str], **settings: object
+    lake: Path, capsys: pytest.CaptureFixture[str], *more: str, **settings: object
 ) -> tuple[int, dict[str, Any], str]:
     chosen = (f"sampler.{name.replace('__', '.')}={value}" for name, value in settings.items())
     code, out, err = dapflow(
-        "run", "rso", "--toy", "--json", "--lake", str(lake), *words(*QUICK, *chosen), capsys=capsys
+        "run",
+        "rso",
+        "--toy",
+        "--json",
+        "--lake",
+        str(lake),
+        *words(*BY_LENGTH, *more, *chosen),
+        capsys=capsys,
     )
     return code, json.loads(out.splitlines()[-1]) if code == 0 else {}, err
 
 
-def test_answers_of_a_server_are_kept_as_they_come_and_never_asked_for_again(
+def test_answers_of_a_server_are_kept_as_they_come_without_thoughts_and_never_asked_for_again(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OPENAI_API_KEY", "planted-secret")
     settings = {"engine": "openai", "endpoint__model": "teacher"}
+    numbers, answered = count(), Counter[str]()
+
+    def thinks(prompt: str) -> str:
+        return f"<think>What is asked is: {prompt}</think>It is {'so ' * (next(numbers) % 7)}and no other way."
+
     behaviour = Behaviour(misdeeds=[])
-    answered = Counter[str]()
 
     def refuse_after_two(prompt: str) -> str | None:
         if len(behaviour.answered) >= 2:
@@ -50,10 +61,13 @@ def test_answers_of_a_server_are_kept_as_they_come_and_never_asked_for_again(
     assert "has failed for 0.01 minutes (status 500)" in err
     answered.update(behaviour.answered)
     assert 0 < len(answered) < 4
-    behaviour = Behaviour(misdeeds=["429"])
+    behaviour = Behaviour(misdeeds=["429"], reply=thinks)
     with openai_server(behaviour) as url:
         code, result, err = run(tmp_path, capsys, **settings, endpoint__base_url=url)
     assert code == 0, err
+    thought = 12 - 3 * len(answered)  # three answers to each prompt
+    warning = f"The policy thinks before it answers. {thought} completions came with a thought, which is left out"
+    assert f"WARNING: {warning}" in " ".join(err.split())
     answered.update(behaviour.answered)
     assert set(answered.values()) == {1}  # four prompts, each asked for once in both runs together
     assert len(answered) == 4
@@ -62,10 +76,21 @@ def test_answers_of_a_server_are_kept_as_they_come_and_never_asked_for_again(
         completions = lake.rows("SELECT * FROM completions WHERE policy = ?", [teacher["version"]])
         assert len(completions) == 4 * 3
         assert all(row["text"] and not row["token_ids"] for row in completions)
+        thoughts = lake.rows(
+            "SELECT text, token_ids, logprobs FROM completions WHERE note LIKE 'a thought of%'"
+        )
         [trained] = lake.rows(
             "SELECT * FROM models WHERE version = ?", [result["iterations"][0]["policy"]]
         )
         assert trained["role"] == "policy"
+    assert len(thoughts) == thought
+    assert all(
+        row["text"].startswith("It is ") and not row["token_ids"] and not row["logprobs"]
+        for row in thoughts
+    )
+    code, out, err = dapflow("report", "--json", "--lake", str(tmp_path), capsys=capsys)
+    assert code == 0, err
+    assert warning in out
     everything = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in everything if b"planted-secret" in path.read_bytes()]
     code, again, _ = run(
@@ -75,6 +100,7 @@ def test_answers_of_a_server_are_kept_as_they_come_and_never_asked_for_again(
     assert {step["state"] for step in again["steps"]} == {"cached"}
 
 
+@pytest.mark.slow
 def test_a_server_of_one_s_own_serves_the_policy_of_the_iteration(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,6 +109,7 @@ def test_a_server_of_one_s_own_serves_the_policy_of_the_iteration(
     code, result, err = run(
         tmp_path,
         capsys,
+        "judge=reward-model",
         engine="openai",
         endpoint__model="policy",
         endpoint__api="completions",
@@ -95,34 +122,3 @@ def test_a_server_of_one_s_own_serves_the_policy_of_the_iteration(
         assert rows
         assert all(row["token_ids"] == [5, 6] for row in rows)
     assert any(step["state"] == "run" for step in result["steps"])
-
-
-def test_thoughts_of_a_served_policy_are_no_part_of_its_answers_and_are_spoken_of_in_run_and_report(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    numbers = count()
-
-    def thinks(prompt: str) -> str:
-        return f"<think>What is asked is: {prompt}</think>It is {'so ' * (next(numbers) % 7)}and no other way."
-
-    with openai_server(Behaviour(reply=thinks)) as url:
-        code, _, err = run(
-            tmp_path, capsys, engine="openai", endpoint__model="teacher", endpoint__base_url=url
-        )
-    assert code == 0, err
-    warning = (
-        "The policy thinks before it answers. 12 completions came with a thought, which is left out"
-    )
-    assert f"WARNING: {warning}" in " ".join(err.split())
-    with Lake(tmp_path) as lake:
-        rows = lake.rows(
-            "SELECT text, token_ids, logprobs FROM completions WHERE note LIKE 'a thought of%'"
-        )
-    assert len(rows) == 12
-    assert all(
-        row["text"].startswith("It is ") and not row["token_ids"] and not row["logprobs"]
-        for row in rows
-    )
-    code, out, err = dapflow("report", "--json", "--lake", str(tmp_path), capsys=capsys)
-    assert code == 0, err
-    assert warning in out

@@ -34,11 +34,17 @@ def run(
     return code, json.loads(out.splitlines()[-1])["iterations"][0] if code == 0 else {}, err
 
 
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Whose lake holds what runs of several judges have in common, once."""
+    return tmp_path_factory.mktemp("two-turns")
+
+
 @pytest.mark.usefixtures("prefect_server")
 def test_each_policy_goes_on_from_its_own_answer_and_each_turn_is_scored(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    code, one, err = run(tmp_path, capsys)
+    code, one, err = run(folder, capsys)
     assert code == 0, err
     figures = {row["name"]: row for row in one["metrics"] if row["name"].startswith("turn_")}
     assert len(figures) == 8
@@ -52,7 +58,7 @@ def test_each_policy_goes_on_from_its_own_answer_and_each_turn_is_scored(
             figures[f"turn_{turn}_reward_{name}"] for name in ("gain", "before", "after")
         )
         assert None not in (gain["value"], before["value"], after["value"])
-    with Lake(tmp_path / "lake", read_only=True) as lake:
+    with Lake(folder / "lake", read_only=True) as lake:
         second = lake.rows("SELECT * FROM prompts WHERE earlier IS NOT NULL")
         answers = {
             (row["prompt_id"], row["text"])
@@ -62,7 +68,7 @@ def test_each_policy_goes_on_from_its_own_answer_and_each_turn_is_scored(
         assert {row["prompt"] for row in second} == {task["follow_up"] for task in TASKS}
         assert {(row["parents"][0], row["earlier"][1]) for row in second} <= answers
         judged = lake.rows(
-            "SELECT v.outcome FROM verdicts v WHERE prompt_id IN (SELECT unnest(?))",
+            "SELECT v.outcome FROM verdicts v WHERE other_id IS NULL AND prompt_id IN (SELECT unnest(?))",
             [[row["id"] for row in second]],
         )
         assert len(judged) == 2 * len(TASKS)
@@ -70,17 +76,17 @@ def test_each_policy_goes_on_from_its_own_answer_and_each_turn_is_scored(
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_judge_that_compares_sees_both_conversations_in_full(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    judge = tmp_path / "judge.py"  # in the second turn it decides by what was said last
+    judge = folder / "judge.py"  # in the second turn it decides by what was said last
     judge.write_text(
         "def longer(prompt, first, second):\n    one, two = (len(t.split('Assistant:')[-1]) for t in (first, second))\n    return one / (one + two)\n"
     )
-    code, one, err = run(tmp_path, capsys, f"evaluation.judge={judge}:longer")
+    code, one, err = run(folder, capsys, f"evaluation.judge={judge}:longer")
     assert code == 0, err
     figures = {row["name"]: row for row in one["metrics"]}
     assert figures["turn_2_reward_gain"]["note"] == "the judge compares answers and gives no scores"
-    with Lake(tmp_path / "lake", read_only=True) as lake:
+    with Lake(folder / "lake", read_only=True) as lake:
         rows = lake.rows(
             "SELECT v.outcome, one.text AS new, two.text AS old FROM verdicts v JOIN completions one ON one.id = v.completion_id"
             " JOIN completions two ON two.id = v.other_id WHERE one.text LIKE '%User: And one that is not%'"

@@ -31,11 +31,18 @@ def failing(tmp_path: Path, arguments: str) -> str:
     "arguments",
     ["prompt, completion", pytest.param("prompt, first, second", marks=pytest.mark.slow)],
 )
-def test_no_win_rate_is_a_figure_with_its_reason_everywhere(
+def test_no_win_rate_is_a_figure_with_its_reason_everywhere_and_closes_the_gate_of_a_night(
     arguments: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lake = ("--lake", str(tmp_path / "lake"))
-    settings = words(*BY_LENGTH, failing(tmp_path, arguments))
+    lake, judge = ("--lake", str(tmp_path / "lake")), failing(tmp_path, arguments)
+    row = night(RecipeName("rso"), (*BY_LENGTH, judge, "gate.invalid_rate="), True, lake[1])
+    assert row["action"] == "keep"
+    assert row["reason"].startswith(
+        f"win_rate (low end of its interval) was not measured, for {NONE}"
+    )
+    code, out, err = dapflow("policies", *lake, capsys=capsys)
+    assert (code, "was not measured" in flat(out)) == (0, True), out + err
+    settings = words(*BY_LENGTH, judge)
     code, out, err = dapflow("run", "rso", "--toy", *lake, *settings, capsys=capsys)
     assert code == 0, err
     assert f"cannot tell: {NONE}" in flat(out)
@@ -62,19 +69,3 @@ def test_no_win_rate_is_a_figure_with_its_reason_everywhere(
     )
     assert (code, f"nothing to test. Of A: {NONE}" in flat(out)) == (0, True)
     assert f"Of B: {why}." in page.read_text()
-
-
-@pytest.mark.usefixtures("prefect_server")
-def test_a_night_without_a_win_rate_closes_the_gate_and_says_why(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    judge = failing(tmp_path, "prompt, completion")
-    row = night(
-        RecipeName("rso"), (*BY_LENGTH, judge, "gate.invalid_rate="), True, str(tmp_path / "lake")
-    )
-    assert row["action"] == "keep"
-    assert row["reason"].startswith(
-        f"win_rate (low end of its interval) was not measured, for {NONE}"
-    )
-    code, out, err = dapflow("policies", "--lake", str(tmp_path / "lake"), capsys=capsys)
-    assert (code, "was not measured" in flat(out)) == (0, True), out + err

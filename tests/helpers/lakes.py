@@ -26,15 +26,35 @@ def empty_lake(root: Path) -> Path:
     """A new lake at `root`, as a copy: that is a thirtieth of the time that making its tables
     takes.
     """
-    return Path(shutil.copytree(_empty(), root))
+    return Path(shutil.copytree(_empty(), root, dirs_exist_ok=True))
+
+
+def iterated_lake(root: Path) -> Made:
+    """A lake at `root` with an initial policy and its first iteration, as a copy."""
+    lake, made = _iterated()
+    shutil.copytree(lake, root)
+    return dict(made)
 
 
 @cache
 def _empty() -> Path:
+    lake = _folder() / "lake"
+    Lake(lake).close()
+    return lake
+
+
+@cache
+def _iterated() -> tuple[Path, Made]:
+    root = empty_lake(_folder() / "lake")
+    with Lake(root) as lake:
+        return root, iteration(lake, 1, initial_policy(lake))
+
+
+def _folder() -> Path:
+    """A directory that goes with the process."""
     folder = tempfile.mkdtemp(prefix="dapflow-tests-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    Lake(Path(folder) / "lake").close()
-    return Path(folder) / "lake"
+    return Path(folder)
 
 
 def write(

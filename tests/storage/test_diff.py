@@ -7,12 +7,7 @@ import pytest
 
 from dapflow.storage import Lake, LakeError, Ref
 from dapflow.storage.diff import diff
-from tests.helpers.lakes import Made, ids, initial_policy, iteration, named, write
-
-
-@pytest.fixture
-def made(lake: Lake) -> Made:
-    return iteration(lake, 1, initial_policy(lake))
+from tests.helpers.lakes import Made, ids, iteration, named, write
 
 
 def scores(lake: Lake, made: Made, name: str, values: list[float]) -> Ref:

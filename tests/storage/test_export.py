@@ -13,12 +13,7 @@ import pytest
 from dapflow.storage import Lake, LakeError
 from dapflow.storage.export import export
 from dapflow.tasks.prompts.preferences import import_preferences
-from tests.helpers.lakes import Made, initial_policy, iteration
-
-
-@pytest.fixture
-def made(lake: Lake) -> Made:
-    return iteration(lake, 1, initial_policy(lake))
+from tests.helpers.lakes import Made
 
 
 def test_parquet_json_lines_and_csv_hold_every_row_and_column(

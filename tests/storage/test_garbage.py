@@ -2,7 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +18,16 @@ from dapflow.storage.lineage import trace
 from dapflow.storage.runs import record_run
 from dapflow.storage.versions import Opening, forget, open_version
 from dapflow.tasks.prompts.preferences import IMPORTED, import_preferences
-from tests.helpers.lakes import Made, ids, initial_policy, iteration, named, numbered, write
+from tests.helpers.lakes import (
+    Made,
+    empty_lake,
+    ids,
+    initial_policy,
+    iteration,
+    named,
+    numbered,
+    write,
+)
 
 
 def run(lake: Lake, name: str, made: Made) -> None:
@@ -26,18 +36,38 @@ def run(lake: Lake, name: str, made: Made) -> None:
         going.made(1, made["trained"], made["metrics"])
 
 
+@pytest.fixture(scope="module")
+def three_nights(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Made]]:
+    """A lake of three nights, each from the policy of the night before, then a version that no run
+    used; only to be copied.
+    """
+    with Lake(empty_lake(tmp_path_factory.mktemp("nights"))) as lake:
+        policy, nights = initial_policy(lake), list[Made]()
+        for number in range(3):
+            nights.append(iteration(lake, number, policy if number < 2 else nights[0]["trained"]))
+            run(lake, f"night {number}", nights[-1])
+        for place, name in (("models", "model.safetensors"), ("reports", "index.html")):
+            folder = lake.root / place / nights[1]["trained"].version
+            folder.mkdir(parents=True)
+            (folder / name).write_bytes(b"x" * 1000)
+        return lake.root, nights
+
+
 @pytest.fixture
-def nights(lake: Lake) -> list[Made]:
-    """Three nights, each from the policy of the night before, then a version that no run used."""
-    policy, nights = initial_policy(lake), []
-    for number in range(3):
-        nights.append(iteration(lake, number, policy if number < 2 else nights[0]["trained"]))
-        run(lake, f"night {number}", nights[-1])
-    for place, name in (("models", "model.safetensors"), ("reports", "index.html")):
-        folder = lake.root / place / nights[1]["trained"].version
-        folder.mkdir(parents=True)
-        (folder / name).write_bytes(b"x" * 1000)
-    return nights
+def nights(three_nights: tuple[Path, list[Made]]) -> list[Made]:
+    """The nights that the test's lake holds."""
+    return three_nights[1]
+
+
+@pytest.fixture
+def lake(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lake]:
+    """A lake, empty where the test asks for no nights."""
+    if "nights" in request.fixturenames:
+        shutil.copytree(request.getfixturevalue("three_nights")[0], tmp_path / "lake")
+    else:
+        empty_lake(tmp_path / "lake")
+    with Lake(tmp_path / "lake") as lake:
+        yield lake
 
 
 def versions(made: Made) -> set[str]:

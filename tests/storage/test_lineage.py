@@ -13,11 +13,6 @@ from dapflow.storage.lineage import Node, trace
 from tests.helpers.lakes import Made, initial_policy, iteration, named
 
 
-@pytest.fixture
-def made(lake: Lake) -> Made:
-    return iteration(lake, 1, initial_policy(lake))
-
-
 def walk(node: Node, side: str) -> Iterator[Node]:
     for one in getattr(node, side):
         yield one

@@ -2,7 +2,6 @@
 once.
 """
 
-import multiprocessing
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,8 @@ from dapflow.storage import Lake, LakeError, ModelRef
 from dapflow.storage.garbage import find_garbage
 from dapflow.storage.promotions import Action, Decision, decide, decided_by, line_of, promotions
 from dapflow.tasks.prompts.preferences import IMPORTED
-from tests.helpers.lakes import initial_policy, iteration, named
+from tests.helpers.lakes import Made, empty_lake, named
+from tests.helpers.writers import FORKED
 
 
 def put(
@@ -84,17 +84,16 @@ def test_by_hand_takes_no_prompts(lake: Lake) -> None:
     assert (line_of(lake, "base").policy, line_of(lake, "base").slice) == ("z", 2)
 
 
-def test_promoted_is_a_name(lake: Lake) -> None:
+def test_promoted_is_a_name(lake: Lake, made: Made) -> None:
     with pytest.raises(LakeError, match="No policy has been promoted yet"):
         lake.ref("promoted")
-    made = iteration(lake, 1, initial_policy(lake))
     put(lake, made["trained"].version)
     assert lake.ref("promoted") == ModelRef("models", made["trained"].version, 1)
     put(lake, named("another"), "keep")
     assert lake.ref("promoted") == made["trained"]
 
 
-def test_the_promoted_policy_and_what_it_came_from_is_no_garbage(lake: Lake) -> None:
+def test_the_promoted_policy_and_what_it_came_from_is_no_garbage(lake: Lake, made: Made) -> None:
     lake.commit(
         lambda cursor: cursor.execute(
             "INSERT INTO runs (run, recipe, state, started_at) VALUES ('r', 'rso', 'done', now())"
@@ -105,7 +104,6 @@ def test_the_promoted_policy_and_what_it_came_from_is_no_garbage(lake: Lake) -> 
         lambda cursor: cursor.execute("UPDATE runs SET started_at = now() + INTERVAL 1 HOUR"),
         "all is older than the newest run",
     )
-    made = iteration(lake, 1, initial_policy(lake))
     assert made["pairs"].version in {
         one.info.version for one in find_garbage(lake, imports=[IMPORTED])
     }
@@ -130,10 +128,9 @@ def _night(address: str, name: str, count: int) -> None:
 
 
 def test_processes_that_decide_at_once_make_one_line(tmp_path: Path) -> None:
-    Lake(tmp_path / "lake").close()
-    context = multiprocessing.get_context("spawn")
+    empty_lake(tmp_path / "lake")
     nights = [
-        context.Process(target=_night, args=(str(tmp_path / "lake"), name, 5)) for name in "ab"
+        FORKED.Process(target=_night, args=(str(tmp_path / "lake"), name, 5)) for name in "ab"
     ]
     for night in nights:
         night.start()

@@ -20,7 +20,7 @@ from dapflow.storage.rows import (
     is_comparison,
 )
 from dapflow.storage.schema import MIGRATIONS, NOUNS
-from tests.helpers.lakes import initial_policy, iteration
+from tests.helpers.lakes import Made
 
 RELATIONS: dict[str, list[Any]] = {
     "prompts": [PromptRow],
@@ -78,8 +78,9 @@ def test_what_the_schema_says_may_be_null_may_be_none() -> None:
     assert [pair for pair in described if NoneType not in hints(pair[0])[pair[1]]] == []
 
 
-def test_each_relation_is_read_as_its_rows_and_a_wrong_one_not_at_all(lake: Lake) -> None:
-    made = iteration(lake, 1, initial_policy(lake))
+def test_each_relation_is_read_as_its_rows_and_a_wrong_one_not_at_all(
+    lake: Lake, made: Made
+) -> None:
     assert {row["split"] for row in lake.prompts(made["prompts"])} == {"train"}
     assert len(lake.completions(made["completions"])) == 16
     assert not any(is_comparison(row) for row in lake.verdicts(made["verdicts"]))

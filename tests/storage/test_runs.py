@@ -4,7 +4,7 @@ import pytest
 
 from dapflow.storage import Lake
 from dapflow.storage.runs import record_run
-from tests.helpers.lakes import initial_policy, iteration
+from tests.helpers.lakes import Made
 
 
 def states(lake: Lake) -> list[tuple[str, str, str | None]]:
@@ -14,8 +14,7 @@ def states(lake: Lake) -> list[tuple[str, str, str | None]]:
     ]
 
 
-def test_a_run_is_recorded_with_its_policies(lake: Lake) -> None:
-    made = iteration(lake, 1, initial_policy(lake))
+def test_a_run_is_recorded_with_its_policies(lake: Lake, made: Made) -> None:
     with record_run(lake, "r", "rso", {"seed": 1}) as run:
         assert states(lake) == [("r", "running", None)]
         run.made(1, made["trained"], made["metrics"])

@@ -1,53 +1,31 @@
 """`dapflow chat` and `dapflow serve`, as a user would have them."""
 
+import io
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from dapflow.storage import Lake
 from dapflow.tasks.sampling.engines.base import Request, Sampling
 from dapflow.tasks.sampling.engines.openai import OpenAIEngine
 from dapflow.tasks.servers.client import Endpoint
 from dapflow.tasks.servers.serve import served
 from tests.helpers import ROOT
+from tests.helpers.lakes import empty_lake
 from tests.helpers.toy import dapflow
 
 
-def chat(
-    tmp_path: Path, *arguments: str, said: str = "Hello?\n"
-) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "dapflow.flows.cli.main",
-        "chat",
-        *arguments,
-        "--lake",
-        str(tmp_path / "lake"),
-    ]
-    return subprocess.run(
-        command, cwd=ROOT, input=said, capture_output=True, text=True, check=False
-    )
-
-
 def test_two_models_answer_side_by_side_and_a_long_talk_forgets_its_beginning(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = chat(
-        tmp_path,
-        "toy",
-        "--versus",
-        "toy",
-        "--max-tokens",
-        "40",
-        said="Hello?\n" + "word " * 40 + "\n/new\n" + "word " * 2000 + "\n",
-    )
-    assert found.returncode == 0, found.stderr
-    assert found.stdout.count("─ toy ─") == 6  # three answers of two
-    assert "(too long:" in found.stdout
+    said = "Hello?\n" + "word " * 40 + "\n/new\n" + "word " * 2000 + "\n"
+    monkeypatch.setattr("sys.stdin", io.StringIO(said))
+    command = ("chat", "toy", "--versus", "toy", "--max-tokens", "40")
+    code, out, err = dapflow(*command, "--lake", str(tmp_path / "lake"), capsys=capsys)
+    assert code == 0, err
+    assert out.count("─ toy ─") == 6  # three answers of two
+    assert "(too long:" in out
     assert not (tmp_path / "lake").exists()
 
 
@@ -97,12 +75,13 @@ def test_a_port_that_is_taken_is_said_before_the_model_is_loaded(
 def test_a_version_that_the_lake_does_not_hold_is_not_looked_for_elsewhere(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Lake(tmp_path / "lake").close()
+    empty_lake(tmp_path / "lake")
     code, _, err = dapflow("chat", "models@ffff", "--lake", str(tmp_path / "lake"), capsys=capsys)
     assert code == 2
     assert "Nothing in the lake has the id models@ffff" in err
 
 
+@pytest.mark.slow
 def test_a_served_model_answers_through_the_openai_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -124,7 +124,16 @@ def locked() -> Iterator[str]:
         thread.join()
 
 
-@pytest.mark.parametrize("command", [["doctor"], ["worker"], ["deploy", "--toy"]])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["doctor"],
+        *(
+            pytest.param(words, marks=pytest.mark.slow)
+            for words in (["worker"], ["deploy", "--toy"])
+        ),
+    ],
+)
 def test_a_server_that_asks_for_a_password_is_a_sentence(
     command: list[str], lake: Lake, locked: str
 ) -> None:

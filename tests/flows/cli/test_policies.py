@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dapflow.flows.night import RecipeName, night
 from dapflow.storage import Lake
 from dapflow.storage.promotions import Decision, decide, line_from, line_of
-from tests.helpers.lakes import initial_policy, iteration
+from tests.helpers.lakes import iterated_lake, iteration
 from tests.helpers.toy import BY_LENGTH, dapflow
 
 OPEN = ("gate.win_rate_low=0", "gate.invalid_rate=1", "gate.length_growth=100")
@@ -16,8 +17,8 @@ OPEN = ("gate.win_rate_low=0", "gate.invalid_rate=1", "gate.length_growth=100")
 
 def test_promote_and_roll_back(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     where = ("--lake", str(tmp_path / "lake"))
+    made = iterated_lake(tmp_path / "lake")
     with Lake(tmp_path / "lake") as lake:
-        made = iteration(lake, 1, initial_policy(lake))
         first, second = (
             made["trained"].version,
             iteration(lake, 2, made["trained"])["trained"].version,
@@ -49,8 +50,8 @@ def test_a_narrow_terminal_cuts_nothing_of_a_night(
         ("win_rate", "length_growth", "invalid_rate", "judge_agreement", "kl_to_initial"),
         (0.7, 0.338, 0.914),
     )
-    with Lake(tmp_path) as lake:
-        first = iteration(lake, 1, initial_policy(lake))["trained"]
+    first = iterated_lake(tmp_path / "lake")["trained"]
+    with Lake(tmp_path / "lake") as lake:
         line = line_of(lake, line_from(lake, first))
         decide(
             lake,
@@ -63,49 +64,58 @@ def test_a_narrow_terminal_cuts_nothing_of_a_night(
                 figures=figures,
             ),
         )
-    said = dapflow("policies", "--lake", str(tmp_path), capsys=capsys)[1].split("\n", 1)[1]
+    said = dapflow("policies", "--lake", str(tmp_path / "lake"), capsys=capsys)[1].split("\n", 1)[1]
     assert f"  rso-hinge  {first.version[:8]} promote: better" in said
     assert " ".join(said.split()).endswith("kl to initial 0.7 [0.338, 0.914]")
 
 
-@pytest.mark.usefixtures("prefect_server")
-def test_a_night_whose_prompts_teach_nothing_keeps_the_policy_and_leaves_the_next_prompts_to_the_next(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    where = str(tmp_path / "lake")
-    taught = [
-        night(RecipeName("sft-sample-rank"), (*BY_LENGTH, *OPEN, *judge), True, where)
-        for judge in (("judge=keywords:nowhere-to-be-read",), ())
+@pytest.fixture(scope="module")
+def nights(
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: None
+) -> tuple[str, list[dict[str, Any]]]:
+    """A lake, and what five nights in it have decided: one whose prompts teach nothing, one whose
+    gate stays closed, two that learn from all samples so far, and one on top of them.
+    """
+    where = str(tmp_path_factory.mktemp("nights") / "lake")
+    answers, pairs = ("rejection-sampling", "sweep.temperatures=[]"), ("rso", "sampling.n=6")
+    return where, [
+        night(RecipeName(recipe), (*BY_LENGTH, *settings), True, where)
+        for recipe, *settings in (
+            (*pairs, *OPEN, "judge=keywords:nowhere-to-be-read"),
+            (*pairs, "gate.kl=0.0", "gate.most={x: 0}"),
+            (*answers, *OPEN),
+            (*answers, *OPEN),
+            (*pairs, *OPEN),
+        )
     ]
+
+
+def test_a_night_whose_prompts_teach_nothing_keeps_the_policy_and_leaves_the_next_prompts_to_the_next(
+    nights: tuple[str, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    where, (untaught, following, *_) = nights
     assert (
-        taught[0]["action"],
-        taught[0]["policy"],
-        taught[0]["candidate"],
-        taught[0]["slice"],
+        untaught["action"],
+        untaught["policy"],
+        untaught["candidate"],
+        untaught["slice"],
     ) == ("keep", None, "", 1)
-    assert taught[0]["reason"].startswith("No pair is left to train on: ")
-    assert (taught[1]["action"], taught[1]["previous"], taught[1]["slice"]) == ("promote", None, 2)
-    with Lake(where, read_only=True) as lake:
-        assert lake.rows("SELECT state FROM runs") == [{"state": "done"}] * 2
+    assert untaught["reason"].startswith("No pair is left to train on: ")
+    assert (following["previous"], following["slice"]) == (None, 2)
     assert "none keep: No pair is left" in dapflow("policies", "--lake", where, capsys=capsys)[1]
 
 
-@pytest.mark.usefixtures("prefect_server")
 def test_each_night_starts_from_the_promoted_policy_and_takes_the_next_prompts(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    nights: tuple[str, list[dict[str, Any]]], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    where = str(tmp_path / "lake")
-    closed, passed, on_top = (
-        night(RecipeName("rso"), (*BY_LENGTH, "sampling.n=6", *gate), True, where)
-        for gate in (("gate.kl=0.0", "gate.most={x: 0}"), OPEN, OPEN)
-    )
+    where, (_, closed, passed, before, on_top) = nights
     assert (closed["action"], closed["policy"]) == ("keep", None)
     assert "x was not measured, at most 0 is asked" in closed["reason"]
-    assert (passed["action"], passed["slice"], passed["previous"]) == ("promote", 2, None)
+    assert (passed["action"], passed["slice"], passed["previous"]) == ("promote", 3, None)
     assert (on_top["action"], on_top["slice"], on_top["previous"]) == (
         "promote",
-        3,
-        passed["candidate"],
+        5,
+        before["candidate"],
     )
     assert {"win_rate", "length_growth", "invalid_rate", "judge_agreement"} <= on_top[
         "figures"
@@ -116,40 +126,33 @@ def test_each_night_starts_from_the_promoted_policy_and_takes_the_next_prompts(
         parents = [
             lake.model(lake.ref(row["candidate"]))["parent"] for row in (closed, passed, on_top)
         ]  # type: ignore[arg-type]
-        assert parents[0] == parents[1] != parents[2] == passed["candidate"]
+        assert parents[0] == parents[1] != parents[2] == before["candidate"]
         assert lake.ref("promoted").version == lake.ref("newest").version == on_top["candidate"]
         prompts = lake.rows("SELECT prompt FROM prompts WHERE split = 'train'")
-        assert len({row["prompt"] for row in prompts}) == 12  # three slices of four
+        assert len({row["prompt"] for row in prompts}) == 20  # five slices of four
         artifacts = lake.rows("SELECT state FROM runs")
-        assert [row["state"] for row in artifacts] == ["done"] * 3
+        assert [row["state"] for row in artifacts] == ["done"] * 5
 
 
-@pytest.mark.usefixtures("prefect_server")
 def test_a_recipe_that_learns_from_all_samples_so_far_has_those_of_the_nights_before(
-    tmp_path: Path,
+    nights: tuple[str, list[dict[str, Any]]],
 ) -> None:
-    where = str(tmp_path / "lake")
-    nights = [
-        night(
-            RecipeName("rejection-sampling"),
-            (*BY_LENGTH, *OPEN, "sweep.temperatures=[]"),
-            True,
-            where,
-        )
-        for _ in range(2)
-    ]
-    assert [one["action"] for one in nights] == ["promote"] * 2
+    where, (*_, first, second, _) = nights
+    assert [row["action"] for row in (first, second)] == ["promote"] * 2
     with Lake(where, read_only=True) as lake:
         parents = lake.catalogue().parents
         pools = [
             {
                 role: ref
-                for role, ref in parents[parents[one["policy"]]["answers"]].items()
+                for role, ref in parents[parents[row["policy"]]["answers"]].items()
                 if role != "policy"
             }
-            for one in nights
+            for row in (first, second)
         ]
-    assert [len(one) for one in pools] == [3, 6]  # prompts, completions and verdicts of each night
+    assert [len(pool) for pool in pools] == [
+        3,
+        6,
+    ]  # prompts, completions and verdicts of each night
     assert all(
         pools[1][role] == version for role, version in pools[0].items() if role != "verdicts[0]"
     )

@@ -14,6 +14,7 @@ from dapflow.flows.recipes.changes import change
 from dapflow.flows.recipes.methods import RSO, SFT_SAMPLE_RANK
 from dapflow.storage import Lake, UserError
 from dapflow.tasks.judging.judges.human import Human
+from tests.helpers.lakes import empty_lake
 from tests.helpers.person import free_port, person
 from tests.helpers.toy import QUICK, dapflow, quick, words
 
@@ -112,6 +113,7 @@ def test_a_run_that_is_killed_while_a_person_labels_goes_on_with_exactly_what_is
     assert result["iterations"][0]["pairs"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_a_person_is_one_of_several_judges(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -196,7 +198,7 @@ def test_a_page_for_others_needs_a_password_and_a_lake_may_wait_for_nobody(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DAPFLOW_LABEL_PASSWORD", raising=False)
-    Lake(tmp_path).close()
+    empty_lake(tmp_path)
     code, out, err = dapflow("label", "--lake", str(tmp_path), "--port", "0", capsys=capsys)
     assert (code, out.strip()) == (0, "Nothing waits for a person."), err
     code, _, err = dapflow("label", "--lake", str(tmp_path), "--host", "0.0.0.0", capsys=capsys)

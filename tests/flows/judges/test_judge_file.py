@@ -3,6 +3,7 @@ sentence and exit code 2.
 """
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from dapflow.storage import Lake
 from tests.helpers.judging import longer
 from tests.helpers.model_servers import Behaviour, openai_server
 from tests.helpers.person import free_port, person
-from tests.helpers.toy import QUICK, dapflow, words
+from tests.helpers.toy import dapflow, words
 
 PAIRS = [
     {"instruction": "Say yes.", "output": "yes yes", "baseline": "no", "person": 1.0},
@@ -103,11 +104,9 @@ def test_an_llm_compares_pairs_through_the_ledger_and_winrate_and_agreement_take
 
 @pytest.mark.usefixtures("prefect_server")
 def test_a_reward_model_of_the_lake_scores_both_sides_of_a_pair(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: tuple[Path, dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    lake = str(tmp_path / "lake")
-    code, _, err = dapflow("run", "rso", "--toy", "--lake", lake, *words(*QUICK), capsys=capsys)
-    assert code == 0, err
+    lake = str(shutil.copytree(finished[0], tmp_path / "lake"))
     with Lake(lake, read_only=True) as opened:
         model = next(
             row["version"]

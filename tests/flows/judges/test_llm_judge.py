@@ -136,6 +136,7 @@ def test_a_judge_that_always_says_first_makes_no_pair(
     assert biases == {"position_consistency": 0.0, "first_place_wins": 1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_a_judge_that_scores_takes_the_way_of_scores(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -240,6 +241,7 @@ def test_a_budget_in_dollars_needs_a_price(
     assert not list(tmp_path.rglob("*.parquet"))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_server")
 def test_the_plan_of_rounds_counts_every_call_also_in_a_lake_that_knows_the_prompts(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -28,7 +28,7 @@ from dapflow.tasks.statistics import wilson
 from tests.helpers.evaluated import HOSTILE, run
 from tests.helpers.lakes import ids, named, write
 from tests.helpers.pages import Read
-from tests.helpers.toy import SMALL, dapflow, words
+from tests.helpers.toy import dapflow
 
 
 def told(lake: Lake, name: str, shown: int = 12) -> dict[str, Any]:
@@ -330,32 +330,17 @@ def test_only_the_words_that_differ_are_marked() -> None:
     assert [text.strip() for text, differs in right if differs] == ["small", "down"]
 
 
-@pytest.mark.usefixtures("prefect_server")
 def test_a_run_leaves_its_report_in_the_lake_and_in_prefect(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    finished: tuple[Path, dict[str, Any]], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """It is measured by a reward model, as it labels."""
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 
-    settings = (
-        *SMALL,
-        "evaluation.probes=0",
-        "evaluation.exact.source=",
-    )  # measured by a reward model, as it labels
-    code, out, err = dapflow(
-        "run",
-        "rso",
-        "--toy",
-        "--json",
-        "--lake",
-        str(tmp_path / "lake"),
-        *words(*settings),
-        capsys=capsys,
-    )
-    assert code == 0, err
-    [one] = json.loads(out.splitlines()[-1])["iterations"]
+    lake, result = finished
+    [one] = result["iterations"]
     path = Path(one["report"])
-    assert path == tmp_path / "lake" / "reports" / one["policy"] / "index.html"
+    assert path == lake / "reports" / one["policy"] / "index.html"
     read = Read(path.read_text())
     files = {address for address in read.addresses if not address.startswith("#")}
     assert "lineage/index.html" in files
@@ -367,7 +352,7 @@ def test_a_run_leaves_its_report_in_the_lake_and_in_prefect(
     assert any(
         f"](/reports/{one['policy']}/index.html)" in str(artifact.data) for artifact in artifacts
     )
-    code, out, _ = dapflow("report", "--json", "--lake", str(tmp_path / "lake"), capsys=capsys)
+    code, out, _ = dapflow("report", "--json", "--lake", str(lake), capsys=capsys)
     assert code == 0
     [again] = json.loads(out)["runs"]
     assert again["command"].startswith("dapflow run rso --toy --set prompts.per_iteration=4")

@@ -14,27 +14,32 @@ from threading import Thread
 import psutil
 import pytest
 
-from dapflow.storage import Lake
 from dapflow.tasks.judging.judges.desk.server import Desk, serve
+from tests.helpers.lakes import empty_lake
 from tests.helpers.processes import free_port
 from tests.helpers.raw import UPGRADE, ask, wait_for
 from tests.helpers.toy import dapflow
 
 pytestmark = pytest.mark.timeout(600)
+WHO_CAN = "Every user of this machine can reach it: set DAPFLOW_UI_PASSWORD"
 
 
 @contextmanager
 def process(folder: Path, port: int, *words: str, **environment: str) -> Iterator[psutil.Popen]:
-    """Our own Python with these words, once it listens; it ends with the block."""
+    """Our own Python with these words, once it listens; it ends with the block. What it prints is
+    in PORT.log of the folder.
+    """
     clean = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("PREFECT", "DAPFLOW"))
     }
     own = {"PREFECT_HOME": str(folder / "home"), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
-    child = psutil.Popen(
-        [sys.executable, "-P", *words], env=clean | own | environment, stdout=subprocess.DEVNULL
-    )
+    own |= {"PYTHONUNBUFFERED": "1"}
+    with (folder / f"{port}.log").open("w") as printed:
+        child = psutil.Popen(
+            [sys.executable, "-P", *words], env=clean | own | environment, stdout=printed
+        )
     try:
         wait_for(port)
         yield child
@@ -46,7 +51,7 @@ def process(folder: Path, port: int, *words: str, **environment: str) -> Iterato
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("doors")
-    Lake(root / "lake").close()
+    empty_lake(root / "lake")
     return root
 
 
@@ -277,56 +282,34 @@ def test_addresses_of_pages_that_cannot_be_are_not_there(ui: int, path: str) -> 
 
 
 def test_a_server_without_a_password_says_who_can_reach_it_and_one_with_a_password_asks_for_it(
-    tmp_path: Path,
+    folder: Path, ui: int, tmp_path: Path
 ) -> None:
+    assert statuses(ui) == (200, 200)
+    assert WHO_CAN in (folder / f"{ui}.log").read_text()
     port = free_port()
-    command = [
-        sys.executable,
-        "-P",
-        "-m",
-        "dapflow.flows.cli.main",
-        "ui",
-        "--port",
-        str(port),
-        "--lake",
-        str(tmp_path / "lake"),
-    ]
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("PREFECT")
-    } | {"DAPFLOW_UI_PASSWORD": "sesame"}
-    for password in (False, True):
-        own = environment if password else environment | {"DAPFLOW_UI_PASSWORD": ""}
-        with psutil.Popen(
-            command,
-            env=own | {"PREFECT_HOME": str(tmp_path / "home")},
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as child:
-            try:
-                wait_for(port)
-                asked = [("Content-Type", "application/json")]
-                status = ask(port, "POST", "/api/flows/filter", asked, b"{}").status
-                right = ask(
-                    port,
-                    "POST",
-                    "/api/flows/filter",
-                    [*asked, ("Authorization", "Basic ZGFwZmxvdzpzZXNhbWU=")],
-                    b"{}",
-                ).status
-            finally:
-                child.terminate()
-            printed = child.stdout.read()
-        assert (status, right) == ((401, 200) if password else (200, 200))
-        assert ("Every user of this machine can reach it: set DAPFLOW_UI_PASSWORD" in printed) == (
-            not password
-        )
+    command = ["-m", "dapflow.flows.cli.main", "ui", "--port", str(port)]
+    lake = ["--lake", str(tmp_path / "lake")]
+    with process(tmp_path, port, *command, *lake, DAPFLOW_UI_PASSWORD="sesame"):
+        assert statuses(port) == (401, 200)
+    assert WHO_CAN not in (tmp_path / f"{port}.log").read_text()
+
+
+def statuses(port: int) -> tuple[int, int]:
+    """Of a question without a password, and with the right one."""
+    asked = [("Content-Type", "application/json")]
+    right = ("Authorization", "Basic ZGFwZmxvdzpzZXNhbWU=")
+    without, with_it = (
+        ask(port, "POST", "/api/flows/filter", headers, b"{}").status
+        for headers in (asked, [*asked, right])
+    )
+    return without, with_it
 
 
 @pytest.mark.parametrize("command", ["ui", "metrics", "label"])
 def test_a_name_that_is_none_is_said(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    Lake(tmp_path / "lake").close()
+    empty_lake(tmp_path / "lake")
     code, _, err = dapflow(
         command,
         "--port",

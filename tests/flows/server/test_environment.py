@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from dapflow.flows.server.environment import thread_defaults
-from dapflow.storage import Lake
+from tests.helpers.lakes import empty_lake
 
 
 def test_threads_wait_asleep_beside_others_unless_the_user_says_how_they_wait() -> None:
@@ -35,7 +35,7 @@ def test_a_command_that_runs_nothing_loads_torch_with_these_settings_too(tmp_pat
         "sys.addaudithook(lambda event, about: event == 'import' and about[0] == 'torch' and print('torch', os.environ.get('GOMP_SPINCOUNT')))\n"
         "from dapflow.flows.cli.main import main; main(['report'])"
     )
-    Lake(tmp_path / "lake").close()
+    empty_lake(tmp_path / "lake")
     done = _alone(script, tmp_path)
     assert done.stdout.splitlines()[:1] == [f"torch {thread_defaults({})['GOMP_SPINCOUNT']}"], (
         done.stderr

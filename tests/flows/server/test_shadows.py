@@ -69,6 +69,7 @@ def test_a_folder_of_such_files_is_one_that_an_unsafe_process_falls_for(
     assert [line.split()[0] for line in executed()] == ["secrets"]
 
 
+@pytest.mark.slow
 def test_the_server_that_a_run_starts_executes_none_of_them(
     folder: tuple[Path, Callable[[], list[str]]],
 ) -> None:

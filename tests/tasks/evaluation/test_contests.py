@@ -131,7 +131,7 @@ def test_a_larger_planted_effect_gives_a_higher_rate() -> None:
     assert all(a.value < b.value and a.low < b.low and a.high < b.high for a, b in pairwise(found))  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("samples", [1, 4])
+@pytest.mark.parametrize("samples", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_the_interval_covers_in_93_to_97_of_100_cases_whatever_the_number_of_samples(
     samples: int,
 ) -> None:

@@ -5,7 +5,7 @@ what older software made nobody guesses. Whole runs: tests/flows/cli/test_compar
 from dapflow.storage import Lake
 from dapflow.tasks.evaluation.provenance import people_figures, taken_figures
 from dapflow.tasks.figures import Figure
-from tests.helpers.lakes import Made, initial_policy, iteration
+from tests.helpers.lakes import Made
 
 
 def figures(lake: Lake, made: Made) -> dict[str, Figure]:
@@ -29,8 +29,9 @@ def did(lake: Lake, kind: str, activity: str | None) -> None:
     lake.commit(lambda cursor: cursor.execute(query, [activity, kind]), "another activity")
 
 
-def test_answers_and_verdicts_count_by_what_their_steps_did(lake: Lake) -> None:
-    made = iteration(lake, 1, initial_policy(lake))  # 4 prompts, 4 answers of 3 tokens each
+def test_answers_and_verdicts_count_by_what_their_steps_did(
+    lake: Lake, made: Made
+) -> None:  # 4 prompts, 4 answers of 3 tokens each
     told = figures(lake, made)
     assert (told["tokens_sampled"].value, told["verdicts"].value) == (4 * 4 * 3, 16)
     assert told["tokens_sampled"].note is told["verdicts"].note is None
@@ -40,8 +41,7 @@ def test_answers_and_verdicts_count_by_what_their_steps_did(lake: Lake) -> None:
     assert (told["tokens_sampled"].value, told["verdicts"].value) == (0, 0)
 
 
-def test_a_policys_own_texts_are_nobodys_labels(lake: Lake) -> None:
-    made = iteration(lake, 1, initial_policy(lake))
+def test_a_policys_own_texts_are_nobodys_labels(lake: Lake, made: Made) -> None:
     lake.commit(lambda cursor: cursor.execute("DELETE FROM edges WHERE role = 'acceptances'"), "")
     assert figures(lake, made)["people_prompts"].value == 3  # one of four pairs is a tie
     did(lake, "pairs", "reading")
@@ -49,8 +49,7 @@ def test_a_policys_own_texts_are_nobodys_labels(lake: Lake) -> None:
     assert (told["people_prompts"].value, told["people_share"].value) == (0, 0)
 
 
-def test_what_older_software_made_is_left_out_and_said(lake: Lake) -> None:
-    made = iteration(lake, 1, initial_policy(lake))
+def test_what_older_software_made_is_left_out_and_said(lake: Lake, made: Made) -> None:
     for kind in ("completions", "verdicts", "pairs"):
         did(lake, kind, None)
     told = figures(lake, made)

@@ -17,7 +17,7 @@ from dapflow.tasks.judging.judges.program import Program
 from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.judging.kinds import KINDS, kind, spec_of
 from dapflow.tasks.judging.spec import JudgeSpec, Opening
-from tests.helpers.toy import dapflow, words
+from tests.helpers.toy import QUICK, dapflow, words
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -111,9 +111,8 @@ def test_a_kind_of_one_file_and_one_line_judges_a_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(kinds.KINDS, "vowels", f"{__name__}:Vowels")
-    settings = ("judge=vowels", "judge.least=1", "prompts.per_iteration=4", "prompts.held_out=6")
-    more = ("sampling.n=3", "evaluation.judge=vowels", "evaluation.probes=0")
-    command = ("rso", "--toy", "--lake", str(tmp_path / "lake"), *words(*settings, *more))
+    settings = ("judge=vowels", "judge.least=1", "evaluation.judge=vowels")
+    command = ("rso", "--toy", "--lake", str(tmp_path / "lake"), *words(*QUICK, *settings))
     code, out, err = dapflow("plan", *command, capsys=capsys)
     assert code == 0, err
     assert "by vowels from 1" in out

@@ -2,6 +2,7 @@
 a cached unit; an orphan ends.
 """
 
+import shutil
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
 
-from dapflow.storage import DatasetRef, Lake, UserError
+from dapflow.storage import DatasetRef, Lake, ModelRef, UserError
 from dapflow.tasks.judging.compare import compare
 from dapflow.tasks.judging.judges.lake_model import seated_model
 from dapflow.tasks.judging.judges.policy import PolicyAsked
@@ -106,8 +107,31 @@ def whole(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> lis
     return sampled(tmp_path_factory.mktemp("whole"), Shards())[0]
 
 
+def to_judge() -> tuple[ModelRef, DatasetRef, DatasetRef, ModelRef]:
+    """The toy, prompts, its completions (960: eight chunks of verdicts, four of comparisons), and a
+    reward model.
+    """
+    policy = register_model("toy", resolve("toy").digest)
+    prompts, source = some_prompts(15), find_source("shipped", PREFERENCES_FILE)
+    completions = sample(policy, prompts, SAMPLING, 5, Sampler())
+    learned, test = (
+        load_preferences(source.name, source.digest, part) for part in ("judge", "test")
+    )
+    model = train_reward_model(policy, learned, test, RewardModel(epochs=1), 0)
+    return policy, prompts, completions, model
+
+
+@pytest.fixture(scope="module")
+def unjudged(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Path:
+    """A lake with what there is to judge, only to be copied."""
+    root = tmp_path_factory.mktemp("unjudged") / "lake"
+    with Lake(root) as lake:
+        run(lake, to_judge, Shards())
+    return root
+
+
 def judged(
-    folder: Path, shards: Shards, only_model: bool = False
+    unjudged: Path, folder: Path, shards: Shards, only_model: bool = False
 ) -> tuple[list[list[dict[str, Any]]], list[str]]:
     """Verdicts of a reward model, of the policy itself as it scores and as it compares, and of a
     program; and the states of their shards.
@@ -118,15 +142,7 @@ def judged(
     ]
 
     def work() -> list[DatasetRef]:
-        policy = register_model("toy", resolve("toy").digest)
-        prompts, source = some_prompts(15), find_source("shipped", PREFERENCES_FILE)
-        completions = sample(
-            policy, prompts, SAMPLING, 5, Sampler()
-        )  # 960: eight chunks of verdicts, four of comparisons
-        learned, test = (
-            load_preferences(source.name, source.digest, part) for part in ("judge", "test")
-        )
-        model = train_reward_model(policy, learned, test, RewardModel(epochs=1), 0)
+        policy, prompts, completions, model = to_judge()
         by_model = judge(prompts, completions, seated_model(model, ranker=False).spec, model)
         if only_model:
             return [by_model]
@@ -137,7 +153,7 @@ def judged(
             judge(prompts, completions, Program.of_word("shorter")),
         ]
 
-    with Lake(folder) as lake:
+    with Lake(shutil.copytree(unjudged, folder / "lake")) as lake:
         refs, runs = run(lake, work, shards)
         versions = [ref.version for ref in refs]
         rows = [lake.rows_of(ref) for ref in refs]
@@ -169,9 +185,9 @@ def stacks(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def verdicts(
-    tmp_path_factory: pytest.TempPathFactory, prefect_server: None
+    tmp_path_factory: pytest.TempPathFactory, unjudged: Path
 ) -> list[list[dict[str, Any]]]:
-    return judged(tmp_path_factory.mktemp("verdicts"), Shards())[0]
+    return judged(unjudged, tmp_path_factory.mktemp("verdicts"), Shards(), only_model=True)[0]
 
 
 @pytest.mark.parametrize("count", [3, 7, 11])
@@ -200,11 +216,22 @@ def test_processes_of_a_cluster_give_the_same_rows(
 
 
 def test_any_number_of_shards_gives_the_verdicts_of_one(
-    tmp_path: Path, verdicts: list[list[dict[str, Any]]]
+    unjudged: Path, tmp_path: Path, verdicts: list[list[dict[str, Any]]]
 ) -> None:
-    rows, states = judged(tmp_path, Shards(count=3))
-    assert [len(one) for one in rows] == [960, 960, 480, 960]
+    rows, states = judged(unjudged, tmp_path, Shards(count=3), only_model=True)
+    assert [len(judge) for judge in rows] == [960]
     assert rows == verdicts
+    assert states == ["Completed"] * 3
+
+
+@pytest.mark.slow
+def test_any_number_of_shards_gives_the_verdicts_of_one_whoever_judges(
+    unjudged: Path, tmp_path: Path
+) -> None:
+    whole, _ = judged(unjudged, tmp_path / "whole", Shards())
+    rows, states = judged(unjudged, tmp_path / "shards", Shards(count=3))
+    assert [len(judge) for judge in rows] == [960, 960, 480, 960]
+    assert rows == whole
     assert states == ["Completed"] * 12
 
 
@@ -213,10 +240,10 @@ def test_any_number_of_shards_gives_the_verdicts_of_one(
 @pytest.mark.usefixtures("stacks")
 @pytest.mark.parametrize("runner", ["dask", "ray"])
 def test_processes_of_a_cluster_give_the_same_verdicts(
-    tmp_path: Path, verdicts: list[list[dict[str, Any]]], runner: Any
+    unjudged: Path, tmp_path: Path, verdicts: list[list[dict[str, Any]]], runner: Any
 ) -> None:
-    rows, states = judged(tmp_path, Shards(count=2, runner=runner), only_model=True)
-    assert rows == verdicts[:1]
+    rows, states = judged(unjudged, tmp_path, Shards(count=2, runner=runner), only_model=True)
+    assert rows == verdicts
     assert states == ["Completed"] * 2
 
 

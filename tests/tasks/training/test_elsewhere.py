@@ -38,6 +38,7 @@ from dapflow.tasks.training.settings import Rounds, Training
 from tests.helpers.elsewhere import elsewhere
 from tests.tasks.training.toys import groups_with_reference, toy_groups, toy_model
 
+KINDS = ("sigmoid_norm", "nll", "ppo")  # losses on pairs, on answers, and on values
 WORDS = ["red", "green", "blue", "tall", "short", "warm", "cold", "wet", "dry", "old", "new", "far"]
 
 
@@ -132,8 +133,14 @@ def test_a_reward_models_backbone(toy: Loaded, parameters: str) -> None:
             assert there == pytest.approx(here, abs=1e-4)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-@pytest.mark.parametrize("name", list(losses()))
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [(name, "float32") for name in losses()]
+    + [
+        pytest.param(name, "bfloat16", marks=() if name in KINDS else pytest.mark.slow)
+        for name in losses()
+    ],
+)
 def test_every_loss(name: str, dtype: str) -> None:
     settings = Training.model_validate(
         {

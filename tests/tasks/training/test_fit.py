@@ -8,10 +8,12 @@ import signal
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
 import torch
+from transformers import PreTrainedModel
 
 from dapflow.storage.errors import UserError
 from dapflow.tasks.models.packed.batches import Group, epochs, microbatches
@@ -20,6 +22,7 @@ from dapflow.tasks.training.fit import Session, fit
 from dapflow.tasks.training.logs import StepLog
 from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.losses.registry import losses
+from dapflow.tasks.training.settings import Training
 from tests.helpers import ROOT
 from tests.tasks.training.toys import (
     DPO,
@@ -103,14 +106,20 @@ class Killed(Exception):
     """Stands for a kill: nothing of fit's runs after it."""
 
 
+@cache
+def whole_run(settings: Training) -> tuple[PreTrainedModel, list[StepLog]]:
+    """A run that nobody kills: the model, only to be looked at, and its steps."""
+    model = toy_model()
+    return model, fit(model, GROUPS, DPO, settings, seed=3)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("kills", [(0,), (1,), (2,), (3,), (5,), (1, 2, 4), (0, 0, 3, 3)])
 def test_a_killed_run_ends_with_the_bits_of_one_that_was_not(
     tmp_path: Path, kills: tuple[int, ...], dtype: str
 ) -> None:
     settings = SETTINGS.model_copy(update={"dtype": dtype, "schedule": "cosine", "warmup_steps": 2})
-    whole = toy_model()
-    logs = fit(whole, GROUPS, DPO, settings, seed=3)
+    whole, logs = whole_run(settings)
     assert len(logs) == 6
     for kill in kills:
 

@@ -18,6 +18,7 @@ from dapflow.tasks.judging.judges.llm import LLM
 from dapflow.tasks.servers.client import Endpoint
 from tests.helpers.batch_jobs import Batches
 from tests.helpers.judging import PRICES, billed, compare, matches, prefers_good
+from tests.helpers.lakes import empty_lake
 from tests.helpers.model_servers import Behaviour, openai_server
 from tests.helpers.writers import FORKED
 
@@ -154,7 +155,7 @@ def killed_while_it_waits(behaviour: Behaviour, address: str, url: str) -> None:
     """A run of version v1 whose batch is on its way when it is killed; afterwards the batch ends at
     the next look.
     """
-    Lake(address).close()
+    empty_lake(Path(address))
     process = FORKED.Process(target=judge, args=(address, url))
     process.start()
     until_looked_at(behaviour)
@@ -176,9 +177,14 @@ def ends_now(behaviour: Behaviour) -> None:
 
 
 @pytest.mark.parametrize(
-    "version", ["v1", "v2"]
+    ("moment", "version"),
+    [
+        ("while it waits", "v1"),
+        ("before the id is known", "v2"),
+        pytest.param("while it waits", "v2", marks=pytest.mark.slow),
+        pytest.param("before the id is known", "v1", marks=pytest.mark.slow),
+    ],
 )  # v2: what the same step's dataset is called by a newer version of the code
-@pytest.mark.parametrize("moment", ["while it waits", "before the id is known"])
 def test_a_killed_run_picks_its_batch_up_again(moment: str, version: str, tmp_path: Path) -> None:
     behaviour, address = Behaviour(reply=prefers_good, batches=Batches(looks=NEVER)), str(tmp_path)
     with openai_server(behaviour) as url:
@@ -223,7 +229,7 @@ def test_two_runs_that_are_alive_share_a_batch(tmp_path: Path) -> None:
         Behaviour(reply=prefers_good, batches=Batches(looks=NEVER)),
         str(tmp_path / "lake"),
     )
-    Lake(address).close()
+    empty_lake(Path(address))
     with openai_server(behaviour) as url:
         first = FORKED.Process(target=judge, args=(address, url, "v1"))
         first.start()
@@ -321,13 +327,11 @@ def test_an_answer_that_cannot_be_used_is_asked_for_as_often_as_the_setting_says
     assert len(behaviour.batches.jobs) == attempts
 
 
-@pytest.mark.parametrize(
-    "separator", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r", "\r\n"]
-)
-def test_no_separator_within_an_answer_ends_a_line_of_a_result(separator: str, lake: Lake) -> None:
+def test_no_separator_within_an_answer_ends_a_line_of_a_result(lake: Lake) -> None:
+    separators = "\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\r", "\r\n"
     behaviour = Behaviour(
         reply=lambda prompt: (
-            f"Both are right.{separator}The first is longer.\nBetter: {prefers_good(prompt)}"
+            f"{'Both are right.'.join(separators)}The first is longer.\nBetter: {prefers_good(prompt)}"
         )
     )
     assert outcomes(lake, behaviour, 2, reasoning=True) == ["win"] * 2

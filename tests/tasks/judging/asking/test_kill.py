@@ -13,12 +13,14 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass
+from pathlib import Path
 
 from dapflow.storage import Lake
 from dapflow.tasks.judging.asking.ask import llm_judge
 from dapflow.tasks.judging.judges.llm import LLM
 from dapflow.tasks.servers.client import Endpoint
 from tests.helpers.judging import matches, prefers_good
+from tests.helpers.lakes import empty_lake
 from tests.helpers.model_servers import Behaviour, openai_server
 from tests.helpers.writers import FORKED
 
@@ -56,7 +58,7 @@ def check(kills: int, count: int, seed: int, seconds: float) -> Outcome:
         0,
     )
     with tempfile.TemporaryDirectory() as address, openai_server(behaviour) as url:
-        Lake(address).close()
+        empty_lake(Path(address))
         while done < kills:
             process = FORKED.Process(target=judge, args=(address, url, count))
             process.start()
@@ -85,8 +87,8 @@ def check(kills: int, count: int, seed: int, seconds: float) -> Outcome:
 
 
 def test_a_killed_judge_asks_again_at_most_what_was_under_way() -> None:
-    outcome = check(kills=3, count=60, seed=0, seconds=0.05)
-    assert outcome.asked == 120 + outcome.again
+    outcome = check(kills=2, count=40, seed=0, seconds=0.05)
+    assert outcome.asked == 80 + outcome.again
 
 
 def main() -> None:

@@ -124,6 +124,7 @@ def test_killed_processes_go_on_from_their_checkpoint(tmp_path: Path, job: Job) 
     assert [log.loss for log in resumed] == [log.loss for log in whole]
 
 
+@pytest.mark.slow
 def test_what_one_process_refuses_is_said_by_the_first(tmp_path: Path, job: Job) -> None:
     broken = [*job.groups[:-1], replace(job.groups[-1], reference=(float("nan"), 0.0))]
     started = time.monotonic()

@@ -3,6 +3,9 @@ judges. Run: pytest tests/tasks/training/rounds/test_online.py
 """
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +25,7 @@ from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.rounds import learner
 from dapflow.tasks.training.rounds.online import train_online
 from dapflow.tasks.training.settings import Rounds, Training
+from tests.helpers.lakes import empty_lake
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 ROUNDS = 4
@@ -69,17 +73,37 @@ def rows_of(lake: Lake, policy: ModelRef, noun: str) -> list[dict[str, Any]]:
     )
 
 
+@pytest.fixture(scope="module")
+def whole(
+    tmp_path_factory: pytest.TempPathFactory, prefect_server: None
+) -> Iterator[Callable[[str, int], tuple[Lake, ModelRef]]]:
+    """Rounds that nothing stops, of a loss and so many minibatches, made once: a lake, only to be
+    read, and the policy.
+    """
+    with ExitStack() as lakes:
+
+        @cache
+        def run(loss: str, minibatches: int) -> tuple[Lake, ModelRef]:
+            root = empty_lake(tmp_path_factory.mktemp("whole"))
+            with use_lake(lakes.enter_context(Lake(root))) as lake:
+                return lake, train(Program.of_word("shorter"), Loss.of(loss), minibatches)
+
+        yield run
+
+
 @pytest.mark.parametrize(
     ("loss", "minibatches"),
-    [(DPO, 1), (REINFORCE, 1), (PPO, 2)],
+    [(DPO, 1), pytest.param(REINFORCE, 1, marks=pytest.mark.slow), (PPO, 2)],
     ids=["pairs", "rewards", "values"],
 )
 def test_rounds_that_were_stopped_end_with_the_same_weights_and_rows(
-    tmp_path: Path, loss: Loss, minibatches: int, monkeypatch: pytest.MonkeyPatch
+    lake: Lake,
+    whole: Callable[[str, int], tuple[Lake, ModelRef]],
+    loss: Loss,
+    minibatches: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    whole, stopped = Lake(tmp_path / "whole"), Lake(tmp_path / "stopped")
-    with use_lake(whole):
-        policy = train(Program.of_word("shorter"), loss, minibatches)
+    made, policy = whole(loss.name, minibatches)
     step, taken = learner.train_step, list[int]()
 
     def breaks(*arguments: Any) -> Any:
@@ -90,12 +114,12 @@ def test_rounds_that_were_stopped_end_with_the_same_weights_and_rows(
             raise RuntimeError("the power is gone")
         return step(*arguments)
 
-    with use_lake(stopped):
+    with use_lake(lake):
         with monkeypatch.context() as patched:
             patched.setattr(learner, "train_step", breaks)
             with pytest.raises(RuntimeError, match="power"):
                 train(Program.of_word("shorter"), loss, minibatches)
-        assert rows_of(stopped, policy, "models") == []
+        assert rows_of(lake, policy, "models") == []
         assert train(Program.of_word("shorter"), loss, minibatches) == policy
     for noun in (
         "models",
@@ -104,18 +128,17 @@ def test_rounds_that_were_stopped_end_with_the_same_weights_and_rows(
         "pairs" if loss == DPO else "acceptances",
         "metrics",
     ):
-        found = rows_of(whole, policy, noun)
+        found = rows_of(made, policy, noun)
         assert found, noun
-        assert found == rows_of(stopped, policy, noun), (
+        assert found == rows_of(lake, policy, noun), (
             noun
         )  # models by their digests: equal to the bit
-    whole.close()
-    stopped.close()
 
 
-def test_ppo_tells_of_each_step_how_it_goes_and_how_old_its_samples_were(lake: Lake) -> None:
-    with use_lake(lake):
-        policy = train(Program.of_word("shorter"), PPO, 2)
+def test_ppo_tells_of_each_step_how_it_goes_and_how_old_its_samples_were(
+    whole: Callable[[str, int], tuple[Lake, ModelRef]],
+) -> None:
+    lake, policy = whole(PPO.name, 2)
     steps = 2 * ROUNDS
     rows = rows_of(lake, policy, "metrics")
     curves = {
