@@ -55,13 +55,17 @@ def met(
     )
 
 
-def minimum(objective: Callable[[Tensor], Tensor], start: Tensor) -> Tensor:
-    """Where a convex function is least, by L-BFGS from `start`."""
+def minimum(
+    objective: Callable[[Tensor], Tensor], start: Tensor, tolerance: float = 1e-10
+) -> Tensor:
+    """Where a convex function is least, by L-BFGS from `start` until no slope is steeper than the
+    tolerance.
+    """
     point = start.clone().requires_grad_()
     search = torch.optim.LBFGS(
         [point],
         max_iter=500,
-        tolerance_grad=1e-10,
+        tolerance_grad=tolerance,
         tolerance_change=0.0,
         line_search_fn="strong_wolfe",
     )
