@@ -93,6 +93,12 @@ METRICS: dict[str, Metric] = {
     "judge_calibration_error": Metric(
         label="calibration error of the evaluation judge", unit="probability", better="lower"
     ),
+    "training_calibration_slope": Metric(
+        label="calibration slope of the training judge", unit="log-odds per unit of score"
+    ),
+    "judge_calibration_slope": Metric(
+        label="calibration slope of the evaluation judge", unit="log-odds per unit of score"
+    ),
     "same_judge": Metric(
         label="evaluated by the judge that labelled", unit="1: yes, 0: no", better="lower"
     ),

@@ -57,7 +57,9 @@ def label(
         compared = compare_accepted(prompts, completions, acceptances, by.spec, by.model, seed)
         pairs = pair_compared(prompts, completions, compared)
         return replace(given, comparisons=compared, pairs=pairs)
-    return replace(given, pairs=pair(prompts, completions, acceptances, recipe.pairing, seed))
+    log_odds = by.spec.unit == "log-odds"
+    pairs = pair(prompts, completions, acceptances, recipe.pairing, log_odds, seed)
+    return replace(given, pairs=pairs)
 
 
 def contest(

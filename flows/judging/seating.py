@@ -15,6 +15,7 @@ from dapflow.flows.standing import Standing
 from dapflow.storage import DatasetRef, ModelRef, UserError
 from dapflow.tasks.judging.judges.lake_model import seated_model
 from dapflow.tasks.judging.judges.reward_model import RewardModel
+from dapflow.tasks.judging.kinds import spec_of
 from dapflow.tasks.judging.spec import JudgeSpec, Seated
 from dapflow.tasks.prompts.preferences import PREFERENCES_FILE, Part, load_preferences
 from dapflow.tasks.prompts.sources import Source, find_source
@@ -76,11 +77,32 @@ def check_judge(recipe: Recipe, judge: JudgeSpec | None, labels: bool) -> None:
     """Raise UserError for a judge that could not be asked, before anything is run. labels: whether
     it labels the training pairs.
     """
+    if judge is not None:
+        judge.check()
+        if labels and judge.compares and (sentence := recipe.without_scores()):
+            raise UserError(f"The recipe is not valid: {sentence}.")
+    if labels and recipe.soft_labels:
+        by_people = {"preferences", "gold", "seeds"}.issuperset(recipe.data)
+        _check_soft_labels(None if by_people else recipe.labels_by)
+
+
+def _check_soft_labels(judge: JudgeSpec | None) -> None:
+    """Raise UserError for a judge, or one that may stand in for it, whose labels have no
+    probability.
+    """
     if judge is None:
-        return
-    judge.check()
-    if labels and judge.compares and (sentence := recipe.without_scores()):
-        raise UserError(f"The recipe is not valid: {sentence}.")
+        raise UserError(
+            "loss.soft_labels needs a judge that says how sure it is, and people's pairs do not: "
+            "set loss.label_smoothing, or take pairs of the policy's own samples."
+        )
+    standby = judge.proof and judge.proof.fallback
+    for labeller in filter(None, (judge, spec_of(standby) if standby else None)):
+        if not labeller.weighs_pairs:
+            raise UserError(
+                f"loss.soft_labels needs probabilities, and scores of the judge {labeller} are not "
+                "log-odds: take a reward model or a judge that compares two answers, or leave "
+                "soft_labels out."
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

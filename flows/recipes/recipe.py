@@ -203,6 +203,11 @@ class Recipe(BaseModel):
         """
         return self.reward if self.annotated_prompts else self.judge and self.named_judge
 
+    @property
+    def soft_labels(self) -> bool:
+        """Whether its loss learns how sure the judge is of a label."""
+        return bool(self.loss.options.model_dump().get("soft_labels"))
+
     def data_of(self, iteration: int) -> Data:
         """What the iteration learns from, counted from 1."""
         return self.data[min(iteration, len(self.data)) - 1]

@@ -29,6 +29,7 @@ from dapflow.tasks.step import Out, step
 Answers = Sequence[CompletionRow]
 Verdicts = Sequence[VerdictRow]
 _STEADY = ("position_consistency", "first_place_wins")
+_HONESTY = ("calibration_error", "calibration_slope")
 _SAME_JUDGE = (
     "The judge that labelled the training pairs measures the result: it finds what it has taught. "
     "Set another evaluation.judge."
@@ -222,8 +223,9 @@ def _about_judges(
     yield Figure(name="same_judge", value=float(same), note=_SAME_JUDGE if same else None)
     for role, models in (("training", labelled_by), ("judge", judged_by)):
         for row in lake.metrics(models[0]) if len(models) == 1 else []:
-            if row["name"] == "calibration_error":
-                yield Figure(name=f"{role}_calibration_error", value=row["value"])
+            if row["name"] in _HONESTY:
+                low, high = row["low"], row["high"]
+                yield Figure(name=f"{role}_{row['name']}", value=row["value"], low=low, high=high)
             if row["name"] in _STEADY and role == "judge":
                 yield Figure(name=row["name"], value=row["value"], low=row["low"], high=row["high"])
     if compared is not None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self
+from typing import Any, ClassVar, Literal, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict
 
@@ -68,6 +68,9 @@ class Seats(Protocol):
         ...
 
 
+Unit = Literal["log-odds", "points"]
+
+
 class JudgeSpec(BaseModel, ABC):
     """A judge as a recipe names it.
 
@@ -86,6 +89,9 @@ class JudgeSpec(BaseModel, ABC):
     """Whether it may measure the result of an iteration."""
     why_no_member: ClassVar[str | None] = None
     """Why it cannot be a member of a composite."""
+    unit: ClassVar[Unit] = "points"
+    """What its scores are in. log-odds: sigma of a difference is the probability that an answer is
+    the better one, and pairs of what it has scored carry it as soft labels."""
     annotates: ClassVar[bool] = True
     """Whether a reward model may learn from its labels."""
 
@@ -129,6 +135,11 @@ class JudgeSpec(BaseModel, ABC):
     def ready(self) -> bool:
         """Whether it can be asked without a run: nothing is trained for it first."""
         return True
+
+    @property
+    def weighs_pairs(self) -> bool:
+        """Whether the pairs that it labels carry the probability of their label."""
+        return self.compares or self.unit == "log-odds"
 
     @property
     def proof(self) -> Proof | None:

@@ -1,16 +1,16 @@
 """A reward model at work: a linear head on the hidden states of a backbone, the policy's own or one
 that was trained with it.
 
-    load_scorer(lake, reward_model).scores(groups)     in logits; trained by tasks/training/{pointwise,backbone}.py
+    load_scorer(lake, reward_model).scores(groups)     log-odds; trained by tasks/training/reward
 Test: pytest tests/tasks/training/reward/test_reward.py
 """
 
 import copy
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from safetensors.torch import load_file
 from torch import Tensor
@@ -34,18 +34,44 @@ class Backbone:
     tokenizer: Any
 
 
+@dataclass(frozen=True, kw_only=True)
+class Head:
+    """score = features @ weight + bias, fp64. scale: what calibration has multiplied both with, so
+    that differences of scores are log-odds.
+    """
+
+    weight: Tensor
+    bias: float
+    scale: float = 1.0
+
+    @classmethod
+    def centred(cls, weight: Tensor, features: Tensor) -> Self:
+        """With the bias that makes the mean score of these features [..., width] zero."""
+        return cls(weight=weight, bias=-float((features @ weight).mean()))
+
+    def scaled(self, scale: float) -> Self:
+        """The same order of answers, at another scale."""
+        return replace(
+            self, weight=self.weight * scale, bias=self.bias * scale, scale=self.scale * scale
+        )
+
+    def scores(self, features: Tensor) -> Tensor:
+        """Of features [..., width]: [...]."""
+        return features.double() @ self.weight + self.bias
+
+
 class Scorer:
-    """A trained reward model: scores answers in logits, so that sigmoid(score_a - score_b) is the
+    """A trained reward model: scores answers in log-odds, so that sigmoid(score_a - score_b) is the
     probability that a is better.
     """
 
-    def __init__(self, backbone: Backbone, weight: Tensor, bias: float, layers: int) -> None:
-        self.backbone, self.weight, self.bias, self.layers = backbone, weight, bias, layers
+    def __init__(self, backbone: Backbone, head: Head, layers: int) -> None:
+        self.backbone, self.head, self.layers = backbone, head, layers
 
     def scores(self, groups: Sequence[Group], **options: Any) -> list[Tensor]:
         """The score of each answer of each group, fp64 [answers]."""
         found = answer_features(self.backbone.model, groups, self.layers, **options)
-        return [features.double() @ self.weight + self.bias for features in found]
+        return [self.head.scores(features) for features in found]
 
 
 def load_backbone(directory: Path, base: Loaded, parameters: str) -> Backbone:
@@ -71,6 +97,11 @@ def load_scorer(lake: Lake, ref: ModelRef) -> Scorer:
     config = json.loads((directory / "reward.json").read_text())
     base = lake.find(config["backbone"])
     assert isinstance(base, ModelRef), "the backbone is a parent of this version"
-    head = load_file(directory / "head.safetensors")
+    saved = load_file(directory / "head.safetensors")
+    head = Head(
+        weight=saved["weight"],
+        bias=float(saved["bias"]),
+        scale=config.get("scale", 1.0),  # lakes keep heads of before there was a calibration
+    )
     backbone = load_backbone(directory, load_policy(lake, base), config["parameters"])
-    return Scorer(backbone, head["weight"], float(head["bias"]), config["layers"])
+    return Scorer(backbone, head, config["layers"])

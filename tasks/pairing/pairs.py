@@ -5,6 +5,7 @@ reason, never mislabelled.
 Test: tests/tasks/pairing/test_pairs.py
 """
 
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -173,9 +174,13 @@ def pair(
     completions: DatasetRef,
     acceptances: DatasetRef,
     pairing: Pairing,
+    log_odds: bool,
     seed: int,
 ) -> None:
-    """Pairs of the accepted completions of each prompt, in prompt order."""
+    """Pairs of the accepted completions of each prompt, in prompt order.
+
+    log_odds: whether rewards are log-odds, so that pairs have the probability of their label.
+    """
     texts = {row["id"]: row["prompt"] for row in out.lake.rows_of(prompts)}
     sampled = {row["id"]: row for row in out.lake.rows_of(completions)}
     if pairing.rule == "contrast" and not any(row["logprobs"] for row in sampled.values()):
@@ -193,7 +198,7 @@ def pair(
     rows: list[dict[str, Any]] = []
     for prompt_id, accepted in candidates.items():
         rng = generator(seed, "pair", prompt_id.rsplit("-", 1)[1])
-        rows += scored_pairs(pairing, accepted, rng, prompt_id, texts[prompt_id])
+        rows += scored_pairs(pairing, accepted, rng, prompt_id, texts[prompt_id], log_odds)
     out.write(0, [{"id": out.row_id(n), **row} for n, row in enumerate(rows)])
 
 
@@ -221,12 +226,20 @@ def pair_compared(
 
 
 def scored_pairs(
-    pairing: Pairing, candidates: Sequence[Candidate], rng: Random, prompt_id: str, prompt: str
+    pairing: Pairing,
+    candidates: Sequence[Candidate],
+    rng: Random,
+    prompt_id: str,
+    prompt: str,
+    log_odds: bool,
 ) -> list[dict[str, Any]]:
-    """The pairs of a prompt's scored candidates as rows, without ids."""
+    """The pairs of a prompt's scored candidates as rows, without ids. log_odds: whether rewards
+    are: then sigma of the margin is the probability that the chosen answer is the better one.
+    """
     return [
         _row(match, prompt_id, prompt)
-        | {"margin": match.margin, "probability": None, "source": pairing.rule}
+        | {"margin": match.margin, "source": pairing.rule}
+        | {"probability": 1 / (1 + math.exp(-match.margin)) if log_odds else None}
         for match in pairing.of(candidates, rng)
     ]
 

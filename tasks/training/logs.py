@@ -32,7 +32,8 @@ class StepLog:
 
     Of losses with a value model: its loss, and what share of the variance of its targets it
     explains, both before the step; the share of tokens whose ratio to the policy that sampled them
-    is beyond the clip; and the estimated KL(pi_old || pi) a token.
+    is beyond the clip; and the estimated KL(pi_old || pi) a token. Of rounds with rewards: the
+    share of the variance of the round's advantages that is the cap on cut-off answers.
     """
 
     step: int
@@ -57,6 +58,7 @@ class StepLog:
     explained_variance: float | None = None
     clip_fraction: float | None = None
     approx_kl: float | None = None
+    cut_off_variance: float | None = None
     warnings: tuple[str, ...] = ()
 
     @classmethod

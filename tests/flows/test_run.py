@@ -78,6 +78,7 @@ def test_a_pairwise_ranker_judges_against_one_answer_of_the_initial_policy(
             "held_out_accuracy",
             "longer_is_better_accuracy",
             "calibration_error",
+            "calibration_slope",
             "position_consistency",
         }
         assert (

@@ -14,7 +14,7 @@ from dapflow.storage import ModelRef, UserError
 from dapflow.tasks.judging.judges.pointwise import RewardModelJudge
 from dapflow.tasks.judging.judges.ranker import RankerJudge
 from dapflow.tasks.judging.material import Material
-from dapflow.tasks.judging.spec import JudgeSpec, Opening, Seated, Seats
+from dapflow.tasks.judging.spec import JudgeSpec, Opening, Seated, Seats, Unit
 from dapflow.tasks.judging.work import of_scoring_model
 from dapflow.tasks.step import Work, current_lake
 
@@ -22,6 +22,7 @@ from dapflow.tasks.step import Work, current_lake
 class LakeModel(JudgeSpec):
     """A model of the lake, by its version."""
 
+    unit: ClassVar[Unit] = "log-odds"
     kind: Literal["lake-model"] = "lake-model"
     model: str = Field(description="`models@VERSION`, of a reward model or a ranker")
 
@@ -63,6 +64,7 @@ class ModelJudge(JudgeSpec):
     """A model of the lake as it is asked."""
 
     in_memory: ClassVar[bool] = True
+    unit: ClassVar[Unit] = "log-odds"
     kind: Literal["model"] = "model"
     version: str
     ranker: bool

@@ -7,7 +7,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from dapflow.tasks.judging.spec import JudgeSpec, Seated, Seats
+from dapflow.tasks.judging.spec import JudgeSpec, Seated, Seats, Unit
 
 
 class RewardModel(JudgeSpec):
@@ -16,6 +16,7 @@ class RewardModel(JudgeSpec):
     """
 
     annotates: ClassVar[bool] = False
+    unit: ClassVar[Unit] = "log-odds"
     kind: Literal["reward-model"] = "reward-model"
     form: Literal["pointwise", "pairwise"] = Field(
         default="pointwise", description="scores one answer, or compares two (RSO's ranker)"

@@ -6,9 +6,11 @@ that a change in one changes the versions of those trainings alone whose loss na
 tests/tasks/training/losses
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -42,12 +44,41 @@ class Sampled:
     scores: Sequence[float]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Moments:
+    """How many scores there have been, their mean, and the sum of their squared distances from it."""
+
+    count: float = 0.0
+    mean: float = 0.0
+    squares: float = 0.0
+
+    def including(self, scores: Sequence[float]) -> Self:
+        """With further ones (Chan, Golub and LeVeque, American Statistician 37, 1983)."""
+        if not scores:
+            return self
+        mean = math.fsum(scores) / len(scores)
+        squares = math.fsum((score - mean) ** 2 for score in scores)
+        count, apart = self.count + len(scores), mean - self.mean
+        return replace(
+            self,
+            count=count,
+            mean=self.mean + apart * len(scores) / count,
+            squares=self.squares + squares + apart**2 * self.count * len(scores) / count,
+        )
+
+    def whitened(self, score: float) -> float:
+        """The score in standard deviations from the mean."""
+        return (score - self.mean) / math.sqrt(self.squares / self.count + 1e-8)
+
+
 class ActorCritic(Options):
     """For losses that learn beside a value model."""
 
     @abstractmethod
-    def experience(self, groups: Sequence[Sampled]) -> list[Experience]:
-        """What is kept of a round's groups, group by group."""
+    def experience(self, groups: Sequence[Sampled], seen: Moments) -> list[Experience]:
+        """What is kept of a round's groups, group by group. seen: the scores of all rounds so far,
+        with this one's.
+        """
 
     @abstractmethod
     def value_loss(self, values: Tensor, old: Tensor, returns: Tensor) -> Tensor:

@@ -7,12 +7,13 @@ Proximal policy optimisation, arXiv 1707.06347; as for language models, arXiv 19
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from dapflow.tasks.models.packed.batches import Experience
-from dapflow.tasks.training.losses.needs import ActorCritic, Sampled
+from dapflow.tasks.training.losses.needs import ActorCritic, Moments, Sampled
 from dapflow.tasks.training.losses.options import NotNegative, Positive, Share
 
 
@@ -65,16 +66,16 @@ def clipped_value_loss(values: Tensor, old: Tensor, returns: Tensor, clip: float
 
 
 def experience_of(
-    groups: Sequence[Sampled], *, beta: float, gamma: float, lambda_: float, whiten_scores: bool
+    groups: Sequence[Sampled], *, beta: float, gamma: float, lambda_: float, scale: Moments | None
 ) -> list[Experience]:
     """A round's experience, group by group: advantages by GAE of penalised rewards, whitened over
     all tokens of the round.
 
-    whiten_scores: over all answers first, so that beta and the value model meet one scale whoever
-    judges (Llama 2, arXiv 2307.09288, section 3.2.3).
+    scale: by which scores are whitened first, so that beta and the value model meet one scale
+    whoever judges (Llama 2, arXiv 2307.09288, section 3.2.3); None: they count as they are.
     """
-    given = torch.tensor([score for group in groups for score in group.scores])
-    scores = iter((whiten(given) if whiten_scores else given).tolist())
+    given = [score for group in groups for score in group.scores]
+    scores = iter(given if scale is None else [scale.whitened(score) for score in given])
 
     def advantages_of(group: Sampled) -> Tensor:
         sizes = list(group.lengths)
@@ -88,14 +89,14 @@ def experience_of(
     raw = [advantages_of(group) for group in groups]
     sizes = [len(group) for group in raw]
     whitened = whiten(torch.cat(raw)).split(sizes)
-    scale = sum(sizes) / len(sizes)
+    tokens_of_a_group = sum(sizes) / len(sizes)
     return [
         Experience(
             logps=group.logps,
             values=group.values,
             advantages=advantages,
             returns=before + group.values,
-            scale=scale,
+            scale=tokens_of_a_group,
         )
         for group, advantages, before in zip(groups, whitened, raw, strict=True)
     ]
@@ -118,15 +119,23 @@ class Clipped(ActorCritic):
     value_clip: Positive = 0.2
     gamma: Share = 1.0
     lambda_: Share = 0.95
-    whiten_scores: bool = True
+    whiten_scores: Literal["running", "round", "none"] = "running"
 
-    def experience(self, groups: Sequence[Sampled]) -> list[Experience]:
+    def experience(self, groups: Sequence[Sampled], seen: Moments) -> list[Experience]:
+        """whiten_scores: by the mean and the deviation of all rounds so far, or of this one alone:
+        then a policy whose scores grow alike meets a weaker and weaker beta.
+        """
+        scales = {
+            "running": seen,
+            "round": Moments().including([score for group in groups for score in group.scores]),
+            "none": None,
+        }
         return experience_of(
             groups,
             beta=self.beta,
             gamma=self.gamma,
             lambda_=self.lambda_,
-            whiten_scores=self.whiten_scores,
+            scale=scales[self.whiten_scores],
         )
 
     def value_loss(self, values: Tensor, old: Tensor, returns: Tensor) -> Tensor:

@@ -1,5 +1,5 @@
-"""The network under a reward model's head: the policy's own, with a LoRA adapter, or with all its
-weights trained.
+"""The network under a reward model's head, trained together with it: the policy's own with a LoRA
+adapter, or with all its weights trained.
 
 Test: pytest tests/tasks/training/reward/test_reward.py
 """
@@ -17,7 +17,7 @@ from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.models.packed.batches import Group, epochs, microbatches
 from dapflow.tasks.models.packed.features import pick_features
 from dapflow.tasks.models.parameters import trainable
-from dapflow.tasks.models.reward_head import ADAPTER_FILE, WEIGHTS_FILE, Backbone
+from dapflow.tasks.models.reward_head import ADAPTER_FILE, WEIGHTS_FILE, Backbone, Head, Scorer
 from dapflow.tasks.training import checkpoints
 from dapflow.tasks.training.losses.bradley_terry import bradley_terry
 from dapflow.tasks.training.optimizer.optimizer import MasterAdamW
@@ -36,24 +36,22 @@ class Labelled:
 
 
 def tune(
-    base: Backbone,
+    base: Scorer,
     pairs: Sequence[Labelled],
     settings: RewardModel,
     seed: int,
     checkpoint_dir: Path | None = None,
     on_pairs: Callable[[int], None] | None = None,
-) -> Backbone:
-    """Train a copy of the backbone together with a linear head by the Bradley-Terry loss, in fp32.
+) -> Scorer:
+    """Train a copy of the backbone together with its head by the Bradley-Terry loss, in fp32.
 
     Started again after a kill with the same arguments, it goes on from the newest whole checkpoint,
     to the same weights to the bit.
     """
     model = trainable(
-        copy.deepcopy(base.model).float(), settings.parameters, settings.lora_rank, seed
+        copy.deepcopy(base.backbone.model).float(), settings.parameters, settings.lora_rank, seed
     )
-    head = torch.nn.Parameter(
-        torch.zeros(model.config.get_text_config().hidden_size, device=model.device)
-    )
+    head = torch.nn.Parameter(base.head.weight.float().to(model.device))
     training, features = training_of(settings), pick_features(model)
     optimizer = MasterAdamW(
         torch.nn.ModuleDict({"model": model, "head": torch.nn.ParameterList([head])}), training
@@ -64,7 +62,7 @@ def tune(
         batched = [pairs[index] for index in batch]
         for part in microbatches([pair.group for pair in batched], training.tokens_per_microbatch):
             labelled = [batched[index] for index in part]
-            scores = features(model, [pair.group for pair in labelled], settings.layers) @ head
+            scores = features(model, [pair.group for pair in labelled], base.layers) @ head
             chosen, rejected = scores.view(-1, 2).unbind(dim=1)
             margin, certain = scores.new_tensor(
                 [(pair.margin, pair.certain) for pair in labelled]
@@ -79,7 +77,8 @@ def tune(
             saved = time.monotonic()
         if on_pairs is not None:
             on_pairs(len(batch))
-    return Backbone(model=model.eval(), tokenizer=base.tokenizer)
+    backbone = Backbone(model=model.eval(), tokenizer=base.backbone.tokenizer)
+    return Scorer(backbone, Head(weight=head.detach().cpu().double(), bias=0.0), base.layers)
 
 
 def _resume(folder: Path | None, optimizer: MasterAdamW) -> int:

@@ -5,7 +5,7 @@
     pairwise    a language model that reads two answers and names the better: RSO's rho (ranker.py)
 
 train_reward_model(backbone, labelled, test)  ->  a model version, and as metrics how often it is
-right, and how sure it is of each test pair
+right, whether its scores are log-odds, and how sure it is of each test pair
 Test: pytest tests/tasks/training/reward/test_reward.py
 """
 
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from scipy.special import expit
 from torch import Tensor
 
 from dapflow.storage import DatasetRef, ModelRef, UserError
@@ -23,15 +24,21 @@ from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.models.chat import context_length
 from dapflow.tasks.models.directory import files_digest
 from dapflow.tasks.models.names import Loaded
-from dapflow.tasks.models.packed.features import answer_features, text_group
+from dapflow.tasks.models.packed.features import text_group
 from dapflow.tasks.models.packed.lengths import fitting, say_left_out
 from dapflow.tasks.models.policy import load_policy
 from dapflow.tasks.models.ranker import Comparison, Ranker
-from dapflow.tasks.models.reward_head import Backbone, Scorer
-from dapflow.tasks.statistics import calibration_error, wilson
+from dapflow.tasks.models.reward_head import Backbone
 from dapflow.tasks.step import Out, step
-from dapflow.tasks.training.reward.backbone import Labelled, tune
-from dapflow.tasks.training.reward.pointwise import fit_head, save_scorer
+from dapflow.tasks.training.reward.backbone import Labelled
+from dapflow.tasks.training.reward.figures import figures_of_test, log_odds, share_of_pairs
+from dapflow.tasks.training.reward.pointwise import (
+    LEAST_SCALE,
+    divided,
+    fitted_scorer,
+    save_scorer,
+    tuned_scorer,
+)
 from dapflow.tasks.training.reward.ranker import save_ranker, tune_ranker
 from dapflow.tasks.training.settings import MARGINS
 from dapflow.tasks.training.work import fitting_features
@@ -73,7 +80,7 @@ def train_reward_model(
         "pointwise": (_pointwise, "reward"),
         "pairwise": (_pairwise, "ranker"),
     }[settings.form]
-    probabilities, more = train(out, material, directory)
+    differences, more = train(out, material, directory)
     row = {
         "id": out.row_id(0),
         "name": f"{role} model on {len(rows)} pairs",
@@ -85,9 +92,9 @@ def train_reward_model(
     }
     out.write(0, [row])
     figures = [
-        *_figures(out, probabilities, held_out),
-        *more,
-        *rows_about(held_out, probabilities),
+        *({"subject": out.version, **figure} for figure in figures_of_test(differences, held_out)),
+        *({"subject": out.version, **figure} for figure in more),
+        *rows_about(held_out, expit(differences).tolist()),
         *too_long,
         *untested,
     ]
@@ -97,7 +104,7 @@ def train_reward_model(
 
 Rows = Sequence[dict[str, Any]]
 Trained = tuple[list[float], list[dict[str, Any]]]
-"""The probability of the better answer of each held-out pair, and further metrics."""
+"""The log-odds of the better answer of each held-out pair, and further metrics."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,32 +140,34 @@ def _readable(
 def _pointwise(out: Out, material: Material, directory: Path) -> Trained:
     settings, loaded = material.settings, material.loaded
     base = Backbone(model=loaded.model, tokenizer=loaded.tokenizer)
-    margins = [MARGINS[settings.margins].get(row["rating"] or "", 0.0) for row in material.rows]
-    certain = [1.0 if row["probability"] is None else row["probability"] for row in material.rows]
-    groups, asked = (
-        [text_group(base.tokenizer, row["prompt"], _answers(row), row["id"]) for row in rows]
-        for rows in (material.rows, material.held_out)
-    )
-    tuned = settings.parameters != "head"
-    progress = _Progress(out, len(groups) * (1 + tuned * settings.epochs) + len(asked))
-    if tuned:
-        pairs = [
-            Labelled(group=group, margin=m, certain=p)
-            for group, m, p in zip(groups, margins, certain, strict=True)
-        ]
-        base = tune(
-            base, pairs, settings, material.seed, checkpoint_dir=out.scratch, on_pairs=progress
+    pairs = [
+        Labelled(
+            group=text_group(base.tokenizer, row["prompt"], _answers(row), row["id"]),
+            margin=MARGINS[settings.margins].get(row["rating"] or "", 0.0),
+            certain=1.0 if row["probability"] is None else row["probability"],
         )
-    features = answer_features(base.model, groups, settings.layers, on_groups=progress)
-    head = fit_head(
-        torch.stack(features).double(),
-        torch.tensor(margins).double(),
-        torch.tensor(certain).double(),
-    )
-    scorer = Scorer(base, *head, settings.layers)
+        for row in material.rows
+    ]
+    asked = [
+        text_group(base.tokenizer, row["prompt"], _answers(row), row["id"])
+        for row in material.held_out
+    ]
+    if settings.parameters == "head":
+        progress = _Progress(out, len(pairs) + len(asked))
+        scorer = fitted_scorer(base, pairs, settings.layers, progress)
+    else:
+        parts = divided(pairs, material.seed)
+        passes = len(pairs) + settings.epochs * len(parts.learned)
+        progress = _Progress(out, passes + len(asked))
+        scorer = tuned_scorer(base, parts, settings, material.seed, out.scratch, progress)
+    if scorer.head.scale <= LEAST_SCALE:
+        out.say(
+            "WARNING: the reward model is no better than chance on pairs that it has not learned "
+            "from: give it more preferences, or others."
+        )
     scores: Tensor = torch.stack(scorer.scores(asked, on_groups=progress))
     save_scorer(directory, scorer, material.backbone, settings)
-    return (scores[:, 0] - scores[:, 1]).sigmoid().tolist(), []
+    return (scores[:, 0] - scores[:, 1]).tolist(), []
 
 
 def _pairwise(out: Out, material: Material, directory: Path) -> Trained:
@@ -178,8 +187,8 @@ def _pairwise(out: Out, material: Material, directory: Path) -> Trained:
     preferences = Ranker(tuned).compare(asked, on_rows=progress)
     save_ranker(directory, tuned)
     consistent = sum(preference.consistent for preference in preferences)
-    return [preference.probability for preference in preferences], [
-        _share(out, "position_consistency", consistent, len(preferences))
+    return [log_odds(preference.probability) for preference in preferences], [
+        share_of_pairs("position_consistency", consistent, len(preferences))
     ]
 
 
@@ -189,37 +198,6 @@ def _comparison(row: dict[str, Any]) -> Comparison:
 
 def _answers(row: dict[str, Any]) -> tuple[str, str]:
     return row["chosen"], row["rejected"]
-
-
-def _figures(out: Out, probabilities: Sequence[float], held_out: Rows) -> list[dict[str, Any]]:
-    """Accuracy on held-out pairs, beside that of preferring the longer answer, and how honest its
-    probabilities are.
-    """
-    right = sum(probability > 0.5 for probability in probabilities)
-    longer = sum(len(row["chosen"]) > len(row["rejected"]) for row in held_out)
-    rows = [
-        _share(out, "held_out_accuracy", right, len(held_out)),
-        _share(out, "longer_is_better_accuracy", longer, len(held_out)),
-    ]
-    error = {
-        "subject": out.version,
-        "name": "calibration_error",
-        "value": calibration_error(probabilities),
-        "unit": "probability",
-    }
-    return [*rows, error]
-
-
-def _share(out: Out, name: str, count: int, trials: int) -> dict[str, Any]:
-    low, high = wilson(count, trials)
-    return {
-        "subject": out.version,
-        "name": name,
-        "value": count / trials,
-        "low": low,
-        "high": high,
-        "unit": "share of pairs",
-    }
 
 
 class _Progress:

@@ -8,7 +8,7 @@ tests/tasks/training/rounds/test_learner.py
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import torch
 from torch import Tensor
@@ -19,12 +19,12 @@ from dapflow.tasks.models.packed.logps import Scorer, attention_of, pick_scorer,
 from dapflow.tasks.models.parameters import checkpointed
 from dapflow.tasks.seeds import generator
 from dapflow.tasks.training.logs import StepLog
-from dapflow.tasks.training.losses.needs import ActorCritic, Sampled
+from dapflow.tasks.training.losses.needs import ActorCritic, Moments, Sampled
 from dapflow.tasks.training.optimizer_step import Moment, Trainer, train_step
 from dapflow.tasks.training.rounds.critic import Critic, explained_variance
 from dapflow.tasks.training.settings import Rounds
 
-_CRITIC = "critic/"
+_CRITIC, _SEEN = "critic/", "seen"
 
 
 class Learner:
@@ -40,6 +40,7 @@ class Learner:
         self.model = trainer.model
         self._trainer, self._rounds = trainer, rounds
         self._reference, self._critic = reference, critic
+        self._seen = Moments()
         self._reference_scorer = None if reference is None else pick_scorer(reference)
 
     def learn(self, groups: Sequence[Group], number: int) -> list[StepLog]:
@@ -82,19 +83,28 @@ class Learner:
     def state(self) -> dict[str, Tensor]:
         """All there is under flat names; views, so save them before the next step."""
         critic = {} if self._critic is None else self._critic.optimizer.state()
-        return self._trainer.optimizer.state() | {
-            f"{_CRITIC}{name}": tensor for name, tensor in critic.items()
-        }
+        seen = torch.tensor(astuple(self._seen), dtype=torch.float64)
+        return (
+            self._trainer.optimizer.state()
+            | {f"{_CRITIC}{name}": tensor for name, tensor in critic.items()}
+            | {_SEEN: seen}
+        )
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Take up what `state` gave."""
+        count, mean, squares = tensors[_SEEN].tolist()
+        self._seen = Moments(count=count, mean=mean, squares=squares)
         critic = {
             name.removeprefix(_CRITIC): tensor
             for name, tensor in tensors.items()
             if name.startswith(_CRITIC)
         }
         self._trainer.optimizer.load(
-            {name: tensor for name, tensor in tensors.items() if not name.startswith(_CRITIC)}
+            {
+                name: tensor
+                for name, tensor in tensors.items()
+                if name != _SEEN and not name.startswith(_CRITIC)
+            }
         )
         if self._critic is not None:
             self._critic.optimizer.load(critic)
@@ -107,6 +117,9 @@ class Learner:
         references: Sequence[Tensor],
     ) -> list[Group]:
         """The groups with their experience."""
+        self._seen = self._seen.including(
+            [score for group in groups for score in group.rewards or ()]
+        )
         logps = _token_logps(self.model, self._trainer.scorer, groups)
         experience = rule.experience(
             [
@@ -118,7 +131,8 @@ class Learner:
                     scores=group.rewards or (),
                 )
                 for group, own, reference in zip(groups, logps, references, strict=True)
-            ]
+            ],
+            self._seen,
         )
         return [
             replace(group, experience=past) for group, past in zip(groups, experience, strict=True)

@@ -9,7 +9,7 @@ tests/tasks/training/rounds/test_online.py
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,7 @@ from dapflow.tasks.training.optimizer_step import Trainer
 from dapflow.tasks.training.rounds.critic import Critic
 from dapflow.tasks.training.rounds.freshness import lag_figures, require_fresh
 from dapflow.tasks.training.rounds.learner import Learner
+from dapflow.tasks.training.rounds.rewards import cut_off_figures, cut_off_variance
 from dapflow.tasks.training.rounds.round import Labels, Round, Row, batch_of, judging, sampled
 from dapflow.tasks.training.settings import Rounds, Training
 from dapflow.tasks.training.work import rounds_of
@@ -82,9 +83,8 @@ def train_online(
     course = Course(policy=policy, reference=reference, loss=loss, training=training, seed=seed)
     loaded, learner = _models(out, course, rounds)
     logs, begin = _resume(out, learner)
-    with judging(
-        out, by, model, baseline, asked, Labels(lists=lists, pairing=pairing, seed=seed)
-    ) as judge:
+    labelling = Labels(lists=lists, pairing=pairing, log_odds=by.unit == "log-odds", seed=seed)
+    with judging(out, by, model, baseline, asked, labelling) as judge:
         for number in range(begin, rounds.count):
             this = Round(
                 number=number,
@@ -106,7 +106,9 @@ def train_online(
                 if lists
                 else _pairs(loaded, labels, answers, sampling)
             )
-            logs += [asdict(log) for log in learner.learn(groups, number)] if groups else []
+            share = _cut_off_variance(labels, verdicts) if lists else None
+            taken = learner.learn(groups, number) if groups else []
+            logs += [asdict(replace(log, cut_off_variance=share)) for log in taken]
             note = f"{len(groups)} of {len(this.prompts)} prompts"
             out.progress(number + 1, rounds.count, "rounds", note)
             if (number + 1) % training.checkpoint_every_steps == 0 or number + 1 == rounds.count:
@@ -118,7 +120,8 @@ def train_online(
         row = policy_row(out, course, directory, pairs=pairs, steps=len(logs))
         out.write(chunks.policy, [row])
     lags = lag_figures([log["step"] % rounds.steps for log in logs])
-    curves = curve_rows(out, [asdict(StepLog.read(log)) for log in logs], lags)
+    figures = [*lags, *cut_off_figures(logs, rounds.steps)]
+    curves = curve_rows(out, [asdict(StepLog.read(log)) for log in logs], figures)
     out.write(chunks.curves, curves, table="metrics")
 
 
@@ -182,6 +185,11 @@ def _resume(out: Out, learner: Learner) -> tuple[list[dict[str, Any]], int]:
     tensors, state = checkpoint
     learner.load(tensors)
     return state["logs"], state["step"]
+
+
+def _cut_off_variance(labels: Sequence[Row], verdicts: Sequence[Row]) -> float:
+    scores = {row["completion_id"]: row["score"] for row in verdicts}
+    return cut_off_variance([row for row in labels if row["accepted"]], scores)
 
 
 def _numbered(out: Out, rows: Sequence[Row], first: int) -> list[Row]:

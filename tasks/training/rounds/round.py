@@ -25,6 +25,7 @@ from dapflow.tasks.sampling.engines.thoughts import Thoughts
 from dapflow.tasks.sampling.engines.transformers import TransformersEngine
 from dapflow.tasks.seeds import derive_seed, generator
 from dapflow.tasks.step import Out
+from dapflow.tasks.training.rounds.rewards import capped
 from dapflow.tasks.training.settings import Rounds
 
 Row = dict[str, Any]
@@ -45,10 +46,11 @@ class Round:
 
 @dataclass(frozen=True, kw_only=True)
 class Labels:
-    """How verdicts become what is trained on."""
+    """How verdicts become what is trained on. log_odds: whether scores are."""
 
     lists: bool
     pairing: Pairing
+    log_odds: bool
     seed: int
 
 
@@ -172,22 +174,16 @@ def _labelled(
         ]
         candidates = [candidate_of(row, scores[row["id"]], sum(row["logprobs"])) for row in own]
         rng = generator(labels.seed, "pair", prompt_id, own[0]["id"] if own else "")
-        pairs += scored_pairs(
-            labels.pairing, candidates, rng, prompt_id, prompts[prompt_id]["prompt"]
-        )
+        text = prompts[prompt_id]["prompt"]
+        pairs += scored_pairs(labels.pairing, candidates, rng, prompt_id, text, labels.log_odds)
     return pairs
 
 
 def _rewarded(completions: Sequence[Row], scores: Mapping[str, float | None]) -> Iterator[Row]:
-    """All with their rewards. What was cut off gets no more than the worst of those that ended: it
-    must not win by it.
-    """
-    ended = [scores[row["id"]] for row in completions if row["finish_reason"] == "stop"]
-    worst = min((score for score in ended if score is not None), default=None)
+    """All with their rewards."""
+    rewards = capped(completions, scores)
     for row in completions:
-        reward = scores[row["id"]]
-        if reward is not None and worst is not None and row["finish_reason"] != "stop":
-            reward = min(reward, worst)
+        reward = rewards.get(row["id"])
         yield {
             "prompt_id": row["prompt_id"],
             "completion_id": row["id"],

@@ -3,7 +3,7 @@ tests.benchmarks.quality.reward FILE [--layers 0]
 
 FILE: whatever `dapflow import` takes, for example the harmless-base part of hh-rlhf. A fifth of the
 prompts, by content, is held out. Prints the accuracy on it with its 95 % interval, that of
-preferring the longer answer, the calibration error, and the time.
+preferring the longer answer, the calibration error and slope, and the time.
 """
 
 import argparse
@@ -12,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from dapflow.tasks.calibration import slope_interval, slope_of
 from dapflow.tasks.models.names import load, resolve
 from dapflow.tasks.models.packed.features import answer_features, text_group
 from dapflow.tasks.models.reward_head import Backbone
@@ -20,7 +21,7 @@ from dapflow.tasks.prompts.preferences import PREFERENCES_FILE
 from dapflow.tasks.prompts.row import text_digest
 from dapflow.tasks.prompts.sources import stream_source
 from dapflow.tasks.statistics import calibration_error, wilson
-from dapflow.tasks.training.reward.pointwise import fit_head
+from dapflow.tasks.training.reward.pointwise import calibrated, fit_head
 
 
 def main() -> None:
@@ -49,9 +50,10 @@ def main() -> None:
     features = torch.stack(answer_features(base.model, groups, arguments.layers)).double()
     read = time.perf_counter()
     margins = torch.zeros(int((~held_out).sum()), dtype=torch.float64)
-    weight, bias = fit_head(features[~held_out], margins)
+    fit = fit_head(features[~held_out], margins)
+    head = calibrated(fit.head, fit.unseen)
     fitted = time.perf_counter()
-    scores = features[held_out] @ weight + bias
+    scores = head.scores(features[held_out])
     right = int((scores[:, 0] > scores[:, 1]).sum())
     longer = sum(
         len(row["chosen"]) > len(row["rejected"])
@@ -63,9 +65,10 @@ def main() -> None:
         print(
             f"{name:<18} {count / len(scores):.1%} [{low:.1%}, {high:.1%}] of {len(scores)} pairs"
         )
-    print(
-        f"calibration error  {calibration_error((scores[:, 0] - scores[:, 1]).sigmoid().tolist()):.3f}"
-    )
+    differences = scores[:, 0] - scores[:, 1]
+    low, high = slope_interval(differences.numpy(), seed=0)
+    print(f"calibration error  {calibration_error(differences.sigmoid().tolist()):.3f}")
+    print(f"calibration slope  {slope_of(differences.numpy()):.2f} [{low:.2f}, {high:.2f}]")
     tokens = sum(group.tokens for group in groups)
     print(
         f"{tokens:,} tokens read in {read - started:.0f} s ({tokens / (read - started):.0f} a second), head fitted in {fitted - read:.1f} s"

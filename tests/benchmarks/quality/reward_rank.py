@@ -134,8 +134,8 @@ def ranked(features: Tensor, seed: int) -> list[float]:
     right = torch.zeros(len(features))
     for number in range(_PARTS):
         train = features[part != number]
-        weight, _ = fit_head(train, torch.zeros(len(train), dtype=torch.float64))
-        scores = features[part == number] @ weight
+        head = fit_head(train, torch.zeros(len(train), dtype=torch.float64)).head
+        scores = head.scores(features[part == number])
         right[part == number] = (scores[:, 0] > scores[:, 1]).float()
     return right.tolist()
 

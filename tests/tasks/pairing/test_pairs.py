@@ -2,6 +2,8 @@
 P15, P16).
 """
 
+import math
+from dataclasses import replace
 from random import Random
 from statistics import fmean, stdev
 from typing import get_args
@@ -16,6 +18,7 @@ from dapflow.tasks.pairing.pairs import (
     contrast,
     first_round,
     match_of,
+    scored_pairs,
     tournament,
 )
 
@@ -191,3 +194,18 @@ def test_a_bad_answer_meets_the_likeliest_good_one_that_is_less_likely() -> None
         "g2",
     }  # each good answer once; g3 is likelier than any bad one
     assert contrast([one("g", 1.0, -1.0), one("b", -1.0, -2.0)], Random(0)) == []
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_pairs_of_log_odds_carry_the_probability_of_their_label(rule: str) -> None:
+    # rewards 0 to 3 less 1.5, so that contrast has good and bad ones
+    four = [candidate(n, n - 1.5) for n in range(4)]
+    four = [replace(one, logp=-one.reward) for one in four]
+    plain, soft = (
+        scored_pairs(rule, four, Random(0), "p", "Why?", log_odds) for log_odds in (False, True)
+    )
+    assert soft
+    for row, other in zip(soft, plain, strict=True):
+        assert row["probability"] == pytest.approx(1 / (1 + math.exp(-row["margin"])))
+        assert 0.5 < row["probability"] < 1
+        assert other == row | {"probability": None}

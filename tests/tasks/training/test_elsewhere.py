@@ -30,8 +30,8 @@ from dapflow.tasks.training.fit import Session, fit
 from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.losses.registry import losses
 from dapflow.tasks.training.optimizer_step import Trainer
-from dapflow.tasks.training.reward.backbone import Labelled, tune
-from dapflow.tasks.training.reward.pointwise import fit_head
+from dapflow.tasks.training.reward.backbone import Labelled
+from dapflow.tasks.training.reward.pointwise import Divided, fit_head, tuned_scorer
 from dapflow.tasks.training.rounds.critic import Critic
 from dapflow.tasks.training.rounds.learner import Learner
 from dapflow.tasks.training.settings import Rounds, Training
@@ -101,8 +101,8 @@ def test_a_reward_models_head(toy: Loaded) -> None:
 
     def scores() -> list[float]:
         features = torch.stack(answer_features(backbone.model, groups, 1)).double()
-        head = fit_head(features, torch.zeros(len(groups), dtype=torch.float64))
-        return torch.cat(Scorer(backbone, *head, 1).scores(groups)).tolist()
+        head = fit_head(features, torch.zeros(len(groups), dtype=torch.float64)).head
+        return torch.cat(Scorer(backbone, head, 1).scores(groups)).tolist()
 
     before = scores()
     with elsewhere() as device:
@@ -122,10 +122,9 @@ def test_a_reward_models_backbone(toy: Loaded, parameters: str) -> None:
     pairs = [Labelled(group=group, margin=0.1) for group in groups]
 
     def features(loaded: Loaded) -> list[list[float]]:
-        tuned = tune(
-            Backbone(model=loaded.model, tokenizer=loaded.tokenizer), pairs, settings, seed=0
-        )
-        return [one.flatten().tolist() for one in answer_features(tuned.model, groups, 0)]
+        backbone = Backbone(model=loaded.model, tokenizer=loaded.tokenizer)
+        tuned = tuned_scorer(backbone, Divided(learned=pairs, unseen=pairs[:4]), settings, seed=0)
+        return [one.flatten().tolist() for one in answer_features(tuned.backbone.model, groups, 0)]
 
     before = features(toy)
     with elsewhere() as device:

@@ -1,6 +1,6 @@
 """The parts of PPO and REINFORCE against worked numbers, and the sign of what they push."""
 
-from typing import Any
+from statistics import fmean, pvariance
 
 import pytest
 import torch
@@ -10,8 +10,9 @@ from dapflow.tasks.models.packed.batches import Experience
 from dapflow.tasks.training.losses.answers.reinforce import leave_one_out
 from dapflow.tasks.training.losses.logps import Logps
 from dapflow.tasks.training.losses.loss import Loss
-from dapflow.tasks.training.losses.needs import Sampled
+from dapflow.tasks.training.losses.needs import Moments, Sampled
 from dapflow.tasks.training.losses.policy_gradient import (
+    Clipped,
     clipped_policy_loss,
     clipped_value_loss,
     experience_of,
@@ -92,7 +93,7 @@ def test_reinforce_compares_each_answer_with_the_others() -> None:
     assert Loss.of("reinforce")(same).item() == 0.0  # equal rewards say nothing
 
 
-OPTIONS: dict[str, Any] = {"beta": 0.1, "gamma": 1.0, "lambda_": 1.0, "whiten_scores": True}
+OPTIONS = {"beta": 0.1, "gamma": 1.0, "lambda_": 1.0}
 
 
 def group(
@@ -116,7 +117,8 @@ def test_the_experience_of_a_round_by_hand() -> None:
     ]  # only the very first token costs: 0.1 x 1
     values = [torch.tensor([0.5, 0.0, 0.0]), torch.tensor([0.0])]
     sampled = zip(logps, reference, values, [[2, 1], [1]], [[3.0, 1.0], [2.0]], strict=True)
-    first, second = experience_of([group(*parts) for parts in sampled], **OPTIONS)
+    scale = Moments().including([3.0, 1.0, 2.0])
+    first, second = experience_of([group(*parts) for parts in sampled], scale=scale, **OPTIONS)
     # lambda = gamma = 1: the return of what follows, minus the value
     advantages = torch.tensor([unit - 0.1 - 0.5, unit, -unit, 0.0])
     assert_close(first.returns, torch.tensor([unit - 0.1, unit, -unit]))
@@ -128,9 +130,64 @@ def test_the_experience_of_a_round_by_hand() -> None:
 
 def test_scores_count_as_they_are_where_they_are_not_whitened() -> None:
     zero = torch.zeros(1)
-    plain = OPTIONS | {"whiten_scores": False}
-    [past] = experience_of([group(zero, zero, zero, [1], [7.0])], **plain)
+    [past] = experience_of([group(zero, zero, zero, [1], [7.0])], scale=None, **OPTIONS)
     assert_close(past.returns, torch.tensor([7.0]))
+
+
+def test_the_moments_of_rounds_are_those_of_all_their_scores() -> None:
+    rounds = [[3.0, 1.0], [], [2.0, 2.5, -4.0], [1e3]]
+    seen = Moments()
+    for scores in rounds:
+        seen = seen.including(scores)
+    together = [score for scores in rounds for score in scores]
+    assert (seen.count, seen.mean) == (len(together), pytest.approx(fmean(together)))
+    assert seen.squares == pytest.approx(pvariance(together) * len(together))
+    whitened = [seen.whitened(score) for score in together]
+    assert_close(torch.tensor(whitened), whiten(torch.tensor(together)), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mode", "worth"),
+    # two scores, always 1 / 2^round apart, on a mean that rises by 1 a round: 2 / sd / 2^round
+    [("round", [2.0, 2.0, 2.0, 2.0]), ("none", [1.0, 0.5, 0.25, 0.125])],
+)
+def test_scores_that_grow_alike_are_worth_as_much_where_each_round_has_its_own_scale(
+    mode: str, worth: list[float]
+) -> None:
+    assert differences_learned(mode) == pytest.approx(worth, abs=1e-5)
+
+
+def test_beta_does_not_weaken_as_the_policy_improves() -> None:
+    # against one beta, a nat of KL is worth as much reward in each round as in the first, or less
+    worth = [
+        learned / apart
+        for learned, apart in zip(
+            differences_learned("running"), (1, 0.5, 0.25, 0.125), strict=True
+        )
+    ]
+    assert worth[0] == pytest.approx(2.0, abs=1e-5)  # of the first round there is no other scale
+    assert all(later < worth[0] for later in worth[1:])
+    by_round = [
+        learned / apart
+        for learned, apart in zip(differences_learned("round"), (1, 0.5, 0.25, 0.125), strict=True)
+    ]
+    assert by_round[-1] == pytest.approx(8 * by_round[0], rel=1e-4)  # what it guards against
+
+
+def differences_learned(mode: str) -> list[float]:
+    """By how much the returns of two answers differ in each of four rounds, in which the policy's
+    scores rise and grow alike.
+    """
+    rule, seen, zero = Clipped.model_validate({"whiten_scores": mode}), Moments(), torch.zeros(1)
+    found = list[float]()
+    for number in range(4):
+        low = float(number)
+        scores = [low, low + 0.5**number]
+        seen = seen.including(scores)
+        groups = [group(zero, zero, zero, [1], [score]) for score in scores]
+        first, second = rule.experience(groups, seen)
+        found.append(float(second.returns - first.returns))
+    return found
 
 
 def test_a_value_model_explains_all_or_nothing_or_cannot_be_told() -> None:

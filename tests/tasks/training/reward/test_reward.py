@@ -17,7 +17,7 @@ from dapflow.tasks.models.packed.features import (
     padded_features,
     text_group,
 )
-from dapflow.tasks.models.reward_head import Backbone, load_backbone
+from dapflow.tasks.models.reward_head import Backbone, Head, Scorer, load_backbone
 from dapflow.tasks.training.reward.backbone import Labelled, save_backbone, tune
 from dapflow.tasks.training.reward.pointwise import fit_head
 from dapflow.tasks.training.settings import MARGINS
@@ -50,23 +50,29 @@ def labelled(toy: Backbone) -> list[Labelled]:
     ]
 
 
+def untaught(toy: Backbone) -> Scorer:
+    """With a head that says the same of all answers."""
+    width = toy.model.config.hidden_size
+    return Scorer(toy, Head(weight=torch.zeros(width, dtype=torch.float64), bias=0.0), 0)
+
+
 def test_a_planted_direction_is_found() -> None:
     rng = torch.Generator().manual_seed(0)
     truth = torch.tensor([2.0, -1.0, 0.0, 0.0], dtype=torch.float64)
     features = torch.randn(400, 2, 4, generator=rng, dtype=torch.float64)
     swap = (features @ truth)[:, 0] < (features @ truth)[:, 1]
     features[swap] = features[swap].flip(1)
-    weight, bias = fit_head(features, torch.zeros(400, dtype=torch.float64))
-    assert torch.cosine_similarity(weight, truth, dim=0) > 0.99
-    assert float((features @ weight + bias).mean()) == pytest.approx(0, abs=1e-9)
+    head = fit_head(features, torch.zeros(400, dtype=torch.float64)).head
+    assert torch.cosine_similarity(head.weight, truth, dim=0) > 0.99
+    assert float(head.scores(features).mean()) == pytest.approx(0, abs=1e-9)
 
 
 def test_a_margin_asks_for_a_larger_difference() -> None:
     rng = torch.Generator().manual_seed(1)
     features = torch.randn(60, 2, 3, generator=rng, dtype=torch.float64)
     features[:, 0, 0] += 1.0
-    plain, _ = fit_head(features, torch.zeros(60, dtype=torch.float64))
-    wide, _ = fit_head(features, torch.full((60,), 3.0, dtype=torch.float64))
+    plain = fit_head(features, torch.zeros(60, dtype=torch.float64)).head.weight
+    wide = fit_head(features, torch.full((60,), 3.0, dtype=torch.float64)).head.weight
     assert wide[0] > plain[0] > 0
     assert MARGINS["small"] == {
         "significantly": 1.0,
@@ -116,7 +122,7 @@ def test_a_tuned_backbone_learns_its_pairs_and_comes_back_from_disk(
 ) -> None:
     settings = RewardModel(parameters=parameters, epochs=6, learning_rate=5e-3, batch_size=4)  # type: ignore[arg-type]
     before = {name: tensor.clone() for name, tensor in toy.model.state_dict().items()}
-    tuned = tune(toy, labelled(toy), settings, seed=0)
+    tuned = tune(untaught(toy), labelled(toy), settings, seed=0).backbone
     assert all(
         torch.equal(tensor, before[name]) for name, tensor in toy.model.state_dict().items()
     )  # a copy was trained
@@ -138,7 +144,7 @@ def test_a_killed_tuning_ends_with_the_bits_of_one_that_was_not(
 ) -> None:
     """12 pairs, two a step, 10 epochs: 60 steps, a checkpoint every 20."""
     settings = RewardModel(parameters=parameters, epochs=10, learning_rate=5e-3, batch_size=2)  # type: ignore[arg-type]
-    whole = tune(toy, labelled(toy), settings, seed=0)
+    whole = tune(untaught(toy), labelled(toy), settings, seed=0)
     steps = list[int]()
 
     def killing(at: int) -> Callable[[int], None]:
@@ -152,7 +158,7 @@ def test_a_killed_tuning_ends_with_the_bits_of_one_that_was_not(
     for kill in kills:
         with pytest.raises(Killed):
             tune(
-                toy,
+                untaught(toy),
                 labelled(toy),
                 settings,
                 seed=0,
@@ -161,10 +167,18 @@ def test_a_killed_tuning_ends_with_the_bits_of_one_that_was_not(
             )
     steps.clear()
     resumed = tune(
-        toy, labelled(toy), settings, seed=0, checkpoint_dir=tmp_path, on_pairs=killing(-1)
+        untaught(toy),
+        labelled(toy),
+        settings,
+        seed=0,
+        checkpoint_dir=tmp_path,
+        on_pairs=killing(-1),
     )
     assert len(steps) == left
-    for one, other in zip(whole.model.parameters(), resumed.model.parameters(), strict=True):
+    assert torch.equal(whole.head.weight, resumed.head.weight)
+    for one, other in zip(
+        whole.backbone.model.parameters(), resumed.backbone.model.parameters(), strict=True
+    ):
         assert torch.equal(one, other)
 
 
@@ -174,12 +188,12 @@ def test_soft_labels_of_certainty_are_hard_labels_and_those_of_a_half_say_nothin
         torch.randn(24, 2, 5, generator=random, dtype=torch.float64),
         torch.zeros(24, dtype=torch.float64),
     )
-    hard, _ = fit_head(features, margins)
-    certain, _ = fit_head(features, margins, torch.ones(24, dtype=torch.float64))
+    hard = fit_head(features, margins).head.weight
+    certain = fit_head(features, margins, torch.ones(24, dtype=torch.float64)).head.weight
     assert torch.equal(hard, certain)
-    unsure, _ = fit_head(features, margins, torch.full((24,), 0.5, dtype=torch.float64))
-    assert unsure.abs().max() < 1e-9
-    turned, _ = fit_head(
-        features, margins, torch.zeros(24, dtype=torch.float64)
-    )  # surely the other way round
-    torch.testing.assert_close(turned, fit_head(features.flip(1), margins)[0])
+    half = torch.full((24,), 0.5, dtype=torch.float64)
+    assert fit_head(features, margins, half).head.weight.abs().max() < 1e-9
+    surely_wrong = fit_head(features, margins, torch.zeros(24, dtype=torch.float64))
+    torch.testing.assert_close(
+        surely_wrong.head.weight, fit_head(features.flip(1), margins).head.weight
+    )

@@ -108,6 +108,7 @@ def test_a_learner_goes_on_from_its_state_to_the_bit() -> None:
     assert told(after) == told(logs[8:])
     assert all(torch.equal(tensor, resumed.state()[name]) for name, tensor in whole.state().items())
     assert any(name.startswith("critic/") for name in kept)
+    assert kept["seen"][0] == 24  # scores of two rounds, by whose scale the third is whitened
 
 
 @pytest.mark.parametrize("parameters", ["lora", "head"])

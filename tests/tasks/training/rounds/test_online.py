@@ -2,7 +2,6 @@
 judges. Run: pytest tests/tasks/training/rounds/test_online.py
 """
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
@@ -24,6 +23,7 @@ from dapflow.tasks.step import use_lake
 from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.rounds import learner
 from dapflow.tasks.training.rounds.online import train_online
+from dapflow.tasks.training.rounds.rewards import capped
 from dapflow.tasks.training.settings import Rounds, Training
 from tests.helpers.lakes import empty_lake
 
@@ -183,7 +183,7 @@ def test_rounds_of_fewer_prompts_than_minibatches_tell_of_the_steps_that_they_to
     assert lags == {"mean_lag": pytest.approx((3 * 6 + 3) / 15), "max_lag": 3.0}
 
 
-def test_what_was_cut_off_gets_no_more_than_the_worst_answer_of_its_round_that_ended(
+def test_what_was_cut_off_gets_no_more_than_the_worst_answer_to_its_prompt_that_ended(
     lake: Lake, tmp_path: Path
 ) -> None:
     judge = tmp_path / "mine.py"
@@ -191,26 +191,25 @@ def test_what_was_cut_off_gets_no_more_than_the_worst_answer_of_its_round_that_e
     with use_lake(lake):
         policy = train(Program.of_word(f"{judge}:long"), REINFORCE)
     scores = {row["completion_id"]: row["score"] for row in rows_of(lake, policy, "verdicts")}
-    ended = {
-        row["id"]: row["finish_reason"] == "stop" for row in rows_of(lake, policy, "completions")
+    completions = rows_of(lake, policy, "completions")
+    rewards = {
+        row["completion_id"]: row["reward"]
+        for row in rows_of(lake, policy, "acceptances")
+        if row["accepted"]
     }
-    rows = rows_of(lake, policy, "acceptances")
     held = 0
     for number in range(ROUNDS):  # 4 prompts, 4 answers to each
-        some = [
-            row
-            for row in rows
-            if int(row["id"].rsplit("-")[-1]) // 16 == number and row["accepted"]
-        ]
-        worst = min(
-            (scores[row["completion_id"]] for row in some if ended[row["completion_id"]]),
-            default=math.inf,
-        )
-        for row in some:
-            score = scores[row["completion_id"]]
-            held += score > worst and not ended[row["completion_id"]]
-            assert row["reward"] == (score if ended[row["completion_id"]] else min(score, worst))
+        own = [row for row in completions if int(row["id"].rsplit("-")[-1]) // 16 == number]
+        wanted = capped(own, scores)
+        assert {row["id"]: rewards[row["id"]] for row in own if row["id"] in rewards} == wanted
+        held += sum(reward < scores[name] for name, reward in wanted.items())
     assert held
+    shares = [row for row in rows_of(lake, policy, "metrics") if row["name"] == "cut_off_variance"]
+    of_rounds = [row["value"] for row in shares if row["step"] is not None]
+    [of_training] = [row["value"] for row in shares if row["step"] is None]
+    assert len(of_rounds) == ROUNDS  # a step each
+    assert of_training == pytest.approx(sum(of_rounds) / ROUNDS)
+    assert max(of_rounds) > 0
 
 
 def test_a_program_that_compares_judges_rounds_in_both_orders(lake: Lake, tmp_path: Path) -> None:
