@@ -300,6 +300,8 @@ def _model(lake: Lake, version: str | None, said: str | None) -> str | None:
 
 
 def _spelled(value: Any) -> str | None:
+    if isinstance(value, list):  # a sum of losses
+        return " + ".join(str(_spelled(term)) for term in value)
     if not isinstance(value, dict):
         return value
     head = value.get("name") or value.get("rule")

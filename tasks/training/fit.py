@@ -111,7 +111,7 @@ def _probed(trainer: Trainer, log: StepLog, groups: Sequence[Group], before: Ste
     """The log with a warning where the chosen answers of the first batch have become unlikely
     since: a loss without a reference does not say so by itself.
     """
-    if trainer.loss.registered.needs_reference:
+    if trainer.loss.needs_reference:
         return log
     gained = _chosen_logp(trainer, groups) - before.logp_chosen
     warnings = displacement(gained, trainer.settings, "since the first step")
@@ -134,20 +134,19 @@ def _chosen_logp(trainer: Trainer, groups: Sequence[Group]) -> float:
 def _check(groups: Sequence[Group], loss: Loss) -> None:
     if not groups:
         raise UserError("There is nothing to train on: no pair is left after judging and pairing.")
-    needs = loss.registered
     for group in groups:
         rows = ", ".join(group.row_ids)
-        if len(group.answers) < needs.answers:
+        if len(group.answers) < loss.answers:
             raise UserError(
-                f"The loss {loss.name} needs {needs.answers} answers, "
+                f"The loss {loss.name} needs {loss.answers} answers, "
                 f"but {rows} has {len(group.answers)}."
             )
-        if needs.needs_reference and group.reference is None:
+        if loss.needs_reference and group.reference is None:
             raise UserError(
                 f"The loss {loss.name} needs a reference, "
                 f"but {rows} has no reference log-probabilities."
             )
-        if needs.needs_values and group.experience is None:
+        if loss.needs_values and group.experience is None:
             raise UserError(
                 f"The loss {loss.name} needs a value model, which only rounds train: "
                 "set data to rounds."

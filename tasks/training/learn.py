@@ -92,7 +92,7 @@ def _prepared(
     sampled_by = [who for group in groups for row in group.row_ids for who in samplers[row]]
     ages = sample_ages(out.lake, course.policy, sampled_by)
     require_fresh(largest_lag(ages, steps), training.max_lag)
-    if course.loss.registered.needs_reference:
+    if course.loss.needs_reference:
         dtype = training.torch_dtype(loaded.model.device)
         groups = with_reference(out, course.reference, groups, dtype)
     return groups, [*age_figures(ages, steps), *too_long]
@@ -104,10 +104,10 @@ def _fitting(
     """The groups that fit the policy and, where the loss asks it, the reference; figures about the
     rows that do not.
     """
-    needs, contexts = course.loss.registered, [context_length(policy.model)]
-    if needs.needs_reference:
+    contexts = [context_length(policy.model)]
+    if course.loss.needs_reference:
         contexts.append(context_length(read_config(policy_path(out.lake, course.reference))))
-    kept, too_long = fitting(groups, min(contexts), needs.answers)
+    kept, too_long = fitting(groups, min(contexts), course.loss.answers)
     say_left_out(too_long, min(contexts), out.say)
     if not kept:
         raise NothingToLearnError(
@@ -123,7 +123,7 @@ def policy_row(out: Out, course: Course, directory: Path, pairs: int, steps: int
     pairs: groups that it has learned from.
     steps: of the optimiser.
     """
-    digest, needs = files_digest(directory), course.loss.registered
+    digest = files_digest(directory)
     recipe = {
         "loss": course.loss.model_dump(),
         "training": course.training.model_dump(),
@@ -135,7 +135,7 @@ def policy_row(out: Out, course: Course, directory: Path, pairs: int, steps: int
         "name": f"policy trained with {course.loss.name}",
         "role": "policy",
         "parent": course.policy.version,
-        "reference": course.reference.version if needs.needs_reference else None,
+        "reference": course.reference.version if course.loss.needs_reference else None,
         "path": out.publish(directory),
         "digest": digest,
         "recipe": json.dumps(recipe),

@@ -44,7 +44,7 @@ def train(
     rows = [
         row
         for row in made
-        if row["dropped"] is None and (row["rejected"] is not None or loss.registered.answers == 1)
+        if row["dropped"] is None and (row["rejected"] is not None or loss.answers == 1)
     ]
     if not rows:
         counts = Counter(row["dropped"] for row in made).most_common()

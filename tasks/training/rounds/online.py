@@ -48,7 +48,7 @@ from dapflow.tasks.training.work import rounds_of
     expects=lambda **_: 1,
     activity="training",
     work=lambda by, prompts, sampling, rounds, loss, **_: rounds_of(
-        by, prompts, sampling, rounds, models=1 + loss.registered.needs_values
+        by, prompts, sampling, rounds, models=1 + loss.needs_values
     ),
 )
 def train_online(
@@ -102,7 +102,7 @@ def train_online(
                 out.write(chunk, rows, table=table)
             answers = {row["id"]: row for row in completions}
             groups = (
-                _lists(loaded, this, labels, answers, sampling, loss.registered.answers)
+                _lists(loaded, this, labels, answers, sampling, loss.answers)
                 if lists
                 else _pairs(loaded, labels, answers, sampling)
             )
@@ -159,18 +159,18 @@ def _models(out: Out, course: Course, rounds: Rounds) -> tuple[Loaded, Learner]:
     """The policy that samples, and what trains it where it lies, with what its loss needs beside
     it.
     """
-    path, needs = policy_path(out.lake, course.policy), course.loss.registered
+    path, loss = policy_path(out.lake, course.policy), course.loss
     training, seed = course.training, course.seed
     dtype = training.torch_dtype(torch.device("cpu")) if training.dtype != "auto" else None
     release()  # what earlier steps have left in memory is no model of this training
     loaded = load_own(path, dtype=dtype)
     model = trainable(loaded.model, training.parameters, training.lora_rank, seed)
     reference, critic = None, None
-    if needs.needs_reference:
+    if loss.needs_reference:
         reference = load_policy(out.lake, course.reference, loaded.model.dtype).model
-    if needs.needs_values:
+    if loss.needs_values:
         critic = Critic(load_own(path, dtype=dtype).model, training, seed)
-    trainer = Trainer.alone(model, course.loss, training, seed)
+    trainer = Trainer.alone(model, loss, training, seed)
     return loaded, Learner(trainer, rounds, reference, critic)
 
 
