@@ -230,6 +230,11 @@ class Recipe(BaseModel):
                 "data: `rounds` keep the policy in this process, so sampler.engine must be "
                 "transformers"
             )
+        if "rounds" in self.data and self.training.sets_aside:
+            raise ValueError(
+                "training.stop.log_ratio and training.pick: look at pairs that are set aside before "
+                "a training, which data `rounds` does not have"
+            )
         if self.loss.needs_values and (set(self.data) != {"rounds"} or self.trains_on == "pairs"):
             raise ValueError(
                 f"the loss {self.loss.name} needs a value model, so set data to rounds and "

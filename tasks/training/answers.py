@@ -30,7 +30,7 @@ Row = Mapping[str, Any]
     title="train with {loss.name} on answers",
     expects=lambda **_: 1,
     activity="training",
-    work=lambda answers, training, **_: learning([answers], training.epochs),
+    work=lambda answers, training, **_: learning([answers], training),
 )
 def train_on_answers(
     out: Out,

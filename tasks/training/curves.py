@@ -26,6 +26,10 @@ CURVES = (
     "explained_variance",
     "clip_fraction",
     "approx_kl",
+    "set_aside_loss",
+    "set_aside_log_ratio",
+    "set_aside_margin",
+    "set_aside_accuracy",
     "gradient_norm",
     "learning_rate",
     "tokens_per_second",
@@ -35,9 +39,11 @@ TERM = "loss_"
 """Before the name of a loss of a sum, whose curve it is."""
 _UNITS = {  # of all others: nats
     "accuracy": "share of pairs",
+    "set_aside_accuracy": "share of pairs",
     "entropy": "nats per token",
     "reward": "judge's score",
-    "loss": "",  # each has its own
+    "loss": "",
+    "set_aside_loss": "",  # each has its own
     "gradient_norm": "",
     "value_loss": "squared whitened reward",
     "explained_variance": "share of variance",

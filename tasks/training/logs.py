@@ -30,6 +30,10 @@ class StepLog:
     counted at steps 1, 8, 64 ..., and the bytes of their weights. reward is the judge's, mean over
     the answers that have one.
 
+    Of groups that are set aside, at the steps that looked at them, all after the step: loss, margin
+    and accuracy as above, and log pi - log pi_ref, mean over all answers; and why the training
+    stopped there.
+
     Of a sum of losses: the value of each by its name, before its weight.
 
     Of losses with a value model: its loss, and what share of the variance of its targets it
@@ -59,6 +63,11 @@ class StepLog:
     explained_variance: float | None = None
     clip_fraction: float | None = None
     approx_kl: float | None = None
+    set_aside_loss: float | None = None
+    set_aside_log_ratio: float | None = None
+    set_aside_margin: float | None = None
+    set_aside_accuracy: float | None = None
+    stopped: str | None = None
     terms: Mapping[str, float] = field(default_factory=dict[str, float])
     warnings: tuple[str, ...] = ()
 

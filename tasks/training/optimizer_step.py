@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -105,6 +105,27 @@ def train_step(trainer: Trainer, batch: Sequence[Group], moment: Moment) -> Step
     return _log(trainer, batch, moment, sums, norm, start)
 
 
+@torch.no_grad()
+def observe(
+    trainer: Trainer, groups: Sequence[Group], step: int
+) -> tuple[float, dict[str, float | None]]:
+    """The loss of groups that are not trained on, and how their answers fare (`means`), after the
+    step. Raises UserError where the loss is not finite.
+    """
+    sums = Sums(groups, trainer.loss, trainer.model.device)
+    for part in trainer.ranks.parts(groups, trainer.settings.tokens_per_microbatch):
+        own = [groups[index] for index in part.indices]
+        # as at step 0, so that all looks draw their other tokens alike
+        logps, _ = _score(trainer, own, groups, step=0)
+        if part.weight:
+            terms = torch.cat([trainer.loss.each(group) for group in logps], dim=1)
+            _collect(sums, part.indices, logps, terms, trainer.loss)
+    sums.add_up(trainer.ranks)
+    loss = (trainer.loss.weighed(sums.terms).sum() / len(groups)).item()
+    check_finite(loss, groups, step)
+    return loss, means(groups, sums.logps)
+
+
 def _collect(
     sums: Sums, indices: Sequence[int], logps: Sequence[Logps], terms: Tensor, loss: Loss
 ) -> None:
@@ -130,7 +151,7 @@ def _log(
     clip_fraction, approx_kl = (
         (sums.ratios / tokens).tolist() if trainer.loss.needs_values else (None, None)
     )
-    measured = means(batch, sums.logps)
+    measured: dict[str, Any] = means(batch, sums.logps)
     seconds = time.perf_counter() - start
     models, model_bytes = models_held(moment.step)
     return StepLog(

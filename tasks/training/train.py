@@ -22,7 +22,7 @@ from dapflow.tasks.training.work import learning
     title="train with {loss.name}",
     expects=lambda **_: 1,
     activity="training",
-    work=lambda pairs, training, **_: learning(pairs, training.epochs),
+    work=lambda pairs, training, **_: learning(pairs, training),
 )
 def train(
     out: Out,

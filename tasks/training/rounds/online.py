@@ -38,6 +38,7 @@ from dapflow.tasks.training.rounds.critic import Critic
 from dapflow.tasks.training.rounds.freshness import lag_figures, require_fresh
 from dapflow.tasks.training.rounds.learner import Learner
 from dapflow.tasks.training.rounds.round import Labels, Round, Row, batch_of, judging, sampled
+from dapflow.tasks.training.set_aside import Ending
 from dapflow.tasks.training.settings import Rounds, Training
 from dapflow.tasks.training.work import rounds_of
 
@@ -115,8 +116,8 @@ def train_online(
         raise UserError(f"Nothing was learned: in no round was there {_WANTED[lists]}.")
     if out.pending(chunks.policy):
         directory, pairs = _saved(out, loaded, learner), rounds.count * rounds.prompts
-        row = policy_row(out, course, directory, pairs=pairs, steps=len(logs))
-        out.write(chunks.policy, [row])
+        ending = Ending.of([StepLog.read(log) for log in logs], training)
+        out.write(chunks.policy, [policy_row(out, course, directory, pairs, ending)])
     lags = lag_figures([log["step"] % rounds.steps for log in logs])
     curves = curve_rows(out, [asdict(StepLog.read(log)) for log in logs], lags)
     out.write(chunks.curves, curves, table="metrics")

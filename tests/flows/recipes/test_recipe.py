@@ -13,7 +13,7 @@ from dapflow.flows.recipes.changes import at, change, origins
 from dapflow.flows.recipes.methods import DPO, RECIPES, REJECTION_SAMPLING, RSO, recipe_named
 from dapflow.flows.recipes.recipe import Recipe
 from dapflow.storage import UserError
-from dapflow.tasks.step import planning
+from dapflow.tasks.step import Work, planning
 from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.losses.registry import losses
 from tests.helpers import ROOT
@@ -344,3 +344,23 @@ def test_what_a_sum_learns_from_and_how_it_is_called_is_what_its_terms_need() ->
         list(chain(chosen("dpo", [SUM], toy=True), 1, iterate.fn))
     [trained] = [call for call in calls if "loss" in call.arguments and call.kind == "models"]
     assert "sigmoid_norm + 0.5 x nll" in trained.title
+
+
+@pytest.mark.parametrize("setting", ["training.pick=best", "training.stop.log_ratio=5"])
+def test_rounds_have_nothing_to_set_aside(setting: str) -> None:
+    assert change(DPO, [setting]).training.sets_aside
+    with pytest.raises(UserError, match="set aside before a training, which data `rounds` does"):
+        change(RECIPES["oaif"], [setting])
+
+
+def test_a_plan_counts_the_looks_at_what_is_set_aside() -> None:
+    def work(*settings: str) -> Work:
+        with planning() as calls:
+            list(chain(chosen("dpo", list(settings), toy=True), 1, iterate.fn))
+        [trained] = [call for call in calls if call.step == "train"]
+        return trained.work
+
+    usual, looking = work(), work("training.pick=best")
+    assert (usual.scored, looking.trained) == (0, usual.trained)
+    assert looking.scored > 0
+    assert work("training.stop.every=1").scored == 0  # nothing looks
