@@ -120,7 +120,7 @@ def _origins(settings: BaseModel, prefix: str, default: Any) -> Iterator[tuple[s
         if isinstance(value, BaseModel) and not isinstance(value, Loss):
             yield from _origins(value, f"{key}.", usual)
         elif isinstance(value, Loss):
-            yield key, f"recipe; {value.registered.source}"
+            yield key, f"recipe; {value.source}"
         else:
             own = field.is_required() or value != usual
             yield (
@@ -162,17 +162,37 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
         key = key.removesuffix(".kind")
     *path, last = key.split(".")
     place: Any = values
+    if path[:1] == ["loss"] and isinstance(values["loss"], list):
+        _term(values["loss"], path[1:])[last] = value
+        return
     for depth, part in enumerate([*path, last]):
-        named = path[:1] == ["loss"] or (
-            depth == len(path) and set(path[-1:]) <= _NAMED and bool(path)
-        )
+        named = path == ["loss"] or (depth == len(path) and set(path[-1:]) <= _NAMED and bool(path))
         if not isinstance(place, dict) or (part not in place and not named):
             raise UserError(_unknown(values, ".".join(key.split(".")[: depth + 1])))
         if depth < len(path):
             place = place[part]
     if key in _JUDGES:
         value = _judge_values(value)
-    place[last] = {"name": value} if key == "loss" and isinstance(value, str) else value
+    place[last] = _loss_values(value) if key == "loss" else value
+
+
+def _loss_values(value: Any) -> Any:
+    """A loss, or each of a sum, as a name with options, which further keys can change."""
+    if isinstance(value, list):
+        return [_loss_values(term) for term in value]
+    return {"name": value} if isinstance(value, str) else value
+
+
+def _term(terms: Sequence[Any], path: Sequence[str]) -> dict[str, Any]:
+    """The term of a sum of losses that a key names: `loss.nll.weight`."""
+    named = {str(term.get("name")): term for term in terms if isinstance(term, dict)}
+    wanted = {name.replace("-", "_"): term for name, term in named.items()}
+    if len(path) != 1 or path[0].replace("-", "_") not in wanted:
+        raise UserError(
+            f"The loss is a sum of {' and '.join(named)}: write loss.NAME.OPTION, such as "
+            f"loss.{list(named)[-1]}.weight."
+        )
+    return wanted[path[0].replace("-", "_")]
 
 
 def _judge_values(value: Any) -> Any:

@@ -241,7 +241,7 @@ CLICK = Recipe(
     judge=RewardModel(),
     acceptance=Acceptance(rule="all"),
     pairing=Pairing(rule="contrast"),
-    loss=Loss.of("click", margin=20.0, weight=0.5),
+    loss=Loss.of("click", margin=20.0, hinge_weight=0.5),
 )
 
 _GENERATE = SelfInstruct(

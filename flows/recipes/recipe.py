@@ -235,9 +235,12 @@ class Recipe(BaseModel):
                 "data: `rounds` keep the policy in this process, so sampler.engine must be "
                 "transformers"
             )
-        if self.loss.registered.needs_values and (
-            set(self.data) != {"rounds"} or self.trains_on == "pairs"
-        ):
+        if "rounds" in self.data and self.training.sets_aside:
+            raise ValueError(
+                "training.stop.log_ratio and training.pick: look at pairs that are set aside before "
+                "a training, which data `rounds` does not have"
+            )
+        if self.loss.needs_values and (set(self.data) != {"rounds"} or self.trains_on == "pairs"):
             raise ValueError(
                 f"the loss {self.loss.name} needs a value model, so set data to rounds and "
                 "trains_on to answers"
@@ -257,8 +260,8 @@ class Recipe(BaseModel):
             raise ValueError(
                 "improve.thresholds: goes with trains_on=answers and acceptance.rule=threshold"
             )
-        needed = self.loss.registered.answers
-        if self.trains_on == "answers" and needed > 1 and not self.loss.registered.lists:
+        needed = self.loss.answers
+        if self.trains_on == "answers" and needed > 1 and not self.loss.lists:
             raise ValueError(f"the loss {self.loss.name} learns from pairs: set trains_on to pairs")
         if needed > self.sampling.n and {"samples", "rounds"}.intersection(self.data):
             raise ValueError(

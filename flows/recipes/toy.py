@@ -48,6 +48,7 @@ def toy(recipe: Recipe) -> Recipe:
             "reward": recipe.reward.model_copy(update=shallow),
             "training": recipe.training.model_copy(
                 update={
+                    "stop": recipe.training.stop.model_copy(update={"every": 1, "set_aside": 4}),
                     "learning_rate": 2e-4
                     if recipe.trains_on == "pairs" and "rounds" not in recipe.data
                     else 5e-5,

@@ -2,7 +2,8 @@
 with time and cost, judges, versions.
 """
 
-from collections.abc import Mapping, Set
+import json
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import asdict
 from typing import Any
 
@@ -258,6 +259,7 @@ def semantics(lake: Lake, found: Found, metrics: Mapping[str, Row]) -> list[tupl
     lag = lake.rows(
         "SELECT value FROM metrics WHERE version = ? AND name = 'max_lag'", [found.policy]
     )
+    trained = lake.rows("SELECT recipe FROM models WHERE version = ?", [found.policy])
     asked = settings.get("prompts", {})
     pool = {"new": "the pairs of this iteration only", "all": "the pairs of all iterations so far"}
     schedule = {
@@ -284,11 +286,20 @@ def semantics(lake: Lake, found: Found, metrics: Mapping[str, Row]) -> list[tupl
             else ()
         ),
         ("loss", _spelled(settings.get("loss"))),
+        *_ending(json.loads(trained[0]["recipe"] or "{}") if trained else {}),
         ("acceptance", _spelled(settings.get("acceptance"))),
         ("pairing", _spelled(settings.get("pairing"))),
         ("seed", settings.get("seed")),
     ]
     return [(name, str(value)) for name, value in facts if value is not None]
+
+
+def _ending(trained: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """How its training ended, where that was by pairs that were set aside."""
+    if stopped := trained.get("stopped"):
+        yield "stopped", f"after step {stopped['step']}: {stopped['reason']}"
+    if "picked" in trained:
+        yield "best weights", f"those after step {trained['picked']}"
 
 
 def _model(lake: Lake, version: str | None, said: str | None) -> str | None:
@@ -300,6 +311,8 @@ def _model(lake: Lake, version: str | None, said: str | None) -> str | None:
 
 
 def _spelled(value: Any) -> str | None:
+    if isinstance(value, list):  # a sum of losses
+        return " + ".join(str(_spelled(term)) for term in value)
     if not isinstance(value, dict):
         return value
     head = value.get("name") or value.get("rule")

@@ -203,7 +203,8 @@ def _renewed(
             [_learned(catalogue, training), [*judged, training]],
         )
         total, fresh = total + row["total"], fresh + row["fresh"]
-    yield Figure(name="trained_rows", value=float(total))
+    aside = sum(row["value"] for row in _told(lake, trainings, "set_aside_rows"))
+    yield Figure(name="trained_rows", value=float(total - aside))
     yield Figure(
         name="renewed_share",
         value=fresh / total if total else None,

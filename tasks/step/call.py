@@ -115,7 +115,8 @@ def plain(value: Any) -> Any:
     """
     if isinstance(value, BaseModel):
         content = value.content() if isinstance(value, NamesFiles) else {}
-        return value.model_dump(mode="json", exclude=getattr(value, "MACHINE", None)) | content
+        settings: Any = value.model_dump(mode="json", exclude=getattr(value, "MACHINE", None))
+        return [*settings, content] if isinstance(settings, list) else settings | content
     if isinstance(value, list | tuple):
         return [plain(item) for item in value]
     assert value is None or isinstance(value, bool | int | float | str), (

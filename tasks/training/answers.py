@@ -30,7 +30,7 @@ Row = Mapping[str, Any]
     title="train with {loss.name} on answers",
     expects=lambda **_: 1,
     activity="training",
-    work=lambda answers, training, **_: learning([answers], training.epochs),
+    work=lambda answers, training, **_: learning([answers], training),
 )
 def train_on_answers(
     out: Out,
@@ -49,7 +49,7 @@ def train_on_answers(
         return
     rows = [row for row in out.lake.rows_of(answers) if row["accepted"]]
     prompts = _prompts(out.lake, rows)
-    least = loss.registered.answers
+    least = loss.answers
     lists = [[row] for row in rows] if least == 1 else lists_of(rows, prompts, least)
     if not lists:
         raise NothingToLearnError(

@@ -1,5 +1,5 @@
 """Checkpoints of a training run: step-<n>/{tensors*.safetensors, state.json}, published by rename,
-the last two kept.
+the last two kept, and that of the best weights.
 
 Test: pytest tests/tasks/training/test_checkpoints.py
 """
@@ -20,9 +20,15 @@ KEPT = 2
 
 
 def save(
-    folder: Path, step: int, tensors: dict[str, Tensor], state: dict[str, Any], ranks: Ranks = ALONE
+    folder: Path,
+    step: int,
+    tensors: dict[str, Tensor],
+    state: dict[str, Any],
+    ranks: Ranks = ALONE,
+    best: int | None = None,
 ) -> None:
-    """Publish the checkpoint of `step`, all or nothing, and remove all but the newest two.
+    """Publish the checkpoint of `step`, all or nothing, and remove all but the newest two and that
+    of the step `best`.
 
     The first process writes for all, unless each holds a shard: then each writes its own.
     """
@@ -41,16 +47,17 @@ def save(
         sizes = {file.name: file.stat().st_size for file in partial.glob("*.safetensors")}
         (partial / "state.json").write_text(json.dumps(state | {"step": step, "bytes": sizes}))
         _publish(folder, partial, step)
+        for old in list(_newest_first(folder))[KEPT:]:
+            if best is None or old != _at(folder, best):
+                shutil.rmtree(old)
 
 
 def _publish(folder: Path, partial: Path, step: int) -> None:
     synchronise(partial / "state.json")
-    target = folder / f"step-{step:08d}"
+    target = _at(folder, step)
     shutil.rmtree(target, ignore_errors=True)  # a damaged one of the same step
     partial.rename(target)
     synchronise(folder)
-    for old in list(_newest_first(folder))[KEPT:]:
-        shutil.rmtree(old)
 
 
 def load(folder: Path, ranks: Ranks = ALONE) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
@@ -66,6 +73,15 @@ def load(folder: Path, ranks: Ranks = ALONE) -> tuple[dict[str, Tensor], dict[st
         except (OSError, ValueError, KeyError):
             continue
     return None
+
+
+def load_at(folder: Path, step: int, ranks: Ranks = ALONE) -> dict[str, Tensor]:
+    """The tensors of the checkpoint of `step`, which was saved as the best."""
+    return load_file(_at(folder, step) / _name(ranks))
+
+
+def _at(folder: Path, step: int) -> Path:
+    return folder / f"step-{step:08d}"
 
 
 def _name(ranks: Ranks) -> str:

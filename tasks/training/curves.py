@@ -3,7 +3,7 @@
 Test: pytest tests/tasks/training/test_train.py
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dapflow.tasks.step import Out
@@ -27,16 +27,24 @@ CURVES = (
     "clip_fraction",
     "approx_kl",
     "cut_off_variance",
+    "set_aside_loss",
+    "set_aside_log_ratio",
+    "set_aside_margin",
+    "set_aside_accuracy",
     "gradient_norm",
     "learning_rate",
     "tokens_per_second",
     "peak_memory_gib",
 )
+TERM = "loss_"
+"""Before the name of a loss of a sum, whose curve it is."""
 _UNITS = {  # of all others: nats
     "accuracy": "share of pairs",
+    "set_aside_accuracy": "share of pairs",
     "entropy": "nats per token",
     "reward": "judge's score",
-    "loss": "",  # each has its own
+    "loss": "",
+    "set_aside_loss": "",  # each has its own
     "gradient_norm": "",
     "value_loss": "squared whitened reward",
     "explained_variance": "share of variance",
@@ -58,7 +66,7 @@ class Progress:
     def __call__(self, log: StepLog) -> None:
         for warning in log.warnings:
             self._out.say(f"step {log.step}: {warning}")
-        values = {name: getattr(log, name) for name in CURVES}
+        values = {name: getattr(log, name) for name in CURVES} | _terms(log.terms)
         track(self._out.lake, self._out.version, log.step, values)
         figures = {"loss": log.loss, "margin": log.margin, "accuracy": log.accuracy}
         note = ", ".join(
@@ -75,12 +83,21 @@ def curve_rows(
     memory. A figure may name its subject.
     """
     curves = [
-        {"name": name, "step": log["step"], "value": log[name], "unit": _UNITS.get(name, "nats")}
+        {"name": name, "step": log["step"], "value": value, "unit": _unit(name)}
         for log in logs
-        for name in CURVES
-        if log[name] is not None
+        for name, value in ({name: log[name] for name in CURVES} | _terms(log["terms"])).items()
+        if value is not None
     ]
     return [
         {"id": out.row_id(place), "subject": out.version, **row}
         for place, row in enumerate([*curves, *figures, *memory_figures(logs)])
     ]
+
+
+def _terms(terms: Mapping[str, float]) -> dict[str, float]:
+    """The curves of the losses of a sum."""
+    return {f"{TERM}{name}": value for name, value in terms.items()}
+
+
+def _unit(name: str) -> str:
+    return "" if name.startswith(TERM) else _UNITS.get(name, "nats")

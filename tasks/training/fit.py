@@ -26,6 +26,7 @@ from dapflow.tasks.training.optimizer.optimizer import Optimizer, pick_optimizer
 from dapflow.tasks.training.optimizer_step import Moment, Trainer, train_step
 from dapflow.tasks.training.processes.ranks import ALONE, Ranks
 from dapflow.tasks.training.processes.sharding import shard
+from dapflow.tasks.training.set_aside import best_step, looked, set_aside
 from dapflow.tasks.training.settings import Training
 
 # steps: whether chosen answers lose probability under a loss that has no reference costs a forward
@@ -43,6 +44,10 @@ class Session:
     on_step: Callable[[StepLog], None] | None = None
     ranks: Ranks = ALONE
 
+    def told(self, log: StepLog) -> None:
+        if self.on_step is not None:
+            self.on_step(log)
+
 
 _ALONE = Session()
 
@@ -57,7 +62,8 @@ def fit(
     session: Session = _ALONE,
 ) -> list[StepLog]:
     """Train `model` (in place, cast to the settings' dtype) and return the logs of every step,
-    those before a resume included.
+    those before a resume included. Where the settings ask for it, some groups are set aside and
+    looked at: the training may stop early, and ends with the weights that were the best.
 
     Started again after a kill with the same arguments, it goes on from the newest whole checkpoint;
     `on_step` then sees the steps after that checkpoint once more. Several processes that call it
@@ -66,6 +72,7 @@ def fit(
     gradient is not finite (it names the rows; the checkpoints before it stay).
     """
     _check(groups, loss)
+    kept, aside = set_aside(groups, settings)
     ranks, folder = session.ranks, session.checkpoint_dir
     model.eval()  # dropout off: the log-probs of the policy are those of the reference at the start
     dtype = settings.torch_dtype(model.device)
@@ -84,34 +91,57 @@ def fit(
     )
     run = _fingerprint(trainer, groups)
     logs = _resume(folder, trainer.optimizer, run, ranks)
-    batches = list(epochs(len(groups), settings.batch_size, settings.epochs, seed))
-    first, saved = [groups[index] for index in batches[0][1]], time.monotonic()
+    batches = list(epochs(len(kept), settings.batch_size, settings.epochs, seed))
+    first, saved = [kept[index] for index in batches[0][1]], time.monotonic()
     with attention, checkpointed(model, settings.gradient_checkpointing):
         for step, (epoch, indices) in list(enumerate(batches))[len(logs) :]:
-            rate = settings.learning_rate_at(step, len(batches))
-            batch = [groups[index] for index in indices]
+            if logs and logs[-1].stopped:
+                break
+            rate, last = settings.learning_rate_at(step, len(batches)), step + 1 == len(batches)
+            batch = [kept[index] for index in indices]
             log = train_step(trainer, batch, Moment(step=step, epoch=epoch, learning_rate=rate))
-            if step and ((step + 1) % _PROBED_EVERY == 0 or step + 1 == len(batches)):
+            if step and ((step + 1) % _PROBED_EVERY == 0 or last):
                 log = _probed(trainer, log, first, logs[0])
-            logs.append(log)
-            if session.on_step is not None:
-                session.on_step(log)
+            logs.append(looked(trainer, aside, log, last))
+            session.told(logs[-1])
             late = time.monotonic() - saved > 60 * settings.checkpoint_every_minutes
             if folder is not None and (
                 ranks.first_says(late, model.device)
                 or (step + 1) % settings.checkpoint_every_steps == 0
+                or best_step(logs, settings) == step
             ):
-                state = {"run": run, "logs": [asdict(log) for log in logs]}
-                checkpoints.save(folder, step + 1, trainer.optimizer.state(), state, ranks)
+                _save(folder, trainer, run, logs)
                 saved = time.monotonic()
+    _take_up_the_best(folder, trainer, logs)
     return logs
+
+
+def _save(folder: Path, trainer: Trainer, run: str, logs: Sequence[StepLog]) -> None:
+    state = {"run": run, "logs": [asdict(log) for log in logs]}
+    best = best_step(logs, trainer.settings)
+    checkpoints.save(
+        folder,
+        len(logs),
+        trainer.optimizer.state(),
+        state,
+        trainer.ranks,
+        best=None if best is None else best + 1,
+    )
+
+
+def _take_up_the_best(folder: Path | None, trainer: Trainer, logs: Sequence[StepLog]) -> None:
+    """The weights of the best step, which are in its checkpoint, where it is not the last."""
+    best = best_step(logs, trainer.settings)
+    if best is not None and best < logs[-1].step:
+        assert folder is not None, "the best weights are kept on disk alone"
+        trainer.optimizer.load(checkpoints.load_at(folder, best + 1, trainer.ranks))
 
 
 def _probed(trainer: Trainer, log: StepLog, groups: Sequence[Group], before: StepLog) -> StepLog:
     """The log with a warning where the chosen answers of the first batch have become unlikely
     since: a loss without a reference does not say so by itself.
     """
-    if trainer.loss.registered.needs_reference:
+    if trainer.loss.needs_reference:
         return log
     gained = _chosen_logp(trainer, groups) - before.logp_chosen
     warnings = displacement(gained, trainer.settings, "since the first step")
@@ -134,20 +164,19 @@ def _chosen_logp(trainer: Trainer, groups: Sequence[Group]) -> float:
 def _check(groups: Sequence[Group], loss: Loss) -> None:
     if not groups:
         raise UserError("There is nothing to train on: no pair is left after judging and pairing.")
-    needs = loss.registered
     for group in groups:
         rows = ", ".join(group.row_ids)
-        if len(group.answers) < needs.answers:
+        if len(group.answers) < loss.answers:
             raise UserError(
-                f"The loss {loss.name} needs {needs.answers} answers, "
+                f"The loss {loss.name} needs {loss.answers} answers, "
                 f"but {rows} has {len(group.answers)}."
             )
-        if needs.needs_reference and group.reference is None:
+        if loss.needs_reference and group.reference is None:
             raise UserError(
                 f"The loss {loss.name} needs a reference, "
                 f"but {rows} has no reference log-probabilities."
             )
-        if needs.needs_values and group.experience is None:
+        if loss.needs_values and group.experience is None:
             raise UserError(
                 f"The loss {loss.name} needs a value model, which only rounds train: "
                 "set data to rounds."

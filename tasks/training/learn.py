@@ -32,6 +32,7 @@ from dapflow.tasks.training.rounds.freshness import (
     require_fresh,
     sample_ages,
 )
+from dapflow.tasks.training.set_aside import Ending, set_aside
 from dapflow.tasks.training.settings import Training
 
 _FIGURES = "figures.json"
@@ -47,6 +48,11 @@ class Course:
     training: Training
     seed: int
 
+    @property
+    def needs_reference(self) -> bool:
+        """For its loss, or for what it sets aside."""
+        return self.loss.needs_reference or self.training.sets_aside
+
 
 def learn(
     out: Out,
@@ -60,7 +66,7 @@ def learn(
     samplers: who sampled each answer of a row, None for nobody's.
     """
     if out.pending(0):
-        groups, figures = _prepared(out, course, make_groups, samplers)
+        groups, ages, figures = _prepared(out, course, make_groups, samplers)
         job = Job(
             policy=policy_path(out.lake, course.policy),
             groups=groups,
@@ -70,11 +76,16 @@ def learn(
         )
         release()  # the reference above all: from here on only the policy's own copy is in memory
         run = job.run if job.training.processes == 1 else partial(launch, job)
-        logs = run(out.scratch, on_step=Progress(out, len(groups), course.training))
+        trained = len(set_aside(groups, course.training)[0])
+        logs = run(out.scratch, on_step=Progress(out, trained, course.training))
+        ending = Ending.of(logs, course.training, aside=len(groups) - trained)
+        for sentence in ending.sentences:
+            out.say(sentence)
+        figures = [*age_figures(ages, ending.published), *figures, *ending.figures]
         (out.scratch / LOGS).write_text(json.dumps([asdict(log) for log in logs]))
         (out.scratch / _FIGURES).write_text(json.dumps(figures))
         directory = out.scratch / "partial-policy"
-        out.write(0, [policy_row(out, course, directory, pairs=len(groups), steps=len(logs))])
+        out.write(0, [policy_row(out, course, directory, trained, ending)])
     logs, figures = (json.loads((out.scratch / name).read_text()) for name in (LOGS, _FIGURES))
     out.write(1, curve_rows(out, logs, figures), table="metrics")
 
@@ -84,18 +95,22 @@ def _prepared(
     course: Course,
     make_groups: Callable[[Loaded], list[Group]],
     samplers: Mapping[str, Sequence[str | None]],
-) -> tuple[list[Group], list[dict[str, Any]]]:
-    """What is trained on, and figures about it."""
+) -> tuple[list[Group], list[int | None], list[dict[str, Any]]]:
+    """What is trained on or set aside, how old the answers are that are trained on, and figures
+    about what is too long.
+    """
     loaded, training = load_policy(out.lake, course.policy), course.training
     groups, too_long = _fitting(out, loaded, course, make_groups(loaded))
-    steps = training.steps(len(groups))
-    sampled_by = [who for group in groups for row in group.row_ids for who in samplers[row]]
+    kept, aside = set_aside(groups, training)
+    sampled_by = [who for group in kept for row in group.row_ids for who in samplers[row]]
     ages = sample_ages(out.lake, course.policy, sampled_by)
-    require_fresh(largest_lag(ages, steps), training.max_lag)
-    if course.loss.registered.needs_reference:
-        dtype = training.torch_dtype(loaded.model.device)
+    require_fresh(largest_lag(ages, training.steps(len(kept))), training.max_lag)
+    dtype = training.torch_dtype(loaded.model.device)
+    if course.loss.needs_reference:
         groups = with_reference(out, course.reference, groups, dtype)
-    return groups, [*age_figures(ages, steps), *too_long]
+    elif aside:
+        groups = [*kept, *with_reference(out, course.reference, aside, dtype)]
+    return groups, ages, too_long
 
 
 def _fitting(
@@ -104,10 +119,10 @@ def _fitting(
     """The groups that fit the policy and, where the loss asks it, the reference; figures about the
     rows that do not.
     """
-    needs, contexts = course.loss.registered, [context_length(policy.model)]
-    if needs.needs_reference:
+    contexts = [context_length(policy.model)]
+    if course.needs_reference:
         contexts.append(context_length(read_config(policy_path(out.lake, course.reference))))
-    kept, too_long = fitting(groups, min(contexts), needs.answers)
+    kept, too_long = fitting(groups, min(contexts), course.loss.answers)
     say_left_out(too_long, min(contexts), out.say)
     if not kept:
         raise NothingToLearnError(
@@ -117,25 +132,26 @@ def _fitting(
     return kept, too_long
 
 
-def policy_row(out: Out, course: Course, directory: Path, pairs: int, steps: int) -> dict[str, Any]:
-    """The row of a trained policy, whose directory comes into the lake.
-
-    pairs: groups that it has learned from.
-    steps: of the optimiser.
+def policy_row(
+    out: Out, course: Course, directory: Path, pairs: int, ending: Ending
+) -> dict[str, Any]:
+    """The row of a trained policy, whose directory comes into the lake. pairs: groups that it has
+    learned from.
     """
-    digest, needs = files_digest(directory), course.loss.registered
+    digest = files_digest(directory)
     recipe = {
         "loss": course.loss.model_dump(),
         "training": course.training.model_dump(),
         "pairs": pairs,
-        "steps": steps,
+        "steps": ending.published,
+        **ending.recipe,
     }
     return {
         "id": out.row_id(0),
         "name": f"policy trained with {course.loss.name}",
         "role": "policy",
         "parent": course.policy.version,
-        "reference": course.reference.version if needs.needs_reference else None,
+        "reference": course.reference.version if course.needs_reference else None,
         "path": out.publish(directory),
         "digest": digest,
         "recipe": json.dumps(recipe),

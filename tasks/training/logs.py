@@ -3,7 +3,7 @@
 import math
 import resource
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
 import torch
@@ -29,6 +29,12 @@ class StepLog:
     process's (the device's, on a GPU) highest so far. Models are those that the process holds,
     counted at steps 1, 8, 64 ..., and the bytes of their weights. reward is the judge's, mean over
     the answers that have one.
+
+    Of groups that are set aside, at the steps that looked at them, all after the step: loss, margin
+    and accuracy as above, and log pi - log pi_ref, mean over all answers; and why the training
+    stopped there.
+
+    Of a sum of losses: the value of each by its name, before its weight.
 
     Of losses with a value model: its loss, and what share of the variance of its targets it
     explains, both before the step; the share of tokens whose ratio to the policy that sampled them
@@ -59,6 +65,12 @@ class StepLog:
     clip_fraction: float | None = None
     approx_kl: float | None = None
     cut_off_variance: float | None = None
+    set_aside_loss: float | None = None
+    set_aside_log_ratio: float | None = None
+    set_aside_margin: float | None = None
+    set_aside_accuracy: float | None = None
+    stopped: str | None = None
+    terms: Mapping[str, float] = field(default_factory=dict[str, float])
     warnings: tuple[str, ...] = ()
 
     @classmethod

@@ -11,7 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -67,16 +67,17 @@ class Sums:
     """What the processes find of a batch, in one tensor, which is zero where another has the group:
     so one exchange adds all up.
 
-    logps: of each group's answers, [answers]; losses: of each group, [groups]; ratios: two figures
-    of actor-critic losses and entropy: sums over the tokens of the answers, [2] and [1].
+    logps: of each group's answers, [answers]; terms: of the loss of each group, [terms, groups];
+    ratios: two figures of actor-critic losses and entropy: sums over the tokens of the answers, [2]
+    and [1].
     """
 
-    def __init__(self, batch: Sequence[Group], device: torch.device) -> None:
+    def __init__(self, batch: Sequence[Group], loss: Loss, device: torch.device) -> None:
         answers = [len(group.answers) for group in batch]
-        sizes = [sum(answers), len(batch), 2, 1]
+        sizes = [sum(answers), len(loss.terms) * len(batch), 2, 1]
         self._all = torch.zeros(sum(sizes), device=device)
-        logps, self.losses, self.ratios, self.entropy = self._all.split(sizes)
-        self.logps = logps.split(answers)
+        logps, terms, self.ratios, self.entropy = self._all.split(sizes)
+        self.logps, self.terms = logps.split(answers), terms.view(-1, len(batch))
 
     def add_up(self, ranks: Ranks) -> None:
         """Over all processes."""
@@ -86,16 +87,17 @@ class Sums:
 def train_step(trainer: Trainer, batch: Sequence[Group], moment: Moment) -> StepLog:
     """Take it. Raises UserError that names the rows where a loss or gradient is not finite."""
     start = time.perf_counter()
-    sums = Sums(batch, trainer.model.device)
+    sums = Sums(batch, trainer.loss, trainer.model.device)
     for part in trainer.ranks.parts(batch, trainer.settings.tokens_per_microbatch):
         groups = [batch[index] for index in part.indices]
         logps, entropies = _score(trainer, groups, batch, moment.step)
-        losses = torch.cat([trainer.loss(group) for group in logps])
+        terms = torch.cat([trainer.loss.each(group) for group in logps], dim=1)
+        losses = trainer.loss.weighed(terms)
         check_finite(losses.sum().item(), groups, moment.step)
         # of the whole batch, so that micro-batches do not change the mean
         (part.weight * losses.sum() / len(batch)).backward()
         if part.weight:
-            _collect(sums, part.indices, logps, losses, trainer.loss)
+            _collect(sums, part.indices, logps, terms, trainer.loss)
             sums.entropy += entropies.sum()
     sums.add_up(trainer.ranks)
     norm = trainer.optimizer.step(moment.learning_rate)
@@ -103,10 +105,31 @@ def train_step(trainer: Trainer, batch: Sequence[Group], moment: Moment) -> Step
     return _log(trainer, batch, moment, sums, norm, start)
 
 
+@torch.no_grad()
+def observe(
+    trainer: Trainer, groups: Sequence[Group], step: int
+) -> tuple[float, dict[str, float | None]]:
+    """The loss of groups that are not trained on, and how their answers fare (`means`), after the
+    step. Raises UserError where the loss is not finite.
+    """
+    sums = Sums(groups, trainer.loss, trainer.model.device)
+    for part in trainer.ranks.parts(groups, trainer.settings.tokens_per_microbatch):
+        own = [groups[index] for index in part.indices]
+        # as at step 0, so that all looks draw their other tokens alike
+        logps, _ = _score(trainer, own, groups, step=0)
+        if part.weight:
+            terms = torch.cat([trainer.loss.each(group) for group in logps], dim=1)
+            _collect(sums, part.indices, logps, terms, trainer.loss)
+    sums.add_up(trainer.ranks)
+    loss = (trainer.loss.weighed(sums.terms).sum() / len(groups)).item()
+    check_finite(loss, groups, step)
+    return loss, means(groups, sums.logps)
+
+
 def _collect(
-    sums: Sums, indices: Sequence[int], logps: Sequence[Logps], losses: Tensor, loss: Loss
+    sums: Sums, indices: Sequence[int], logps: Sequence[Logps], terms: Tensor, loss: Loss
 ) -> None:
-    sums.losses[indices] = losses.detach()
+    sums.terms[:, indices] = terms.detach()
     critic = loss.critic
     for index, group in zip(indices, logps, strict=True):
         sums.logps[index].copy_(group.policy[0].detach())
@@ -126,15 +149,16 @@ def _log(
     """start: of the step, by `time.perf_counter`."""
     tokens = sum(len(answer) for group in batch for answer in group.answers)
     clip_fraction, approx_kl = (
-        (sums.ratios / tokens).tolist() if trainer.loss.registered.needs_values else (None, None)
+        (sums.ratios / tokens).tolist() if trainer.loss.needs_values else (None, None)
     )
-    measured = means(batch, sums.logps)
+    measured: dict[str, Any] = means(batch, sums.logps)
     seconds = time.perf_counter() - start
     models, model_bytes = models_held(moment.step)
     return StepLog(
         step=moment.step,
         epoch=moment.epoch,
-        loss=(sums.losses.sum() / len(batch)).item(),
+        loss=(trainer.loss.weighed(sums.terms).sum() / len(batch)).item(),
+        terms=_terms(trainer.loss, sums.terms),
         logp_chosen=math.fsum(policy[0].item() for policy in sums.logps) / len(batch),
         **measured,
         entropy=sums.entropy.item() / tokens,
@@ -148,6 +172,16 @@ def _log(
         model_bytes=model_bytes,
         warnings=displacement(measured["reward_chosen"], trainer.settings),
     )
+
+
+def _terms(loss: Loss, terms: Tensor) -> dict[str, float]:
+    """The mean of each term over the groups, by name, before its weight; empty of a single loss,
+    which says it itself.
+    """
+    if len(loss.terms) == 1:
+        return {}
+    means = terms.mean(dim=1).tolist()
+    return {term.name: value for term, value in zip(loss.terms, means, strict=True)}
 
 
 def _score(
@@ -183,7 +217,7 @@ def _score(
             cringe=None if penalties is None else penalties[index][None],
             preference=None if group.preference is None else tokens.new_tensor([group.preference]),
             batch_length=tokens.new_tensor([length]),
-            tokens=by_group[index] if trainer.loss.registered.needs_values else None,
+            tokens=by_group[index] if trainer.loss.needs_values else None,
             experience=group.experience,
         )
         for index, group in enumerate(groups)

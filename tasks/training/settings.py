@@ -20,6 +20,28 @@ MARGINS: dict[str, dict[str, float]] = {  # Llama 2, arXiv 2307.09288, table 27
 }
 
 
+class Stop(BaseModel):
+    """When a training ends before its time, by groups that are set aside from it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    log_ratio: float | None = Field(
+        default=None,
+        gt=0,
+        allow_inf_nan=False,
+        description="stop when answers set aside have lost more nats than this against the "
+        "reference, mean over chosen and rejected; null: never",
+    )
+    every: int = Field(
+        default=10, ge=1, description="optimiser steps between looks at what is set aside"
+    )
+    set_aside: int = Field(
+        default=16,
+        ge=1,
+        description="pairs that are not trained on, all of a prompt together, where log_ratio or "
+        "pick=best asks for them",
+    )
+
+
 class Training(BaseModel):
     """How a policy is trained. A batch is `batch_size` groups (pairs) for each optimiser step;
     micro-batches only bound the memory.
@@ -30,7 +52,9 @@ class Training(BaseModel):
         "checkpoint_every_steps",
         "checkpoint_every_minutes",
         "displacement_alarm_nats",
-    }  # no part of a version
+        "stop",
+        "pick",
+    }  # no part of a version; stop and pick are, by `content`, where they decide something
 
     learning_rate: float = Field(default=5e-6, gt=0, allow_inf_nan=False)
     batch_size: int = Field(default=16, ge=1)
@@ -81,6 +105,23 @@ class Training(BaseModel):
     displacement_alarm_nats: float = Field(
         default=10.0, gt=0, description="warn when chosen answers lose more than this on average"
     )
+
+    stop: Stop = Stop()
+    pick: Literal["last", "best"] = Field(
+        default="last",
+        description="the weights that are published: the last, or those that order most of the "
+        "pairs set aside as the judge did (then the lower loss)",
+    )
+
+    @property
+    def sets_aside(self) -> bool:
+        """Whether anything is asked of groups that are not trained on."""
+        return self.stop.log_ratio is not None or self.pick == "best"
+
+    def content(self) -> dict[str, str]:
+        """What is part of a version only where it is used."""
+        used = {"stop": self.stop.model_dump_json(), "pick": self.pick}
+        return used if self.sets_aside else {}
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -22,7 +22,7 @@ from dapflow.tasks.training.work import learning
     title="train with {loss.name}",
     expects=lambda **_: 1,
     activity="training",
-    work=lambda pairs, training, **_: learning(pairs, training.epochs),
+    work=lambda pairs, training, **_: learning(pairs, training),
 )
 def train(
     out: Out,
@@ -44,7 +44,7 @@ def train(
     rows = [
         row
         for row in made
-        if row["dropped"] is None and (row["rejected"] is not None or loss.registered.answers == 1)
+        if row["dropped"] is None and (row["rejected"] is not None or loss.answers == 1)
     ]
     if not rows:
         counts = Counter(row["dropped"] for row in made).most_common()

@@ -11,12 +11,17 @@ from dapflow.tasks.judging.material import Material
 from dapflow.tasks.judging.spec import JudgeSpec
 from dapflow.tasks.sampling.engines.base import Sampling
 from dapflow.tasks.step import Work, contents_of
-from dapflow.tasks.training.settings import Rounds
+from dapflow.tasks.training.settings import Rounds, Training
 
 
-def learning(data: Sequence[DatasetRef], epochs: int) -> Work:
-    """Of so many passes over the rows of the data."""
-    return Work(trained=round(epochs * sum(contents_of(ref).tokens for ref in data)))
+def learning(data: Sequence[DatasetRef], training: Training) -> Work:
+    """Of its passes over the rows of the data, and of its looks at rows that it sets aside."""
+    contents = [contents_of(ref) for ref in data]
+    tokens, rows = sum(each.tokens for each in contents), sum(each.rows for each in contents)
+    aside = min(training.stop.set_aside, rows) if training.sets_aside else 0
+    looks = -(-training.steps(rows) // training.stop.every)
+    scored = looks * aside * tokens / rows if rows else 0
+    return Work(trained=round(training.epochs * tokens), scored=round(scored))
 
 
 def fitting_features(labelled: DatasetRef, test: DatasetRef) -> Work:

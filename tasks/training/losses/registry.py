@@ -99,6 +99,9 @@ def loss(
         assert function.__module__ not in {
             other.function.__module__ for other in _LOSSES.values()
         }, f"{name} has no file of its own, which is its version"
+        assert "weight" not in inspect.signature(function).parameters, (
+            f"the weight of {name} in a sum is no option of its own"
+        )
         assert needs_reference or critic is None, (
             "rewards of tokens are penalised against a reference"
         )

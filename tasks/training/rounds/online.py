@@ -39,6 +39,7 @@ from dapflow.tasks.training.rounds.freshness import lag_figures, require_fresh
 from dapflow.tasks.training.rounds.learner import Learner
 from dapflow.tasks.training.rounds.rewards import cut_off_figures, cut_off_variance
 from dapflow.tasks.training.rounds.round import Labels, Round, Row, batch_of, judging, sampled
+from dapflow.tasks.training.set_aside import Ending
 from dapflow.tasks.training.settings import Rounds, Training
 from dapflow.tasks.training.work import rounds_of
 
@@ -49,7 +50,7 @@ from dapflow.tasks.training.work import rounds_of
     expects=lambda **_: 1,
     activity="training",
     work=lambda by, prompts, sampling, rounds, loss, **_: rounds_of(
-        by, prompts, sampling, rounds, models=1 + loss.registered.needs_values
+        by, prompts, sampling, rounds, models=1 + loss.needs_values
     ),
 )
 def train_online(
@@ -102,7 +103,7 @@ def train_online(
                 out.write(chunk, rows, table=table)
             answers = {row["id"]: row for row in completions}
             groups = (
-                _lists(loaded, this, labels, answers, sampling, loss.registered.answers)
+                _lists(loaded, this, labels, answers, sampling, loss.answers)
                 if lists
                 else _pairs(loaded, labels, answers, sampling)
             )
@@ -117,8 +118,8 @@ def train_online(
         raise UserError(f"Nothing was learned: in no round was there {_WANTED[lists]}.")
     if out.pending(chunks.policy):
         directory, pairs = _saved(out, loaded, learner), rounds.count * rounds.prompts
-        row = policy_row(out, course, directory, pairs=pairs, steps=len(logs))
-        out.write(chunks.policy, [row])
+        ending = Ending.of([StepLog.read(log) for log in logs], training)
+        out.write(chunks.policy, [policy_row(out, course, directory, pairs, ending)])
     lags = lag_figures([log["step"] % rounds.steps for log in logs])
     figures = [*lags, *cut_off_figures(logs, rounds.steps)]
     curves = curve_rows(out, [asdict(StepLog.read(log)) for log in logs], figures)
@@ -162,18 +163,18 @@ def _models(out: Out, course: Course, rounds: Rounds) -> tuple[Loaded, Learner]:
     """The policy that samples, and what trains it where it lies, with what its loss needs beside
     it.
     """
-    path, needs = policy_path(out.lake, course.policy), course.loss.registered
+    path, loss = policy_path(out.lake, course.policy), course.loss
     training, seed = course.training, course.seed
     dtype = training.torch_dtype(torch.device("cpu")) if training.dtype != "auto" else None
     release()  # what earlier steps have left in memory is no model of this training
     loaded = load_own(path, dtype=dtype)
     model = trainable(loaded.model, training.parameters, training.lora_rank, seed)
     reference, critic = None, None
-    if needs.needs_reference:
+    if loss.needs_reference:
         reference = load_policy(out.lake, course.reference, loaded.model.dtype).model
-    if needs.needs_values:
+    if loss.needs_values:
         critic = Critic(load_own(path, dtype=dtype).model, training, seed)
-    trainer = Trainer.alone(model, course.loss, training, seed)
+    trainer = Trainer.alone(model, loss, training, seed)
     return loaded, Learner(trainer, rounds, reference, critic)
 
 

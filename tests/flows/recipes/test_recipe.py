@@ -4,14 +4,16 @@ import ast
 from pathlib import Path
 
 import pytest
+import yaml
 
 from dapflow.flows.align import chain, chosen
+from dapflow.flows.cli.recipes import in_full
 from dapflow.flows.iteration import iterate
-from dapflow.flows.recipes.changes import at, change
-from dapflow.flows.recipes.methods import RECIPES, REJECTION_SAMPLING, RSO, recipe_named
+from dapflow.flows.recipes.changes import at, change, origins
+from dapflow.flows.recipes.methods import DPO, RECIPES, REJECTION_SAMPLING, RSO, recipe_named
 from dapflow.flows.recipes.recipe import Recipe
 from dapflow.storage import UserError
-from dapflow.tasks.step import planning
+from dapflow.tasks.step import Work, planning
 from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.losses.registry import losses
 from tests.helpers import ROOT
@@ -79,7 +81,14 @@ from tests.helpers import ROOT
         ),
         ("loss={name: ipo, tau: .inf}", r"tau=inf of the loss ipo"),
         ("training.learning_rate=.inf", r"`training.learning_rate` must be a finite number"),
-        ("loss=[ipo]", r"`loss`: write it as its name, or as \{name: ipo, tau: 0.5\}"),
+        ("loss=[]", r"`loss`: write it as its name, or as \{name: ipo, tau: 0.5\}"),
+        ("loss=[ipo, 3]", r"`loss`: write it as its name, or as \{name: ipo, tau: 0.5\}"),
+        ("loss={name: ipo, weight: 2}", r"a weight is of a loss in a list: write \[\{name: nll,"),
+        ("loss=[ipo, {name: nll, weight: -1}]", r"weight=-1 of the loss nll: .*greater than or"),
+        ("loss=[ipo, rrhf]", r"the loss rrhf learns from lists of answers and ipo from pairs"),
+        ("loss=[ipo, ipo]", r"the loss ipo is in the sum 2 times: give it a weight"),
+        ("loss=[cringe, pairwise-cringe]", r"cringe and pairwise_cringe each draw other tokens"),
+        ("loss.nll.weight=1", r"A recipe has no key `loss.nll`"),
         ("acceptance.keep=1", r"`acceptance.keep` must be greater than or equal to 2"),
         ("loss=dpo2", r"there is no loss 'dpo2'; choose one of .*sigmoid"),
         ("loss.gamma=1", r"has no option 'gamma'; its options are beta"),
@@ -303,3 +312,55 @@ def test_no_code_asks_for_the_name_of_a_method(file: Path) -> None:
     }  # an acceptance rule and losses are called as the methods that brought them
     defaults = {"align.py"}  # which recipe runs when none is named
     assert not (constants & RECIPES.keys()) - losses_and_rules or file.name in defaults
+
+
+SUM = "loss=[sigmoid-norm, {name: nll, weight: 0.5}]"
+
+
+def test_a_sum_of_losses_is_a_list_whose_terms_change_by_their_names() -> None:
+    changed = change(DPO, [SUM, "loss.sigmoid-norm.beta=0.3", "loss.nll.weight=2"])
+    expected = [{"name": "sigmoid_norm", "beta": 0.3}, {"name": "nll", "weight": 2}]
+    assert changed.loss == Loss.sum(*expected)
+    assert change(changed, ["loss.nll.weight=0.1"]).loss.name == "sigmoid_norm + 0.1 x nll"
+    assert change(changed, ["loss=ipo"]).loss == Loss.of("ipo")
+    with pytest.raises(UserError, match=r"a sum of sigmoid_norm and nll: write loss.NAME.OPTION"):
+        change(changed, ["loss.beta=1"])
+
+
+def test_a_sum_of_losses_is_printed_as_it_is_written_with_the_sources_of_all() -> None:
+    changed = change(DPO, [SUM])
+    assert yaml.safe_load(in_full(changed.model_dump(mode="json"), origins(changed)))["loss"] == [
+        {"name": "sigmoid_norm", "weight": 1.0} | DPO.loss.terms[0].options.model_dump(),
+        {"name": "nll", "weight": 0.5},
+    ]
+    assert (
+        origins(changed)["loss"]
+        == f"recipe; {Loss.of('sigmoid_norm').source}; {Loss.of('nll').source}"
+    )
+
+
+def test_what_a_sum_learns_from_and_how_it_is_called_is_what_its_terms_need() -> None:
+    with planning() as calls:
+        list(chain(chosen("dpo", [SUM], toy=True), 1, iterate.fn))
+    [trained] = [call for call in calls if "loss" in call.arguments and call.kind == "models"]
+    assert "sigmoid_norm + 0.5 x nll" in trained.title
+
+
+@pytest.mark.parametrize("setting", ["training.pick=best", "training.stop.log_ratio=5"])
+def test_rounds_have_nothing_to_set_aside(setting: str) -> None:
+    assert change(DPO, [setting]).training.sets_aside
+    with pytest.raises(UserError, match="set aside before a training, which data `rounds` does"):
+        change(RECIPES["oaif"], [setting])
+
+
+def test_a_plan_counts_the_looks_at_what_is_set_aside() -> None:
+    def work(*settings: str) -> Work:
+        with planning() as calls:
+            list(chain(chosen("dpo", list(settings), toy=True), 1, iterate.fn))
+        [trained] = [call for call in calls if call.step == "train"]
+        return trained.work
+
+    usual, looking = work(), work("training.pick=best")
+    assert (usual.scored, looking.trained) == (0, usual.trained)
+    assert looking.scored > 0
+    assert work("training.stop.every=1").scored == 0  # nothing looks

@@ -253,11 +253,7 @@ def test_rounds(name: str) -> None:
     )
 
     def learned(device: torch.device | str) -> list[float]:
-        critic = (
-            Critic(on(device, toy_model()), training, seed=0)
-            if loss.registered.needs_values
-            else None
-        )
+        critic = Critic(on(device, toy_model()), training, seed=0) if loss.needs_values else None
         trainer = Trainer.alone(on(device, toy_model()), loss, training, seed=0)
         learner = Learner(trainer, rounds, on(device, toy_model().eval()), critic)
         state, logs = learner.state(), []

@@ -44,14 +44,20 @@ def imported(tmp_path: Path, lake: Lake) -> Callable[..., DatasetRef]:
     return pairs
 
 
-def steps(pairs: list[DatasetRef], dtype: str = "float32", seed: int = 0) -> ModelRef:
+def steps(
+    pairs: list[DatasetRef],
+    dtype: str = "float32",
+    seed: int = 0,
+    loss: str = "sigmoid_norm",
+    **training: Any,
+) -> ModelRef:
     policy = register_model("toy", resolve("toy").digest)
     return train(
         policy=policy,
         reference=policy,
         pairs=pairs,
-        loss=Loss.of("sigmoid_norm"),
-        training=Training.model_validate({"learning_rate": 1e-4, "dtype": dtype}),
+        loss=Loss.of(loss),
+        training=Training.model_validate({"learning_rate": 1e-4, "dtype": dtype} | training),
         system=None,
         chat_template=None,
         seed=seed,
@@ -154,3 +160,61 @@ def test_what_was_kept_before_a_kill_is_there_and_twice_is_once(lake: Lake) -> N
             "b": (-3.0,),
         }
         assert KeptLogps(later, "others", "float32").find(["a"]) == {}
+
+
+class Told(Silent):
+    """The sentences of a run."""
+
+    def __init__(self) -> None:
+        self.sentences = list[str]()
+
+    def said(self, sentence: str) -> None:
+        self.sentences.append(sentence)
+
+
+STOPPING = {
+    "learning_rate": 1e-2,
+    "batch_size": 4,
+    "epochs": 4,
+    "stop": {"log_ratio": 1e-3, "every": 2, "set_aside": 4},
+}
+
+
+def test_a_training_that_stops_says_so_once_and_the_lake_knows_where_and_why(
+    lake: Lake, imported: Callable[..., DatasetRef]
+) -> None:
+    """A loss without a reference, so only what is set aside is scored with it."""
+    pairs, told = [imported("pairs", range(16))], Told()
+    with use_lake(lake), report_to(told):
+        made = flow(steps)(pairs, loss="hinge", **STOPPING)
+        again = flow(steps)(pairs, loss="hinge", **STOPPING)
+    assert again == made
+    row = lake.model(made)
+    recipe = json.loads(row["recipe"])
+    step, reason = recipe["stopped"]["step"], recipe["stopped"]["reason"]
+    assert step < 12 and (recipe["pairs"], recipe["steps"]) == (12, step)
+    assert reason.startswith("answers set aside have lost ")
+    assert row["reference"] is not None
+    assert [each for each in told.sentences if "stopped" in each] == [
+        f"stopped after step {step}: {reason}"
+    ]
+    figures = {
+        (metric["name"], metric["step"]): metric["value"]
+        for metric in lake.rows("SELECT * FROM metrics WHERE version = ?", [made.version])
+    }
+    assert figures["stopped_after", None] == step
+    assert figures["set_aside_rows", None] == 4
+    assert figures["set_aside_log_ratio", step - 1] < -1e-3
+    assert ("picked_after", None) not in figures
+
+
+def test_the_best_weights_are_published_and_the_lake_knows_their_step(
+    lake: Lake, imported: Callable[..., DatasetRef]
+) -> None:
+    pairs, told = [imported("pairs", range(16))], Told()
+    rule = {"stop": {"every": 2, "set_aside": 4}, "pick": "best"}
+    with use_lake(lake), report_to(told):
+        made = flow(steps)(pairs, **STOPPING | rule)
+    recipe = json.loads(lake.model(made)["recipe"])
+    assert recipe["picked"] == recipe["steps"] <= 12
+    assert f"the weights after step {recipe['picked']} of 12 were the best" in told.sentences

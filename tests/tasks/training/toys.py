@@ -21,7 +21,7 @@ from dapflow.tasks.models.packed.batches import Experience, Group
 from dapflow.tasks.models.packed.logps import packed_token_logps, reference_logps
 from dapflow.tasks.training.logs import StepLog
 from dapflow.tasks.training.losses.loss import Loss
-from dapflow.tasks.training.settings import Training
+from dapflow.tasks.training.settings import Stop, Training
 
 VOCABULARY = 97
 COMMON = {
@@ -56,6 +56,8 @@ SETTINGS = Training(
     checkpoint_every_steps=2,
     dtype="float32",
 )
+LOOKING = SETTINGS.model_copy(update={"stop": Stop(log_ratio=1e-6, every=2, set_aside=4)})
+"""Stops at its first look: what DPO teaches lowers other answers too."""
 DPO = Loss.of("sigmoid_norm", beta=0.1)
 
 

@@ -16,6 +16,6 @@ from dapflow.tasks.training.losses.registry import loss
     needs_reference=False,
     source="CLICK, arXiv 2306.03350, eq. 2 and 3, the chosen answer as the language-model data",
 )
-def click(logps: Logps, *, margin: NotNegative = 20.0, weight: NotNegative = 0.5) -> Tensor:
-    """[groups]. NLL per token of y+, plus weight max(0, margin + log pi(y-) - log pi(y+))."""
-    return nll(logps) + weight * relu(margin - logps.margin)
+def click(logps: Logps, *, margin: NotNegative = 20.0, hinge_weight: NotNegative = 0.5) -> Tensor:
+    """[groups]. NLL per token of y+, plus hinge_weight max(0, margin + log pi(y-) - log pi(y+))."""
+    return nll(logps) + hinge_weight * relu(margin - logps.margin)

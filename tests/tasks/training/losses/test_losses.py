@@ -35,6 +35,7 @@ GOLDEN_VALUES = [
         Loss.of("sigmoid_norm", beta=0.1, label_smoothing=0.2),
         0.650957,
     ),  # 0.8 * 0.620957 + 0.2 * (0.620957 + 0.15)
+    (Loss.of("dpop", beta=0.1, lambda_=5.0), 0.620957),  # d_w > 0, so the loss of DPO
     (Loss.of("hinge_norm", gamma=0.05), 0.925),  # 1 - 0.075
     (Loss.of("hinge_norm", gamma=0.002), 0.997),  # OAIF's "SLiC"
     (Loss.of("hinge", gamma=0.05), 1.1),  # 1 - 0.05 * (-2)
@@ -44,7 +45,7 @@ GOLDEN_VALUES = [
     (Loss.of("ipo", tau=0.1), 12.25),  # (1.5 - 5)^2
     (Loss.of("ipo", tau=0.1, reduction="mean"), 23.4014),  # (1/10 + 0.5/8 - 5)^2 = (0.1625 - 5)^2
     (Loss.of("spin", lambda_=0.1), 0.620957),  # the logistic loss of DPO
-    (Loss.of("click", margin=20.0, weight=1.0), 24.0),  # NLL 20 / 10, and 20 - 18 + 20 = 22
+    (Loss.of("click", margin=20.0, hinge_weight=1.0), 24.0),  # NLL 20 / 10, and 20 - 18 + 20 = 22
     (Loss.of("rrhf"), 2.0),  # p = -2, -2.25: ranked already, so 0, and the NLL of the best, 2
     (Loss.of("nll"), 2.0),
 ]
@@ -200,7 +201,9 @@ def test_a_detached_gate_passes_no_gradient() -> None:
 
 
 def test_two_spellings_of_one_loss_are_equal() -> None:
-    assert Loss.of("ipo", tau=1) == Loss(name="ipo", options={"reduction": "sum", "tau": 1.0})
+    assert Loss.of("ipo", tau=1) == Loss.model_validate(
+        {"name": "ipo", "options": {"reduction": "sum", "tau": 1.0}}
+    )
     assert hash(Loss.of("ipo")) == hash(Loss.of("ipo", tau=0.1))
     assert Loss.model_validate_json(Loss.of("ipo", tau=1).model_dump_json()) == Loss.of(
         "ipo", tau=1
@@ -211,7 +214,11 @@ def test_two_spellings_of_one_loss_are_equal() -> None:
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("dpo", {}, "there is no loss 'dpo'; choose one of click, cringe, hinge, hinge_norm,"),
+        (
+            "dpo",
+            {},
+            "there is no loss 'dpo'; choose one of click, cringe, dpop, hinge, hinge_norm,",
+        ),
         ("ipo", {"beta": 1.0}, "the loss ipo has no option 'beta'; its options are tau, reduction"),
         ("nll", {"beta": 1.0}, "the loss nll has no option 'beta'; it has no options"),
         ("ipo", {"tau": 0.0}, "tau=0.0 of the loss ipo: input should be greater than 0"),
