@@ -40,6 +40,8 @@ _MAIN = frozenset(
         "api_answers",
         "models_in_memory",
         "exact_answers",
+        "instructions_followed",
+        "instructions_whole",
         "turn_1_win_rate",
         "turn_2_win_rate",
     ]

@@ -341,6 +341,7 @@ def test_a_run_leaves_its_report_in_the_lake_and_in_prefect(
         *SMALL,
         "evaluation.probes=0",
         "evaluation.exact.source=",
+        "evaluation.instructions.prompts=0",
     )  # measured by a reward model, as it labels
     code, out, err = dapflow(
         "run",
