@@ -132,12 +132,12 @@ METRICS: dict[str, Metric] = {
         label="constraints of instructions gained", unit="share of constraints", better="higher"
     ),
     "instructions_whole": Metric(
-        label="instructions followed in every constraint",
+        label="instructions followed in full",
         unit="share of instructions",
         better="higher",
     ),
     "instructions_whole_change": Metric(
-        label="instructions gained in every constraint",
+        label="instructions gained in full",
         unit="share of instructions",
         better="higher",
     ),

@@ -41,7 +41,9 @@ _MAIN = frozenset(
         "models_in_memory",
         "exact_answers",
         "instructions_followed",
+        "instructions_followed_change",
         "instructions_whole",
+        "instructions_whole_change",
         "turn_1_win_rate",
         "turn_2_win_rate",
     ]

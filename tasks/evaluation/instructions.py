@@ -63,7 +63,7 @@ def load_instructions(out: Out, source: str, digest: str, count: int) -> None:
     of the source's content. Raises UserError, naming the line, for a prompt without constraints.
     """
     tags = {
-        prompt_text(record): _tags(record)
+        prompt_text(record): placed_constraints(record)
         for record in reversed(read_source(source, INSTRUCTIONS_FILE))
     }
     out.write(
@@ -76,7 +76,7 @@ def load_instructions(out: Out, source: str, digest: str, count: int) -> None:
     )
 
 
-def _tags(record: Record) -> tuple[str, str]:
+def placed_constraints(record: Record) -> tuple[str, str]:
     """Where it stands, and its constraints."""
     constraints = prompt_tags(record)["constraints"]
     if constraints is None:
@@ -106,8 +106,8 @@ def check_instructions(
     }
     old, new = (followed(out.lake.completions(ref), constraints) for ref in (before, after))
     figures = [
-        *_figures("instructions_followed", old, new, seed),
-        *_figures("instructions_whole", _whole(old), _whole(new), seed),
+        *figures_of("instructions_followed", old, new, seed),
+        *figures_of("instructions_whole", wholly(old), wholly(new), seed),
     ]
     out.write(0, list(rows_of(figures, policy.version, out.row_id)))
 
@@ -125,12 +125,12 @@ def followed(
     }
 
 
-def _whole(shares: Mapping[str, float]) -> dict[str, float]:
+def wholly(shares: Mapping[str, float]) -> dict[str, float]:
     """For each prompt 1 where all is followed, else 0."""
     return {prompt: float(share == 1) for prompt, share in shares.items()}
 
 
-def _figures(
+def figures_of(
     name: str, old: Mapping[str, float], new: Mapping[str, float], seed: int
 ) -> list[Figure]:
     return [
