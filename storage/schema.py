@@ -284,8 +284,8 @@ _V14 = (
 )
 
 _V15 = (
-    "ALTER TABLE prompts ADD COLUMN constraints VARCHAR;  -- JSON list: what an answer must keep to "
-    "and a program can verify (tasks/prompts/constraints.py); null where nobody has said"
+    "ALTER TABLE prompts ADD COLUMN constraints VARCHAR;  -- JSON list: what a program can verify "
+    "of an answer (tasks/prompts/constraints.py); null where nobody has said"
 )
 
 MIGRATIONS: tuple[str, ...] = (

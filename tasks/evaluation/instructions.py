@@ -1,11 +1,11 @@
 """Instructions that a program can verify ("in two sentences", "without a comma"): how many of them
 a policy follows.
 
-    load_instructions(source, count)              ->  prompts
-    check_instructions(policy, prompts, before, after) ->  metrics: the share of constraints that both policies follow, and of prompts of which they follow all
-The shipped set is tasks/prompts/data/instructions.jsonl, one {"prompt": ..., "constraints": [...]} a
-line; tasks/judging/constraints.py has the rules. Test: pytest
-tests/tasks/evaluation/test_instructions.py
+    load_instructions(source, digest, count)            ->  prompts
+    check_instructions(policy, prompts, before, after)  ->  metrics: what both policies follow
+A figure is the share of constraints that are followed, or of prompts of which all are. The shipped
+set is tasks/prompts/data/instructions.jsonl, one {"prompt": ..., "constraints": [...]} a line;
+tasks/judging/constraints.py has the rules. Test: pytest tests/tasks/evaluation/test_instructions.py
 """
 
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,7 @@
 """Whether an answer follows the constraints of its prompt: a plain function of the text for each
 rule.
 
-    follows(constraints, "The sky is blue. So is the sea.")  ->  1.0: the share of them that it follows
+    follows(constraints, "The sky is blue. So is the sea.")  ->  1.0: it follows all of them
 An answer that was cut off is taken as it is; an empty one follows nothing. Which fields a rule has
 says dapflow.tasks.prompts.constraints. Test: pytest tests/tasks/judging/test_constraints.py
 """
@@ -110,8 +110,8 @@ def _without(wanted: Without, text: str) -> bool:
 
 
 def _starts(wanted: Edge, text: str) -> bool:
-    """The text begins the answer, in any case, and does not end within a word. Emphasis, a heading's
-    mark and opening quotation marks may stand before it."""
+    """The text begins the answer, in any case, and does not end within a word. Emphasis, the mark
+    of a heading and opening quotation marks may stand before it."""
     begun, start = _spaced(text), _spaced(wanted.text)
     bare = begun.lstrip(f'#{_MARKS}"« ')
     return any(

@@ -24,267 +24,37 @@ _WORD = re.compile(r"[^\w]*(\w[\w'’]*)(\.?)")
 _ENUMERATION = re.compile(r"(?:^|\s)1\.\s.*\s2\.\s")
 _LETTERS_WITH_DOTS = re.compile(r"[^\W\d_]{1,2}(?:\.[^\W\d_]{1,2})+")  # U.S, Ph.D
 
-_NEVER_LAST = frozenset(["e.g", "i.e", "vs", "cf", "viz", "z.b", "d.h", "u.a", "bzw", "p.ex", "ej"])
-_BEFORE_NAMES = frozenset(
-    [
-        "mr",
-        "mrs",
-        "ms",
-        "dr",
-        "prof",
-        "st",
-        "sr",
-        "jr",
-        "rev",
-        "gen",
-        "capt",
-        "lt",
-        "col",
-        "sgt",
-        "hon",
-        "mt",
-        "hr",
-        "fr",
-        "mme",
-        "mlle",
-        "sra",
-        "srta",
-        "dott",
-        "sig",
-        "avv",
-        "ing",
-    ]
+
+def _set(words: str) -> frozenset[str]:
+    return frozenset(words.split())
+
+
+_NEVER_LAST = _set("e.g i.e vs cf viz z.b d.h u.a bzw p.ex ej")
+_BEFORE_NAMES = _set(
+    "mr mrs ms dr prof st sr jr rev gen capt lt col sgt hon mt hr fr mme mlle sra srta dott sig avv"
+    " ing"
 )
-_BEFORE_DIGITS = frozenset(
-    [
-        "no",
-        "nr",
-        "nº",
-        "núm",
-        "fig",
-        "vol",
-        "ch",
-        "art",
-        "pp",
-        "kap",
-        "jan",
-        "feb",
-        "mar",
-        "apr",
-        "jun",
-        "jul",
-        "aug",
-        "sep",
-        "sept",
-        "oct",
-        "nov",
-        "dec",
-    ]
+_BEFORE_DIGITS = _set(
+    "no nr nº núm fig vol ch art pp kap jan feb mar apr jun jul aug sep sept oct nov dec"
 )
-_LAST_BEFORE_CAPITALS = frozenset(
-    [
-        "etc",
-        "a.m",
-        "p.m",
-        "usw",
-        "ecc",
-        "al",
-        "inc",
-        "ltd",
-        "co",
-        "corp",
-        "approx",
-        "ca",
-        "max",
-        "min",
-        "avg",
-        "incl",
-        "excl",
-        "inkl",
-        "dept",
-        "est",
-        "resp",
-        "evtl",
-        "ggf",
-        "oz",
-        "lb",
-        "lbs",
-        "tbsp",
-        "tsp",
-        "hr",
-        "hrs",
-        "ft",
-        "ud",
-        "uds",
-        "av",
-    ]
+_LAST_BEFORE_CAPITALS = _set(
+    "etc a.m p.m usw ecc al inc ltd co corp approx ca max min avg incl excl inkl dept est resp evtl"
+    " ggf oz lb lbs tbsp tsp hr hrs ft ud uds av"
 )
-_BEFORE_A_LETTER = frozenset(
-    [
-        "vitamin",
-        "vitamins",
-        "plan",
-        "option",
-        "group",
-        "type",
-        "grade",
-        "point",
-        "letter",
-        "class",
-        "section",
-        "part",
-        "step",
-        "to",
-    ]
+_BEFORE_A_LETTER = _set(
+    "vitamin vitamins plan option group type grade point letter class section part step to"
 )
-_OPENING = frozenset(
-    [
-        "the",
-        "a",
-        "an",
-        "it",
-        "its",
-        "he",
-        "she",
-        "they",
-        "we",
-        "you",
-        "i",
-        "this",
-        "that",
-        "these",
-        "those",
-        "there",
-        "then",
-        "but",
-        "and",
-        "so",
-        "or",
-        "if",
-        "when",
-        "while",
-        "what",
-        "who",
-        "where",
-        "why",
-        "how",
-        "in",
-        "on",
-        "at",
-        "after",
-        "before",
-        "once",
-        "my",
-        "your",
-        "his",
-        "her",
-        "our",
-        "their",
-        "no",
-        "yes",
-        "not",
-        "as",
-        "for",
-        "with",
-        "from",
-        "by",
-        "one",
-        "some",
-        "many",
-        "all",
-        "every",
-        "each",
-        "both",
-        "also",
-        "however",
-        "although",
-        "because",
-        "since",
-        "der",
-        "die",
-        "das",
-        "ein",
-        "eine",
-        "er",
-        "sie",
-        "es",
-        "wir",
-        "ich",
-        "du",
-        "und",
-        "aber",
-        "dann",
-        "le",
-        "la",
-        "les",
-        "un",
-        "une",
-        "il",
-        "elle",
-        "nous",
-        "vous",
-        "je",
-        "ce",
-        "et",
-        "mais",
-        "puis",
-        "el",
-        "los",
-        "las",
-        "una",
-        "yo",
-        "este",
-        "esta",
-        "y",
-        "pero",
-        "luego",
-        "lo",
-        "gli",
-        "uno",
-        "lui",
-        "lei",
-        "noi",
-        "io",
-        "e",
-        "ma",
-        "poi",
-    ]
+_OPENING = _set(
+    "the a an it its he she they we you i this that these those there then but and so or if when"
+    " while what who where why how in on at after before once my your his her our their no yes not"
+    " as for with from by one some many all every each both also however although because since"
+    " der die das ein eine er sie es wir ich du und aber dann wenn le la les un une il elle nous"
+    " vous je ce et mais puis el los las una yo este esta y pero luego lo gli uno lui lei noi io e"
+    " ma poi"
 )
 """Words that begin a sentence, and hardly ever are a name after an initial or a title."""
-_ORDINAL_AFTER = frozenset(
-    [
-        "am",
-        "der",
-        "die",
-        "das",
-        "den",
-        "dem",
-        "des",
-        "im",
-        "zum",
-        "vom",
-        "ab",
-        "bis",
-        "seit",
-        "jeden",
-    ]
-)
-_MONTHS = frozenset(
-    [
-        "januar",
-        "februar",
-        "märz",
-        "april",
-        "mai",
-        "juni",
-        "juli",
-        "august",
-        "september",
-        "oktober",
-        "november",
-        "dezember",
-    ]
-)
+_ORDINAL_AFTER = _set("am der die das den dem des im zum vom ab bis seit jeden")
+_MONTHS = _set("januar februar märz april mai juni juli august september oktober november dezember")
 _SAYS = (
     "said says asked asks replied replies cried whispered shouted called answered thought laughed"
     " added told whispers shouts answers"

@@ -1,8 +1,8 @@
 """Constraints of a prompt that a program can verify: "in two sentences", "as JSON with the key
 `name`".
 
-    constraints_of([{"rule": "sentences", "exactly": 2}], "mine.jsonl:2")  ->  (Count(rule="sentences", exactly=2),)
-    text_of(constraints)  ->  the JSON that the lake holds          of_text(text)  ->  the constraints
+    constraints_of([{"rule": "sentences", "exactly": 2}], "mine.jsonl:2")  ->  (Count(...),)
+    text_of(constraints)  ->  the JSON that the lake holds      of_text(text)  ->  the constraints
 What each rule means for an answer: dapflow.tasks.judging.constraints. Imports neither torch nor
 prefect. Test: pytest tests/tasks/prompts/test_constraints.py
 """
@@ -62,7 +62,7 @@ class Count(_Constraint):
 
 
 class Listing(_Constraint):
-    """So many points with a dash or an asterisk, numbered points, or lines with something in them."""
+    """So many points with a dash or an asterisk, numbered points, or lines that are not empty."""
 
     rule: Literal["items", "numbered", "lines"]
     exactly: Annotated[Number, Field(ge=1)]
