@@ -23,8 +23,9 @@ from dapflow.storage import DatasetRef, ModelRef
 from dapflow.tasks.evaluation.baseline import FILES, load_baseline_answers, policy_of
 from dapflow.tasks.evaluation.contamination import find_overlap
 from dapflow.tasks.evaluation.divergence import measure_displacement, measure_divergence
-from dapflow.tasks.evaluation.exact import check_answers
+from dapflow.tasks.evaluation.exact import Exact, check_answers
 from dapflow.tasks.evaluation.harness import compare_harness, run_harness
+from dapflow.tasks.evaluation.instructions import Instructions, check_instructions
 from dapflow.tasks.evaluation.measure import Side, evaluate, evaluate_against
 from dapflow.tasks.evaluation.provenance import measure_provenance
 from dapflow.tasks.evaluation.tilting import measure_tilting
@@ -144,6 +145,7 @@ def measure(
             *_distances(candidate),
             *_tilting(candidate),
             *_exact(trial),
+            *_instructions(trial),
             *_two_turns(trial),
             *_harness(candidate, yardsticks),
             measure_provenance(
@@ -263,19 +265,36 @@ def _tilting(candidate: Candidate) -> list[DatasetRef]:
 
 def _exact(trial: Trial) -> list[DatasetRef]:
     """Exact-answer tasks, solved by the policy before and after."""
-    r = trial.recipe
-    if "exact" not in trial.given.tasks:
+    r, tasks = trial.recipe, trial.given.tasks
+    if "exact" not in tasks:
         return []
-    (source, tasks), sampling = (
-        trial.given.tasks["exact"],
-        r.evaluation.exact.sampling(r.evaluation.sampling.chat_template),
-    )
-    before, after = (
-        sample(policy, tasks, sampling, r.seed, r.sampler.own) for policy in trial.policies
-    )
+    source, prompts = tasks["exact"]
+    before, after = _answered(trial, prompts, r.evaluation.exact)
     return [
-        check_answers(trial.of.policy, tasks, source.name, source.digest, before, after, r.seed)
+        check_answers(trial.of.policy, prompts, source.name, source.digest, before, after, r.seed)
     ]
+
+
+def _instructions(trial: Trial) -> list[DatasetRef]:
+    """Instructions that a program verifies, followed by the policy before and after."""
+    r, tasks = trial.recipe, trial.given.tasks
+    if "instructions" not in tasks:
+        return []
+    _, prompts = tasks["instructions"]
+    before, after = _answered(trial, prompts, r.evaluation.instructions)
+    return [check_instructions(trial.of.policy, prompts, before, after, r.seed)]
+
+
+def _answered(
+    trial: Trial, prompts: DatasetRef, tasks: Exact | Instructions
+) -> tuple[DatasetRef, DatasetRef]:
+    """The likeliest answers of the policy before and of the new one."""
+    r = trial.recipe
+    sampling = tasks.sampling(r.evaluation.sampling.chat_template)
+    before, after = (
+        sample(policy, prompts, sampling, r.seed, r.sampler.own) for policy in trial.policies
+    )
+    return before, after
 
 
 def _harness(candidate: Candidate, yardsticks: Yardsticks) -> list[DatasetRef]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from dapflow.flows.standing import Standing
 from dapflow.storage import DatasetRef
 from dapflow.tasks.evaluation.exact import TASKS_FILE, load_tasks
+from dapflow.tasks.evaluation.instructions import INSTRUCTIONS_FILE, load_instructions
 from dapflow.tasks.evaluation.two_turns import TURNS_FILE, load_first_turns
 from dapflow.tasks.prompts.load import PROMPTS_FILE, SEEDS_FILE, load_prompts
 from dapflow.tasks.prompts.sources import Source, find_source
@@ -44,11 +45,14 @@ def slice_of(here: Standing, count: int) -> DatasetRef:
 
 
 def _tasks_of(here: Standing) -> dict[str, tuple[Source, DatasetRef]]:
-    """Tasks with an exact answer, and first turns, of those that the recipe names."""
+    """Tasks with an exact answer, instructions, and first turns, of those that the recipe names."""
     evaluation, tasks = here.recipe.evaluation, dict[str, tuple[Source, DatasetRef]]()
     if name := evaluation.exact.source:
         source = find_source(name, TASKS_FILE)
         tasks["exact"] = source, load_tasks(source.name, source.digest)
+    if (name := evaluation.instructions.source) and (count := evaluation.instructions.prompts):
+        source = find_source(name, INSTRUCTIONS_FILE)
+        tasks["instructions"] = source, load_instructions(source.name, source.digest, count)
     if name := evaluation.two_turns.source:
         source = find_source(name, TURNS_FILE)
         tasks["two turns"] = source, load_first_turns(source.name, source.digest)

@@ -26,6 +26,7 @@ class PromptRow(TypedDict):
     parents: list[str]
     answer: str | None
     unsafe: bool | None
+    constraints: str | None
     earlier: list[str] | None
 
 

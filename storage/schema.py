@@ -283,6 +283,11 @@ _V14 = (
     "(tasks/step/work.py); null where older software made it"
 )
 
+_V15 = (
+    "ALTER TABLE prompts ADD COLUMN constraints VARCHAR;  -- JSON list: what a program can verify "
+    "of an answer (tasks/prompts/constraints.py); null where nobody has said"
+)
+
 MIGRATIONS: tuple[str, ...] = (
     _V1,
     _V2,
@@ -298,4 +303,5 @@ MIGRATIONS: tuple[str, ...] = (
     _V12,
     _V13,
     _V14,
+    _V15,
 )

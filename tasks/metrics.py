@@ -140,6 +140,22 @@ METRICS: dict[str, Metric] = {
     "exact_answers_change": Metric(
         label="exact-answer tasks gained", unit="share of tasks", better="higher"
     ),
+    "instructions_followed": Metric(
+        label="constraints of instructions followed", unit="share of constraints", better="higher"
+    ),
+    "instructions_followed_change": Metric(
+        label="constraints of instructions gained", unit="share of constraints", better="higher"
+    ),
+    "instructions_whole": Metric(
+        label="instructions followed in full",
+        unit="share of instructions",
+        better="higher",
+    ),
+    "instructions_whole_change": Metric(
+        label="instructions gained in full",
+        unit="share of instructions",
+        better="higher",
+    ),
     "turn_1_win_rate": Metric(
         label="win rate, first turn of two", unit="share of tasks", better="higher"
     ),

@@ -18,7 +18,9 @@ from dapflow.flows.cli.main import app
 from dapflow.flows.recipes.changes import change
 from dapflow.flows.recipes.methods import RECIPES
 from dapflow.storage import Lake, UserError
+from dapflow.tasks.judging.kinds import KINDS
 from dapflow.tasks.metrics import AS_A_JUDGE, METRICS
+from dapflow.tasks.prompts.constraints import RULES
 from dapflow.tasks.sampling.engines.sampler import Sampler
 from dapflow.tasks.training.losses.loss import Loss
 from dapflow.tasks.training.losses.registry import losses
@@ -182,6 +184,13 @@ def _options(loss: str) -> set[str]:
 def test_every_metric_is_listed() -> None:
     listed = names(table(FILES["flows/report/README.md"], "metric"), "metric")
     assert sorted(listed) == sorted(METRICS | AS_A_JUDGE)
+
+
+def test_every_kind_of_judge_and_every_rule_of_constraints_is_listed() -> None:
+    kinds = names(table(FILES["tasks/judging/README.md"], "kind"), "kind")
+    assert sorted(kinds) == sorted(KINDS)
+    rules = names(table(FILES["tasks/judging/README.md"], "rule"), "rule")
+    assert sorted(rules) == sorted(RULES)
 
 
 def test_every_relation_is_listed(lake: Lake) -> None:

@@ -42,6 +42,10 @@ _MAIN = frozenset(
         "api_answers",
         "models_in_memory",
         "exact_answers",
+        "instructions_followed",
+        "instructions_followed_change",
+        "instructions_whole",
+        "instructions_whole_change",
         "turn_1_win_rate",
         "turn_2_win_rate",
     ]

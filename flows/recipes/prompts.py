@@ -18,8 +18,9 @@ class Prompts(BaseModel):
     source: str = Field(
         default="shipped",
         description=(
-            "`shipped`, a .jsonl or .parquet file with `prompt`, or `hub:org/dataset`; optionally "
-            "with `answer` and `unsafe`"
+            "`shipped`, `shipped-instructions` (600 with `constraints`), a .jsonl or .parquet file "
+            "with `prompt`, or `hub:org/dataset`; optionally with `answer`, `unsafe` and "
+            "`constraints`"
         ),
     )
     per_iteration: int = Field(default=48, ge=1, description="prompts each iteration trains on")

@@ -14,6 +14,7 @@ from dapflow.flows.recipes.prompts import Prompts
 from dapflow.tasks.evaluation.contamination import Overlap
 from dapflow.tasks.evaluation.exact import Exact
 from dapflow.tasks.evaluation.harness import Harness
+from dapflow.tasks.evaluation.instructions import Instructions
 from dapflow.tasks.evaluation.two_turns import TwoTurns
 from dapflow.tasks.judging.judges.reward_model import RewardModel
 from dapflow.tasks.judging.kinds import AnyJudge
@@ -56,6 +57,7 @@ class Evaluation(BaseModel):
     )
     overlap: Overlap = Overlap()
     exact: Exact = Exact()
+    instructions: Instructions = Instructions()
     two_turns: TwoTurns = TwoTurns()
     harness: Harness = Harness()
 

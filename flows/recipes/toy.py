@@ -61,6 +61,9 @@ def toy(recipe: Recipe) -> Recipe:
                 update={
                     "sampling": answer,
                     "judge": judge.on_toy(),
+                    "instructions": recipe.evaluation.instructions.model_copy(
+                        update={"prompts": 8, "max_tokens": 12}
+                    ),
                 }
             ),
         }

@@ -21,6 +21,7 @@ KINDS = {
     "human": f"{_HERE}.human:Human",
     "composite": f"{_HERE}.composite:Composite",
     "program": f"{_HERE}.program:Program",
+    "follows": f"{_HERE}.follows:Follows",
 }
 _PREFIXES = {"models@": "lake-model"}
 """Words that begin so are of that kind; a kind's own name stands for it without settings; and any

@@ -159,6 +159,7 @@ def question_of(prompt: Mapping[str, Any], row: Mapping[str, Any]) -> Question:
         prompt=text,
         completion=row["text"],
         answer=prompt["answer"],
+        constraints=prompt["constraints"],
         turns=turns,
     )
 

@@ -9,6 +9,7 @@ from typing import Any
 from dapflow.storage import UserError
 from dapflow.storage.rows import Split
 from dapflow.tasks.prompts.columns import check_columns
+from dapflow.tasks.prompts.constraints import constraints_of, text_of
 from dapflow.tasks.prompts.conversations import one_turn
 from dapflow.tasks.prompts.row import prompt_row, text_digest
 from dapflow.tasks.prompts.sources import Record, read_source
@@ -39,7 +40,9 @@ def load_prompts(
     `digest`: of the source's content, so that a changed file is another version; `shipped`: the
     file that the source of this name is. Raises UserError for a source that is too small.
     """
-    records = split_prompts(read_source(source, shipped), held_out)[split]
+    whole = read_source(source, shipped)
+    tags = {record.place: prompt_tags(record) for record in whole}  # also those of later iterations
+    records = split_prompts(whole, held_out)[split]
     chosen = (
         records
         if count is None
@@ -49,7 +52,7 @@ def load_prompts(
     )
     rows = [
         prompt_row(out.row_id(n), prompt_text(record), record.place, split=split)
-        | prompt_tags(record)
+        | tags[record.place]
         for n, record in enumerate(chosen)
     ]
     out.write(0, rows)
@@ -65,10 +68,10 @@ def prompt_text(record: Record) -> str:
 
 
 def prompt_tags(record: Record) -> dict[str, Any]:
-    """What judges may want to know of a prompt: the right `answer` (text or a number), and whether
-    it is marked `unsafe`. Null: not said.
+    """What judges may want to know of a prompt: the right `answer` (text or a number), whether it
+    is marked `unsafe`, and its `constraints`. Null: not said.
 
-    Raises UserError, naming the record, for what is neither.
+    Raises UserError, naming the record, for what is none of them.
     """
     answer, unsafe = record.fields.get("answer"), record.fields.get("unsafe")
     if isinstance(answer, int | float) and not isinstance(answer, bool):
@@ -80,7 +83,9 @@ def prompt_tags(record: Record) -> dict[str, Any]:
         )
     if unsafe is not None and not isinstance(unsafe, bool):
         raise UserError(f"{record.place}: `unsafe` must be true or false, not {unsafe!r}.")
-    return {"answer": answer, "unsafe": unsafe}
+    listed = record.fields.get("constraints")
+    constraints = None if listed is None else text_of(constraints_of(listed, record.place))
+    return {"answer": answer, "unsafe": unsafe, "constraints": constraints}
 
 
 def split_prompts(records: Sequence[Record], held_out: int) -> dict[Split, list[Record]]:

@@ -21,6 +21,7 @@ from dapflow.storage import Lake, UserError
 from dapflow.tasks.step import current_lake
 
 SHIPPED = Path(__file__).parent / "data"
+_NAMED = {"shipped-instructions": "instruction_prompts.jsonl"}  # sets beside the usual ones
 _HUB_PREFIX, _LAKE_PREFIX = "hub:", "pairs@"
 _HALF = re.compile(
     r"\\u[dD][89a-fA-F]"
@@ -60,8 +61,8 @@ class Source:
 
 
 def find_source(name: str, shipped: str) -> Source:
-    """`name`: "shipped" (the project's own file `shipped`), a path to .jsonl or .parquet, or
-    "hub:org/dataset".
+    """`name`: "shipped" (the project's own file `shipped`), "shipped-instructions" (prompts with
+    constraints), a path to .jsonl or .parquet, or "hub:org/dataset".
 
     Raises UserError when there is no such file.
     """
@@ -103,7 +104,8 @@ def stream_source(name: str, shipped: str) -> Iterator[Record]:
 
 
 def _path(name: str, shipped: str) -> Path:
-    return SHIPPED / shipped if name == "shipped" else Path(name).expanduser()
+    file = _NAMED.get(name) or (shipped if name == "shipped" else None)
+    return SHIPPED / file if file else Path(name).expanduser()
 
 
 def _file_records(path: Path) -> Iterator[Record]:

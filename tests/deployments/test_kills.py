@@ -27,6 +27,7 @@ QUICK = (
     "evaluation.judge=shorter",
     "evaluation.probes=0",
     "evaluation.exact.source=",
+    "evaluation.instructions.prompts=0",
 )
 STEPS = {  # from this record of the log to the next one
     "prompts": ("step.started", "load train prompts"),

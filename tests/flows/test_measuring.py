@@ -72,12 +72,14 @@ def test_every_figure_has_a_value_or_a_reason_and_the_policy_meets_every_baselin
         f"evaluation.baselines=[{first['policy']}, {file}]",
         "evaluation.probes=0",
         "evaluation.exact.source=",
+        "evaluation.instructions.prompts=0",
     )
     assert code == 0, err
     names = {row["name"]: row for row in second["metrics"]}
     assert names[f"win_rate_vs_{first['policy']}"]["value"] == 0.5  # itself
     assert names[f"judged_prompts_vs_{file}"]["value"] <= 4
-    assert not {"kl_to_initial", "displaced_pairs", "exact_answers_after"} & names.keys()
+    unmeasured = {"kl_to_initial", "displaced_pairs", "exact_answers_after"}
+    assert not (unmeasured | {"instructions_followed_after"}) & names.keys()
     with Lake(lake, read_only=True) as opened:
         notes = opened.rows(
             "SELECT DISTINCT note FROM completions WHERE policy = ? AND finish_reason = 'refused'",

@@ -16,6 +16,7 @@ QUICK = (
     "evaluation.judge=shorter",
     "evaluation.probes=0",
     "evaluation.exact.source=",
+    "evaluation.instructions.prompts=0",
 )
 """Nothing measured but who wins, and that by a program: two thirds of the steps. For tests of
 something else than the figures.

@@ -25,6 +25,7 @@ class Question:
     prompt: str
     completion: str
     answer: str | None = None  # the reference answer of the prompt, where it has one
+    constraints: str | None = None  # likewise, as the lake holds them
     turns: tuple[str, ...] = ()  # empty: the prompt alone
 
 

@@ -25,6 +25,7 @@ _COMMON = (
     "evaluation.sampling.max_tokens=32",
     "evaluation.probes=4",
     "evaluation.exact.source=",
+    "evaluation.instructions.prompts=0",
 )
 _FIRST = ("prompts.per_iteration=6", "sampling.n=4", "prompts.held_out=8")
 _SECOND = ("prompts.per_iteration=10", "sampling.n=6", "prompts.held_out=14")

@@ -202,6 +202,30 @@ def test_judges_that_do_not_go_together_are_said_before_anything_is_run(
 
 
 @pytest.mark.usefixtures("prefect_server")
+def test_a_policy_is_trained_on_what_a_program_verifies_and_measured_on_other_instructions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = ("judge=follows", "prompts.source=shipped-instructions")
+    settings += ("evaluation.instructions.prompts=3", "evaluation.instructions.max_tokens=4")
+    code, result, err = quick("run", tmp_path / "lake", capsys, *settings, recipe="rso")
+    assert code == 0, err
+    figures = {row["name"]: row for row in result["iterations"][0]["metrics"]}
+    for name in ("instructions_followed", "instructions_whole"):
+        assert 0 <= figures[f"{name}_before"]["value"] <= 1
+        low, change, high = (figures[f"{name}_change"][key] for key in ("low", "value", "high"))
+        assert -1 <= low <= change <= high <= 1
+    with Lake(tmp_path / "lake", read_only=True) as lake:
+        scores = lake.rows("SELECT score FROM verdicts WHERE judge = 'follows' AND score > 0")
+        asked = lake.rows("SELECT source, constraints FROM prompts ORDER BY digest")
+    assert scores
+    assert all(row["constraints"] for row in asked)
+    measured = [row for row in asked if row["source"].startswith("instructions.jsonl:")]
+    assert len(measured) == 3
+    _, again, _ = quick("run", tmp_path / "lake", capsys, *settings, recipe="rso")
+    assert all(step["cached"] for step in again["steps"])
+
+
+@pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize(
     ("fields", "judge", "message"),
     [
@@ -216,6 +240,16 @@ def test_judges_that_do_not_go_together_are_said_before_anything_is_run(
             ": `answer` must be the right answer as text or a number, not []",
         ),
         ({"unsafe": 1}, "shorter", ": `unsafe` must be true or false, not 1"),
+        (
+            {},
+            "follows",
+            "The judge follows needs prompts with constraints, and no prompt has any: set",
+        ),
+        (
+            {"constraints": [{"rule": "words", "exactly": 0}]},
+            "shorter",
+            ": the constraint `words`: `exactly` must be greater than or equal to 1, not 0",
+        ),
         ({}, "models@77", "Nothing in the lake has the id models@77"),
     ],
 )
