@@ -28,13 +28,13 @@ from dapflow.tasks.evaluation.harness import compare_harness, run_harness
 from dapflow.tasks.evaluation.instructions import Instructions, check_instructions
 from dapflow.tasks.evaluation.measure import Side, evaluate, evaluate_against
 from dapflow.tasks.evaluation.provenance import measure_provenance
-from dapflow.tasks.evaluation.tilting import measure_tilting
 from dapflow.tasks.evaluation.two_turns import (
     evaluate_turn,
     follow_up,
     whole_conversations,
 )
 from dapflow.tasks.judging.spec import Seated
+from dapflow.tasks.pairing.tilting import measure_tilting
 from dapflow.tasks.prompts.load import PROMPTS_FILE, load_prompts
 from dapflow.tasks.prompts.sources import find_source
 from dapflow.tasks.sampling.sample import sample

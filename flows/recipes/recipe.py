@@ -208,7 +208,7 @@ class Recipe(BaseModel):
     @property
     def soft_labels(self) -> bool:
         """Whether its loss learns how sure the judge is of a label."""
-        return bool(self.loss.options.model_dump().get("soft_labels"))
+        return any(term.options.model_dump().get("soft_labels") for term in self.loss.terms)
 
     def data_of(self, iteration: int) -> Data:
         """What the iteration learns from, counted from 1."""

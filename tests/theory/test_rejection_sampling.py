@@ -128,13 +128,11 @@ def test_in_a_table_pairs_nearer_to_the_optimal_policy_estimate_it_better() -> N
     assert algorithm.mean() < 1.25 * rso.mean()
 
 
-def test_where_the_policy_cannot_hold_the_reward_pairs_nearer_to_it_end_higher() -> None:
+def test_where_the_policy_cannot_hold_the_reward_its_own_pairs_end_highest() -> None:
     """grad J = Cov_pi(features, r - r_theta) / beta, so that the policy's own pairs lead to the
-    best of its class (OAIF, arXiv 2402.04792), and pi_r's nearer to it than others (RSO, arXiv
-    2309.06657, section 1).
-
-    The last is no theorem: RSO's pairs end above the initial policy's in three of six such draws,
-    of which this is the second; all else holds in each of the six.
+    best of its class (OAIF, arXiv 2402.04792), and none of another law higher. That RSO's pairs end
+    above the initial policy's (arXiv 2309.06657, section 1) is no theorem: here it does in three of
+    six draws.
     """
     answers, width, beta = 400, 6, 0.5
     features, mixed = normal(100, answers, width), normal(101, width, width)
@@ -172,5 +170,6 @@ def test_where_the_policy_cannot_hold_the_reward_pairs_nearer_to_it_end_higher()
         online = (online + after(policy_of(online), online)) / 2
     direct, sft, rso = map(height, offline)
     best = height(minimum(lambda weights: -height(weights), online, tolerance=1e-6))
-    assert direct < sft < rso < height(online) <= best
+    assert direct < sft < height(online) <= best
+    assert rso < height(online)
     assert height(online) > 0.99 * best  # not all: the sigmoid bends

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from dapflow.tasks.evaluation.tilting import tilting
 from dapflow.tasks.figures import Figure
 from dapflow.tasks.pairing.acceptance import Acceptance, accept_for_prompt
+from dapflow.tasks.pairing.tilting import Candidate, tilting
 
 
 def figures(count: int, keep: int, beta: float, prompts: int = 60) -> dict[str, Figure]:
@@ -27,10 +27,14 @@ def figures(count: int, keep: int, beta: float, prompts: int = 60) -> dict[str, 
         for prompt in range(prompts)
     }
     scaled = acceptance.in_scores([row["score"] for row in rows] for rows in verdicts.values())
-    rows: Any = {
-        prompt: accept_for_prompt(rows, scaled, Random(prompt)) for prompt, rows in verdicts.items()
+    candidates = {
+        prompt: [
+            Candidate(reward=row["reward"], sweep=row["sweep"])
+            for row in accept_for_prompt(rows, scaled, Random(prompt))
+        ]
+        for prompt, rows in verdicts.items()
     }
-    return {figure.name: figure for figure in tilting(rows, acceptance, seed=0)}
+    return {figure.name: figure for figure in tilting(candidates, acceptance, seed=0)}
 
 
 def test_many_candidates_for_each_kept_come_near_to_the_tilted_policy_and_few_do_not() -> None:
@@ -51,6 +55,6 @@ def test_figures_that_cannot_be_had_say_why() -> None:
     nothing = {figure.name: figure for figure in tilting({}, Acceptance(), seed=0)}
     assert {figure.value for figure in nothing.values()} == {None}
     assert all(figure.note for figure in nothing.values())
-    equal: Any = {"p": [{"accepted": True, "sweep": 0, "reward": 1.0}] * 3}
+    equal = {"p": [Candidate(reward=1.0, sweep=0)] * 3}
     [way] = [f for f in tilting(equal, Acceptance(), seed=0) if f.name == "tilt_reached"]
     assert (way.value, way.note) == (None, "no candidate scored more than another")
