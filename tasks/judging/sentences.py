@@ -16,7 +16,8 @@ POINT = re.compile(r"[ \t]*(?:[-*+•]|(?:\*\*|__)?\d{1,3}[.)](?:\*\*|__)?)(?=\s
 """What a point of a list begins with: a dash, an asterisk, a bullet, or its number."""
 _HEADING = re.compile(r"#{1,6}\s.*|(\*\*|__)(?:(?!\1).)*[^.!?…:](?<![.!?…:])\1")
 _END = re.compile(
-    r"(?P<stop>[.!?…]+)(?P<close>(?:\[\d+\]|[\"'”“’»)\]*_`])*)(?:\s+|$)"
+    r"(?P<stop>[.!?…]+)(?P<close>(?:\[\d+\]|[\"'”“’»)\]*_`]|[\u2600-\u27bf\ufe0f\u200d]"
+    r"|[\U0001f000-\U0001faff])*)(?:\s+|$)"  # the last are emoji
     r"|[。！？]+[”’」』）]*"  # after which there is no space
     r"|(?<=[a-z]{2})[.!?](?=[A-Z][a-z])"  # nor where it has been forgotten
 )

@@ -64,6 +64,7 @@ COUNTED = {
     # emoji
     "Great! 🎉 It works.": 2,
     "It works. 🎉": 1,
+    "Time flies!🎉 Enjoy it.❤️": 2,
     "I am happy 😀": 1,
     # lines
     "Roses are red,\nviolets are blue.": 1,
