@@ -205,7 +205,8 @@ def test_judges_that_do_not_go_together_are_said_before_anything_is_run(
 def test_a_policy_is_trained_on_what_a_program_verifies_and_measured_on_other_instructions(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    settings = ("judge=follows", "prompts.source=shipped-instructions")
+    settings = ("judge=follows", "prompts.source=shipped-instructions", "sampling.n=4")
+    settings += ("prompts.per_iteration=12", "sampling.max_tokens=12")  # fewer are all ties
     settings += ("evaluation.instructions.prompts=3", "evaluation.instructions.max_tokens=4")
     code, result, err = quick("run", tmp_path / "lake", capsys, *settings, recipe="rso")
     assert code == 0, err
@@ -222,7 +223,7 @@ def test_a_policy_is_trained_on_what_a_program_verifies_and_measured_on_other_in
     measured = [row for row in asked if row["source"].startswith("instructions.jsonl:")]
     assert len(measured) == 3
     _, again, _ = quick("run", tmp_path / "lake", capsys, *settings, recipe="rso")
-    assert all(step["cached"] for step in again["steps"])
+    assert {step["state"] for step in again["steps"]} == {"cached"}
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -26,16 +26,16 @@ def plan_of(recipe: str, settings: tuple[str, ...] = (), iterations: int = 1) ->
 @pytest.mark.parametrize(
     ("recipe", "settings", "sampled", "trained", "judge_calls", "paid"),
     [
-        ("rso", (), 2112, 2016, 112, 0),
-        ("rso", (*LLM, "acceptance.rule=all"), 2112, 2016, 80, 48),
-        ("rso", (*LLM, "judge.mode=ten", "judge.samples=3", "judge.temperature=0.7"), 2112, 2016, 272, 240),
-        ("rso", ("evaluation.judge={kind: llm, endpoint: {model: gpt-4.1-mini}}",), 2112, 2016, 112, 32),
-        ("rso", ("judge=human", "acceptance.rule=all"), 2112, 2016, 56, 0),
-        ("rso", ("judge=shorter",), 2112, 2016, 112, 0),
-        ("rso", ("judge=policy",), 135552, 2016, 866, 0),
-        ("rso", ("judge=composite", "judge.members.a=reward-model", "judge.members.b=shorter"), 2112, 2016, 192, 0),
-        ("oaif", (), 1824, 1728, 88, 0),
-        ("oaif", LLM, 1824, 1728, 56, 24),
+        ("rso", (), 2304, 2016, 112, 0),
+        ("rso", (*LLM, "acceptance.rule=all"), 2304, 2016, 80, 48),
+        ("rso", (*LLM, "judge.mode=ten", "judge.samples=3", "judge.temperature=0.7"), 2304, 2016, 272, 240),
+        ("rso", ("evaluation.judge={kind: llm, endpoint: {model: gpt-4.1-mini}}",), 2304, 2016, 112, 32),
+        ("rso", ("judge=human", "acceptance.rule=all"), 2304, 2016, 56, 0),
+        ("rso", ("judge=shorter",), 2304, 2016, 112, 0),
+        ("rso", ("judge=policy",), 135744, 2016, 866, 0),
+        ("rso", ("judge=composite", "judge.members.a=reward-model", "judge.members.b=shorter"), 2304, 2016, 192, 0),
+        ("oaif", (), 2016, 1728, 88, 0),
+        ("oaif", LLM, 2016, 1728, 56, 24),
     ],
 )  # fmt: skip
 def test_a_plan_counts_tokens_and_questions_at_most(
