@@ -185,7 +185,7 @@ def _asking(
     assert lake.read_only, (
         "a lake to write to shares its instance with the process, which must not be shut in"
     )
-    with lake.cursor() as cursor, _memory():
+    with lake.open_cursor() as cursor, _memory():
         confine(cursor, lake.location)
         yield _Asking(cursor, lake.location.address, timeout_s, on_stuck)
 

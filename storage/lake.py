@@ -33,6 +33,7 @@ from dapflow.storage.rows import (
     PromptRow,
     VerdictRow,
 )
+from dapflow.storage.shield import shielded
 
 if TYPE_CHECKING:
     import datasets
@@ -87,8 +88,14 @@ class Lake:
     @contextmanager
     def cursor(self) -> Iterator[Connection]:
         """A cursor of its own for one thread or one transaction. An exception in the block rolls
-        back what was not committed.
+        back what was not committed. A signal ends its query, and is heard at the end of the block.
         """
+        with self.open_cursor() as cursor, shielded(cursor.interrupt):
+            yield cursor
+
+    @contextmanager
+    def open_cursor(self) -> Iterator[Connection]:
+        """The same for a block that lasts, in which signals are heard at once."""
         try:
             cursor = self._idle.pop()
         except IndexError:
@@ -112,7 +119,7 @@ class Lake:
         """
 
         def attempt() -> T:
-            with self.cursor() as cursor:
+            with shielded(), self.open_cursor() as cursor:
                 cursor.begin()
                 result = work(cursor)
                 cursor.execute(
@@ -144,7 +151,7 @@ class Lake:
         """The rows of a query as Arrow record batches of at most `rows` rows: memory stays flat
         however many there are.
         """
-        with lake_errors(self.location.address), self.cursor() as cursor:
+        with lake_errors(self.location.address), self.open_cursor() as cursor:
             yield from cursor.execute(query, list(parameters)).to_arrow_reader(rows)
 
     def catalogue(self) -> Catalogue:

@@ -2,12 +2,14 @@
 
 Python raises KeyboardInterrupt wherever the main thread happens to be. In a callback whose
 exceptions nobody sees (of a weak reference, of a library) it would be gone, so it is also
-remembered, and raised again at the next sign of life of a step.
+remembered, and raised again at the next sign of life of a step. In a question to the lake it waits
+for the end (storage/shield.py).
 """
 
 import signal
 import threading
-from typing import NoReturn
+
+from dapflow.storage.shield import held
 
 _asked = False
 
@@ -31,7 +33,8 @@ def check() -> None:
         raise KeyboardInterrupt
 
 
-def _stop(*_: object) -> NoReturn:
+def _stop(*_: object) -> None:
     global _asked
     _asked = True
-    raise KeyboardInterrupt
+    if not held():
+        raise KeyboardInterrupt
