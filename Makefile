@@ -36,7 +36,7 @@ stress: $(VENV)/.test-ready ## 200 writers killed, 400 versions at once, 20 judg
 	$(BIN)/python -m tests.storage.test_many_writers
 	$(BIN)/python -m tests.tasks.judging.asking.test_kill
 
-test-slow: $(VENV)/.test-ready ## tests of more than about twenty seconds, which `make test` has in a shorter form
+test-slow: $(VENV)/.test-ready ## tests of more than about ten seconds, which `make test` has in a shorter form
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal -m 'slow and not clusters and not methods and not nights'
 
 # Debian: apt-get install chromium; elsewhere DAPFLOW_CHROMIUM=/path/to/chrome

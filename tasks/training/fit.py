@@ -132,7 +132,8 @@ def _save(folder: Path, trainer: Trainer, run: str, logs: Sequence[StepLog]) -> 
 def _take_up_the_best(folder: Path | None, trainer: Trainer, logs: Sequence[StepLog]) -> None:
     """The weights of the best step, which are in its checkpoint, where it is not the last."""
     best = best_step(logs, trainer.settings)
-    if best is not None and best < logs[-1].step:
+    last = logs[-1].step
+    if best is not None and best < last:
         assert folder is not None, "the best weights are kept on disk alone"
         trainer.optimizer.load(checkpoints.load_at(folder, best + 1, trainer.ranks))
 

@@ -129,9 +129,9 @@ def observe(
 def _collect(
     sums: Sums, indices: Sequence[int], logps: Sequence[Logps], terms: Tensor, loss: Loss
 ) -> None:
-    sums.terms[:, indices] = terms.detach()
     critic = loss.critic
-    for index, group in zip(indices, logps, strict=True):
+    for index, group, values in zip(indices, logps, terms.detach().T, strict=True):
+        sums.terms[:, index].copy_(values)
         sums.logps[index].copy_(group.policy[0].detach())
         if critic is not None:
             assert group.tokens is not None and group.experience is not None

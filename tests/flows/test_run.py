@@ -266,7 +266,7 @@ def test_a_plan_runs_nothing_and_counts(tmp_path: Path, capsys: pytest.CaptureFi
     assert code == 0
     plan = json.loads(out)
     assert (
-        plan["tokens"]["sampled"] == 4 * 3 * 6 + 3 * 6 * 12 + 2 * 40 * 12
+        plan["tokens"]["sampled"] == 4 * 3 * 6 + 3 * 6 * 12 + 2 * (40 + 8) * 12
     )  # candidates; answers of two policies, and of one at temperature 1; tasks
     assert plan["judge_calls"] == 4 * 3 + 4 * 6
     assert not (tmp_path / "lake").exists()

@@ -12,7 +12,7 @@ from torch.testing import assert_close
 
 from dapflow.tasks.training.losses.logps import Logps
 from dapflow.tasks.training.losses.loss import Loss
-from dapflow.tasks.training.losses.needs import Sampled
+from dapflow.tasks.training.losses.needs import Moments, Sampled
 from tests.theory.tables import met, normal, penalised
 
 TOKENS, BETA = 4, 0.3
@@ -94,7 +94,7 @@ def gradient_of_ppo(values: Tensor, lambda_: float) -> Tensor:
     """Expected over the answers of the policy that sampled, in the unit of the advantages before
     they were whitened.
     """
-    ppo = Loss.of("ppo", beta=BETA, lambda_=lambda_, whiten_scores=False)
+    ppo = Loss.of("ppo", beta=BETA, lambda_=lambda_, whiten_scores="none")
     assert ppo.critic is not None
     logits = LOGITS.clone().requires_grad_()
     tokens = token_logps(logits)
@@ -104,7 +104,8 @@ def gradient_of_ppo(values: Tensor, lambda_: float) -> Tensor:
             for own, other, value, reward in zip(
                 tokens.detach(), REFERENCE, values, REWARDS.tolist(), strict=True
             )
-        ]
+        ],
+        Moments(),
     )
     losses = [
         ppo(

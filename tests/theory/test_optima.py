@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from dapflow.tasks.training.losses.logps import Logps
 from dapflow.tasks.training.losses.loss import Loss
-from dapflow.tasks.training.losses.needs import Sampled
+from dapflow.tasks.training.losses.needs import Moments, Sampled
 from dapflow.tasks.training.reward.pointwise import fit_head
 from tests.theory.tables import divergence, met, minimum, normal, tilted
 
@@ -93,7 +93,7 @@ def test_penalised_ppo_in_a_bandit_ends_at_the_optimum_and_its_value_at_the_log_
     not whitened (arXiv 1909.08593, eq. 2, by PPO, arXiv 1707.06347, eq. 7; DPO, arXiv 2305.18290,
     eq. 4).
     """
-    ppo = Loss.of("ppo", beta=BETA, lambda_=1.0, whiten_scores=False)
+    ppo = Loss.of("ppo", beta=BETA, lambda_=1.0, whiten_scores="none")
     assert ppo.critic is not None
     logits, value = REFERENCE.clone().requires_grad_(), torch.zeros(1).double().requires_grad_()
     rounds, passes = 150, 2  # the second pass has ratios and clips
@@ -111,7 +111,8 @@ def test_penalised_ppo_in_a_bandit_ends_at_the_optimum_and_its_value_at_the_log_
                     scores=[REWARDS[answer].item()],
                 )
                 for answer in range(ANSWERS)
-            ]
+            ],
+            Moments(),
         )
         for _ in range(passes):
             logps, losses = logits.log_softmax(0), list[Tensor]()
@@ -140,6 +141,6 @@ def test_a_head_on_soft_labels_recovers_planted_log_odds() -> None:
     planted = torch.tensor([2.0, -1.0, 0.5, 0.0]).double()
     features, fresh = normal(3, 400, 2, 4), normal(4, 100, 4)
     log_odds = (features[:, 0] - features[:, 1]) @ planted
-    weight, _ = fit_head(features, torch.zeros(400).double(), log_odds.sigmoid())
+    weight = fit_head(features, torch.zeros(400).double(), log_odds.sigmoid()).head.weight
     assert_close(weight, planted, rtol=0, atol=1e-3)
     assert_close(fresh @ weight, fresh @ planted, rtol=0, atol=1e-2)

@@ -201,8 +201,9 @@ def test_pairs_of_log_odds_carry_the_probability_of_their_label(rule: str) -> No
     # rewards 0 to 3 less 1.5, so that contrast has good and bad ones
     four = [candidate(n, n - 1.5) for n in range(4)]
     four = [replace(one, logp=-one.reward) for one in four]
+    settings = Pairing.model_validate({"rule": rule})
     plain, soft = (
-        scored_pairs(rule, four, Random(0), "p", "Why?", log_odds) for log_odds in (False, True)
+        scored_pairs(settings, four, Random(0), "p", "Why?", log_odds) for log_odds in (False, True)
     )
     assert soft
     for row, other in zip(soft, plain, strict=True):
