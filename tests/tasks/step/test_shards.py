@@ -230,7 +230,8 @@ def test_any_number_of_shards_gives_the_verdicts_of_one_whoever_judges(
 ) -> None:
     whole, _ = judged(unjudged, tmp_path / "whole", Shards())
     rows, states = judged(unjudged, tmp_path / "shards", Shards(count=3))
-    assert [len(judge) for judge in rows] == [960, 960, 480, 960]
+    # of each prompt those that ended meet, and those that were cut off: odd ones meet nobody
+    assert [len(judge) for judge in rows] == [960, 960, 476, 960]
     assert rows == whole
     assert states == ["Completed"] * 12
 
