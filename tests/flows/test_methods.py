@@ -194,7 +194,7 @@ def test_rrhf_ranks_people_s_answers_and_its_own_in_one_list(shared: Path, opene
     for prompt in {row["prompt_id"] for row in rows}:
         sources = [row["policy"] for row in rows if row["prompt_id"] == prompt]
         assert sources.count(None) == 2  # people's chosen and rejected
-        assert len(sources) > 2
+    assert len(rows) > 2 * len({row["prompt_id"] for row in rows})  # and own ones that ended
 
 
 def obliging(prompt: str) -> str:
@@ -211,7 +211,7 @@ def test_a_preference_in_plain_words_makes_the_answers_of_oaif_shorter(shared: P
         "prompts.per_iteration=32",
         "prompts.held_out=32",
         "evaluation.sampling.n=2",
-        "sampling.max_tokens=12",
+        "sampling.max_tokens=32",  # so that most answers end: one that did not meets no other
         "rounds.prompts=8",
     )
     lengths = dict[str, tuple[float, float]]()
@@ -230,5 +230,5 @@ def test_a_preference_in_plain_words_makes_the_answers_of_oaif_shorter(shared: P
             result, _ = run("oaif", shared, 1, *settings, *asked, *instruction)
             figures = {row["name"]: row["value"] for row in result["iterations"][0]["metrics"]}
             lengths[name] = figures["length_before"], figures["length_after"]
-    before, short = lengths["short"]  # 3.7 tokens become 1.0, and 5.3 without the instruction
+    before, short = lengths["short"]
     assert short < before < lengths["plain"][1]
